@@ -1,0 +1,3 @@
+from gan_plugin.cli import main
+
+main()

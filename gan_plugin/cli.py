@@ -1,0 +1,138 @@
+"""The command line: ``gan-plugin train | evaluate | sample | recipes``. Options come from the settings classes."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import click
+
+from gan_plugin import __version__
+from gan_plugin.errors import UserError
+from gan_plugin.settings import EvaluateSettings, TrainSettings, parse
+
+EXIT_INTERRUPTED = 130
+
+CONTEXT = {
+    "help_option_names": ["-h", "--help"],
+    "token_normalize_func": lambda name: name.replace("_", "-"),  # mlflow run appends an unknown -P k_v=… as --k_v …
+}
+
+
+Command = Callable[..., None]
+
+
+def options_of(cls: type[TrainSettings] | type[EvaluateSettings]) -> Callable[[Command], Command]:
+    """One option for each field. Values stay text here; :func:`gan_plugin.settings.parse` refuses wrong ones."""
+
+    def decorate(command: Command) -> Command:
+        for field in reversed(dataclasses.fields(cls)):
+            text = field.metadata["text"]
+            shown = field.metadata["help"] if text is None else f"{field.metadata['help']} [default: {text}]"
+            command = click.option(f"--{field.name.replace('_', '-')}", field.name, help=shown, metavar="VALUE")(
+                command
+            )
+        return command
+
+    return decorate
+
+
+class Commands(click.Group):
+    """Ends with one sentence where the user can mend something, and with a stack trace where we have to."""
+
+    def invoke(self, ctx: click.Context) -> Any:
+        try:
+            return super().invoke(ctx)
+        except UserError as error:
+            raise click.UsageError(str(error)) from None
+
+
+@click.group(cls=Commands, context_settings=CONTEXT)
+@click.version_option(__version__)
+def main() -> None:
+    """From pictures to a served generator, on MLflow."""
+    logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
+    logging.getLogger("gan_plugin").setLevel(logging.INFO)
+
+
+@main.command()
+@options_of(TrainSettings)
+def train(**given: str | None) -> None:
+    """Train a GAN, prove its ONNX export, log and register it."""
+    settings = parse(TrainSettings, chosen(given))
+    from gan_plugin.jobs import run_training
+    from gan_plugin.training.loop import Interrupted
+
+    try:
+        run_training(settings)
+    except Interrupted as stop:
+        click.echo(str(stop), err=True)
+        sys.exit(EXIT_INTERRUPTED)
+
+
+@main.command()
+@options_of(EvaluateSettings)
+def evaluate(**given: str | None) -> None:
+    """Hold a model's pictures against real ones."""
+    settings = parse(EvaluateSettings, chosen(given))
+    from gan_plugin.jobs import run_evaluation
+
+    run_evaluation(settings)
+
+
+@main.command()
+@click.option("--model", metavar="URI", help="An MLflow model, for example models:/gan/1.")
+@click.option("--onnx", "onnx_file", type=click.Path(path_type=Path), help="An exported file, instead of --model.")
+@click.option("--seeds", default="0-63", show_default=True, help="Seeds, as in 0-63 or 3,14,15.")
+@click.option("--truncation", type=float, help="Bound of |z| in standard deviations: smaller is safer and less varied.")
+@click.option("--columns", type=click.IntRange(1), default=8, show_default=True, help="Pictures in a row.")
+@click.option("--device", default="auto", show_default=True, help="auto, cuda or cpu.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)
+def sample(
+    model: str | None,
+    onnx_file: Path | None,
+    seeds: str,
+    truncation: float | None,
+    columns: int,
+    device: str,
+    out: Path,
+) -> None:
+    """Write a sheet of pictures from seeds."""
+    from gan_plugin.sampling import write_samples
+
+    write_samples(model, onnx_file, parse_seeds(seeds), truncation, columns, device, out)
+    click.echo(f"{out}")
+
+
+@main.command()
+def recipes() -> None:
+    """List the training methods."""
+    from gan_plugin.recipes import load_recipe, recipe_names
+
+    for name in recipe_names():
+        click.echo(f"{name:16} {load_recipe(name).summary}")
+
+
+def chosen(given: dict[str, str | None]) -> dict[str, str]:
+    return {name: text for name, text in given.items() if text is not None}
+
+
+def parse_seeds(text: str) -> list[int]:
+    """
+    >>> parse_seeds("0-3,7")
+    [0, 1, 2, 3, 7]
+    """
+    seeds: list[int] = []
+    try:
+        for part in text.split(","):
+            first, _, last = part.partition("-")
+            seeds += range(int(first), int(last or first) + 1)
+    except ValueError:
+        seeds = []
+    if not seeds or not 0 <= min(seeds) <= max(seeds) < 2**53:
+        raise UserError(f"seeds={text!r} is not possible: give whole numbers from 0, as in 0-63 or 3,14,15.")
+    return seeds

@@ -1,0 +1,52 @@
+"""Listing a folder, and reading splits from names."""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+from gan_plugin.errors import UserError
+
+# Names that mark a split, and the name the same splits go by
+SPLIT_NAMES = {
+    "train": "train",
+    "test": "test",
+    "val": "validation",
+    "valid": "validation",
+    "validation": "validation",
+}
+
+
+def list_files(root: Path) -> list[str]:
+    """Paths of all files below ``root``, relative to it, with forward slashes and in one order on every machine.
+
+    Hidden files and folders are passed over; links to folders are followed.
+
+    Raises:
+        UserError: a folder cannot be listed.
+    """
+
+    def refuse(error: OSError) -> None:
+        raise UserError(f"{error.filename} cannot be listed: {error.strerror}.") from error
+
+    found = []
+    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
+        here = Path(folder).resolve()
+        subfolders[:] = [name for name in subfolders if not name.startswith(".") and not is_loop(here, name)]
+        relative = Path(folder).relative_to(root)
+        found += [(relative / name).as_posix() for name in files if not name.startswith(".")]
+    return sorted(found)
+
+
+def is_loop(folder: Path, name: str) -> bool:
+    """Whether an entry of ``folder`` is a link back to the folder itself or to one above it."""
+    return (folder / name).is_symlink() and folder.is_relative_to((folder / name).resolve())
+
+
+def canonical_split(name: str) -> str:
+    """One spelling of a split: "val" and "Valid" are "validation"; names that mark no split stay as they are."""
+    return SPLIT_NAMES.get(name.lower(), name)
+
+
+def is_split_name(name: str) -> bool:
+    return name.lower() in SPLIT_NAMES

@@ -1,0 +1,286 @@
+"""Tables of pictures: local parquet files and the Hugging Face hub, both read by the ``datasets`` library."""
+
+from __future__ import annotations
+
+import glob
+import io
+import re
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
+from typing import TYPE_CHECKING, Any
+
+import torch
+from PIL import Image
+
+from gan_plugin.data.decode import decode_pictures, first_line, open_lazily
+from gan_plugin.data.files import canonical_split, is_split_name
+from gan_plugin.data.pictures import Pictures, make_pictures
+from gan_plugin.errors import UserError
+
+if TYPE_CHECKING:
+    import datasets
+
+HUB = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)(:(?P<config>.+))?")
+SHARD = re.compile(r"(?P<split>\w+(\.\w+)*)-\d+-of-\d+")  # train-00000-of-00001, as the hub names files
+LABEL_COLUMNS = ("label", "labels")
+
+
+@dataclass(frozen=True)
+class ParquetFiles:
+    """The local parquet files of one split; ``path`` is the folder or the single file that was asked for."""
+
+    path: Path
+    split: str
+    files: tuple[Path, ...]
+    notes: tuple[str, ...]
+
+    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Pictures:
+        """Decode the rows; arguments as those of ``load_pictures``.
+
+        Raises:
+            UserError: the files cannot be read, have no column of pictures, or hold unreadable ones.
+        """
+        patterns = [glob.escape(str(file)) for file in self.files]  # datasets takes a "[1]" in a path for a pattern
+        try:
+            table = import_datasets().load_dataset("parquet", data_files=patterns, split="train")
+        except Exception as error:  # datasets, pyarrow and fsspec raise errors of their own, without a common base
+            raise UserError(f"{self.path} cannot be read as parquet: {first_line(error).rstrip('.')}.") from error
+        return read_table(
+            table,
+            image_size,
+            channels,
+            skip_unreadable,
+            name=self.path.stem if self.path.is_file() else self.path.name,
+            source=str(self.path),
+            split=self.split,
+            notes=self.notes,
+        )
+
+
+@dataclass(frozen=True)
+class HubDataset:
+    """One split of a data set on the Hugging Face hub.
+
+    Attributes:
+        data: as it was asked for, "hub:owner/name" or "hub:owner/name:config".
+        repository: "owner/name".
+        config: the configuration; None for the default one.
+        split: the split.
+    """
+
+    data: str
+    repository: str
+    config: str | None
+    split: str
+
+    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Pictures:
+        """Download (or take from the library's cache) and decode; arguments as those of ``load_pictures``.
+
+        Raises:
+            UserError: the data set cannot be loaded, has no such split or no column of pictures, or holds
+                unreadable ones.
+        """
+        try:
+            # All splits, which costs no more: the library prepares every one of them before it gives out one.
+            splits = import_datasets().load_dataset(self.repository, self.config)
+        except Exception as error:  # as above, and every error a network knows
+            raise UserError(
+                f"data={self.data!r} cannot be loaded from the Hugging Face hub "
+                f"({first_line(error).rstrip('.')}): check the name and the connection, "
+                "or give a folder with its parquet files."
+            ) from error
+        if self.split not in splits:
+            names = ", ".join(map(repr, splits))
+            raise UserError(f"data={self.data!r} has no split {self.split!r}: its splits are {names}.")
+        return read_table(
+            splits[self.split],
+            image_size,
+            channels,
+            skip_unreadable,
+            name=PurePosixPath(self.repository).name,
+            source=self.data,
+            split=self.split,
+            notes=(),
+        )
+
+
+def import_datasets() -> Any:
+    """The ``datasets`` library, an optional dependency that takes a second to import.
+
+    Raises:
+        UserError: it is not installed.
+    """
+    try:
+        import datasets
+        from datasets import load_dataset  # noqa: F401  # a folder "datasets" here would import as an empty module
+    except ImportError as error:
+        raise UserError(
+            'Parquet files and the Hugging Face hub are read by the library datasets: pip install "gan-plugin[hub]".'
+        ) from error
+    return datasets
+
+
+def find_hub_dataset(data: str, split: str) -> HubDataset:
+    """What "hub:owner/name" or "hub:owner/name:config" names; nothing is asked of the hub yet.
+
+    Raises:
+        UserError: the text has another form, or ``datasets`` is not installed.
+    """
+    match = HUB.fullmatch(data)
+    if match is None:
+        raise UserError(f"data={data!r} is neither 'hub:owner/name' nor 'hub:owner/name:config'.")
+    import_datasets()
+    return HubDataset(data, match["repository"], match["config"], split)
+
+
+def find_parquet_files(path: Path, files: Sequence[str], split: str) -> ParquetFiles:
+    """Which parquet files hold this split.
+
+    Args:
+        path: a folder, or one file.
+        files: relative paths of the parquet files in the folder, or the file's own name.
+        split: the split; where no name tells one, all files are "train".
+
+    Raises:
+        UserError: no file holds the split, or ``datasets`` is not installed.
+    """
+    import_datasets()
+    folder = path.parent if path.is_file() else path
+    splits = {file: split_in_name(file) for file in files}
+    named = sorted({name for name in splits.values() if name is not None})
+    wanted = canonical_split(split)
+    chosen = [file for file, name in splits.items() if name is not None and canonical_split(name) == wanted]
+    if not named and wanted == "train":
+        chosen = list(files)
+    if not chosen:
+        there = ", ".join(map(repr, named)) or "'train', as no file is named after a split"
+        raise UserError(f"{path} has no split {split!r}: the splits there are {there}.")
+    notes = [f"Split {split!r} is read from {len(chosen):,} of {len(files):,} parquet files."] if named else []
+    return ParquetFiles(path, split, tuple(folder / file for file in chosen), tuple(notes))
+
+
+def split_in_name(path: str) -> str | None:
+    """The split that a parquet file's name or folder tells: "train" for "data/train-00000-of-00002.parquet".
+
+    >>> split_in_name("default/test/0000.parquet")
+    'test'
+    >>> split_in_name("pictures.parquet") is None
+    True
+    """
+    *folders, stem = PurePosixPath(path).with_suffix("").parts
+    if shard := SHARD.match(stem):
+        return shard["split"]
+    return next((name for name in [stem, *reversed(folders)] if is_split_name(name)), None)
+
+
+def read_table(
+    table: datasets.Dataset,
+    image_size: int | None,
+    channels: int | None,
+    skip_unreadable: bool,
+    *,
+    name: str,
+    source: str,
+    split: str,
+    notes: Sequence[str],
+) -> Pictures:
+    """Decode the pictures in a table's rows.
+
+    Raises:
+        UserError: there is no column of pictures, or rows hold unreadable ones.
+    """
+    column = image_column(table.features, source)
+    cells = table.data.column(column)  # stays on disk: the library maps its file into memory
+
+    def open_picture(row: int) -> Image.Image:
+        cell = cells[row].as_py()
+        content, path = (cell["bytes"], cell["path"]) if isinstance(cell, dict) else (cell, None)
+        if content is not None:
+            return open_lazily(io.BytesIO(content))
+        if path is not None:
+            return open_lazily(path)
+        raise ValueError("empty cell")
+
+    decoded = decode_pictures(
+        open_picture,
+        [f"row {row}" for row in range(table.num_rows)],
+        source=source,
+        image_size=image_size,
+        channels=channels,
+        skip_unreadable=skip_unreadable,
+    )
+    labels, class_names, label_notes = read_labels(table, decoded.kept)
+    return make_pictures(
+        decoded.images,
+        labels,
+        class_names,
+        name=name,
+        source=source,
+        split=split,
+        notes=[*notes, f"The pictures are those in column {column!r}.", *label_notes, *decoded.notes],
+    )
+
+
+def image_column(features: dict[str, Any], source: str) -> str:
+    """The column of pictures: declared as such, else encoded pictures with their paths, else bytes; the first of each.
+
+    Raises:
+        UserError: there is none.
+    """
+    import datasets
+
+    def is_image(feature: Any) -> bool:
+        return isinstance(feature, datasets.Image)
+
+    def is_struct(feature: Any) -> bool:
+        return isinstance(feature, dict) and {"bytes", "path"} <= feature.keys()
+
+    def is_bytes(feature: Any) -> bool:
+        return getattr(feature, "dtype", None) in ("binary", "large_binary")
+
+    for fits in (is_image, is_struct, is_bytes):
+        for name, feature in features.items():
+            if fits(feature):
+                return name
+    raise UserError(
+        f"{source} has no column of pictures among {', '.join(features)}: "
+        "it should be of type Image, a struct of bytes and path, or bytes."
+    )
+
+
+def read_labels(table: datasets.Dataset, rows: list[int]) -> tuple[torch.Tensor | None, list[str], list[str]]:
+    """Labels of these rows.
+
+    They come from the first column of type ClassLabel (one called "label" or "labels" goes first), else from a column
+    of integers called so, whose distinct values are the classes.
+
+    Returns:
+        int64 [len(rows)] or None, the class names, and sentences on where the labels come from.
+    """
+    import datasets
+
+    features = table.features
+    ordered = sorted(features, key=lambda name: name not in LABEL_COLUMNS)
+    declared = [name for name in ordered if isinstance(features[name], datasets.ClassLabel)]
+    integers = [
+        name for name in ordered if name in LABEL_COLUMNS and "int" in str(getattr(features[name], "dtype", ""))
+    ]
+    column = next(iter(declared + integers), None)
+    if column is None:
+        return None, [], ["There is no column of labels, so the pictures have no classes."]
+    everything = table.data.column(column).to_pylist()
+    values = [everything[row] for row in rows]
+    is_declared = column in declared
+    missing = sum(value is None or (is_declared and value < 0) for value in values)  # the hub marks "none" by -1
+    if missing:
+        return None, [], [f"Column {column!r} has no label for {missing:,} pictures, so the labels are not used."]
+    if is_declared:
+        class_names = list(features[column].names)
+        indices = values
+    else:
+        distinct = sorted(set(values))
+        class_names = [str(value) for value in distinct]
+        place = {value: index for index, value in enumerate(distinct)}
+        indices = [place[value] for value in values]
+    return torch.tensor(indices, dtype=torch.int64), class_names, [f"The labels are those in column {column!r}."]

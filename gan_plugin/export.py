@@ -1,0 +1,148 @@
+"""Generator → one ONNX file that explains itself, and the gate that proves it equal to the generator.
+
+The file: opset 18, weights inside, no random operators, symbolic batch. Inputs ``z`` float32 [batch, latent_size] and,
+for a conditional generator, ``label`` int64 [batch]. Output ``image`` uint8 [batch, height, width, channels], ready to
+show. ``metadata_props`` hold a :class:`~gan_plugin.serving.generator.Description`.
+"""
+
+from __future__ import annotations
+
+import copy
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+import onnx
+import torch
+from torch import Tensor, nn
+
+from gan_plugin.serving.generator import LARGEST_BATCH, Description, OnnxGenerator, default_labels
+from gan_plugin.serving.latents import latents
+
+OPSET = 18
+PARITY_BATCHES = (1, 2, 7, LARGEST_BATCH)
+PARITY_SEEDS = (0, 1, 2**53 - 1)  # where each comparison's run of consecutive seeds begins or ends
+MOST_GREY_LEVELS = 1  # rounding to 256 levels turns a difference of 1e-6 into one level where it meets the boundary
+MOST_PIXELS = 1e-3
+
+
+class ExportError(RuntimeError):
+    """The exported file is not what it must be. The message carries the numbers."""
+
+
+class ParityError(ExportError):
+    """ONNX Runtime's pictures are not PyTorch's."""
+
+    def __init__(self, parity: Parity) -> None:
+        super().__init__(
+            f"The ONNX file and the PyTorch generator differ by up to {parity.largest_difference} grey levels in "
+            f"{parity.differing_pixels:.3%} of the values of {parity.pictures} pictures; allowed are "
+            f"{MOST_GREY_LEVELS} in {MOST_PIXELS:.1%}, so the model is not logged."
+        )
+        self.parity = parity
+
+
+class Showable(nn.Module):
+    """A generator whose −1…1 pictures [B, C, H, W] come out as uint8 [B, H, W, C]."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        x: Tensor = self.generator(z) if label is None else self.generator(z, label)
+        levels = (x * 127.5 + 127.5).round().clamp(0, 255)
+        return levels.to(torch.uint8).permute(0, 2, 3, 1)
+
+
+@dataclass(frozen=True)
+class Parity:
+    """How far ONNX Runtime's pictures are from PyTorch's, over every seed and batch size compared."""
+
+    largest_difference: int  # grey levels
+    differing_pixels: float  # share of all values, 0…1
+    pictures: int
+
+
+def export_generator(generator: nn.Module, description: Description, path: Path) -> Parity:
+    """Write ``generator`` (float32, −1…1 pictures from z [B, latent_size]) to ``path`` and prove the file equal to it.
+
+    The generator is left as it is, wherever it lives.
+
+    Raises:
+        ExportError: the file breaks its contract; :class:`ParityError`: its pictures are not the generator's.
+    """
+    showable = Showable(copy.deepcopy(generator)).to("cpu", torch.float32).eval()
+    write_onnx(showable, description, path)
+    check_contract(path, description)
+    parity = measure_parity(showable, path, description)
+    if parity.largest_difference > MOST_GREY_LEVELS or parity.differing_pixels > MOST_PIXELS:
+        raise ParityError(parity)
+    return parity
+
+
+def write_onnx(showable: nn.Module, description: Description, path: Path) -> None:
+    batch = torch.export.Dim("batch")
+    example: tuple[Tensor, ...] = (
+        torch.zeros(2, description.latent_size),
+    )  # a batch of 1 would be frozen into the graph
+    names, shapes = ["z"], [{0: batch}]
+    if description.class_names:
+        example, names, shapes = (*example, torch.zeros(2, dtype=torch.int64)), [*names, "label"], [*shapes, {0: batch}]
+    logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports that torchvision's operators are not installed
+    program = torch.onnx.export(
+        showable,
+        example,
+        dynamo=True,
+        opset_version=OPSET,
+        dynamic_shapes=tuple(shapes),
+        input_names=names,
+        output_names=["image"],
+        verbose=False,
+    )
+    assert program is not None  # the dynamo exporter always returns one
+    model = program.model_proto
+    onnx.helper.set_model_props(model, description.to_metadata())
+    onnx.save_model(model, path, save_as_external_data=False)
+
+
+def check_contract(path: Path, description: Description) -> None:
+    """Raises :class:`ExportError` naming each point on which the file breaks the contract."""
+    onnx.checker.check_model(path, full_check=True)
+    model = onnx.load(path, load_external_data=False)
+    image = [d.dim_param or d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
+    expected = ["batch", description.height, description.width, description.channels]
+    random = sorted(
+        {node.op_type for node in model.graph.node if "Random" in node.op_type or node.op_type == "Bernoulli"}
+    )
+    opset = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
+    external = [t.name for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
+    broken = [
+        *([f"image has the shape {image}, not {expected}"] if image != expected else []),
+        *([f"the opset is {opset.get('ai.onnx')}, not {OPSET}"] if opset.get("ai.onnx") != OPSET else []),
+        *([f"it contains random operators: {', '.join(random)}"] if random else []),
+        *([f"{len(external)} weights lie outside the file"] if external else []),
+    ]
+    if broken:
+        raise ExportError(f"The exported file {path.name} breaks its contract: {'; '.join(broken)}.")
+
+
+def measure_parity(showable: nn.Module, path: Path, description: Description) -> Parity:
+    """Compare PyTorch and ONNX Runtime on the CPU over PARITY_BATCHES from each of PARITY_SEEDS on."""
+    exported = OnnxGenerator(path, device="cpu")
+    largest, differing, values, pictures = 0, 0, 0, 0
+    for first in PARITY_SEEDS:
+        for batch in PARITY_BATCHES:
+            seeds = np.arange(batch) + min(first, 2**53 - batch)
+            z = latents(seeds, description.latent_size)
+            labels = default_labels(seeds, len(description.class_names)) if description.class_names else None
+            inputs = [torch.from_numpy(z), *([torch.from_numpy(labels)] if labels is not None else [])]
+            with torch.no_grad():
+                expected = showable(*inputs).numpy().astype(np.int16)
+            difference = np.abs(exported.generate(z, labels) - expected)
+            largest = max(largest, int(difference.max()))
+            differing += int(np.count_nonzero(difference))
+            values += difference.size
+            pictures += batch
+    return Parity(largest, differing / values, pictures)

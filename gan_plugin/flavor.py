@@ -1,0 +1,286 @@
+"""A generator as an MLflow model: save, log, load, and answer ``mlflow models serve``. Imports no torch.
+
+The MLmodel file carries three flavours of one ONNX file: ``python_function`` (rows with seeds in, PNG pictures out),
+``onnx`` (``mlflow.onnx.load_model`` returns the graph) and ``gan`` (:func:`load_model` returns an
+:class:`~gan_plugin.serving.generator.OnnxGenerator`). Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import functools
+import importlib.metadata
+import logging
+import shutil
+import sys
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.pyfunc
+import pandas as pd
+import yaml
+from mlflow.exceptions import MlflowException
+from mlflow.models import Model, ModelSignature
+from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
+from mlflow.models.utils import _save_example
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+from mlflow.tracking.artifact_utils import _download_artifact_from_uri
+from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.utils.environment import _process_pip_requirements, _PythonEnv
+from mlflow.utils.file_utils import get_total_file_size, write_to
+from mlflow.utils.model_utils import (
+    _add_code_from_conf_to_system_path,
+    _get_flavor_configuration,
+    _validate_and_copy_code_paths,
+    _validate_and_prepare_target_save_path,
+)
+
+import gan_plugin
+from gan_plugin.errors import UserError
+from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.pictures import png_base64
+from gan_plugin.serving.requests import COLUMNS, FORMATS, check_columns, read_request
+
+FLAVOR_NAME = "gan"
+ONNX_FILE = "generator.onnx"
+MAX_ROWS = 1024
+
+logger = logging.getLogger(__name__)
+
+
+# ---- saving ----------------------------------------------------------------------------------------------------------
+
+
+def save_model(
+    onnx_file: str | Path,
+    path: str | Path,
+    *,
+    device: str = "auto",
+    max_rows: int = MAX_ROWS,
+    mlflow_model: Model | None = None,
+    pip_requirements: list[str] | None = None,
+    metadata: dict[str, Any] | None = None,
+) -> None:
+    """Write an MLflow model around an ONNX file that :func:`gan_plugin.export.export_generator` wrote.
+
+    Args:
+        onnx_file: the generator, one self-contained file.
+        path: the model's directory; must not exist or be empty.
+        device: where serving runs: ``auto``, ``cuda`` or ``cpu``. Overridden at serving time by
+            ``SERVING_MODEL_CONFIG='{"device": "cuda"}'`` or ``load_model(model_config=…)``.
+        max_rows: the most pictures that one request may ask for; overridden in the same way.
+        pip_requirements: what serving installs; default :func:`get_default_pip_requirements`.
+        metadata: anything to keep in the MLmodel file.
+    """
+    _validate_and_prepare_target_save_path(str(path))
+    root = Path(path)
+    shutil.copyfile(onnx_file, root / ONNX_FILE)
+    description = OnnxGenerator(onnx_file, device="cpu").description
+    code = _validate_and_copy_code_paths([str(Path(gan_plugin.__file__).parent)], str(path))
+
+    model = mlflow_model or Model()
+    model.signature = signature()
+    model.metadata = metadata
+    _save_example(model, input_example(description), str(path))
+    mlflow.pyfunc.add_to_model(
+        model,
+        loader_module=__name__,
+        model_config={"device": device, "max_rows": max_rows},
+        conda_env="conda.yaml",
+        python_env="python_env.yaml",
+        code=code,
+    )
+    model.add_flavor(
+        "onnx",
+        onnx_version=importlib.metadata.version("onnx"),
+        data=ONNX_FILE,
+        providers=["CUDAExecutionProvider", "CPUExecutionProvider"],
+        code=code,
+    )
+    model.add_flavor(
+        FLAVOR_NAME,
+        gan_plugin_version=gan_plugin.__version__,
+        data=ONNX_FILE,
+        latent_size=description.latent_size,
+        image_shape=[description.height, description.width, description.channels],
+        class_names=list(description.class_names),
+        code=code,
+    )
+    model.model_size_bytes = get_total_file_size(str(path))
+    model.save(str(root / MLMODEL_FILE_NAME))
+
+    conda_env, requirements, _ = _process_pip_requirements(
+        get_default_pip_requirements(), pip_requirements=pip_requirements
+    )
+    (root / "conda.yaml").write_text(yaml.safe_dump(conda_env, default_flow_style=False))
+    write_to(str(root / "requirements.txt"), "\n".join(requirements))
+    _PythonEnv.current().to_yaml(str(root / "python_env.yaml"))
+
+
+def log_model(
+    onnx_file: str | Path,
+    name: str = "generator",
+    *,
+    registered_model_name: str | None = None,
+    params: dict[str, Any] | None = None,
+    step: int = 0,
+    **save_arguments: Any,
+) -> ModelInfo:
+    """Log the generator to the active run, and register it where ``registered_model_name`` is given.
+
+    ``save_arguments`` go to :func:`save_model`; ``params`` and ``step`` describe the LoggedModel.
+    """
+    info: ModelInfo = Model.log(
+        artifact_path=None,
+        name=name,
+        flavor=sys.modules[__name__],
+        registered_model_name=registered_model_name,
+        params=params,
+        step=step,
+        onnx_file=onnx_file,
+        **save_arguments,
+    )
+    return info
+
+
+def get_default_pip_requirements() -> list[str]:
+    """What serving needs, pinned to what is installed here. No torch."""
+    version = importlib.metadata.version
+    onnxruntime = _onnxruntime_version()
+    gpu_platform = "platform_machine == 'x86_64' and sys_platform == 'linux' or platform_machine == 'AMD64'"
+    other_platform = "(platform_machine != 'x86_64' or sys_platform != 'linux') and platform_machine != 'AMD64'"
+    return [
+        f"mlflow-skinny=={version('mlflow')}",
+        f"numpy=={version('numpy')}",
+        f"pandas=={version('pandas')}",
+        f"pillow=={version('pillow')}",
+        f"onnxruntime-gpu=={onnxruntime}; {gpu_platform}",
+        f"onnxruntime=={onnxruntime}; {other_platform}",
+        # without these two MLflow's server answers each request 45 ms later as soon as it has two workers
+        "uvloop; sys_platform != 'win32'",
+        "httptools",
+    ]
+
+
+def signature() -> ModelSignature:
+    """Columns are of type ``Any``: MLflow would cut 1.5 to 1 and wrap 2⁶³ in a column of whole numbers."""
+    return ModelSignature(
+        inputs=Schema([ColSpec(AnyType(), name, required=False) for name in COLUMNS]),
+        outputs=Schema([ColSpec(DataType.long, "seed", required=False), ColSpec(DataType.string, "image")]),
+        params=ParamSchema([ParamSpec("format", DataType.string, "png")]),
+    )
+
+
+def input_example(description: Description) -> pd.DataFrame:
+    rows = {"seed": [0, 1]}
+    return pd.DataFrame(rows | ({"label": list(description.class_names[:1]) * 2} if description.class_names else {}))
+
+
+# ---- loading ---------------------------------------------------------------------------------------------------------
+
+
+def load_model(model_uri: str, dst_path: str | None = None, device: str = "auto") -> OnnxGenerator:
+    """Load a generator for use in a program, for example ``load_model("models:/gan/1").sample([0, 1, 2])``.
+
+    Returns pictures uint8 [N, height, width, channels] from ``sample`` and ``generate``.
+    """
+    root = Path(_download_artifact_from_uri(artifact_uri=model_uri, output_path=dst_path))
+    flavor = _get_flavor_configuration(model_path=str(root), flavor_name=FLAVOR_NAME)
+    _add_code_from_conf_to_system_path(str(root), flavor)
+    return OnnxGenerator(root / flavor["data"], device)
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PyfuncGenerator:
+    """Called by ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` with the model's root directory."""
+    config = {"device": "auto", "max_rows": MAX_ROWS, **(model_config or {})}
+    _see_requests_as_sent()
+    try:
+        return PyfuncGenerator(OnnxGenerator(Path(path) / ONNX_FILE, config["device"]), int(config["max_rows"]))
+    except UserError as error:
+        raise RefusedRequest(str(error)) from None
+
+
+class PyfuncGenerator:
+    """Answers one request: a DataFrame with the columns ``seed`` and ``image``, one row a picture.
+
+    ``image`` is a base64 PNG, or nested lists of grey levels [height, width, channels] with ``format=array``.
+    """
+
+    def __init__(self, generator: OnnxGenerator, max_rows: int) -> None:
+        self.generator = generator
+        self.max_rows = max_rows
+
+    def get_raw_model(self) -> OnnxGenerator:
+        return self.generator
+
+    def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+        picture_format = (params or {}).get("format", "png")
+        try:
+            if picture_format not in FORMATS:
+                raise UserError(f"format={picture_format!r} is unknown: give one of {', '.join(FORMATS)}.")
+            request = read_request(rows, self.generator.description, self.max_rows)
+            pictures = self.generator.generate(request.z, request.labels)
+        except UserError as error:
+            raise RefusedRequest(str(error)) from None
+        except Exception as error:  # MLflow would send the client a stack trace
+            logger.exception("A request failed.")
+            raise RefusedRequest(f"The generator failed: {type(error).__name__}.", INTERNAL_ERROR) from None
+        encode = png_base64 if picture_format == "png" else (lambda picture: picture.tolist())
+        seeds = pd.Series(request.seeds, dtype=object)  # object keeps a missing seed null instead of NaN
+        return pd.DataFrame({"seed": seeds, "image": [encode(picture) for picture in pictures]})
+
+
+class RefusedRequest(MlflowException):
+    """One sentence for the client. MLflow's server would put a print of the whole request in front of it."""
+
+    def __init__(self, sentence: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
+        super().__init__(sentence, error_code=error_code)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "message" or "message" not in self.__dict__:
+            super().__setattr__(name, value)
+
+
+def _see_requests_as_sent() -> None:
+    """Have the columns of requests for this flavour checked before MLflow drops the ones it does not know.
+
+    A misspelt ``sede`` or ``lable`` would otherwise be answered 200 with some other picture. MLflow offers no hook for
+    this; its check of requests is wrapped once, for models whose loader is this module, and left as it is for others.
+    """
+    pyfunc: Any = mlflow.pyfunc
+    original = getattr(pyfunc, "_validate_prediction_input", None)
+    if original is None:
+        logger.warning("MLflow %s checks requests in another way: unknown columns are ignored.", mlflow.__version__)
+        return
+    if getattr(original, "checks_gan_columns", False):
+        return
+
+    @functools.wraps(original)
+    def checked(data: Any, params: Any, input_schema: Any, params_schema: Any, flavor: Any = None) -> Any:
+        if flavor == __name__:
+            _check_request(data, params)
+        return original(data, params, input_schema, params_schema, flavor)
+
+    checked.checks_gan_columns = True  # type: ignore[attr-defined]
+    pyfunc._validate_prediction_input = checked
+
+
+def _check_request(data: Any, params: Any) -> None:
+    try:
+        if isinstance(data, (pd.DataFrame, dict)):
+            check_columns(list(data))
+        if unknown := sorted(set(params or {}) - {"format"}):
+            raise UserError(f"Unknown parameter {', '.join(map(str, unknown))}: the only one is format.")
+    except UserError as error:
+        raise RefusedRequest(str(error)) from None
+
+
+def _onnxruntime_version() -> str:
+    for name in ("onnxruntime-gpu", "onnxruntime"):
+        try:
+            return importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    raise UserError(
+        "ONNX Runtime is not installed: pip install onnxruntime-gpu (or onnxruntime where that has no build)."
+    )

@@ -1,0 +1,112 @@
+"""The DCGAN of TensorFlow's tutorial, and the same family for every picture size.
+
+At 28×28×1 and latent size 100 the layers are the tutorial's, with Keras' constants (LeakyReLU slope .3, batch-norm
+epsilon .001 and momentum .99, Glorot-uniform weights): 2,330,944 values in the generator, 25,472 of them running
+statistics, and 212,865 in the discriminator. PyTorch pads a stride-2 convolution symmetrically where Keras puts the
+odd pixel at the end; the counts and the function class are the same.
+
+Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs", arXiv:1511.06434.
+"""
+
+from __future__ import annotations
+
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+KERNEL = 5
+SLOPE = 0.3  # of LeakyReLU
+EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norm; Keras' momentum .99 is .01 in PyTorch's terms
+SMALLEST_START = 8  # the picture is halved until a side is no longer than this
+MOST_CHANNELS = 512
+
+
+def sides(image_size: int) -> list[int]:
+    """Side lengths from the picture down to the first feature map, each half of the one before, rounded up.
+
+    >>> sides(28)
+    [28, 14, 7]
+    >>> sides(64)
+    [64, 32, 16, 8]
+    """
+    lengths = [image_size, -(-image_size // 2), -(-image_size // 4)]  # the family always halves at least twice
+    while lengths[-1] > SMALLEST_START:
+        lengths.append(-(-lengths[-1] // 2))
+    return lengths
+
+
+def widths(halvings: int) -> list[int]:
+    """Channels of the discriminator's layers: 64, 128, … doubling up to 512."""
+    return [min(64 * 2**i, MOST_CHANNELS) for i in range(halvings)]
+
+
+class StrideOneConvTranspose2d(nn.ConvTranspose2d):
+    """A stride-1 'same' transposed convolution, computed as the plain convolution that it is.
+
+    Flipping the kernel and swapping its channel axes turns one into the other. Parameters, initial values and results
+    are those of ``nn.ConvTranspose2d``; the plain form is the faster of the two.
+    """
+
+    def forward(self, x: Tensor, output_size: list[int] | None = None) -> Tensor:
+        kernel = self.weight.transpose(0, 1).flip(2, 3)  # [in, out, k, k] → [out, in, k, k]
+        return F.conv2d(x, kernel, self.bias, padding=KERNEL // 2)
+
+
+def init_like_keras(module: nn.Module) -> None:
+    """Glorot-uniform weights and zero biases, as Keras initialises the tutorial's layers."""
+    if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
+        nn.init.xavier_uniform_(module.weight)
+        if module.bias is not None:
+            nn.init.zeros_(module.bias)
+
+
+class Generator(nn.Module):
+    """z float32 [B, latent_size] → picture float32 [B, channels, image_size, image_size] in −1…1."""
+
+    def __init__(self, latent_size: int, image_size: int, channels: int) -> None:
+        super().__init__()
+        self.latent_size, self.image_size, self.channels = latent_size, image_size, channels
+        up = sides(image_size)[::-1]  # 7, 14, 28
+        inner = [*widths(len(up) - 1)[::-1], channels]  # 128, 64, 1
+        first = min(2 * inner[0], MOST_CHANNELS)  # 256
+        self.start = (first, up[0], up[0])
+        self.dense = nn.Linear(latent_size, first * up[0] ** 2, bias=False)
+        self.dense_norm = nn.BatchNorm1d(first * up[0] ** 2, EPSILON, MOMENTUM)
+        layers = [StrideOneConvTranspose2d(first, inner[0], KERNEL, bias=False), *normed_activation(inner[0])]
+        for before, after, low, high in zip(inner, inner[1:], up, up[1:]):
+            parity = high - 2 * low + 1  # 1 doubles the side, 0 makes 2·low − 1
+            conv = nn.ConvTranspose2d(before, after, KERNEL, 2, KERNEL // 2, output_padding=parity, bias=False)
+            layers += [conv, *normed_activation(after)]
+        self.upsample = nn.Sequential(*layers[:-2])  # the last convolution goes straight to tanh
+        self.apply(init_like_keras)
+
+    def forward(self, z: Tensor) -> Tensor:
+        x = F.leaky_relu(self.dense_norm(self.dense(z)), SLOPE)  # [B, 256·7·7]
+        x = x.view(-1, *self.start)  # [B, 256, 7, 7]
+        return torch.tanh(self.upsample(x))  # [B, 1, 28, 28]
+
+
+def normed_activation(channels: int) -> list[nn.Module]:
+    return [nn.BatchNorm2d(channels, EPSILON, MOMENTUM), nn.LeakyReLU(SLOPE)]
+
+
+class Discriminator(nn.Module):
+    """Picture float32 [B, channels, image_size, image_size] in −1…1 → logit [B], large for a real picture."""
+
+    def __init__(self, image_size: int, channels: int) -> None:
+        super().__init__()
+        down = sides(image_size)
+        inner = [channels, *widths(len(down) - 1)]  # 1, 64, 128
+        layers: list[nn.Module] = []
+        for before, after in pairwise(inner):
+            layers += [nn.Conv2d(before, after, KERNEL, 2, KERNEL // 2), nn.LeakyReLU(SLOPE), nn.Dropout(0.3)]
+        self.features = nn.Sequential(*layers)
+        self.logit = nn.Linear(inner[-1] * down[-1] ** 2, 1)
+        self.apply(init_like_keras)
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = self.features(x).flatten(1)  # [B, 128·7·7]
+        logit: Tensor = self.logit(x)
+        return logit.squeeze(1)

@@ -1,0 +1,1 @@
+"""Everything between a request and a picture. Nothing in this room imports torch."""

@@ -1,0 +1,78 @@
+"""Seed → z: the same picture for the same seed, alone or in a batch, in every process and every language.
+
+A seed is the key of the counter-based generator Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy
+as 1, 2, 3", doi:10.1145/2063384.2063405). Value ``i`` of z comes from block ``i // 4`` of that seed alone:
+
+    key     = (seed mod 2³², seed div 2³²)
+    counter = (i // 4, attempt, 0, 0)          attempt = 0 unless z is truncated
+    x₀…x₃   = Philox4x32-10(counter, key)
+    u       = (x + ½) / 2³²                    in float64, so 0 < u < 1
+    z       = √(−2 ln u₀)·cos 2πu₁, √(−2 ln u₀)·sin 2πu₁, √(−2 ln u₂)·cos 2πu₃, √(−2 ln u₂)·sin 2πu₃   as float32
+
+With a truncation t, a value beyond ±t is replaced by the one at the same place of attempt 1, 2, … until it lies
+within: z then follows the normal distribution cut off at ±t (Brock et al. 2019, arXiv:1809.11096). Test vectors for
+other languages are in tests/vectors/latents.json.
+"""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+
+LARGEST_SEED = 2**53 - 1  # the largest whole number that JSON, JavaScript and float64 all hold exactly
+SMALLEST_TRUNCATION = 0.1  # below it nearly every value has to be drawn again hundreds of times
+
+_ROUNDS = 10
+_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
+_WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
+_LOW = np.uint64(0xFFFFFFFF)
+_HALF = np.uint64(32)
+
+Words = npt.NDArray[np.uint64]  # 32-bit words, kept in 64 bits so that products do not overflow
+
+
+def philox(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words]) -> tuple[Words, Words, Words, Words]:
+    """Ten rounds of Philox4x32 on arrays of counters and keys that broadcast against each other."""
+    c0, c1, c2, c3 = counter
+    k0, k1 = key
+    for _ in range(_ROUNDS):
+        p0, p1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
+        c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ k0, p1 & _LOW, (p0 >> _HALF) ^ c3 ^ k1, p0 & _LOW
+        k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
+    return c0, c1, c2, c3
+
+
+def latents(seeds: npt.ArrayLike, latent_size: int, truncation: npt.ArrayLike | None = None) -> npt.NDArray[np.float32]:
+    """z float32 [N, latent_size] of N seeds, each a whole number from 0 to 2⁵³ − 1.
+
+    ``truncation`` is one bound or one for each seed, in standard deviations, at least 0.1; None or NaN is no bound.
+
+    >>> latents([0, 7], 3).round(3).tolist() == [latents(0, 3)[0].round(3).tolist(), latents(7, 3)[0].round(3).tolist()]
+    True
+    """
+    keys = np.atleast_1d(np.asarray(seeds)).astype(np.uint64)
+    z = _normals(keys, latent_size, attempt=0)
+    if truncation is None:
+        return z
+    bounds = np.broadcast_to(np.asarray(truncation, np.float32), keys.shape)
+    bounds = np.where(np.isnan(bounds), np.float32(np.inf), bounds)[:, None]
+    attempt = 0
+    while (outside := np.abs(z) > bounds).any():
+        attempt += 1
+        rows = outside.any(axis=1)
+        again = _normals(keys[rows], latent_size, attempt)
+        z[rows] = np.where(outside[rows], again, z[rows])
+    return z
+
+
+def _normals(seeds: Words, latent_size: int, attempt: int) -> npt.NDArray[np.float32]:
+    """Standard normal values float32 [N, latent_size] of one attempt."""
+    blocks = np.arange(-(-latent_size // 4), dtype=np.uint64)[None, :]  # [1, blocks]
+    zero = np.zeros_like(blocks)
+    key = (seeds[:, None] & _LOW, seeds[:, None] >> _HALF)  # [N, 1]
+    words = philox((blocks, zero + np.uint64(attempt), zero, zero), key)
+    u0, u1, u2, u3 = ((word.astype(np.float64) + 0.5) / 2.0**32 for word in words)
+    r0, r1 = np.sqrt(-2 * np.log(u0)), np.sqrt(-2 * np.log(u2))
+    a0, a1 = 2 * np.pi * u1, 2 * np.pi * u3
+    values = np.stack([r0 * np.cos(a0), r0 * np.sin(a0), r1 * np.cos(a1), r1 * np.sin(a1)], axis=-1)  # [N, blocks, 4]
+    return values.reshape(len(seeds), -1)[:, :latent_size].astype(np.float32)

@@ -1,0 +1,197 @@
+"""What a user can choose. The command line is made from these classes, and a test holds MLproject to them.
+
+Each field says what it accepts and what it means. Values arrive as text, because MLflow hands parameters on unchecked;
+:func:`parse` turns them into a settings object or refuses them in one sentence that names the parameter.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping
+from dataclasses import MISSING, dataclass, field, fields
+from typing import Any, NamedTuple, TypeVar
+
+from gan_plugin.errors import UserError
+
+AUTO = "auto"
+
+
+class Accepts(NamedTuple):
+    """What a parameter takes: a phrase for people, and a parser that raises ValueError for anything else."""
+
+    phrase: str
+    parse: Callable[[str], Any]
+
+
+def whole_number(least: int, most: int | None = None, multiple_of: int = 1) -> Accepts:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < least or (most is not None and value > most) or value % multiple_of:
+            raise ValueError
+        return value
+
+    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+    return Accepts(f"a {'whole number' if multiple_of == 1 else f'multiple of {multiple_of}'} {bounds}", parse)
+
+
+def positive_number() -> Accepts:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not 0 < value < math.inf:
+            raise ValueError
+        return value
+
+    return Accepts("a number above 0", parse)
+
+
+def fraction() -> Accepts:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not 0 <= value < 1:
+            raise ValueError
+        return value
+
+    return Accepts("a number from 0 to below 1", parse)
+
+
+def one_of(*names: str) -> Accepts:
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError
+        return text
+
+    return Accepts(f"one of {', '.join(names)}", parse)
+
+
+def grey_or_rgb() -> Accepts:
+    return Accepts("1 or 3", lambda text: int(one_of("1", "3").parse(text)))
+
+
+def yes_or_no() -> Accepts:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+    def parse(text: str) -> bool:
+        if text.lower() not in words:
+            raise ValueError
+        return words[text.lower()]
+
+    return Accepts("true or false", parse)
+
+
+def some_text() -> Accepts:
+    def parse(text: str) -> str:
+        if not text.strip():
+            raise ValueError
+        return text.strip()
+
+    return Accepts("some text", parse)
+
+
+def registered_name() -> Accepts:
+    def parse(text: str) -> str:
+        if not text.strip() or "/" in text or ":" in text:
+            raise ValueError
+        return text.strip()
+
+    return Accepts("a name without / and :", parse)
+
+
+def or_auto(accepts: Accepts) -> Accepts:
+    """The same, or ``auto``, which is None in the settings object."""
+    return Accepts(f"{accepts.phrase}, or {AUTO}", lambda text: None if text == AUTO else accepts.parse(text))
+
+
+def or_none(accepts: Accepts) -> Accepts:
+    """The same, or ``none``, which is None in the settings object."""
+    return Accepts(f"{accepts.phrase}, or none", lambda text: None if text == "none" else accepts.parse(text))
+
+
+def setting(default: str, accepts: Accepts, help: str) -> Any:
+    """A field whose default is written as a user would write it."""
+    return field(default=accepts.parse(default), metadata={"text": default, "accepts": accepts, "help": help})
+
+
+def required(accepts: Accepts, help: str) -> Any:
+    return field(metadata={"text": None, "accepts": accepts, "help": help})
+
+
+DEVICE = one_of("auto", "cuda", "cpu")
+SIZE = or_auto(whole_number(16, 256, multiple_of=4))
+DATA = "digits, a folder (IDX files, pictures, or parquet), a .parquet file, or hub:owner/name"
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """Parameters of ``train``. None stands for ``auto``: the data's or the recipe's own value."""
+
+    data: str = setting("digits", some_text(), f"Pictures: {DATA}.")
+    split: str = setting("train", some_text(), "Which split of the data to train on.")
+    image_size: int | None = setting("auto", SIZE, "Side of the square pictures; auto is the data's own size, else 64.")
+    channels: int | None = setting(
+        "auto", or_auto(grey_or_rgb()), "1 for grey, 3 for RGB; auto is 1 where every picture is grey."
+    )
+    skip_unreadable: bool = setting("false", yes_or_no(), "Leave out pictures that cannot be read, and count them.")
+    epochs: int = setting("50", whole_number(1), "Passes over the data.")
+    recipe: str = setting("dcgan", some_text(), "Training method; gan-plugin recipes lists them.")
+    objective: str | None = setting(
+        "auto", or_auto(one_of("minimax", "non-saturating")), "Adversarial loss, instead of the recipe's."
+    )
+    latent_size: int | None = setting("auto", or_auto(whole_number(1, 4096)), "Length of z, instead of the recipe's.")
+    batch_size: int | None = setting("auto", or_auto(whole_number(2)), "Pictures a step, instead of the recipe's.")
+    generator_lr: float | None = setting(
+        "auto", or_auto(positive_number()), "Learning rate of the generator, instead of the recipe's."
+    )
+    discriminator_lr: float | None = setting(
+        "auto", or_auto(positive_number()), "Learning rate of the discriminator, instead of the recipe's."
+    )
+    beta1: float | None = setting("auto", or_auto(fraction()), "Adam's beta1, instead of the recipe's.")
+    beta2: float | None = setting("auto", or_auto(fraction()), "Adam's beta2, instead of the recipe's.")
+    ema_half_life: float | None = setting(
+        "auto", or_auto(positive_number()), "Half-life of the averaged generator in pictures, instead of the recipe's."
+    )
+    seed: int = setting("0", whole_number(0, 2**32 - 1), "Equal seeds give equal weights on the CPU.")
+    device: str = setting("auto", DEVICE, "auto is CUDA where there is a GPU, else the CPU.")
+    precision: str = setting("auto", one_of("auto", "bf16", "float32"), "auto is bf16 where the device does it fast.")
+    model_name: str = setting("gan", registered_name(), "Name of the registered model.")
+    samples_every: int = setting("1", whole_number(1), "Epochs between two sample grids.")
+    checkpoint_every: int = setting("10", whole_number(1), "Epochs between two checkpoints.")
+    resume: str | None = setting("none", or_none(some_text()), "Run id or checkpoint folder to go on from.")
+    output_dir: str = setting("outputs", some_text(), "Local folder for checkpoints and the exported generator.")
+
+
+@dataclass(frozen=True)
+class EvaluateSettings:
+    """Parameters of ``evaluate``."""
+
+    model: str = required(some_text(), "URI of the model, for example models:/gan/1.")
+    data: str = setting("digits", some_text(), f"Pictures to compare with: {DATA}.")
+    split: str = setting("train", some_text(), "Which split of the data to compare with.")
+    image_size: int | None = setting("auto", SIZE, "Side to which the pictures are scaled; auto is their own size.")
+    skip_unreadable: bool = setting("false", yes_or_no(), "Leave out pictures that cannot be read, and count them.")
+    pictures: int = setting("1000", whole_number(2, 1_000_000), "How many pictures to generate.")
+    seed: int = setting("0", whole_number(0, 2**53 - 1 - 1_000_000), "First of the consecutive seeds that are shown.")
+    device: str = setting("auto", DEVICE, "Where ONNX Runtime runs: auto is CUDA where it works, else the CPU.")
+
+
+Settings = TypeVar("Settings", TrainSettings, EvaluateSettings)
+
+
+def parse(cls: type[Settings], given: Mapping[str, str]) -> Settings:
+    """Settings from text.
+
+    Raises:
+        UserError: a parameter is unknown, missing or has a value that it does not take; the message names it.
+    """
+    known = {f.name: f for f in fields(cls)}
+    if unknown := [name for name in given if name not in known]:
+        raise UserError(f"Unknown parameter {', '.join(unknown)}: the parameters are {', '.join(known)}.")
+    if missing := [name for name, f in known.items() if f.default is MISSING and name not in given]:
+        raise UserError(f"{missing[0]} is missing: give {known[missing[0]].metadata['accepts'].phrase}.")
+    values = {}
+    for name, text in given.items():
+        accepts: Accepts = known[name].metadata["accepts"]
+        try:
+            values[name] = accepts.parse(text)
+        except ValueError:
+            raise UserError(f"{name}={text!r} is not possible: give {accepts.phrase}.") from None
+    return cls(**values)

@@ -1,0 +1,198 @@
+"""The run in MLflow: attached to, described, fed in the background, and ended with the status that it earned."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import queue
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from pathlib import Path
+from types import FrameType
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.data.code_dataset_source import CodeDatasetSource
+from mlflow.data.dataset_source import DatasetSource
+from mlflow.data.huggingface_dataset_source import HuggingFaceDatasetSource
+from mlflow.data.numpy_dataset import NumpyDataset, from_numpy
+from mlflow.entities import Metric, Param, RunStatus
+
+from gan_plugin.data import Pictures
+from gan_plugin.serving.pictures import Picture
+
+UNDELIVERED = "undelivered-metrics.jsonl"
+FLUSH_SECONDS = 1.0
+LARGEST_BATCH = 1000  # MLflow's limit for one call
+
+logger = logging.getLogger(__name__)
+
+
+class StopSignals:
+    """Remembers a SIGTERM or Ctrl-C instead of dying of it; a second one kills as usual."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def asked(self) -> bool:
+        return self.received is not None
+
+    @contextmanager
+    def caught(self) -> Iterator[StopSignals]:
+        previous = {number: signal.signal(number, self._remember) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if self.received is not None:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        self.received = signal.Signals(number)
+        print(f"{self.received.name}: finishing this step, then saving a checkpoint.", file=sys.stderr, flush=True)
+
+
+@contextmanager
+def project_run() -> Iterator[mlflow.ActiveRun]:
+    """The run that ``mlflow run`` made for this process, or a new one; ends it as FINISHED or FAILED.
+
+    A run that the body has ended itself, as KILLED for example, keeps its status.
+    """
+    run = mlflow.start_run(log_system_metrics=True)
+    try:
+        yield run
+    except BaseException:
+        end_run(RunStatus.FAILED)
+        raise
+    end_run(RunStatus.FINISHED)
+
+
+def end_run(status: int) -> None:
+    if mlflow.active_run() is not None:
+        mlflow.end_run(RunStatus.to_string(status))
+
+
+def log_parameters(run_id: str, chosen: Mapping[str, object], resolved: Mapping[str, object]) -> None:
+    """Log what was chosen under its name, and under ``resolved.…`` whatever became of it where that differs.
+
+    ``mlflow run`` has logged the raw ``-P`` values already, and MLflow refuses to change a parameter: those stay.
+    """
+    client = MlflowClient()
+    present = client.get_run(run_id).data.params
+    params = {name: str(value) for name, value in chosen.items() if name not in present}
+    raw = present | params
+    params |= {f"resolved.{name}": str(value) for name, value in resolved.items() if str(value) != raw.get(name)}
+    client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
+
+
+def log_pictures(pictures: Pictures, context: str) -> None:
+    """Log the data set as an input of the active run, with the digest over all its pictures."""
+    tags = {"split": pictures.split, "classes": json.dumps(list(pictures.class_names))}
+    mlflow.log_input(as_dataset(pictures), context=context, tags=tags)
+
+
+def as_dataset(pictures: Pictures) -> NumpyDataset:
+    labels = None if pictures.labels is None else pictures.labels.numpy()
+    return from_numpy(
+        pictures.images.numpy(),  # a view, nothing is copied
+        source=dataset_source(pictures.source),
+        targets=labels,  # type: ignore[arg-type]  # None is the default and missing from MLflow's annotation
+        name=pictures.name,
+        digest=pictures.digest,
+    )
+
+
+def dataset_source(source: str) -> DatasetSource:
+    if source.startswith("hub:"):
+        return HuggingFaceDatasetSource(path=source.removeprefix("hub:"))
+    if Path(source).exists():
+        return mlflow.data.dataset_source_registry.resolve_dataset_source(Path(source).as_uri())
+    return CodeDatasetSource(tags={"source": source})
+
+
+class MlflowTracker:
+    """Hands metrics, pictures and files to MLflow from a thread of its own, so that training never waits for a server.
+
+    Metrics go in batches. What MLflow does not take is said once, kept, tried again with the next batch and at the end,
+    and what is still undelivered then is written to ``folder``/undelivered-metrics.jsonl.
+    """
+
+    def __init__(self, run_id: str, folder: Path) -> None:
+        self.run_id, self.folder = run_id, folder
+        self.client = MlflowClient()
+        self.pending: list[Metric] = []
+        self.failed = False
+        self.jobs: queue.SimpleQueue[Metric | Callable[[], object] | None] = queue.SimpleQueue()
+        self.thread = threading.Thread(target=self._work, name="mlflow-tracker", daemon=True)
+        self.thread.start()
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        now = int(time.time() * 1000)
+        for name, value in values.items():
+            self.jobs.put(Metric(name, float(value), now, step))
+
+    def image(self, key: str, picture: Picture, step: int) -> None:
+        self.jobs.put(functools.partial(self.client.log_image, self.run_id, picture, key=key, step=step))
+
+    def file(self, path: Path, folder: str) -> None:
+        self.jobs.put(functools.partial(self.client.log_artifact, self.run_id, str(path), folder))
+
+    def close(self) -> None:
+        """Deliver what is left; returns when everything is with MLflow or on disk."""
+        self.jobs.put(None)
+        self.thread.join()
+        if self.pending:
+            path = self.folder / UNDELIVERED
+            self.folder.mkdir(parents=True, exist_ok=True)
+            path.write_text("".join(json.dumps(dict(metric)) + "\n" for metric in self.pending))
+            logger.error("MLflow did not take %d metric values; they are in %s.", len(self.pending), path)
+
+    def __enter__(self) -> MlflowTracker:
+        return self
+
+    def __exit__(self, *error: object) -> None:
+        self.close()
+
+    def _work(self) -> None:
+        flushed = time.monotonic()
+        while True:
+            try:
+                job = self.jobs.get(timeout=FLUSH_SECONDS)
+            except queue.Empty:
+                job = self._flush
+            if isinstance(job, Metric):
+                self.pending.append(job)
+            elif job is not None:
+                self._attempt(job)
+            if job is None or time.monotonic() - flushed > FLUSH_SECONDS:
+                self._flush()
+                flushed = time.monotonic()
+            if job is None:
+                return
+
+    def _flush(self) -> None:
+        while self.pending:
+            if not self._attempt(self._send_batch):
+                return
+            del self.pending[:LARGEST_BATCH]
+
+    def _send_batch(self) -> None:
+        self.client.log_batch(self.run_id, metrics=self.pending[:LARGEST_BATCH])
+
+    def _attempt(self, call: Callable[[], object]) -> bool:
+        try:
+            call()
+        except Exception as error:  # whatever goes wrong there, training goes on
+            if not self.failed:
+                logger.warning("MLflow does not take what is logged, training goes on: %s", error)
+            self.failed = True
+            return False
+        self.failed = False
+        return True

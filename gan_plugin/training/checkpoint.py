@@ -1,0 +1,93 @@
+"""All state of a training run in one file, written atomically: weights, optimisers, random states, position.
+
+The file is safetensors; its header holds the rest as JSON. Nothing is pickled.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+import safetensors
+import torch
+from safetensors.torch import load_file, save_file
+from torch import Tensor
+
+from gan_plugin.errors import UserError
+from gan_plugin.training.step import Game
+
+FILE_NAME = "checkpoint.safetensors"
+VERSION = 1
+NETWORKS = ("generator", "discriminator", "ema")
+OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
+
+
+def save_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
+    """Write ``path``; a reader sees the old file or the new one, never a part.
+
+    ``identity`` is what a resumed run must agree on (recipe, seed, data digest, …), JSON-serialisable.
+    """
+    tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
+    if torch.cuda.is_available():
+        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    for name in NETWORKS:
+        tensors |= {f"{name}.{key}": value.contiguous() for key, value in getattr(game, name).state_dict().items()}
+    for name in OPTIMIZERS:
+        for i, values in getattr(game, name).state_dict()["state"].items():
+            tensors |= {f"{name}.{i}.{key}": value.contiguous() for key, value in values.items()}
+    header = {"version": VERSION, "steps": game.steps, "identity": identity}
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_suffix(".partial")
+    save_file(tensors, partial, metadata={"gan_plugin": json.dumps(header)})
+    with partial.open("rb+") as file:
+        os.fsync(file.fileno())
+    os.replace(partial, path)
+
+
+def load_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
+    """Put the state of ``path`` into ``game`` and torch's random generators.
+
+    Raises:
+        UserError: the file is no checkpoint, or belongs to a run with another identity; each difference is named.
+    """
+    header = read_header(path)
+    if changed := differences(header["identity"], identity):
+        raise UserError(f"resume is not possible with other settings than the run began with: {'; '.join(changed)}.")
+    tensors = load_file(path)
+    for name in NETWORKS:
+        getattr(game, name).load_state_dict(_under(tensors, name))
+    for name in OPTIMIZERS:
+        optimizer = getattr(game, name)
+        state: dict[int, dict[str, Tensor]] = {}
+        for key, value in _under(tensors, name).items():
+            index, _, field = key.partition(".")
+            state.setdefault(int(index), {})[field] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+    torch.set_rng_state(tensors["random.cpu"])
+    if "random.cuda" in tensors and torch.cuda.is_available():
+        torch.cuda.set_rng_state(tensors["random.cuda"])
+    game.steps = header["steps"]
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    try:
+        with safetensors.safe_open(path, framework="pt") as file:
+            header: dict[str, Any] = json.loads((file.metadata() or {})["gan_plugin"])
+    except (OSError, KeyError, safetensors.SafetensorError):
+        raise UserError(f"resume={str(path)!r} is not a checkpoint: give a {FILE_NAME} that training wrote.") from None
+    if header["version"] != VERSION:
+        raise UserError(
+            f"The checkpoint {path} has version {header['version']}; this gan_plugin reads version {VERSION}."
+        )
+    return header
+
+
+def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    names = [*then, *(name for name in now if name not in then)]
+    return [f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in names if then.get(k) != now.get(k)]
+
+
+def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:
+    return {key.removeprefix(f"{name}."): value for key, value in tensors.items() if key.startswith(f"{name}.")}

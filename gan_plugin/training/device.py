@@ -1,0 +1,60 @@
+"""Where training runs and in which precision."""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager
+
+import torch
+from torch import Tensor
+
+from gan_plugin.errors import UserError
+
+
+def choose_device(name: str) -> torch.device:
+    """``auto``, ``cuda`` or ``cpu`` → a device that works.
+
+    Raises:
+        UserError: CUDA was demanded and is not there; the message names the cause.
+    """
+    if name == "cpu" or (name == "auto" and not torch.cuda.is_available()):
+        return torch.device("cpu")
+    if not torch.cuda.is_available():
+        built = torch.version.cuda is not None
+        cause = "PyTorch sees no usable NVIDIA GPU" if built else f"torch {torch.__version__} was built without CUDA"
+        raise UserError(f"device=cuda is not possible, {cause}: give device=cpu, or install what is missing.")
+    return torch.device("cuda")
+
+
+def choose_precision(name: str, device: torch.device) -> torch.dtype:
+    """``auto``, ``bf16`` or ``float32`` → the type in which autocast computes; weights always stay float32."""
+    fast = bf16_is_native(device) if name == "auto" else name == "bf16"
+    return torch.bfloat16 if fast else torch.float32
+
+
+def bf16_is_native(device: torch.device) -> bool:
+    """Whether bfloat16 products are done by the hardware; emulated ones are slower than float32."""
+    if device.type == "cuda":
+        return bool(torch.cuda.is_bf16_supported(including_emulation=False))
+    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+
+
+def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+    return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+def memory_format(device: torch.device) -> torch.memory_format:
+    """channels_last feeds tensor cores without transposes; a CPU gains nothing from it in these networks."""
+    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
+def resident(images: Tensor, device: torch.device) -> Tensor:
+    """The data set on the device while it takes less than half of the free memory there, else pinned on the host."""
+    if device.type == "cpu":
+        return images
+    free, _ = torch.cuda.mem_get_info(device)
+    return images.to(device) if images.nbytes < free // 2 else images.pin_memory()
+
+
+def gather(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
+    """Pictures uint8 [B, C, H, W] of ``rows`` [B] on ``device``, wherever the data set lives."""
+    return images[rows.to(images.device)].to(device, non_blocking=True)

@@ -1,0 +1,112 @@
+"""One step of the game: both players' gradients from one batch of fakes, then both updates."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from gan_plugin.networks import FAMILIES
+from gan_plugin.objectives import OBJECTIVES
+from gan_plugin.recipes import Recipe
+from gan_plugin.training.device import autocast, memory_format
+
+STEP_METRICS = ("loss/discriminator", "loss/generator", "probability_real/real", "probability_real/fake")
+
+
+@dataclass
+class Game:
+    """The players, the averaged generator and the optimisers: all that training changes."""
+
+    generator: nn.Module
+    discriminator: nn.Module
+    ema: nn.Module  # in eval mode, never trained
+    generator_optimizer: torch.optim.Optimizer
+    discriminator_optimizer: torch.optim.Optimizer
+    steps: int = 0  # updates made so far
+
+
+def new_game(recipe: Recipe, image_size: int, channels: int, device: torch.device) -> Game:
+    """Fresh networks from torch's global random state, and their optimisers, on ``device``."""
+    family = FAMILIES[recipe.family]
+    generator = family.generator(recipe.latent_size, image_size, channels)
+    discriminator = family.discriminator(image_size, channels)
+    ema = family.generator(recipe.latent_size, image_size, channels)
+    ema.load_state_dict(generator.state_dict())
+    for network in (generator, discriminator, ema):
+        network.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
+    return Game(
+        generator,
+        discriminator,
+        ema.eval().requires_grad_(False),
+        adam(generator, recipe.generator_lr, recipe),
+        adam(discriminator, recipe.discriminator_lr, recipe),
+    )
+
+
+def adam(network: nn.Module, lr: float, recipe: Recipe) -> torch.optim.Adam:
+    return torch.optim.Adam(network.parameters(), lr, betas=(recipe.beta1, recipe.beta2), fused=True)
+
+
+def make_step(game: Game, recipe: Recipe, precision: torch.dtype) -> Callable[[Tensor], Tensor]:
+    """A function that plays one step on real pictures uint8 [B, C, H, W].
+
+    It returns float32 [4] on the device, the values of STEP_METRICS, and makes no host synchronisation.
+    """
+    objective = OBJECTIVES[recipe.objective]
+    generator_weights = list(game.generator.parameters())
+    discriminator_weights = list(game.discriminator.parameters())
+
+    def step(pictures: Tensor) -> Tensor:
+        device = pictures.device
+        real = (pictures.float() / 127.5 - 1).contiguous(memory_format=memory_format(device))  # [B, C, H, W]
+        z = torch.randn(len(real), recipe.latent_size, device=device)  # [B, latent_size]
+        with autocast(device, precision):
+            fake = game.generator(z)  # [B, C, H, W], shared by both losses
+            fake_logits = game.discriminator(fake).float()  # [B]
+            real_logits = game.discriminator(real).float()  # [B]
+        generator_loss = objective.generator(fake_logits)
+        discriminator_loss = objective.discriminator(real_logits, fake_logits)
+
+        # grad() of one player's weights leaves the other player's gradients uncomputed
+        generator_gradients = torch.autograd.grad(generator_loss, generator_weights, retain_graph=True)
+        discriminator_gradients = torch.autograd.grad(discriminator_loss, discriminator_weights)
+        descend(game.generator_optimizer, generator_weights, generator_gradients)
+        descend(game.discriminator_optimizer, discriminator_weights, discriminator_gradients)
+        game.steps += 1
+        update_ema(game.ema, game.generator, ema_decay(recipe.ema_half_life, len(real), game.steps))
+        return torch.stack(
+            [discriminator_loss, generator_loss, real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()]
+        ).detach()
+
+    return step
+
+
+def descend(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], gradients: tuple[Tensor, ...]) -> None:
+    for weight, gradient in zip(weights, gradients):
+        weight.grad = gradient
+    optimizer.step()
+
+
+def ema_decay(half_life: float, batch_size: int, steps: int) -> float:
+    """β = ½^(batch / half-life in pictures), Karras et al. 2018 (arXiv:1710.10196).
+
+    The half-life grows to its value with a twentieth of the pictures seen, so that the first, random weights are soon
+    forgotten (Karras et al. 2020, arXiv:2006.06676, "ramp-up").
+    """
+    return float(0.5 ** (batch_size / min(half_life, 0.05 * steps * batch_size)))
+
+
+@torch.no_grad()
+def update_ema(ema: nn.Module, generator: nn.Module, decay: float) -> None:
+    """ema ← decay·ema + (1 − decay)·generator, over weights and batch norm's running statistics."""
+    averaged, current = list(ema.state_dict().values()), list(generator.state_dict().values())
+    floating = [value.is_floating_point() for value in averaged]
+    torch._foreach_lerp_(
+        [a for a, f in zip(averaged, floating) if f], [c for c, f in zip(current, floating) if f], 1 - decay
+    )
+    for a, c, f in zip(averaged, current, floating):
+        if not f:
+            a.copy_(c)  # batch norm's count of batches
