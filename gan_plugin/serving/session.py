@@ -15,7 +15,7 @@ from gan_plugin.errors import UserError
 DEVICES = ("auto", "cuda", "cpu")
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
 
-logger = logging.getLogger(__name__)
+logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server shows what is said
 
 
 def open_session(onnx_file: str | Path, device: str) -> onnxruntime.InferenceSession:
@@ -27,17 +27,16 @@ def open_session(onnx_file: str | Path, device: str) -> onnxruntime.InferenceSes
     if device not in DEVICES:
         raise UserError(f"device={device!r} is unknown: give one of {', '.join(DEVICES)}.")
     if device == "cpu":
-        return _on_cpu(onnx_file)
+        return _session(onnx_file, [CPU])
     if (cause := why_cuda_cannot_load()) is None:
         session = _session(onnx_file, [CUDA, CPU])
         if session.get_providers()[0] == CUDA:  # what is active counts, not what was asked for
-            logger.info("ONNX Runtime %s runs this generator on %s.", onnxruntime.__version__, CUDA)
             return session
         cause = "ONNX Runtime started the session without CUDA; its own message stands above"
     if device == "cuda":
         raise UserError(f"device=cuda was demanded but CUDA cannot be used: {cause}.")
     logger.warning("device=auto: running on the CPU because CUDA cannot be used: %s.", cause)
-    return _on_cpu(onnx_file)
+    return _session(onnx_file, [CPU])
 
 
 def why_cuda_cannot_load() -> str | None:
@@ -63,11 +62,6 @@ def why_cuda_cannot_load() -> str | None:
     except OSError as error:
         return f"{error} (onnxruntime-gpu {onnxruntime.__version__} needs the CUDA and cuDNN it was built for)"
     return None
-
-
-def _on_cpu(onnx_file: str | Path) -> onnxruntime.InferenceSession:
-    logger.info("ONNX Runtime %s runs this generator on %s.", onnxruntime.__version__, CPU)
-    return _session(onnx_file, [CPU])
 
 
 def _session(onnx_file: str | Path, providers: list[Any]) -> onnxruntime.InferenceSession:

@@ -1,0 +1,186 @@
+"""Export: the file keeps its contract, equals the generator, and is refused when it does not."""
+
+from __future__ import annotations
+
+import json
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import onnx
+import onnxruntime
+import pytest
+import torch
+from conftest import BIN
+from torch import Tensor, nn
+
+from gan_plugin import export
+from gan_plugin.export import ExportError, ParityError, Showable, check_contract, export_generator
+from gan_plugin.networks import FAMILIES
+from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.latents import latents
+
+
+def lively(generator: nn.Module, latent_size: int) -> nn.Module:
+    """Running statistics and weights as after training: far from their initial values."""
+    torch.manual_seed(0)
+    with torch.no_grad():
+        for _ in range(30):
+            generator(torch.randn(32, latent_size))
+        for module in generator.modules():
+            if isinstance(module, (nn.BatchNorm1d, nn.BatchNorm2d)):
+                module.weight.uniform_(0.5, 2)
+                module.bias.normal_()
+    return generator
+
+
+@pytest.mark.parametrize("family", sorted(FAMILIES))
+@pytest.mark.parametrize(("size", "channels"), [(28, 1), (36, 3), (64, 3)])
+def test_every_family_passes_the_gate(family: str, size: int, channels: int, tmp_path: Path) -> None:
+    generator = lively(FAMILIES[family].generator(20, size, channels), 20).train()
+    description = Description(20, size, size, channels, recipe="r", run_id="i", data="d", data_digest="0")
+    parity = export_generator(generator, description, tmp_path / "g.onnx")
+    assert parity.pictures == 3 * (1 + 2 + 7 + 64)
+    assert parity.largest_difference <= 1
+    assert generator.training  # the generator is left as it was
+    assert [path.name for path in tmp_path.iterdir()] == ["g.onnx"]  # one file, weights inside
+
+
+def test_the_file_explains_itself(tmp_path: Path) -> None:
+    generator = FAMILIES["dcgan"].generator(20, 28, 1)
+    description = Description(20, 28, 28, 1, recipe="dcgan", run_id="abc", data="digits", data_digest="1f")
+    export_generator(generator, description, tmp_path / "g.onnx")
+    model = onnx.load(tmp_path / "g.onnx")
+    assert {p.key: p.value for p in model.metadata_props} == {
+        "gan.contract": "1",
+        "gan.latent_size": "20",
+        "gan.height": "28",
+        "gan.width": "28",
+        "gan.channels": "1",
+        "gan.class_names": "[]",
+        "gan.recipe": "dcgan",
+        "gan.run_id": "abc",
+        "gan.data": "digits",
+        "gan.data_digest": "1f",
+    }
+    assert {o.domain: o.version for o in model.opset_import}[""] == 18
+    (z,), (image,) = model.graph.input, model.graph.output
+    assert (z.name, image.name) == ("z", "image")
+    assert z.type.tensor_type.elem_type == onnx.TensorProto.FLOAT
+    assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
+
+
+def test_any_batch_and_all_grey_levels(tmp_path: Path) -> None:
+    """ONNX Runtime alone: no code of ours between the file and the picture."""
+    generator = lively(FAMILIES["dcgan"].generator(20, 28, 1), 20)
+    export_generator(generator, Description(20, 28, 28, 1), tmp_path / "g.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "g.onnx", providers=["CPUExecutionProvider"])
+    z = latents(np.arange(200), 20)
+    image = session.run(None, {"z": z})[0]
+    assert image.shape == (200, 28, 28, 1)
+    with torch.no_grad():
+        x = generator.eval()(torch.from_numpy(z)).permute(0, 2, 3, 1).numpy()
+    np.testing.assert_allclose(image, (x + 1) * 127.5, atol=0.51)
+    assert image.max() - image.min() > 200  # the whole range is used, nothing is folded to 0 and 1
+
+
+class Conditional(nn.Module):
+    """The smallest generator that listens to a label: class k makes pictures of grey level 100 k."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.level = nn.Embedding(3, 1)
+        self.level.weight.data = torch.tensor([[0.0], [100.0], [200.0]]) / 127.5 - 1
+
+    def forward(self, z: Tensor, label: Tensor) -> Tensor:
+        noise = z[:, :1, None, None] * 1e-4
+        return (self.level(label)[:, :, None, None] + noise).expand(-1, 1, 16, 16)
+
+
+def test_a_conditional_generator_takes_labels(tmp_path: Path) -> None:
+    description = Description(4, 16, 16, 1, class_names=("naught", "one", "große Zwei"))
+    export_generator(Conditional(), description, tmp_path / "g.onnx")
+    generator = OnnxGenerator(tmp_path / "g.onnx", device="cpu")
+    assert generator.description == description
+    pictures = generator.sample([5, 5, 5], labels=np.array([2, 0, 1]))
+    assert pictures[:, 0, 0, 0].tolist() == [200, 0, 100]
+    assert generator.sample([3, 4, 5])[:, 0, 0, 0].tolist() == [0, 100, 200]  # a seed's own class
+
+
+class Drifting(nn.Module):
+    """Exports as something other than it computes: what it adds is known only to PyTorch's eager mode."""
+
+    def __init__(self, generator: nn.Module) -> None:
+        super().__init__()
+        self.generator = generator
+
+    def forward(self, z: Tensor) -> Tensor:
+        x: Tensor = self.generator(z)
+        return x if torch.compiler.is_exporting() else x + 0.05
+
+
+def test_a_file_that_is_not_the_generator_is_refused_with_the_numbers(tmp_path: Path) -> None:
+    generator = Drifting(lively(FAMILIES["dcgan"].generator(8, 16, 1), 8))
+    with pytest.raises(
+        ParityError, match=r"differ by up to \d+ grey levels in \d+\.\d+% of the values of 222 pictures"
+    ):
+        export_generator(generator, Description(8, 16, 16, 1), tmp_path / "g.onnx")
+
+
+def test_one_grey_level_in_many_places_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = lively(FAMILIES["dcgan"].generator(8, 16, 1), 8)
+    path = tmp_path / "g.onnx"
+    export_generator(generator, Description(8, 16, 16, 1), path)
+    original = Showable.forward
+
+    def one_level_off(self: Showable, z: Tensor, label: Tensor | None = None) -> Tensor:
+        picture = original(self, z, label)
+        return picture if torch.compiler.is_exporting() else (picture.int() + 1).clamp(max=255).to(torch.uint8)
+
+    monkeypatch.setattr(export.Showable, "forward", one_level_off)
+    with pytest.raises(ParityError) as refusal:
+        export_generator(generator, Description(8, 16, 16, 1), path)
+    assert refusal.value.parity.largest_difference == 1
+    assert refusal.value.parity.differing_pixels > 0.5
+
+
+class Noisy(nn.Module):
+    def forward(self, z: Tensor) -> Tensor:
+        return torch.tanh(z[:, :1, None, None] + torch.randn(z.shape[0], 1, 16, 16))
+
+
+def test_randomness_inside_the_graph_is_refused(tmp_path: Path) -> None:
+    with pytest.raises(ExportError, match=r"g\.onnx breaks its contract: .*random operators: RandomNormal"):
+        export_generator(Noisy(), Description(4, 16, 16, 1), tmp_path / "g.onnx")
+
+
+def test_another_shape_than_described_is_refused(tmp_path: Path) -> None:
+    generator = FAMILIES["dcgan"].generator(8, 16, 1)
+    with pytest.raises(ExportError, match=r"image has the shape \['batch', 16, 16, 1\], not \['batch', 28, 28, 1\]"):
+        export_generator(generator, Description(8, 28, 28, 1), tmp_path / "g.onnx")
+
+
+def test_weights_outside_the_file_are_refused(tmp_path: Path) -> None:
+    description = Description(8, 16, 16, 1)
+    export_generator(FAMILIES["dcgan"].generator(8, 16, 1), description, tmp_path / "g.onnx")
+    model = onnx.load(tmp_path / "g.onnx")
+    onnx.save_model(model, tmp_path / "split.onnx", save_as_external_data=True, location="weights", size_threshold=0)
+    with pytest.raises(ExportError, match=r"\d+ weights lie outside the file"):
+        check_contract(tmp_path / "split.onnx", description)
+
+
+def test_the_readmes_program_without_mlflow(tmp_path: Path) -> None:
+    """onnxruntime and numpy are enough: the file is loaded in a process that imports nothing else."""
+    export_generator(FAMILIES["dcgan"].generator(8, 16, 1), Description(8, 16, 16, 1), tmp_path / "g.onnx")
+    program = f"""
+import json, sys
+import numpy as np, onnxruntime
+session = onnxruntime.InferenceSession({str(tmp_path / "g.onnx")!r}, providers=["CPUExecutionProvider"])
+about = session.get_modelmeta().custom_metadata_map
+z = np.random.default_rng(0).standard_normal((5, int(about["gan.latent_size"])), dtype=np.float32)
+image = session.run(["image"], {{"z": z}})[0]
+print(json.dumps([image.shape, str(image.dtype), [m for m in ("torch", "mlflow", "gan_plugin") if m in sys.modules]]))
+"""
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=BIN)
+    assert json.loads(done.stdout) == [[5, 16, 16, 1], "uint8", []]

@@ -1,0 +1,273 @@
+"""The main job as users run it: ``mlflow run`` in a process of its own, and what it leaves in MLflow."""
+
+from __future__ import annotations
+
+import io
+import json
+import os
+import signal
+import subprocess
+import time
+from collections.abc import Callable
+from pathlib import Path
+
+import mlflow
+import numpy as np
+import onnx
+import pytest
+from conftest import QUICK, Project, Trained
+from PIL import Image
+
+from gan_plugin import flavor
+from gan_plugin.data import load_pictures
+from gan_plugin.training.checkpoint import read_header
+
+STEPS = 6  # 2 epochs of 1,797 // 512 steps
+
+
+# ---- the run ---------------------------------------------------------------------------------------------------------
+
+
+def test_the_run_ends_finished_with_a_registered_model(trained: Trained) -> None:
+    assert [run.info.run_id for run in trained.project.runs()] == [trained.run.info.run_id]  # one run, not two
+    assert trained.run.info.status == "FINISHED"
+    version = trained.project.client.get_model_version("gan", "1")
+    assert version.run_id == trained.run.info.run_id
+    assert "models:/gan/1 is registered" in trained.output
+    serve = (
+        f"MLFLOW_TRACKING_URI={trained.project.tracking_uri} mlflow models serve -m models:/gan/1 --env-manager local"
+    )
+    assert serve in trained.output
+
+
+def test_parameters_are_as_typed_and_as_resolved(trained: Trained) -> None:
+    params = trained.run.data.params
+    assert {name: params[name] for name in QUICK} == {name: str(value) for name, value in QUICK.items()}
+    assert (params["data"], params["recipe"], params["image_size"]) == ("digits", "dcgan", "auto")
+    assert params["resolved.image_size"] == "28"
+    assert params["resolved.objective"] == "non-saturating"
+    assert params["resolved.generator_lr"] == "0.0002"
+    assert "resolved.batch_size" not in params  # it is what was typed
+
+
+def test_metrics_have_a_history(trained: Trained) -> None:
+    client = trained.project.client
+    for name in ("loss/discriminator", "loss/generator", "probability_real/real", "throughput/images_per_second"):
+        history = client.get_metric_history(trained.run.info.run_id, name)
+        assert [metric.step for metric in history] == [STEPS // 2, STEPS]
+        assert all(np.isfinite(metric.value) and metric.value > 0 for metric in history)
+    assert trained.run.data.metrics["epoch"] == 2
+    assert trained.run.data.metrics["export/largest_difference"] <= 1
+
+
+def test_samples_are_a_slider_of_grids(store: Trained) -> None:
+    """The files that the UI makes a slider of; the last grid shows the registered model's own pictures."""
+    listed = store.project.client.list_artifacts(store.run.info.run_id, "images")
+    names = sorted(file.path for file in listed if file.path.endswith(".png"))
+    steps = [int(Path(name).name.split("+")[2]) for name in names]
+    assert (steps, Path(names[0]).name.split("+")[0]) == ([STEPS // 2, STEPS], "samples")
+    last = mlflow.artifacts.download_artifacts(run_id=store.run.info.run_id, artifact_path=names[-1])
+    grid = np.asarray(Image.open(last))
+    pictures = flavor.load_model(store.model_uri).sample(range(64))[:, :, :, 0].astype(int)
+    shown = np.stack([grid[2 + 30 * r : 30 + 30 * r, 2 + 30 * c : 30 + 30 * c] for r in range(8) for c in range(8)])
+    assert np.abs(shown - pictures).max() <= 1
+
+
+def test_the_data_set_is_an_input_with_a_digest_over_all_pictures(trained: Trained) -> None:
+    (entry,) = trained.run.inputs.dataset_inputs
+    assert (entry.dataset.name, entry.dataset.digest) == ("digits", load_pictures("digits").digest)
+    tags = {tag.key: tag.value for tag in entry.tags}
+    assert (tags["mlflow.data.context"], tags["split"]) == ("training", "train")
+    assert json.loads(tags["classes"]) == [str(digit) for digit in range(10)]
+
+
+def test_a_checkpoint_is_kept_and_training_goes_on_from_it(trained: Trained) -> None:
+    run_id = trained.run.info.run_id
+    longer = {**QUICK, "epochs": 3}
+    done = trained.project.mlflow_run("train", **longer, resume=run_id, model_name="resumed")
+    assert done.returncode == 0, done.stderr
+    run = trained.project.runs()[0]
+    assert run.data.tags["resumed_from"] == run_id
+    history = trained.project.client.get_metric_history(run.info.run_id, "loss/generator")
+    assert [metric.step for metric in history] == [9]  # the third epoch only
+    drifted = trained.project.mlflow_run("train", **{**longer, "seed": 4}, resume=run_id)
+    assert "resume is not possible with other settings than the run began with: seed was 3 and is 4." in drifted.stderr
+    assert trained.project.runs()[0].info.status == "FAILED"
+
+
+# ---- the model -------------------------------------------------------------------------------------------------------
+
+
+def test_three_flavours_of_one_file(store: Trained) -> None:
+    info = mlflow.models.get_model_info(store.model_uri)
+    assert set(info.flavors) == {"python_function", "onnx", "gan"}
+    assert info.flavors["python_function"]["loader_module"] == "gan_plugin.flavor"
+    graph = mlflow.onnx.load_model(store.model_uri)
+    assert isinstance(graph, onnx.ModelProto)
+    about = {entry.key: entry.value for entry in graph.metadata_props}
+    assert (about["gan.run_id"], about["gan.recipe"]) == (store.run.info.run_id, "dcgan")
+    assert [column.name for column in info.signature.inputs] == ["seed", "z", "label", "truncation"]
+    assert [param.name for param in info.signature.params] == ["format"]
+
+
+def test_no_pickle_anywhere_in_the_model(store: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
+    folder = Path(mlflow.artifacts.download_artifacts(store.model_uri))
+    assert not [path for path in folder.rglob("*") if path.suffix in (".pkl", ".pickle", ".pt", ".pth")]
+    monkeypatch.setenv("MLFLOW_ALLOW_PICKLE_DESERIALIZATION", "false")
+    model = mlflow.pyfunc.load_model(store.model_uri)
+    assert len(model.predict(model.input_example if model.input_example is not None else {"seed": [0, 1]})) == 2
+
+
+def test_the_input_example_is_a_request_that_works(store: Trained) -> None:
+    model = mlflow.models.Model.load(store.model_uri)
+    folder = mlflow.artifacts.download_artifacts(store.model_uri)
+    example = model.load_input_example(folder)
+    assert example["seed"].tolist() == [0, 1]
+    assert len(mlflow.pyfunc.load_model(store.model_uri).predict(example)) == 2
+
+
+# ---- evaluate and sample ---------------------------------------------------------------------------------------------
+
+
+def test_evaluate_compares_with_the_real_pictures(store: Trained) -> None:
+    done = store.project.mlflow_run("evaluate", model=store.model_uri, pictures=200)
+    assert done.returncode == 0, done.stderr
+    run = store.project.runs()[0]
+    real = load_pictures("digits").images.numpy().astype(np.float64)
+    assert run.data.metrics["pixels/brightness_reference"] == pytest.approx(real.mean())
+    made = flavor.load_model(store.model_uri).sample(range(200)).astype(np.float64)
+    assert run.data.metrics["pixels/brightness_generated"] == pytest.approx(made.mean())
+    files = {file.path for file in store.project.client.list_artifacts(run.info.run_id)}
+    assert {"generated.png", "reference.png"} <= files
+    (entry,) = run.inputs.dataset_inputs
+    assert "evaluation" in {tag.value for tag in entry.tags}
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"image_size": 32}, "The model makes pictures of 28×28×1 and the data has 32×32×1: give the data"),
+        ({"model": "models:/gan/99"}, "model='models:/gan/99' cannot be loaded: "),
+        ({"pictures": 1}, "pictures='1' is not possible: give a whole number from 2 to 1000000."),
+        ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
+    ],
+)
+def test_evaluate_refuses(trained: Trained, parameters: dict[str, object], sentence: str) -> None:
+    done = trained.project.command("gan-plugin", "evaluate", *options({"model": trained.model_uri, **parameters}))
+    assert done.returncode == 2
+    assert error_of(done).startswith(sentence)
+
+
+def test_sample_writes_the_pictures_of_the_seeds(store: Trained) -> None:
+    done = store.project.command("gan-plugin", "sample", "--model", store.model_uri, "--seeds", "4-6,9", "--columns", 2)
+    assert done.returncode == 0, done.stderr
+    sheet = np.asarray(Image.open(io.BytesIO((store.project.folder / "samples.png").read_bytes())))
+    expected = flavor.load_model(store.model_uri).sample([4, 5, 6, 9])[:, :, :, 0]
+    np.testing.assert_array_equal(sheet[2:30, 2:30], expected[0])
+    np.testing.assert_array_equal(sheet[32:60, 32:60], expected[3])
+    assert sheet.shape == (62, 62)
+
+
+@pytest.mark.parametrize(
+    ("words", "sentence"),
+    [
+        ((), "Give either --model with a URI such as models:/gan/1, or --onnx with a file."),
+        (("--onnx", "nothing.onnx"), "onnx='nothing.onnx' does not exist."),
+        (("--onnx", "x.onnx", "--seeds", "3-1"), "seeds='3-1' is not possible: give whole numbers from 0"),
+        (("--onnx", "x.onnx", "--truncation", "0"), "truncation=0.0 is not possible: give a number of at least 0.1."),
+    ],
+)
+def test_sample_refuses(trained: Trained, words: tuple[str, ...], sentence: str) -> None:
+    done = trained.project.command("gan-plugin", "sample", *words)
+    assert done.returncode == 2
+    assert error_of(done).startswith(sentence)
+
+
+# ---- refusals and endings --------------------------------------------------------------------------------------------
+
+
+def options(parameters: dict[str, object]) -> list[str]:
+    return [word for name, value in parameters.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1].removeprefix("Error: ")
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"epochs": "x"}, "epochs='x' is not possible: give a whole number of at least 1."),
+        ({"recipe": "biggan"}, "recipe='biggan' is unknown: give one of dcgan, dcgan-minimax."),
+        ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
+        ({"split": "test"}, "split='test'"),
+        ({"batch_size": 2000}, "batch_size=2000 is more than the 1797 pictures of the data: give a smaller one."),
+        ({"resume": "nothing"}, "resume='nothing' is neither a checkpoint file, a folder with one, nor a run"),
+    ],
+)
+def test_train_refuses_before_anything_is_trained(
+    make_project: Callable[[], Project], parameters: dict[str, object], sentence: str
+) -> None:
+    project = make_project()
+    done = project.command("gan-plugin", "train", *options(parameters))
+    assert done.returncode == 2
+    assert error_of(done).startswith(sentence)
+    assert not (project.folder / "outputs").exists()
+
+
+def test_mlflow_run_shows_the_refusal_and_fails_the_run(make_project: Callable[[], Project]) -> None:
+    """An unknown -P arrives as an unknown option, a wrong value as it is."""
+    project = make_project()
+    wrong = project.mlflow_run(device="gpu")
+    assert wrong.returncode != 0
+    assert "device='gpu' is not possible: give one of auto, cuda, cpu." in wrong.stderr
+    assert project.runs()[0].info.status == "FAILED"
+    unknown = project.mlflow_run(epoch=3)
+    assert "No such option: --epoch" in unknown.stderr
+
+
+def test_sigterm_leaves_a_checkpoint_and_a_killed_run(make_project: Callable[[], Project]) -> None:
+    project = make_project()
+    words = ["gan-plugin", "train", *options({"batch_size": 64, "epochs": 500})]
+    with (project.folder / "log").open("w") as log:
+        process = subprocess.Popen(words, cwd=project.folder, env=project.environment(), stdout=log, stderr=log)
+        wait_for(lambda: "epoch 1/500" in (project.folder / "log").read_text(), process)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(60) == 128 + signal.SIGTERM
+    (run,) = project.runs()
+    assert run.info.status == "KILLED"
+    (checkpoint,) = (project.folder / "outputs").rglob("checkpoint.safetensors")
+    steps = read_header(checkpoint)["steps"]
+    assert steps > 28
+    assert f"go on with resume={checkpoint}" in (project.folder / "log").read_text()
+    logged = {file.path for file in project.client.list_artifacts(run.info.run_id, "checkpoint")}
+    assert logged == {"checkpoint/checkpoint.safetensors"}
+
+
+def test_a_failed_parity_gate_registers_nothing(make_project: Callable[[], Project]) -> None:
+    """The gate is closed from outside by allowing no difference at all, not even none."""
+    project = make_project()
+    code = (
+        "import gan_plugin.export as e; e.MOST_GREY_LEVELS = -1; from gan_plugin.cli import main; main("
+        + repr(["train", *options(dict(QUICK))])
+        + ")"
+    )
+    done = project.command("python", "-c", code)
+    assert done.returncode == 1
+    assert "The ONNX file and the PyTorch generator differ by up to " in done.stderr
+    (run,) = project.runs()
+    assert run.info.status == "FAILED"
+    assert "export/largest_difference" in run.data.metrics
+    assert project.client.search_registered_models() == []
+    assert project.client.list_artifacts(run.info.run_id, "checkpoint")  # the training is not lost
+
+
+def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], wait_s: int = 120) -> None:
+    for _ in range(wait_s * 10):
+        if condition():
+            return
+        assert process.poll() is None, "the process ended"
+        time.sleep(0.1)
+    os.kill(process.pid, signal.SIGKILL)
+    raise AssertionError(f"nothing after {wait_s} s")

@@ -1,0 +1,75 @@
+"""Settings: every wrong value is refused in one sentence that names it, and MLproject offers the same parameters."""
+
+import dataclasses
+
+import pytest
+import yaml
+from conftest import ROOT
+
+from gan_plugin.errors import UserError
+from gan_plugin.settings import EvaluateSettings, TrainSettings, parse
+
+
+def offered(entry_point: str) -> dict[str, str | None]:
+    project = yaml.safe_load((ROOT / "MLproject").read_text())
+    return {name: p.get("default") for name, p in project["entry_points"][entry_point]["parameters"].items()}
+
+
+@pytest.mark.parametrize(
+    ("entry_point", "settings"), [("main", TrainSettings), ("train", TrainSettings), ("evaluate", EvaluateSettings)]
+)
+def test_mlproject_offers_the_settings(entry_point: str, settings: type) -> None:
+    assert offered(entry_point) == {f.name: f.metadata["text"] for f in dataclasses.fields(settings)}
+    command = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][entry_point]["command"].split()
+    pairs = dict(zip(command[2::2], command[3::2], strict=True))
+    assert pairs == {f"--{name.replace('_', '-')}": f"{{{name}}}" for name in offered(entry_point)}
+
+
+def test_defaults_as_text_are_the_defaults() -> None:
+    given = {name: text for name, text in offered("main").items() if text is not None}
+    assert parse(TrainSettings, given) == TrainSettings()
+
+
+@pytest.mark.parametrize(
+    ("name", "text", "sentence"),
+    [
+        ("epochs", "0", "epochs='0' is not possible: give a whole number of at least 1."),
+        ("epochs", "many", "epochs='many' is not possible: give a whole number of at least 1."),
+        ("batch_size", "1", "batch_size='1' is not possible: give a whole number of at least 2, or auto."),
+        ("image_size", "30", "image_size='30' is not possible: give a multiple of 4 from 16 to 256, or auto."),
+        ("image_size", "512", "image_size='512' is not possible: give a multiple of 4 from 16 to 256, or auto."),
+        ("channels", "2", "channels='2' is not possible: give 1 or 3, or auto."),
+        ("generator_lr", "abc", "generator_lr='abc' is not possible: give a number above 0, or auto."),
+        ("generator_lr", "nan", "generator_lr='nan' is not possible: give a number above 0, or auto."),
+        ("beta1", "1", "beta1='1' is not possible: give a number from 0 to below 1, or auto."),
+        ("device", "gpu", "device='gpu' is not possible: give one of auto, cuda, cpu."),
+        ("skip_unreadable", "perhaps", "skip_unreadable='perhaps' is not possible: give true or false."),
+        ("model_name", "a/b", "model_name='a/b' is not possible: give a name without / and :."),
+        ("seed", "-1", "seed='-1' is not possible: give a whole number from 0 to 4294967295."),
+        ("data", " ", "data=' ' is not possible: give some text."),
+    ],
+)
+def test_a_wrong_value_is_refused_by_name(name: str, text: str, sentence: str) -> None:
+    with pytest.raises(UserError) as refusal:
+        parse(TrainSettings, {name: text})
+    assert str(refusal.value) == sentence
+
+
+def test_an_unknown_and_a_missing_parameter() -> None:
+    with pytest.raises(UserError, match=r"^Unknown parameter epoch: the parameters are data, split, "):
+        parse(TrainSettings, {"epoch": "3"})
+    with pytest.raises(UserError, match=r"^model is missing: give some text\.$"):
+        parse(EvaluateSettings, {})
+
+
+def test_text_becomes_values() -> None:
+    settings = parse(
+        TrainSettings, {"image_size": "32", "generator_lr": "1e-3", "skip_unreadable": "True", "resume": "none"}
+    )
+    assert (settings.image_size, settings.generator_lr, settings.skip_unreadable, settings.resume) == (
+        32,
+        0.001,
+        True,
+        None,
+    )
+    assert parse(TrainSettings, {"image_size": "auto"}).image_size is None

@@ -1,0 +1,264 @@
+"""Training: one step against its definition, determinism, resume, the averaged generator, what ends a run."""
+
+from __future__ import annotations
+
+import copy
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import Tensor
+
+from gan_plugin.data import Pictures, load_pictures
+from gan_plugin.errors import UserError
+from gan_plugin.objectives import OBJECTIVES
+from gan_plugin.recipes import Recipe, load_recipe, override
+from gan_plugin.serving.pictures import Picture
+from gan_plugin.training import loop
+from gan_plugin.training.checkpoint import load_checkpoint, read_header, save_checkpoint
+from gan_plugin.training.device import bf16_is_native, choose_device, choose_precision
+from gan_plugin.training.loop import Diverged, Interrupted, Plan, shuffled, train
+from gan_plugin.training.step import Game, ema_decay, make_step, new_game, update_ema
+
+CPU = torch.device("cpu")
+
+
+class Memory:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, dict[str, float]] = {}
+        self.images: dict[int, Picture] = {}
+        self.files: list[tuple[str, str]] = []
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.values.setdefault(step, {}).update(values)
+
+    def image(self, key: str, picture: Picture, step: int) -> None:
+        self.images[step] = picture
+
+    def file(self, path: Path, folder: str) -> None:
+        self.files.append((path.name, folder))
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    digits = load_pictures("digits", image_size=16)
+    return dataclasses.replace(digits, images=digits.images[:100], labels=None, class_names=())
+
+
+def small_recipe(**values: object) -> Recipe:
+    return override(load_recipe("dcgan"), batch_size=32, latent_size=16, **values)
+
+
+def plan(epochs: int = 2, seed: int = 0, **values: object) -> Plan:
+    return Plan(small_recipe(**values), epochs, seed, CPU, torch.float32, samples_every=1, checkpoint_every=1)
+
+
+def weights(game: Game) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value.clone()
+        for name in ("generator", "discriminator", "ema")
+        for key, value in getattr(game, name).state_dict().items()
+    }
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+@pytest.mark.parametrize("objective", sorted(OBJECTIVES))
+def test_a_step_descends_both_losses_of_one_batch_of_fakes(objective: str) -> None:
+    """The step's gradients are those of the two losses, each with respect to its own player only."""
+    torch.manual_seed(0)
+    recipe = small_recipe(objective=objective)
+    game = new_game(recipe, 16, 1, CPU)
+    twin = copy.deepcopy(game)
+    images = torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8)
+
+    torch.manual_seed(1)
+    reported = make_step(game, recipe, torch.float32)(images)
+
+    torch.manual_seed(1)
+    fake = twin.generator(torch.randn(8, 16))
+    fake_logits = twin.discriminator(fake)
+    real_logits = twin.discriminator(images.float() / 127.5 - 1)
+    d_loss = OBJECTIVES[objective].discriminator(real_logits, fake_logits)
+    g_loss = OBJECTIVES[objective].generator(fake_logits)
+    for network, loss in ((twin.generator, g_loss), (twin.discriminator, d_loss)):
+        expected = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
+        played = game.generator if network is twin.generator else game.discriminator
+        for got, want in zip(played.parameters(), expected, strict=True):
+            torch.testing.assert_close(got.grad, want, rtol=1e-4, atol=1e-7)
+    torch.testing.assert_close(reported[:2], torch.stack([d_loss, g_loss]).detach())
+    moved = [
+        not torch.equal(a, b) for a, b in zip(game.generator.parameters(), twin.generator.parameters(), strict=True)
+    ]
+    assert all(moved)
+
+
+def test_equal_seeds_give_equal_weights_and_other_seeds_others(pictures: Pictures, tmp_path: Path) -> None:
+    first, second = (weights(train(pictures, plan(), Memory(), tmp_path)) for _ in range(2))
+    assert_same(first, second)
+    other = weights(train(pictures, plan(seed=1), Memory(), tmp_path))
+    assert not torch.equal(first["generator.dense.weight"], other["generator.dense.weight"])
+
+
+def test_stop_and_resume_equals_not_stopping(pictures: Pictures, tmp_path: Path) -> None:
+    """Stopped in the middle of an epoch, on a step that no checkpoint would have been written at."""
+    whole = Memory()
+    expected = weights(train(pictures, plan(epochs=3), whole, tmp_path / "whole"))
+    steps = iter(range(1, 100))
+    with pytest.raises(Interrupted) as stop:
+        train(pictures, plan(epochs=3), Memory(), tmp_path / "part", stop_asked=lambda: next(steps) == 5)
+    assert read_header(stop.value.checkpoint)["steps"] == 5
+    torch.manual_seed(99)  # a fresh process has another random state
+    resumed = Memory()
+    game = train(pictures, plan(epochs=3), resumed, tmp_path / "rest", resume=stop.value.checkpoint)
+    assert_same(expected, weights(game))
+    assert game.steps == 9
+    np.testing.assert_array_equal(resumed.images[9], whole.images[9])
+
+
+def test_a_resumed_run_may_be_longer_but_not_otherwise_different(pictures: Pictures, tmp_path: Path) -> None:
+    train(pictures, plan(epochs=1), Memory(), tmp_path)
+    checkpoint = tmp_path / loop.FILE_NAME
+    with pytest.raises(UserError, match=r"epochs=1 leaves nothing to do: the checkpoint has 1 epochs behind it"):
+        train(pictures, plan(epochs=1), Memory(), tmp_path, resume=checkpoint)
+    with pytest.raises(
+        UserError, match=r"other settings than the run began with: generator_lr was 0.0002 and is 0.1\."
+    ):
+        train(pictures, plan(epochs=2, generator_lr=0.1), Memory(), tmp_path, resume=checkpoint)
+    other_data = dataclasses.replace(pictures, digest="0" * 32)
+    with pytest.raises(UserError, match=rf"data was '{pictures.digest}' and is '0000"):
+        train(other_data, plan(epochs=2), Memory(), tmp_path, resume=checkpoint)
+    assert train(pictures, plan(epochs=2), Memory(), tmp_path, resume=checkpoint).steps == 6
+
+
+def test_a_damaged_checkpoint_is_refused(pictures: Pictures, tmp_path: Path) -> None:
+    game = new_game(small_recipe(), 16, 1, CPU)
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, game, {})
+    path.write_bytes(path.read_bytes()[:1000])
+    with pytest.raises(UserError, match=r"is not a checkpoint: give a checkpoint.safetensors"):
+        load_checkpoint(path, game, {})
+
+
+def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A crash while writing leaves the checkpoint before it."""
+    game = new_game(small_recipe(), 16, 1, CPU)
+    path = tmp_path / "c.safetensors"
+    save_checkpoint(path, game, {})
+    before = path.read_bytes()
+
+    def crash(*_: object) -> None:
+        raise OSError("the disk is full")
+
+    monkeypatch.setattr("gan_plugin.training.checkpoint.os.fsync", crash)
+    game.steps = 7
+    with pytest.raises(OSError, match="full"):
+        save_checkpoint(path, game, {})
+    assert path.read_bytes() == before
+
+
+def test_what_the_loop_reports(pictures: Pictures, tmp_path: Path) -> None:
+    memory = Memory()
+    train(pictures, plan(epochs=2), memory, tmp_path)  # 100 pictures in batches of 32: 3 steps an epoch
+    assert set(memory.values) == {3, 6}
+    assert set(memory.values[6]) == {
+        "loss/discriminator",
+        "loss/generator",
+        "probability_real/real",
+        "probability_real/fake",
+        "epoch",
+        "throughput/images_per_second",
+    }
+    assert memory.values[6]["epoch"] == 2
+    assert memory.files == [("checkpoint.safetensors", "checkpoint")] * 2
+    # 8 × 8 pictures of 16 pixels with gaps of 2
+    assert {step: image.shape for step, image in memory.images.items()} == {3: (146, 146, 1), 6: (146, 146, 1)}
+    assert not np.array_equal(memory.images[3], memory.images[6])
+
+
+def test_every_picture_is_seen_equally_often(pictures: Pictures) -> None:
+    orders = [shuffled(100, seed=4, epoch=epoch) for epoch in range(3)]
+    assert all(sorted(order.tolist()) == list(range(100)) for order in orders)
+    assert not torch.equal(orders[0], orders[1])
+    assert torch.equal(orders[1], shuffled(100, seed=4, epoch=1))
+
+
+def test_a_few_epochs_teach_the_generator_the_datas_brightness(pictures: Pictures, tmp_path: Path) -> None:
+    """Not a picture yet, but no longer noise: the mean picture approaches the data's."""
+    real = pictures.images.float().mean(0)  # [1, 16, 16]
+    memory = Memory()
+    train(pictures, plan(epochs=30, generator_lr=1e-3, discriminator_lr=1e-3), memory, tmp_path)
+    first, last = memory.images[3], memory.images[90]
+
+    def distance(sheet: Picture) -> float:
+        cells = np.stack(
+            [sheet[2 + 18 * i : 18 + 18 * i, 2 + 18 * j : 18 + 18 * j, 0] for i in range(8) for j in range(8)]
+        )
+        return float(np.abs(cells.mean(0) - real[0].numpy()).mean())
+
+    assert distance(last) < 0.6 * distance(first)
+
+
+def test_divergence_ends_training_and_says_where(pictures: Pictures, tmp_path: Path) -> None:
+    with pytest.raises(Diverged, match=r"^(loss|probability_real)/\w+ became (nan|inf|-inf) in step \d+: training has"):
+        train(pictures, plan(epochs=9, generator_lr=1e30, discriminator_lr=1e30), Memory(), tmp_path)
+
+
+def test_too_few_pictures_for_a_batch(pictures: Pictures, tmp_path: Path) -> None:
+    recipe = override(small_recipe(), batch_size=101)
+    with pytest.raises(
+        UserError, match=r"batch_size=101 is more than the 100 pictures of the data: give a smaller one\."
+    ):
+        train(pictures, dataclasses.replace(plan(), recipe=recipe), Memory(), tmp_path)
+
+
+def test_the_average_forgets_by_half_in_a_half_life() -> None:
+    game = new_game(small_recipe(), 16, 1, CPU)
+    with torch.no_grad():
+        for value in game.ema.state_dict().values():
+            value.zero_()
+        for value in game.generator.state_dict().values():
+            value.fill_(1)
+    decay = ema_decay(half_life=1000, batch_size=100, steps=10_000)
+    for _ in range(10):  # 10 × 100 pictures are one half-life
+        update_ema(game.ema, game.generator, decay)
+    averaged = game.ema.state_dict()
+    for name in ("dense.weight", "dense_norm.running_var", "upsample.1.running_mean"):
+        torch.testing.assert_close(averaged[name], torch.full_like(averaged[name], 0.5))
+    assert averaged["dense_norm.num_batches_tracked"] == 1
+    assert ema_decay(1000, 100, steps=1) < 1e-5  # the first, random weights are forgotten at once
+
+
+def test_bf16_is_chosen_where_it_is_native_and_keeps_weights_in_float32(pictures: Pictures, tmp_path: Path) -> None:
+    assert choose_precision("auto", CPU) == (torch.bfloat16 if bf16_is_native(CPU) else torch.float32)
+    half = dataclasses.replace(plan(epochs=1), precision=torch.bfloat16)
+    game = train(pictures, half, Memory(), tmp_path)
+    assert {p.dtype for p in [*game.generator.parameters(), *game.discriminator.parameters()]} == {torch.float32}
+    full = weights(train(pictures, plan(epochs=1), Memory(), tmp_path))
+    assert not torch.equal(full["generator.dense.weight"], weights(game)["generator.dense.weight"])
+
+
+@pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")
+def test_cuda_is_never_replaced_in_silence() -> None:
+    with pytest.raises(
+        UserError, match=r"^device=cuda is not possible, .*: give device=cpu, or install what is missing\.$"
+    ):
+        choose_device("cuda")
+    assert choose_device("auto") == CPU
+
+
+def test_recipes() -> None:
+    assert load_recipe("dcgan").objective == "non-saturating"
+    assert load_recipe("dcgan-minimax") == dataclasses.replace(
+        load_recipe("dcgan"), name="dcgan-minimax", objective="minimax", summary=load_recipe("dcgan-minimax").summary
+    )
+    with pytest.raises(UserError, match=r"^recipe='dcgna' is unknown: give one of dcgan, dcgan-minimax\.$"):
+        load_recipe("dcgna")
