@@ -20,8 +20,9 @@ from gan_plugin.serving.pictures import Picture
 from gan_plugin.training import loop
 from gan_plugin.training.checkpoint import load_checkpoint, read_header, save_checkpoint
 from gan_plugin.training.device import bf16_is_native, choose_device, choose_precision
+from gan_plugin.training.ema import calibrate_batch_norm, ema_decay, update_ema
 from gan_plugin.training.loop import Diverged, Interrupted, Plan, shuffled, train
-from gan_plugin.training.step import Game, ema_decay, make_step, new_game, update_ema
+from gan_plugin.training.step import Game, make_step, new_game
 
 CPU = torch.device("cpu")
 
@@ -235,6 +236,22 @@ def test_the_average_forgets_by_half_in_a_half_life() -> None:
         torch.testing.assert_close(averaged[name], torch.full_like(averaged[name], 0.5))
     assert averaged["dense_norm.num_batches_tracked"] == 1
     assert ema_decay(1000, 100, steps=1) < 1e-5  # the first, random weights are forgotten at once
+
+
+def test_calibration_gives_the_average_its_own_statistics_and_leaves_the_random_state() -> None:
+    torch.manual_seed(0)
+    game = new_game(small_recipe(), 16, 1, CPU)
+    norm = game.ema.dense_norm
+    norm.running_mean.fill_(9)
+    state = torch.get_rng_state()
+    calibrate_batch_norm(game.ema, 16)
+    assert torch.equal(torch.get_rng_state(), state)
+    # what comes out of the dense layer for standard normal z has mean 0 and variance |row|²
+    variance = game.ema.dense.weight.square().sum(1)
+    torch.testing.assert_close(norm.running_mean, torch.zeros_like(variance), atol=0.12, rtol=0)
+    torch.testing.assert_close(norm.running_var, variance, atol=0, rtol=0.25)
+    assert not game.ema.training
+    assert norm.momentum == 0.01
 
 
 def test_bf16_is_chosen_where_it_is_native_and_keeps_weights_in_float32(pictures: Pictures, tmp_path: Path) -> None:

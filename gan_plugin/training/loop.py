@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import copy
 import dataclasses
 import math
 import sys
@@ -24,6 +25,7 @@ from gan_plugin.serving.latents import latents
 from gan_plugin.serving.pictures import Picture, contact_sheet
 from gan_plugin.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
 from gan_plugin.training.device import gather, resident
+from gan_plugin.training.ema import calibrate_batch_norm
 from gan_plugin.training.step import STEP_METRICS, Game, make_step, new_game
 
 METRICS_EVERY = 50  # steps
@@ -80,7 +82,7 @@ def train(
     resume: Path | None = None,
     stop_asked: Callable[[], bool] = lambda: False,
 ) -> Game:
-    """Play the game for ``plan.epochs`` over ``pictures`` and return it; ``game.ema`` is the generator to keep.
+    """Play the game for ``plan.epochs`` over ``pictures``; ``ema`` of the game returned is the generator to keep.
 
     Args:
         folder: where the checkpoint is written, again and again under the same name.
@@ -121,6 +123,7 @@ def train(
                 save_checkpoint(checkpoint, game, identity)
                 tracker.file(checkpoint, "checkpoint")
             report.restart_clock()  # samples and checkpoints are not the training's time
+    calibrate_batch_norm(game.ema, plan.recipe.latent_size)
     return game
 
 
@@ -147,8 +150,10 @@ def shuffled(count: int, seed: int, epoch: int) -> Tensor:
 @torch.no_grad()
 def sample_grid(game: Game, plan: Plan) -> Picture:
     """The averaged generator's pictures of the fixed seeds 0 to 63, as one contact sheet."""
+    shown = copy.deepcopy(game.ema)  # what is measured for showing must not change what is trained
+    calibrate_batch_norm(shown, plan.recipe.latent_size)
     z = torch.from_numpy(latents(GRID_SEEDS, plan.recipe.latent_size)).to(plan.device)
-    pictures = Showable(game.ema)(z).cpu().numpy()  # [64, H, W, C]
+    pictures = Showable(shown)(z).cpu().numpy()  # [64, H, W, C]
     return contact_sheet(pictures, GRID_COLUMNS)
 
 

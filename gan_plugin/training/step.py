@@ -12,6 +12,7 @@ from gan_plugin.networks import FAMILIES
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.recipes import Recipe
 from gan_plugin.training.device import autocast, memory_format
+from gan_plugin.training.ema import ema_decay, update_ema
 
 STEP_METRICS = ("loss/discriminator", "loss/generator", "probability_real/real", "probability_real/fake")
 
@@ -88,25 +89,3 @@ def descend(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], gradi
     for weight, gradient in zip(weights, gradients):
         weight.grad = gradient
     optimizer.step()
-
-
-def ema_decay(half_life: float, batch_size: int, steps: int) -> float:
-    """β = ½^(batch / half-life in pictures), Karras et al. 2018 (arXiv:1710.10196).
-
-    The half-life grows to its value with a twentieth of the pictures seen, so that the first, random weights are soon
-    forgotten (Karras et al. 2020, arXiv:2006.06676, "ramp-up").
-    """
-    return float(0.5 ** (batch_size / min(half_life, 0.05 * steps * batch_size)))
-
-
-@torch.no_grad()
-def update_ema(ema: nn.Module, generator: nn.Module, decay: float) -> None:
-    """ema ← decay·ema + (1 − decay)·generator, over weights and batch norm's running statistics."""
-    averaged, current = list(ema.state_dict().values()), list(generator.state_dict().values())
-    floating = [value.is_floating_point() for value in averaged]
-    torch._foreach_lerp_(
-        [a for a, f in zip(averaged, floating) if f], [c for c, f in zip(current, floating) if f], 1 - decay
-    )
-    for a, c, f in zip(averaged, current, floating):
-        if not f:
-            a.copy_(c)  # batch norm's count of batches
