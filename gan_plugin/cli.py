@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import dataclasses
 import logging
-import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -62,16 +61,8 @@ def train(**given: str | None) -> None:
     """Train a GAN, prove its ONNX export, log and register it."""
     settings = parse(TrainSettings, chosen(given))
     from gan_plugin.jobs import run_training
-    from gan_plugin.tracking import StopSignals
-    from gan_plugin.training.loop import Interrupted
 
-    stop = StopSignals()
-    with stop.caught():
-        try:
-            run_training(settings, stop.asked)
-        except Interrupted as interrupted:
-            click.echo(str(interrupted), err=True)
-            sys.exit(stop.exit_status())
+    run_training(settings)
 
 
 @main.command()

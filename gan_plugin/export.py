@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import copy
 import logging
+import warnings
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -91,16 +92,18 @@ def write_onnx(showable: nn.Module, description: Description, path: Path) -> Non
     if description.class_names:
         example, names, shapes = (*example, torch.zeros(2, dtype=torch.int64)), [*names, "label"], [*shapes, {0: batch}]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports that torchvision's operators are not installed
-    program = torch.onnx.export(
-        showable,
-        example,
-        dynamo=True,
-        opset_version=OPSET,
-        dynamic_shapes=tuple(shapes),
-        input_names=names,
-        output_names=["image"],
-        verbose=False,
-    )
+    with warnings.catch_warnings():  # about PyTorch's own deprecated calls, and about both inputs sharing one batch
+        warnings.simplefilter("ignore")
+        program = torch.onnx.export(
+            showable,
+            example,
+            dynamo=True,
+            opset_version=OPSET,
+            dynamic_shapes=tuple(shapes),
+            input_names=names,
+            output_names=["image"],
+            verbose=False,
+        )
     assert program is not None  # the dynamo exporter always returns one
     model = program.model_proto
     onnx.helper.set_model_props(model, description.to_metadata())

@@ -3,13 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Callable
+import sys
 from pathlib import Path
 
 import mlflow
 import numpy as np
 from mlflow import MlflowClient
-from mlflow.entities import RunStatus
 from mlflow.exceptions import MlflowException
 
 from gan_plugin import flavor
@@ -22,19 +21,19 @@ from gan_plugin.sampling import load_generator
 from gan_plugin.serving.generator import Description
 from gan_plugin.serving.pictures import contact_sheet
 from gan_plugin.settings import AUTO, EvaluateSettings, TrainSettings
-from gan_plugin.tracking import MlflowTracker, end_run, log_parameters, log_pictures, project_run
+from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, log_pictures, project_run
 from gan_plugin.training.checkpoint import FILE_NAME
 from gan_plugin.training.device import choose_device, choose_precision
 from gan_plugin.training.loop import GRID_COLUMNS, GRID_SEEDS, Interrupted, Plan, train
 from gan_plugin.training.step import Game
 
 
-def run_training(settings: TrainSettings, stop_asked: Callable[[], bool] = lambda: False) -> str:
+def run_training(settings: TrainSettings) -> str:
     """Train, export, prove, log and register a generator; returns the registered model's URI.
 
     Raises:
         UserError: a setting, the data or the device is wrong, before anything is trained.
-        Interrupted: ``stop_asked``, looked at after every step, said yes; the run is KILLED, the checkpoint written.
+        SystemExit: SIGTERM or Ctrl-C came; the checkpoint is written and the run KILLED.
     """
     recipe = chosen_recipe(settings)
     device = choose_device(settings.device)
@@ -55,12 +54,13 @@ def run_training(settings: TrainSettings, stop_asked: Callable[[], bool] = lambd
             skip_unreadable=settings.skip_unreadable,
         )
         describe(settings, plan, pictures, run_id)
+        stop = StopSignals()
         try:
-            with MlflowTracker(run_id, folder) as tracker:
-                game = train(pictures, plan, tracker, folder, resume, stop_asked)
-        except Interrupted:
-            end_run(RunStatus.KILLED)
-            raise
+            with stop.caught(), MlflowTracker(run_id, folder) as tracker:
+                game = train(pictures, plan, tracker, folder, resume, stop.asked)
+        except Interrupted as interrupted:
+            print(interrupted, file=sys.stderr)
+            raise SystemExit(stop.exit_status()) from None
         return publish(game, recipe, pictures, settings.model_name, run_id, folder)
 
 
@@ -134,8 +134,8 @@ def publish(game: Game, recipe: Recipe, pictures: Pictures, model_name: str, run
     )
     uri = f"models:/{model_name}/{info.registered_model_version}"
     print(
-        f"{uri} is registered: PyTorch and ONNX Runtime differ by {parity.largest_difference} grey levels at most "
-        f"over {parity.pictures} pictures.\nServe it:"
+        f"{uri} is registered: PyTorch and ONNX Runtime are at most {parity.largest_difference} of 255 grey levels "
+        f"apart, over {parity.pictures} pictures.\nServe it:"
     )
     serve = f"mlflow models serve -m {uri} --env-manager local --port 5001"
     print(f"  MLFLOW_TRACKING_URI={mlflow.get_tracking_uri()} {serve}", flush=True)

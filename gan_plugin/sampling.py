@@ -48,4 +48,9 @@ def load_generator(model_uri: str | None, device: str) -> OnnxGenerator:
 def load_file(onnx_file: Path, device: str) -> OnnxGenerator:
     if not onnx_file.is_file():
         raise UserError(f"onnx={str(onnx_file)!r} does not exist.")
-    return OnnxGenerator(onnx_file, device)
+    try:
+        return OnnxGenerator(onnx_file, device)
+    except UserError:
+        raise
+    except Exception as error:  # ONNX Runtime's own exceptions have no common class
+        raise UserError(f"onnx={str(onnx_file)!r} cannot be opened: {str(error).splitlines()[0]}") from None

@@ -10,6 +10,7 @@ import signal
 import sys
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -21,7 +22,7 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.huggingface_dataset_source import HuggingFaceDatasetSource
 from mlflow.data.numpy_dataset import NumpyDataset, from_numpy
-from mlflow.entities import Metric, Param, RunStatus
+from mlflow.entities import Metric, Param
 
 from gan_plugin.data import Pictures
 from gan_plugin.serving.pictures import Picture
@@ -65,22 +66,27 @@ class StopSignals:
 
 @contextmanager
 def project_run() -> Iterator[mlflow.ActiveRun]:
-    """The run that ``mlflow run`` made for this process, or a new one; ends it as FINISHED or FAILED.
-
-    A run that the body has ended itself, as KILLED for example, keeps its status.
+    """The run that ``mlflow run`` made for this process, or a new one, ended with the status that it earned:
+    FINISHED, FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or ``sys.exit``.
     """
     run = mlflow.start_run(log_system_metrics=True)
+    previous = signal.signal(
+        signal.SIGTERM, exit_on_signal
+    )  # by itself SIGTERM would leave the run as RUNNING for ever
+    status = "FAILED"
     try:
         yield run
-    except BaseException:
-        end_run(RunStatus.FAILED)
+        status = "FINISHED"
+    except (KeyboardInterrupt, SystemExit):
+        status = "KILLED"
         raise
-    end_run(RunStatus.FINISHED)
+    finally:
+        signal.signal(signal.SIGTERM, previous)
+        mlflow.end_run(status)
 
 
-def end_run(status: int) -> None:
-    if mlflow.active_run() is not None:
-        mlflow.end_run(RunStatus.to_string(status))
+def exit_on_signal(number: int, frame: FrameType | None) -> None:
+    raise SystemExit(128 + number)
 
 
 def log_parameters(run_id: str, chosen: Mapping[str, object], resolved: Mapping[str, object]) -> None:
@@ -117,7 +123,9 @@ def dataset_source(source: str) -> DatasetSource:
     if source.startswith("hub:"):
         return HuggingFaceDatasetSource(path=source.removeprefix("hub:"))
     if Path(source).exists():
-        return mlflow.data.dataset_source_registry.resolve_dataset_source(Path(source).as_uri())
+        with warnings.catch_warnings():  # MLflow has registered its class for local files twice and says so
+            warnings.simplefilter("ignore", UserWarning)
+            return mlflow.data.dataset_source_registry.resolve_dataset_source(Path(source).as_uri())
     return CodeDatasetSource(tags={"source": source})
 
 

@@ -173,6 +173,7 @@ def test_sample_writes_the_pictures_of_the_seeds(store: Trained) -> None:
     [
         ((), "Give either --model with a URI such as models:/gan/1, or --onnx with a file."),
         (("--onnx", "nothing.onnx"), "onnx='nothing.onnx' does not exist."),
+        (("--onnx", "MLproject"), "onnx='MLproject' cannot be opened: "),
         (("--onnx", "x.onnx", "--seeds", "3-1"), "seeds='3-1' is not possible: give whole numbers from 0"),
         (("--onnx", "x.onnx", "--truncation", "0"), "truncation=0.0 is not possible: give a number of at least 0.1."),
     ],

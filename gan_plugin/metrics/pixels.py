@@ -6,10 +6,17 @@ what mode collapse looks like.
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import numpy as np
 import numpy.typing as npt
 
 Pixels = npt.NDArray[np.uint8]  # [N, H, W, C]
+
+
+def blocks(pictures: Pixels, size: int = 1024) -> Iterator[Pixels]:
+    """Pictures a thousand at a time: a whole data set in floating point may not fit."""
+    return (pictures[first : first + size] for first in range(0, len(pictures), size))
 
 
 def brightness(pictures: Pixels) -> float:
@@ -36,7 +43,8 @@ def variety(pictures: Pixels) -> float:
     count = len(pictures)
     if count < 2:
         raise ValueError("variety needs at least two pictures")
-    variance = pictures.astype(np.float32).var(axis=0, dtype=np.float64).mean()
+    squares = sum(np.square(block, dtype=np.float64).sum(axis=0) for block in blocks(pictures)) / count
+    variance = np.mean(squares - np.square(pictures.mean(axis=0, dtype=np.float64)))
     return float(np.sqrt(2 * count / (count - 1) * variance))
 
 

@@ -1,0 +1,211 @@
+"""Tracking: nothing is lost, nothing waits, and a dead server does not stop training."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.request
+from collections.abc import Iterator
+from pathlib import Path
+from typing import NoReturn
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from conftest import BIN, Project
+from mlflow import MlflowClient
+from mlflow.data.code_dataset_source import CodeDatasetSource
+
+from gan_plugin.data import load_pictures
+from gan_plugin.tracking import MlflowTracker, StopSignals, dataset_source, log_parameters, project_run
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[MlflowClient]:
+    monkeypatch.chdir(tmp_path)
+    mlflow.set_tracking_uri(f"sqlite:///{tmp_path}/mlflow.db")
+    yield MlflowClient()
+    mlflow.set_tracking_uri(None)
+
+
+def test_every_value_arrives_with_its_step(client: MlflowClient, tmp_path: Path) -> None:
+    run_id = client.create_run("0").info.run_id
+    with MlflowTracker(run_id, tmp_path) as tracker:
+        for step in range(2500):  # more than one call of MLflow takes
+            tracker.metrics({"a": step / 2}, step)
+        tracker.image("grid", np.zeros((4, 4, 1), np.uint8), 7)
+        (tmp_path / "file").write_text("content")
+        tracker.file(tmp_path / "file", "folder")
+    history = client.get_metric_history(run_id, "a")
+    assert sorted((metric.step, metric.value) for metric in history) == [(step, step / 2) for step in range(2500)]
+    assert [file.path for file in client.list_artifacts(run_id, "folder")] == ["folder/file"]
+    assert any("grid+step+7" in file.path for file in client.list_artifacts(run_id, "images"))
+    assert not (tmp_path / "undelivered-metrics.jsonl").exists()
+
+
+def test_metrics_arrive_while_training_goes_on(client: MlflowClient, tmp_path: Path) -> None:
+    run_id = client.create_run("0").info.run_id
+    with MlflowTracker(run_id, tmp_path) as tracker:
+        tracker.metrics({"a": 1}, 1)
+        for _ in range(100):
+            if client.get_metric_history(run_id, "a"):
+                return
+            time.sleep(0.1)
+    raise AssertionError("nothing arrived before the end")
+
+
+@pytest.fixture
+def tracking_server(tmp_path: Path) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """A real ``mlflow server``, which a test may kill."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [
+        "mlflow",
+        "server",
+        "--port",
+        str(port),
+        "--workers",
+        "1",
+        "--backend-store-uri",
+        f"sqlite:///{tmp_path}/s.db",
+    ]
+    with (tmp_path / "server.log").open("w") as log:
+        environment = Project(tmp_path).environment()
+        process = subprocess.Popen(words, cwd=tmp_path, env=environment, stdout=log, stderr=log, start_new_session=True)
+    uri = f"http://127.0.0.1:{port}"
+    try:
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=5).close()
+                break
+            except OSError:
+                time.sleep(0.2)
+        yield process, uri
+    finally:
+        if process.poll() is None:
+            os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+
+
+def test_a_server_that_dies_costs_no_training_and_no_numbers(
+    tracking_server: tuple[subprocess.Popen[bytes], str],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    process, uri = tracking_server
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    mlflow.set_tracking_uri(uri)
+    try:
+        client = MlflowClient(uri)
+        run_id = client.create_run("0").info.run_id
+        tracker = MlflowTracker(run_id, tmp_path / "out")
+        tracker.metrics({"a": 1}, 1)
+        for _ in range(100):
+            if client.get_metric_history(run_id, "a"):
+                break
+            time.sleep(0.1)
+        os.killpg(process.pid, signal.SIGKILL)
+        process.wait()
+        started = time.monotonic()
+        for step in range(2, 12):
+            tracker.metrics({"a": step}, step)
+            tracker.image("grid", np.zeros((4, 4, 1), np.uint8), step)
+        assert time.monotonic() - started < 0.5  # the loop waits for nobody
+        tracker.close()
+    finally:
+        mlflow.set_tracking_uri(None)
+    kept = [json.loads(line) for line in (tmp_path / "out" / "undelivered-metrics.jsonl").read_text().splitlines()]
+    assert [(entry["key"], entry["value"], entry["step"]) for entry in kept] == [
+        ("a", step, step) for step in range(2, 12)
+    ]
+    assert "MLflow did not take 10 metric values; they are in" in caplog.text
+    assert caplog.text.count("MLflow does not take what is logged, training goes on") == 1  # said once
+
+
+def test_parameters_never_clash_with_what_mlflow_run_has_logged(client: MlflowClient) -> None:
+    run_id = client.create_run("0").info.run_id
+    client.log_param(run_id, "generator_lr", "2e-4")
+    log_parameters(
+        run_id,
+        {"generator_lr": 0.0002, "epochs": 50, "batch_size": "auto"},
+        {"generator_lr": 0.0002, "epochs": 50, "batch_size": 64},
+    )
+    assert client.get_run(run_id).data.params == {
+        "generator_lr": "2e-4",
+        "resolved.generator_lr": "0.0002",
+        "epochs": "50",
+        "batch_size": "auto",
+        "resolved.batch_size": "64",
+    }
+
+
+def test_the_run_ends_with_the_status_it_earned(client: MlflowClient) -> None:
+    with project_run() as good:
+        pass
+    ended = [good.info.run_id]
+    for error in (ZeroDivisionError, KeyboardInterrupt, SystemExit):
+        with pytest.raises(error):
+            run_that_raises(error)
+        ended.append(mlflow.last_active_run().info.run_id)
+    assert [client.get_run(run_id).info.status for run_id in ended] == ["FINISHED", "FAILED", "KILLED", "KILLED"]
+
+
+def run_that_raises(error: type[BaseException]) -> NoReturn:
+    with project_run():
+        raise error
+
+
+def test_sigterm_outside_of_training_is_killed_too(client: MlflowClient, tmp_path: Path) -> None:
+    code = "import signal; from gan_plugin.tracking import project_run\nwith project_run(): signal.raise_signal(15)"
+    done = Project(tmp_path).command("python", "-c", code)
+    assert done.returncode == 128 + signal.SIGTERM
+    assert [run.info.status for run in Project(tmp_path).runs()] == ["KILLED"]
+
+
+def test_a_second_signal_ends_the_process_at_once() -> None:
+    code = """
+import signal, time
+from gan_plugin.tracking import StopSignals
+stop = StopSignals()
+with stop.caught():
+    signal.raise_signal(signal.SIGINT)
+    print(stop.asked(), stop.exit_status(), flush=True)
+    signal.raise_signal(signal.SIGINT)
+    time.sleep(30)
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code], capture_output=True, text=True, timeout=25, cwd=BIN, check=False
+    )
+    assert done.stdout == "True 130\n"
+    assert done.returncode == -signal.SIGINT
+
+
+def test_handlers_are_put_back() -> None:
+    before = signal.getsignal(signal.SIGTERM)
+    with StopSignals().caught():
+        assert signal.getsignal(signal.SIGTERM) != before
+    assert signal.getsignal(signal.SIGTERM) == before
+
+
+def test_where_the_pictures_came_from(tmp_path: Path) -> None:
+    assert isinstance(dataset_source("sklearn.datasets.load_digits"), CodeDatasetSource)
+    assert dataset_source(str(tmp_path)).to_dict()["uri"].endswith(str(tmp_path))
+    assert dataset_source("hub:ylecun/mnist").to_dict()["path"] == "ylecun/mnist"
+
+
+def test_equal_pictures_have_equal_digests_in_mlflow(client: MlflowClient) -> None:
+    from gan_plugin.tracking import as_dataset
+
+    digits = load_pictures("digits")
+    dataset = as_dataset(digits)
+    assert (dataset.name, dataset.digest, dataset.features.shape) == ("digits", digits.digest, (1797, 1, 28, 28))
+    assert dataset.features.base is not None  # a view of the pictures, not a copy
+    assert torch.equal(torch.from_numpy(dataset.targets), digits.labels)
