@@ -16,7 +16,7 @@ from gan_plugin.data import Pictures, check_data_argument, load_pictures
 from gan_plugin.errors import UserError
 from gan_plugin.export import Parity, ParityError, export_generator
 from gan_plugin.metrics.pixels import pixel_statistics
-from gan_plugin.recipes import Recipe, load_recipe, override
+from gan_plugin.recipes import Recipe, fit_batch, load_recipe, override
 from gan_plugin.sampling import load_generator
 from gan_plugin.serving.generator import Description
 from gan_plugin.serving.pictures import contact_sheet
@@ -39,9 +39,6 @@ def run_training(settings: TrainSettings) -> str:
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     check_data_argument(settings.data, settings.split)
-    plan = Plan(
-        recipe, settings.epochs, settings.seed, device, precision, settings.samples_every, settings.checkpoint_every
-    )
     with project_run() as run:
         run_id = run.info.run_id
         folder = Path(settings.output_dir).resolve() / run_id
@@ -52,6 +49,11 @@ def run_training(settings: TrainSettings) -> str:
             image_size=settings.image_size,
             channels=settings.channels,
             skip_unreadable=settings.skip_unreadable,
+        )
+        if settings.batch_size is None:
+            recipe = fit_batch(recipe, len(pictures))
+        plan = Plan(
+            recipe, settings.epochs, settings.seed, device, precision, settings.samples_every, settings.checkpoint_every
         )
         describe(settings, plan, pictures, run_id)
         stop = StopSignals()

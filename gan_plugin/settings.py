@@ -137,7 +137,9 @@ class TrainSettings:
         "auto", or_auto(one_of("minimax", "non-saturating")), "Adversarial loss, instead of the recipe's."
     )
     latent_size: int | None = setting("auto", or_auto(whole_number(1, 4096)), "Length of z, instead of the recipe's.")
-    batch_size: int | None = setting("auto", or_auto(whole_number(2)), "Pictures a step, instead of the recipe's.")
+    batch_size: int | None = setting(
+        "auto", or_auto(whole_number(2)), "Pictures a step; auto is the recipe's, or fewer for little data."
+    )
     generator_lr: float | None = setting(
         "auto", or_auto(positive_number()), "Learning rate of the generator, instead of the recipe's."
     )

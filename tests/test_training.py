@@ -15,7 +15,7 @@ from torch import Tensor
 from gan_plugin.data import Pictures, load_pictures
 from gan_plugin.errors import UserError
 from gan_plugin.objectives import OBJECTIVES
-from gan_plugin.recipes import Recipe, load_recipe, override
+from gan_plugin.recipes import Recipe, fit_batch, load_recipe, override
 from gan_plugin.serving.pictures import Picture
 from gan_plugin.training import loop
 from gan_plugin.training.checkpoint import load_checkpoint, read_header, save_checkpoint
@@ -270,6 +270,11 @@ def test_cuda_is_never_replaced_in_silence() -> None:
     ):
         choose_device("cuda")
     assert choose_device("auto") == CPU
+
+
+def test_little_data_gets_smaller_batches() -> None:
+    sizes = {n: fit_batch(load_recipe("dcgan"), n).batch_size for n in (10, 300, 1797, 3300, 60_000)}
+    assert sizes == {10: 10, 300: 16, 1797: 16, 3300: 32, 60_000: 64}
 
 
 def test_recipes() -> None:
