@@ -14,6 +14,8 @@ from gan_plugin import __version__
 from gan_plugin.errors import UserError
 from gan_plugin.settings import EvaluateSettings, TrainSettings, parse
 
+MOST_SEEDS = 10_000  # on one sheet
+
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
     "token_normalize_func": lambda name: name.replace("_", "-"),  # mlflow run appends an unknown -P k_v=… as --k_v …
@@ -60,9 +62,14 @@ def main() -> None:
 def train(**given: str | None) -> None:
     """Train a GAN, prove its ONNX export, log and register it."""
     settings = parse(TrainSettings, chosen(given))
+    from gan_plugin.export import ExportError
     from gan_plugin.jobs import run_training
+    from gan_plugin.training.loop import Diverged
 
-    run_training(settings)
+    try:
+        run_training(settings)
+    except (Diverged, ExportError) as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()
@@ -121,9 +128,11 @@ def parse_seeds(text: str) -> list[int]:
     try:
         for part in text.split(","):
             first, _, last = part.partition("-")
-            seeds += range(int(first), int(last or first) + 1)
+            seeds += range(int(first), min(int(last or first), int(first) + MOST_SEEDS) + 1)
     except ValueError:
         seeds = []
-    if not seeds or not 0 <= min(seeds) <= max(seeds) < 2**53:
-        raise UserError(f"seeds={text!r} is not possible: give whole numbers from 0, as in 0-63 or 3,14,15.")
+    if not seeds or len(seeds) > MOST_SEEDS or not 0 <= min(seeds) <= max(seeds) < 2**53:
+        raise UserError(
+            f"seeds={text!r} is not possible: give at most {MOST_SEEDS:,} whole numbers from 0, as in 0-63 or 3,14,15."
+        )
     return seeds

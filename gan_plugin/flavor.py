@@ -195,6 +195,8 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
     config = {"device": "auto", "max_rows": MAX_ROWS, **(model_config or {})}
     _see_requests_as_sent()
     try:
+        if not isinstance(config["max_rows"], int) or config["max_rows"] < 1:
+            raise UserError(f"max_rows={config['max_rows']!r} is not possible: give a whole number of at least 1.")
         generator = OnnxGenerator(Path(path) / ONNX_FILE, config["device"])
     except UserError as error:
         raise RefusedRequest(str(error)) from None
@@ -258,10 +260,10 @@ def _see_requests_as_sent() -> None:
         return
 
     @functools.wraps(original)
-    def checked(data: Any, params: Any, input_schema: Any, params_schema: Any, flavor: Any = None) -> Any:
-        if flavor == __name__:
+    def checked(data: Any, params: Any, *schemas: Any, **others: Any) -> Any:
+        if __name__ in (*schemas, *others.values()):  # MLflow passes the model's loader module last
             _check_request(data, params)
-        return original(data, params, input_schema, params_schema, flavor)
+        return original(data, params, *schemas, **others)
 
     checked.checks_gan_columns = True  # type: ignore[attr-defined]
     pyfunc._validate_prediction_input = checked

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import re
+import shlex
 import sys
 from pathlib import Path
 
@@ -23,7 +25,7 @@ from gan_plugin.serving.pictures import contact_sheet
 from gan_plugin.settings import AUTO, EvaluateSettings, TrainSettings
 from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, log_pictures, project_run
 from gan_plugin.training.checkpoint import FILE_NAME
-from gan_plugin.training.device import choose_device, choose_precision
+from gan_plugin.training.device import choose_device, choose_precision, precision_name
 from gan_plugin.training.loop import GRID_COLUMNS, GRID_SEEDS, Interrupted, Plan, train
 from gan_plugin.training.step import Game
 
@@ -41,7 +43,7 @@ def run_training(settings: TrainSettings) -> str:
     check_data_argument(settings.data, settings.split)
     with project_run() as run:
         run_id = run.info.run_id
-        folder = Path(settings.output_dir).resolve() / run_id
+        folder = make_folder(settings.output_dir, run_id)
         resume = None if settings.resume is None else find_checkpoint(settings.resume)
         pictures = load_pictures(
             settings.data,
@@ -62,8 +64,19 @@ def run_training(settings: TrainSettings) -> str:
                 game = train(pictures, plan, tracker, folder, resume, stop.asked)
         except Interrupted as interrupted:
             print(interrupted, file=sys.stderr)
-            raise SystemExit(stop.exit_status()) from None
+        if stop.asked():  # perhaps after the last step, when there was nothing left to interrupt
+            raise SystemExit(stop.exit_status())
         return publish(game, recipe, pictures, settings.model_name, run_id, folder)
+
+
+def make_folder(output_dir: str, run_id: str) -> Path:
+    """The run's own folder, made before training because its first file is written long after."""
+    folder = Path(output_dir).resolve() / run_id
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output_dir={output_dir!r} cannot be written to: {error.strerror}.") from None
+    return folder
 
 
 def chosen_recipe(settings: TrainSettings) -> Recipe:
@@ -95,7 +108,7 @@ def describe(settings: TrainSettings, plan: Plan, pictures: Pictures, run_id: st
         "image_size": pictures.size,
         "channels": pictures.channels,
         "device": plan.device.type,
-        "precision": str(plan.precision).removeprefix("torch."),
+        "precision": precision_name(plan.precision),
     }
     log_parameters(run_id, chosen, resolved)
     log_pictures(pictures, context="training")
@@ -120,7 +133,6 @@ def publish(game: Game, recipe: Recipe, pictures: Pictures, model_name: str, run
         data=pictures.name,
         data_digest=pictures.digest,
     )
-    folder.mkdir(parents=True, exist_ok=True)
     onnx_file = folder / flavor.ONNX_FILE
     try:
         parity = export_generator(game.ema, description, onnx_file)
@@ -140,8 +152,12 @@ def publish(game: Game, recipe: Recipe, pictures: Pictures, model_name: str, run
         f"apart, over {parity.pictures} pictures.\nServe it:"
     )
     serve = f"mlflow models serve -m {uri} --env-manager local --port 5001"
-    print(f"  MLFLOW_TRACKING_URI={mlflow.get_tracking_uri()} {serve}", flush=True)
+    print(f"  MLFLOW_TRACKING_URI={shlex.quote(without_password(mlflow.get_tracking_uri()))} {serve}", flush=True)
     return uri
+
+
+def without_password(uri: str) -> str:
+    return re.sub(r"(?<=://)[^/@]*@", "", uri)
 
 
 def log_parity(parity: Parity, step: int) -> None:
@@ -165,11 +181,12 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
             settings.data,
             split=settings.split,
             image_size=settings.image_size,
+            channels=settings.channels,
             skip_unreadable=settings.skip_unreadable,
         )
         check_fit(generator.description, pictures)
         chosen = {name: AUTO if value is None else value for name, value in dataclasses.asdict(settings).items()}
-        resolved = {"provider": generator.provider, "image_size": pictures.size}
+        resolved = {"provider": generator.provider, "image_size": pictures.size, "channels": pictures.channels}
         log_parameters(run.info.run_id, chosen, resolved)
         log_pictures(pictures, context="evaluation")
         generated = generator.sample(np.arange(settings.seed, settings.seed + settings.pictures))
@@ -189,8 +206,8 @@ def check_fit(description: Description, pictures: Pictures) -> None:
     given = shape_text(pictures.size, pictures.size, pictures.channels)
     if made != given:
         raise UserError(
-            f"The model makes pictures of {made} and the data has {given}: give the data that it was trained on"
-            + (f", or image_size={description.width}." if description.channels == pictures.channels else ".")
+            f"The model makes pictures of {made} and the data has {given}: give the data that it was trained on, "
+            f"with image_size={description.width} and channels={description.channels} if it was converted then."
         )
     if description.class_names and description.class_names != pictures.class_names:
         raise UserError(

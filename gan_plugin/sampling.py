@@ -11,6 +11,7 @@ from gan_plugin.errors import UserError
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.latents import SMALLEST_TRUNCATION
 from gan_plugin.serving.pictures import contact_sheet, png
+from gan_plugin.serving.session import first_line
 
 
 def write_samples(
@@ -42,7 +43,7 @@ def load_generator(model_uri: str | None, device: str) -> OnnxGenerator:
     try:
         return flavor.load_model(str(model_uri), device=device)
     except (MlflowException, OSError) as error:
-        raise UserError(f"model={model_uri!r} cannot be loaded: {str(error).splitlines()[0]}") from None
+        raise UserError(f"model={model_uri!r} cannot be loaded: {first_line(error)}.") from None
 
 
 def load_file(onnx_file: Path, device: str) -> OnnxGenerator:
@@ -53,4 +54,4 @@ def load_file(onnx_file: Path, device: str) -> OnnxGenerator:
     except UserError:
         raise
     except Exception as error:  # ONNX Runtime's own exceptions have no common class
-        raise UserError(f"onnx={str(onnx_file)!r} cannot be opened: {str(error).splitlines()[0]}") from None
+        raise UserError(f"onnx={str(onnx_file)!r} cannot be opened: {first_line(error)}.") from None

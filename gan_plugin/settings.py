@@ -169,6 +169,9 @@ class EvaluateSettings:
     data: str = setting("digits", some_text(), f"Pictures to compare with: {DATA}.")
     split: str = setting("train", some_text(), "Which split of the data to compare with.")
     image_size: int | None = setting("auto", SIZE, "Side to which the pictures are scaled; auto is their own size.")
+    channels: int | None = setting(
+        "auto", or_auto(grey_or_rgb()), "1 for grey, 3 for RGB; auto is what the pictures are."
+    )
     skip_unreadable: bool = setting("false", yes_or_no(), "Leave out pictures that cannot be read, and count them.")
     pictures: int = setting("1000", whole_number(2, 1_000_000), "How many pictures to generate.")
     seed: int = setting("0", whole_number(0, 2**53 - 1 - 1_000_000), "First of the consecutive seeds that are shown.")

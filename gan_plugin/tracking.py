@@ -5,9 +5,9 @@ from __future__ import annotations
 import functools
 import json
 import logging
+import os
 import queue
 import signal
-import sys
 import threading
 import time
 import warnings
@@ -35,7 +35,7 @@ logger = logging.getLogger(__name__)
 
 
 class StopSignals:
-    """Remembers a SIGTERM or Ctrl-C instead of dying of it; a second one kills as usual."""
+    """Remembers a SIGTERM or Ctrl-C instead of dying of it; the same one again kills as usual."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -57,11 +57,13 @@ class StopSignals:
                 signal.signal(number, handler)
 
     def _remember(self, number: int, frame: FrameType | None) -> None:
-        if self.received is not None:
+        if number == self.received:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
-        self.received = signal.Signals(number)
-        print(f"{self.received.name}: finishing this step, then saving a checkpoint.", file=sys.stderr, flush=True)
+        if self.received is None:  # after a Ctrl-C mlflow run sends its child a SIGTERM as well
+            self.received = signal.Signals(number)
+            said = f"{self.received.name}: finishing this step, then saving a checkpoint. Once more ends at once.\n"
+            os.write(2, said.encode())  # print may be in the middle of another line
 
 
 @contextmanager
@@ -81,8 +83,9 @@ def project_run() -> Iterator[mlflow.ActiveRun]:
         status = "KILLED"
         raise
     finally:
-        signal.signal(signal.SIGTERM, previous)
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
         mlflow.end_run(status)
+        signal.signal(signal.SIGTERM, previous)
 
 
 def exit_on_signal(number: int, frame: FrameType | None) -> None:
@@ -121,7 +124,8 @@ def as_dataset(pictures: Pictures) -> NumpyDataset:
 
 def dataset_source(source: str) -> DatasetSource:
     if source.startswith("hub:"):
-        return HuggingFaceDatasetSource(path=source.removeprefix("hub:"))
+        _, path, config = f"{source}:".split(":", 2)
+        return HuggingFaceDatasetSource(path, config_name=config.rstrip(":") or None)
     if Path(source).exists():
         with warnings.catch_warnings():  # MLflow has registered its class for local files twice and says so
             warnings.simplefilter("ignore", UserWarning)
@@ -132,15 +136,18 @@ def dataset_source(source: str) -> DatasetSource:
 class MlflowTracker:
     """Hands metrics, pictures and files to MLflow from a thread of its own, so that training never waits for a server.
 
-    Metrics go in batches. What MLflow does not take is said once, kept, tried again with the next batch and at the end,
-    and what is still undelivered then is written to ``folder``/undelivered-metrics.jsonl.
+    Metrics go in batches. Those that MLflow does not take are kept and tried again with the next batch and at the end;
+    what is still undelivered then is written to ``folder``/undelivered-metrics.jsonl. A picture or file that MLflow
+    does not take is counted and left; checkpoints lie in the run's own folder anyway.
     """
 
     def __init__(self, run_id: str, folder: Path) -> None:
         self.run_id, self.folder = run_id, folder
         self.client = MlflowClient()
         self.pending: list[Metric] = []
-        self.failed = False
+        self.lost = 0  # pictures and files
+        self.failed = False  # the last call
+        self.closing = False
         self.jobs: queue.SimpleQueue[Metric | Callable[[], object] | None] = queue.SimpleQueue()
         self.thread = threading.Thread(target=self._work, name="mlflow-tracker", daemon=True)
         self.thread.start()
@@ -158,8 +165,11 @@ class MlflowTracker:
 
     def close(self) -> None:
         """Deliver what is left; returns when everything is with MLflow or on disk."""
+        self.closing = True
         self.jobs.put(None)
         self.thread.join()
+        if self.lost:
+            logger.error("MLflow did not take %d pictures and files; checkpoints are in %s.", self.lost, self.folder)
         if self.pending:
             path = self.folder / UNDELIVERED
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -178,16 +188,22 @@ class MlflowTracker:
             try:
                 job = self.jobs.get(timeout=FLUSH_SECONDS)
             except queue.Empty:
-                job = self._flush
+                self._flush()
+                continue
             if isinstance(job, Metric):
                 self.pending.append(job)
             elif job is not None:
-                self._attempt(job)
+                self._deliver(job)
             if job is None or time.monotonic() - flushed > FLUSH_SECONDS:
                 self._flush()
                 flushed = time.monotonic()
             if job is None:
                 return
+
+    def _deliver(self, job: Callable[[], object]) -> None:
+        """A picture or a file. At the end a server that took nothing last time is not waited for once more for each."""
+        if (self.closing and self.failed) or not self._attempt(job):
+            self.lost += 1
 
     def _flush(self) -> None:
         while self.pending:

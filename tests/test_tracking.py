@@ -119,6 +119,7 @@ def test_a_server_that_dies_costs_no_training_and_no_numbers(
             tracker.metrics({"a": step}, step)
             tracker.image("grid", np.zeros((4, 4, 1), np.uint8), step)
         assert time.monotonic() - started < 0.5  # the loop waits for nobody
+        time.sleep(3)  # idle, with a server that stays away
         tracker.close()
     finally:
         mlflow.set_tracking_uri(None)
@@ -127,6 +128,7 @@ def test_a_server_that_dies_costs_no_training_and_no_numbers(
         ("a", step, step) for step in range(2, 12)
     ]
     assert "MLflow did not take 10 metric values; they are in" in caplog.text
+    assert "MLflow did not take 10 pictures and files; checkpoints are in" in caplog.text
     assert caplog.text.count("MLflow does not take what is logged, training goes on") == 1  # said once
 
 
@@ -170,13 +172,14 @@ def test_sigterm_outside_of_training_is_killed_too(client: MlflowClient, tmp_pat
     assert [run.info.status for run in Project(tmp_path).runs()] == ["KILLED"]
 
 
-def test_a_second_signal_ends_the_process_at_once() -> None:
+def test_the_same_signal_again_ends_the_process_at_once() -> None:
     code = """
 import signal, time
 from gan_plugin.tracking import StopSignals
 stop = StopSignals()
 with stop.caught():
     signal.raise_signal(signal.SIGINT)
+    signal.raise_signal(signal.SIGTERM)  # mlflow run sends it after a Ctrl-C
     print(stop.asked(), stop.exit_status(), flush=True)
     signal.raise_signal(signal.SIGINT)
     time.sleep(30)
@@ -199,6 +202,8 @@ def test_where_the_pictures_came_from(tmp_path: Path) -> None:
     assert isinstance(dataset_source("sklearn.datasets.load_digits"), CodeDatasetSource)
     assert dataset_source(str(tmp_path)).to_dict()["uri"].endswith(str(tmp_path))
     assert dataset_source("hub:ylecun/mnist").to_dict()["path"] == "ylecun/mnist"
+    hub = dataset_source("hub:owner/name:german").to_dict()
+    assert (hub["path"], hub["config_name"]) == ("owner/name", "german")
 
 
 def test_equal_pictures_have_equal_digests_in_mlflow(client: MlflowClient) -> None:

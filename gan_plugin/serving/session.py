@@ -14,6 +14,8 @@ from gan_plugin.errors import UserError
 
 DEVICES = ("auto", "cuda", "cpu")
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
+# The same arithmetic whatever the batch, and no search of hundreds of milliseconds for each new batch size.
+CUDA_OPTIONS = {"use_tf32": "0", "cudnn_conv_algo_search": "HEURISTIC"}
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server shows what is said
 
@@ -29,10 +31,14 @@ def open_session(onnx_file: str | Path, device: str) -> onnxruntime.InferenceSes
     if device == "cpu":
         return _session(onnx_file, [CPU])
     if (cause := why_cuda_cannot_load()) is None:
-        session = _session(onnx_file, [CUDA, CPU])
-        if session.get_providers()[0] == CUDA:  # what is active counts, not what was asked for
-            return session
-        cause = "ONNX Runtime started the session without CUDA; its own message stands above"
+        try:
+            session = _session(onnx_file, [(CUDA, CUDA_OPTIONS), CPU])
+        except Exception as error:  # a full or unsupported GPU; ONNX Runtime's exceptions have no common class
+            cause = first_line(error)
+        else:
+            if session.get_providers()[0] == CUDA:  # what is active counts, not what was asked for
+                return session
+            cause = "ONNX Runtime started the session without CUDA; its own message stands above"
     if device == "cuda":
         raise UserError(f"device=cuda was demanded but CUDA cannot be used: {cause}.")
     logger.warning("device=auto: running on the CPU because CUDA cannot be used: %s.", cause)
@@ -60,11 +66,19 @@ def why_cuda_cannot_load() -> str | None:
         for name in names:
             ctypes.CDLL(str(capi / (f"{name}.dll" if os.name == "nt" else f"lib{name}.so")))
     except OSError as error:
-        return f"{error} (onnxruntime-gpu {onnxruntime.__version__} needs the CUDA and cuDNN it was built for)"
+        return (
+            f"{error} (the CUDA and cuDNN that onnxruntime-gpu {onnxruntime.__version__} was built for come with "
+            f"pip install 'onnxruntime-gpu[cuda,cudnn]=={onnxruntime.__version__}')"
+        )
     return None
 
 
 def _session(onnx_file: str | Path, providers: list[Any]) -> onnxruntime.InferenceSession:
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; a warning for every folded constant helps nobody
-    return onnxruntime.InferenceSession(str(onnx_file), options, providers=providers)
+    return onnxruntime.InferenceSession(str(onnx_file), options, providers=providers, enable_fallback=0)
+
+
+def first_line(error: Exception) -> str:
+    """The first line of an error's message, or its type where it has none."""
+    return next(iter(str(error).splitlines()), "").rstrip(".") or type(error).__name__

@@ -30,7 +30,7 @@ def save_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
     ``identity`` is what a resumed run must agree on (recipe, seed, data digest, …), JSON-serialisable.
     """
     tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
-    if torch.cuda.is_available():
+    if on_cuda(game):
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     for name in NETWORKS:
         tensors |= {f"{name}.{key}": value.contiguous() for key, value in getattr(game, name).state_dict().items()}
@@ -65,10 +65,17 @@ def load_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
             index, _, field = key.partition(".")
             state.setdefault(int(index), {})[field] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
+        for weight, values in optimizer.state.items():  # laid out like their weights, as the fused optimiser needs it
+            for field in ("exp_avg", "exp_avg_sq"):
+                values[field] = torch.empty_like(weight).copy_(values[field])
     torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and torch.cuda.is_available():
+    if "random.cuda" in tensors and on_cuda(game):
         torch.cuda.set_rng_state(tensors["random.cuda"])
     game.steps = header["steps"]
+
+
+def on_cuda(game: Game) -> bool:
+    return next(game.generator.parameters()).is_cuda
 
 
 def read_header(path: Path) -> dict[str, Any]:

@@ -31,6 +31,11 @@ def choose_precision(name: str, device: torch.device) -> torch.dtype:
     return torch.bfloat16 if fast else torch.float32
 
 
+def precision_name(precision: torch.dtype) -> str:
+    """The precision as a user writes it."""
+    return "bf16" if precision == torch.bfloat16 else "float32"
+
+
 def bf16_is_native(device: torch.device) -> bool:
     """Whether bfloat16 products are done by the hardware; emulated ones are slower than float32."""
     if device.type == "cuda":
@@ -48,13 +53,16 @@ def memory_format(device: torch.device) -> torch.memory_format:
 
 
 def resident(images: Tensor, device: torch.device) -> Tensor:
-    """The data set on the device while it takes less than half of the free memory there, else pinned on the host."""
+    """The data set on the device while it takes less than half of the free memory there, else as it is, on the host."""
     if device.type == "cpu":
         return images
     free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.nbytes < free // 2 else images.pin_memory()
+    return images.to(device) if images.nbytes < free // 2 else images
 
 
 def gather(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
     """Pictures uint8 [B, C, H, W] of ``rows`` [B] on ``device``, wherever the data set lives."""
-    return images[rows.to(images.device)].to(device, non_blocking=True)
+    batch = images[rows.to(images.device)]
+    if batch.device.type == device.type:
+        return batch
+    return batch.pin_memory().to(device, non_blocking=True)

@@ -24,11 +24,12 @@ from gan_plugin.recipes import Recipe
 from gan_plugin.serving.latents import latents
 from gan_plugin.serving.pictures import Picture, contact_sheet
 from gan_plugin.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
-from gan_plugin.training.device import gather, resident
+from gan_plugin.training.device import gather, precision_name, resident
 from gan_plugin.training.ema import calibrate_batch_norm
 from gan_plugin.training.step import STEP_METRICS, Game, make_step, new_game
 
 METRICS_EVERY = 50  # steps
+LINE_EVERY = 30  # seconds, at least
 GRID_COLUMNS = 8
 GRID_SEEDS = range(GRID_COLUMNS**2)
 
@@ -71,7 +72,7 @@ class Plan:
         """What a resumed run must agree on. More epochs are welcome; another device is possible."""
         recipe = {k: v for k, v in dataclasses.asdict(self.recipe).items() if k != "summary"}
         data = {"image_size": pictures.size, "channels": pictures.channels, "data": pictures.digest}
-        return {**recipe, **data, "seed": self.seed, "precision": str(self.precision).removeprefix("torch.")}
+        return {**recipe, **data, "seed": self.seed, "precision": precision_name(self.precision)}
 
 
 def train(
@@ -137,9 +138,10 @@ def check_batch(pictures: Pictures, recipe: Recipe) -> int:
 
 
 def check_resumed(game: Game, steps_an_epoch: int, epochs: int) -> None:
-    if game.steps >= epochs * steps_an_epoch:
-        done = game.steps // steps_an_epoch
-        raise UserError(f"epochs={epochs} leaves nothing to do: the checkpoint has {done} epochs behind it; give more.")
+    """A checkpoint of exactly these epochs is fine: what follows training may have failed the first time."""
+    if game.steps > epochs * steps_an_epoch:
+        done = game.steps / steps_an_epoch
+        raise UserError(f"epochs={epochs} is less than the {done:.4g} epochs behind the checkpoint: give more.")
 
 
 def shuffled(count: int, seed: int, epoch: int) -> Tensor:
@@ -165,6 +167,7 @@ class Report:
         self.total, self.count = torch.zeros(len(STEP_METRICS), device=plan.device), 0
         self.latest: dict[str, float] = {}
         self.seconds, self.first_step = time.perf_counter(), steps
+        self.said = time.perf_counter()
         self.bar = tqdm(
             total=plan.epochs * steps_an_epoch,
             initial=steps,
@@ -193,15 +196,26 @@ class Report:
                 )
         self.tracker.metrics(self.latest, step)
         self.bar.set_postfix(G=f"{self.latest['loss/generator']:.3f}", D=f"{self.latest['loss/discriminator']:.3f}")
+        if time.perf_counter() - self.said > LINE_EVERY:
+            self._say(step)
 
     def epoch(self, epoch: int, step: int) -> None:
-        elapsed = time.perf_counter() - self.seconds
-        speed = (step - self.first_step) * self.plan.recipe.batch_size / elapsed
-        self.tracker.metrics({"epoch": epoch, "throughput/images_per_second": speed}, step)
-        if self.bar.disable:
-            losses = "  ".join(f"{name} {value:.3f}" for name, value in self.latest.items())
-            print(f"epoch {epoch}/{self.plan.epochs}  {losses}  {speed:,.0f} images/s", flush=True)
+        self.tracker.metrics({"epoch": epoch, "throughput/images_per_second": self._speed(step)}, step)
+        self._say(step)
         self.first_step = step
+
+    def _speed(self, step: int) -> float:
+        """Images/s since the clock was restarted."""
+        elapsed = time.perf_counter() - self.seconds
+        return (step - self.first_step) * self.plan.recipe.batch_size / elapsed
+
+    def _say(self, step: int) -> None:
+        """A plain line, where there is no bar."""
+        self.said = time.perf_counter()
+        if self.bar.disable:
+            epochs = f"{step / self.steps_an_epoch:.4g}/{self.plan.epochs}"
+            losses = "  ".join(f"{name} {value:.3f}" for name, value in self.latest.items())
+            print(f"epoch {epochs}  {losses}  {self._speed(step):,.0f} images/s", flush=True)
 
     def restart_clock(self) -> None:
         self.seconds = time.perf_counter()

@@ -71,11 +71,14 @@ def make_step(game: Game, recipe: Recipe, precision: torch.dtype) -> Callable[[T
         generator_loss = objective.generator(fake_logits)
         discriminator_loss = objective.discriminator(real_logits, fake_logits)
 
-        # grad() of one player's weights leaves the other player's gradients uncomputed
-        generator_gradients = torch.autograd.grad(generator_loss, generator_weights, retain_graph=True)
-        discriminator_gradients = torch.autograd.grad(discriminator_loss, discriminator_weights)
-        descend(game.generator_optimizer, generator_weights, generator_gradients)
-        descend(game.discriminator_optimizer, discriminator_weights, discriminator_gradients)
+        game.generator_optimizer.zero_grad()
+        game.discriminator_optimizer.zero_grad()
+        # inputs= leaves the other player's gradients uncomputed. backward() and not grad(), because it lays a gradient
+        # out in memory like its weight, which the fused optimiser takes for granted.
+        generator_loss.backward(inputs=generator_weights, retain_graph=True)
+        discriminator_loss.backward(inputs=discriminator_weights)
+        game.generator_optimizer.step()
+        game.discriminator_optimizer.step()
         game.steps += 1
         update_ema(game.ema, game.generator, ema_decay(recipe.ema_half_life, len(real), game.steps))
         return torch.stack(
@@ -83,9 +86,3 @@ def make_step(game: Game, recipe: Recipe, precision: torch.dtype) -> Callable[[T
         ).detach()
 
     return step
-
-
-def descend(optimizer: torch.optim.Optimizer, weights: list[nn.Parameter], gradients: tuple[Tensor, ...]) -> None:
-    for weight, gradient in zip(weights, gradients):
-        weight.grad = gradient
-    optimizer.step()
