@@ -5,6 +5,7 @@ import sys
 import time
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
+os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # the GPU's memory is shared with the other contenders
 if sys.argv[1] == "cpu":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
@@ -12,6 +13,7 @@ import keras
 import tensorflow as tf
 from keras import layers
 
+assert bool(tf.config.list_physical_devices("GPU")) == (sys.argv[1] == "cuda"), "TensorFlow does not see the GPU"
 batch_size = int(sys.argv[2])
 keras.mixed_precision.set_global_policy(sys.argv[3])
 

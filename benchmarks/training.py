@@ -18,17 +18,19 @@ import venv
 from pathlib import Path
 
 HERE = Path(__file__).parent
-KERAS_ENVIRONMENT = HERE.parent / ".venv-keras"
 BASELINE = "keras float32"
 
 
 def keras_python(on_gpu: bool) -> Path:
-    """The interpreter of Keras' environment, which is made where it is missing."""
-    python = KERAS_ENVIRONMENT / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
-    if not python.exists():
-        venv.create(KERAS_ENVIRONMENT, with_pip=True)
-        package = "tensorflow[and-cuda]==2.21.0" if on_gpu else "tensorflow-cpu==2.21.0"
+    """The interpreter of Keras' environment for this kind of device, which is made where it is missing."""
+    environment = HERE.parent / (".venv-keras-gpu" if on_gpu else ".venv-keras")
+    package = "tensorflow[and-cuda]==2.21.0" if on_gpu else "tensorflow-cpu==2.21.0"
+    python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")
+    complete = environment / "complete"
+    if not complete.exists():
+        venv.create(environment, with_pip=True, clear=True)
         subprocess.run([python, "-m", "pip", "install", "-q", package], check=True)
+        complete.touch()
     return python
 
 

@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import subprocess
-import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,7 +9,6 @@ import onnx
 import onnxruntime
 import pytest
 import torch
-from conftest import BIN
 from torch import Tensor, nn
 
 from gan_plugin import export
@@ -168,19 +164,3 @@ def test_weights_outside_the_file_are_refused(tmp_path: Path) -> None:
     onnx.save_model(model, tmp_path / "split.onnx", save_as_external_data=True, location="weights", size_threshold=0)
     with pytest.raises(ExportError, match=r"\d+ weights lie outside the file"):
         check_contract(tmp_path / "split.onnx", description)
-
-
-def test_the_readmes_program_without_mlflow(tmp_path: Path) -> None:
-    """onnxruntime and numpy are enough: the file is loaded in a process that imports nothing else."""
-    export_generator(FAMILIES["dcgan"].generator(8, 16, 1), Description(8, 16, 16, 1), tmp_path / "g.onnx")
-    program = f"""
-import json, sys
-import numpy as np, onnxruntime
-session = onnxruntime.InferenceSession({str(tmp_path / "g.onnx")!r}, providers=["CPUExecutionProvider"])
-about = session.get_modelmeta().custom_metadata_map
-z = np.random.default_rng(0).standard_normal((5, int(about["gan.latent_size"])), dtype=np.float32)
-image = session.run(["image"], {{"z": z}})[0]
-print(json.dumps([image.shape, str(image.dtype), [m for m in ("torch", "mlflow", "gan_plugin") if m in sys.modules]]))
-"""
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True, cwd=BIN)
-    assert json.loads(done.stdout) == [[5, 16, 16, 1], "uint8", []]
