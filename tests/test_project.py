@@ -46,7 +46,7 @@ def test_parameters_are_as_typed_and_as_resolved(trained: Trained) -> None:
     assert (params["data"], params["recipe"], params["image_size"]) == ("digits", "dcgan", "auto")
     assert params["resolved.image_size"] == "28"
     assert params["resolved.objective"] == "non-saturating"
-    assert params["resolved.generator_lr"] == "0.0004"
+    assert params["resolved.generator_lr"] == "0.0002"
     assert "resolved.batch_size" not in params  # it is what was typed
 
 

@@ -165,7 +165,7 @@ def test_a_resumed_run_may_be_longer_but_not_otherwise_different(pictures: Pictu
     with pytest.raises(UserError, match=r"epochs=1 is less than the 2 epochs behind the checkpoint: give more\."):
         train(pictures, plan(epochs=1), Memory(), tmp_path, resume=tmp_path / "two" / loop.FILE_NAME)
     with pytest.raises(
-        UserError, match=r"other settings than the run began with: generator_lr was 0.0004 and is 0.1\."
+        UserError, match=r"other settings than the run began with: generator_lr was 0.0002 and is 0.1\."
     ):
         train(pictures, plan(epochs=2, generator_lr=0.1), Memory(), tmp_path, resume=checkpoint)
     other_data = dataclasses.replace(pictures, digest="0" * 32)
