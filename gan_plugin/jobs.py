@@ -22,7 +22,7 @@ from gan_plugin.recipes import Recipe, fit_batch, load_recipe, override
 from gan_plugin.sampling import load_generator
 from gan_plugin.serving.generator import Description
 from gan_plugin.serving.pictures import contact_sheet
-from gan_plugin.settings import AUTO, EvaluateSettings, TrainSettings
+from gan_plugin.settings import EvaluateSettings, TrainSettings, as_typed
 from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, log_pictures, project_run
 from gan_plugin.training.checkpoint import FILE_NAME
 from gan_plugin.training.device import choose_device, choose_precision, precision_name
@@ -102,7 +102,6 @@ def find_checkpoint(resume: str) -> Path:
 
 def describe(settings: TrainSettings, plan: Plan, pictures: Pictures, run_id: str) -> None:
     """Say, on the terminal and in the run, what is about to happen."""
-    chosen = {name: AUTO if value is None else value for name, value in dataclasses.asdict(settings).items()}
     resolved = {
         **{name: value for name, value in dataclasses.asdict(plan.recipe).items() if name not in ("name", "summary")},
         "image_size": pictures.size,
@@ -110,7 +109,7 @@ def describe(settings: TrainSettings, plan: Plan, pictures: Pictures, run_id: st
         "device": plan.device.type,
         "precision": precision_name(plan.precision),
     }
-    log_parameters(run_id, chosen, resolved)
+    log_parameters(run_id, as_typed(settings), resolved)
     log_pictures(pictures, context="training")
     if settings.resume is not None:
         MlflowClient().set_tag(run_id, "resumed_from", settings.resume)
@@ -185,9 +184,8 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
             skip_unreadable=settings.skip_unreadable,
         )
         check_fit(generator.description, pictures)
-        chosen = {name: AUTO if value is None else value for name, value in dataclasses.asdict(settings).items()}
         resolved = {"provider": generator.provider, "image_size": pictures.size, "channels": pictures.channels}
-        log_parameters(run.info.run_id, chosen, resolved)
+        log_parameters(run.info.run_id, as_typed(settings), resolved)
         log_pictures(pictures, context="evaluation")
         generated = generator.sample(np.arange(settings.seed, settings.seed + settings.pictures))
         reference = pictures.images.permute(0, 2, 3, 1).numpy()  # [N, H, W, C]

@@ -181,6 +181,14 @@ class EvaluateSettings:
 Settings = TypeVar("Settings", TrainSettings, EvaluateSettings)
 
 
+def as_typed(settings: TrainSettings | EvaluateSettings) -> dict[str, object]:
+    """The settings as a user would type them: ``auto`` or ``none`` in the place of None."""
+    return {
+        f.name: f.metadata["text"] if getattr(settings, f.name) is None else getattr(settings, f.name)
+        for f in fields(settings)
+    }
+
+
 def parse(cls: type[Settings], given: Mapping[str, str]) -> Settings:
     """Settings from text.
 

@@ -175,7 +175,10 @@ def test_sample_writes_the_pictures_of_the_seeds(store: Trained) -> None:
         ((), "Give either --model with a URI such as models:/gan/1, or --onnx with a file."),
         (("--onnx", "nothing.onnx"), "onnx='nothing.onnx' does not exist."),
         (("--onnx", "MLproject"), "onnx='MLproject' cannot be opened: "),
-        (("--onnx", "x.onnx", "--seeds", "3-1"), "seeds='3-1' is not possible: give whole numbers from 0"),
+        (
+            ("--onnx", "x.onnx", "--seeds", "3-1"),
+            "seeds='3-1' is not possible: give at most 10,000 whole numbers from 0, as in",
+        ),
         (("--onnx", "x.onnx", "--truncation", "0"), "truncation=0.0 is not possible: give a number of at least 0.1."),
     ],
 )
@@ -203,7 +206,7 @@ def error_of(done: subprocess.CompletedProcess[str]) -> str:
         ({"epochs": "x"}, "epochs='x' is not possible: give a whole number of at least 1."),
         ({"recipe": "biggan"}, "recipe='biggan' is unknown: give one of dcgan, dcgan-minimax."),
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
-        ({"split": "test"}, "split='test'"),
+        ({"split": "test"}, "data='digits' has no split 'test': its only split is 'train'."),
         ({"batch_size": 2000}, "batch_size=2000 is more than the 1797 pictures of the data: give a smaller one."),
         ({"output_dir": "MLproject"}, "output_dir='MLproject' cannot be written to: "),
         ({"resume": "nothing"}, "resume='nothing' is neither a checkpoint file, a folder with one, nor a run"),
@@ -227,7 +230,8 @@ def test_mlflow_run_shows_the_refusal_and_fails_the_run(make_project: Callable[[
     assert "device='gpu' is not possible: give one of auto, cuda, cpu." in wrong.stderr
     assert project.runs()[0].info.status == "FAILED"
     unknown = project.mlflow_run(epoch=3)
-    assert "No such option: --epoch" in unknown.stderr
+    assert "No such option" in unknown.stderr
+    assert "Did you mean '--epochs'?" in unknown.stderr
 
 
 def test_sigterm_leaves_a_checkpoint_and_a_killed_run(make_project: Callable[[], Project]) -> None:

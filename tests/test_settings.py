@@ -7,7 +7,7 @@ import yaml
 from conftest import ROOT
 
 from gan_plugin.errors import UserError
-from gan_plugin.settings import EvaluateSettings, TrainSettings, parse
+from gan_plugin.settings import EvaluateSettings, TrainSettings, as_typed, parse
 
 
 def offered(entry_point: str) -> dict[str, str | None]:
@@ -28,6 +28,10 @@ def test_mlproject_offers_the_settings(entry_point: str, settings: type) -> None
 def test_defaults_as_text_are_the_defaults() -> None:
     given = {name: text for name, text in offered("main").items() if text is not None}
     assert parse(TrainSettings, given) == TrainSettings()
+    assert {name: str(value) for name, value in as_typed(TrainSettings()).items()} == {
+        **given,
+        "skip_unreadable": "False",
+    }
 
 
 @pytest.mark.parametrize(
