@@ -132,6 +132,26 @@ def test_a_server_that_dies_costs_no_training_and_no_numbers(
     assert caplog.text.count("MLflow does not take what is logged, training goes on") == 1  # said once
 
 
+def test_a_server_that_hangs_holds_up_the_end_of_a_run_only_once(
+    tracking_server: tuple[subprocess.Popen[bytes], str], tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    process, uri = tracking_server
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
+    mlflow.set_tracking_uri(uri)
+    try:
+        tracker = MlflowTracker(MlflowClient(uri).create_run("0").info.run_id, tmp_path)
+        os.killpg(process.pid, signal.SIGSTOP)
+        for step in range(30):
+            tracker.image("grid", np.zeros((4, 4, 1), np.uint8), step)
+        started = time.monotonic()
+        tracker.close()
+        assert time.monotonic() - started < 20  # 2 s for one picture, not for each of 30
+    finally:
+        mlflow.set_tracking_uri(None)
+    assert tracker.lost == 30
+
+
 def test_parameters_never_clash_with_what_mlflow_run_has_logged(client: MlflowClient) -> None:
     run_id = client.create_run("0").info.run_id
     client.log_param(run_id, "generator_lr", "2e-4")
