@@ -8,7 +8,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_plugin.networks.dcgan import Discriminator, Generator, StrideOneConvTranspose2d
+from gan_plugin.networks.dcgan import Discriminator, Dropout, Generator, StrideOneConvTranspose2d
 from gan_plugin.recipes import load_recipe
 from gan_plugin.training.step import make_step, new_game
 
@@ -19,6 +19,9 @@ def plain_step(device: torch.device) -> Callable[[Tensor], object]:
     for i, layer in enumerate(generator.upsample):
         if isinstance(layer, StrideOneConvTranspose2d):
             generator.upsample[i] = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, 5, 1, 2, bias=False)
+    for i, layer in enumerate(discriminator.features):
+        if isinstance(layer, Dropout):
+            discriminator.features[i] = nn.Dropout(layer.probability)
     generator.to(device)
     discriminator.to(device)
     g_optimizer = torch.optim.Adam(generator.parameters(), 1e-4)

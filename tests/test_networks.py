@@ -6,7 +6,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_plugin.networks import FAMILIES
-from gan_plugin.networks.dcgan import Discriminator, Generator, StrideOneConvTranspose2d
+from gan_plugin.networks.dcgan import Discriminator, Dropout, Generator, StrideOneConvTranspose2d
 
 
 def values(module: nn.Module) -> int:
@@ -58,6 +58,24 @@ def test_the_stride_one_transposed_convolution_is_torchs() -> None:
     torch.testing.assert_close(ours(x), theirs(x), rtol=1e-4, atol=1e-5)
     gradients = [torch.autograd.grad(m(x).square().sum(), m.weight)[0] for m in (ours, theirs)]
     torch.testing.assert_close(*gradients, rtol=1e-4, atol=1e-4)
+
+
+def test_dropout_keeps_seven_tenths_of_independent_values_and_the_mean() -> None:
+    torch.manual_seed(0)
+    dropout = Dropout(0.3)
+    x = torch.ones(1000, 1001, requires_grad=True)
+    y = dropout(x)
+    assert y.unique().tolist() == pytest.approx([0, 1 / 0.7])
+    kept = (y > 0).float()
+    assert kept.mean().item() == pytest.approx(0.7, abs=0.002)  # 4 standard deviations
+    for lag in (1, 2, 3, 4):  # neighbours come from one random number
+        together = (kept.flatten()[:-lag] * kept.flatten()[lag:]).mean().item()
+        assert together == pytest.approx(0.49, abs=0.002)
+    (gradient,) = torch.autograd.grad(y.sum(), x)
+    torch.testing.assert_close(gradient, y.detach())  # x is 1: the same mask, the same scale
+    assert torch.equal(dropout.eval()(x), x)
+    half = Dropout(0.3)(torch.ones(64, 64, dtype=torch.bfloat16))
+    assert half.dtype == torch.bfloat16
 
 
 @pytest.mark.parametrize("family", sorted(FAMILIES))
