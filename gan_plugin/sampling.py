@@ -7,11 +7,10 @@ from pathlib import Path
 from mlflow.exceptions import MlflowException
 
 from gan_plugin import flavor
-from gan_plugin.errors import UserError
+from gan_plugin.errors import UserError, first_line
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.latents import SMALLEST_TRUNCATION
 from gan_plugin.serving.pictures import contact_sheet, png
-from gan_plugin.serving.session import first_line
 
 
 def write_samples(

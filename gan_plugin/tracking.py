@@ -72,9 +72,8 @@ def project_run() -> Iterator[mlflow.ActiveRun]:
     FINISHED, FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or ``sys.exit``.
     """
     run = mlflow.start_run(log_system_metrics=True)
-    previous = signal.signal(
-        signal.SIGTERM, exit_on_signal
-    )  # by itself SIGTERM would leave the run as RUNNING for ever
+    # by itself SIGTERM would leave the run as RUNNING for ever
+    previous = signal.signal(signal.SIGTERM, exit_on_signal)
     status = "FAILED"
     try:
         yield run

@@ -14,7 +14,7 @@ from PIL import Image, UnidentifiedImageError
 from gan_plugin.data.convert import Array, to_pixels
 from gan_plugin.data.pictures import automatic_size, list_some, size_notes
 from gan_plugin.data.threads import in_threads
-from gan_plugin.errors import UserError
+from gan_plugin.errors import UserError, first_line
 
 Size = tuple[int, int]  # width, height
 
@@ -143,12 +143,7 @@ def reason(error: Exception) -> str:
         return "not a picture"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
-    return first_line(error).rstrip(".")
-
-
-def first_line(error: Exception) -> str:
-    """The first line of the error's message, or its type where it has none."""
-    return next(iter(str(error).splitlines()), "") or type(error).__name__
+    return first_line(error)
 
 
 def is_grey(images: torch.Tensor) -> bool:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from gan_plugin.data.decode import decode_pictures, first_line, open_lazily
+from gan_plugin.data.decode import decode_pictures, open_lazily
 from gan_plugin.data.files import canonical_split, is_split_name
 from gan_plugin.data.pictures import Pictures, make_pictures
-from gan_plugin.errors import UserError
+from gan_plugin.errors import UserError, first_line
 
 if TYPE_CHECKING:
     import datasets
@@ -45,7 +45,7 @@ class ParquetFiles:
         try:
             table = import_datasets().load_dataset("parquet", data_files=patterns, split="train")
         except Exception as error:  # datasets, pyarrow and fsspec raise errors of their own, without a common base
-            raise UserError(f"{self.path} cannot be read as parquet: {first_line(error).rstrip('.')}.") from error
+            raise UserError(f"{self.path} cannot be read as parquet: {first_line(error)}.") from error
         return read_table(
             table,
             image_size,
@@ -87,7 +87,7 @@ class HubDataset:
         except Exception as error:  # as above, and every error a network knows
             raise UserError(
                 f"data={self.data!r} cannot be loaded from the Hugging Face hub "
-                f"({first_line(error).rstrip('.')}): check the name and the connection, "
+                f"({first_line(error)}): check the name and the connection, "
                 "or give a folder with its parquet files."
             ) from error
         if self.split not in splits:

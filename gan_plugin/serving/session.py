@@ -10,7 +10,7 @@ from typing import Any
 
 import onnxruntime
 
-from gan_plugin.errors import UserError
+from gan_plugin.errors import UserError, first_line
 
 DEVICES = ("auto", "cuda", "cpu")
 CUDA, CPU = "CUDAExecutionProvider", "CPUExecutionProvider"
@@ -77,8 +77,3 @@ def _session(onnx_file: str | Path, providers: list[Any]) -> onnxruntime.Inferen
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors; a warning for every folded constant helps nobody
     return onnxruntime.InferenceSession(str(onnx_file), options, providers=providers, enable_fallback=0)
-
-
-def first_line(error: Exception) -> str:
-    """The first line of an error's message, or its type where it has none."""
-    return next(iter(str(error).splitlines()), "").rstrip(".") or type(error).__name__
