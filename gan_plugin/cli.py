@@ -1,4 +1,7 @@
-"""The command line: ``gan-plugin train | evaluate | sample | recipes``. Options come from the settings classes."""
+"""The command line: ``gan-plugin train | evaluate | promote | sample | recipes | fetch``.
+
+The options of the first three come from the settings classes.
+"""
 
 from __future__ import annotations
 
@@ -12,7 +15,7 @@ import click
 
 from gan_plugin import __version__
 from gan_plugin.errors import UserError
-from gan_plugin.settings import EvaluateSettings, TrainSettings, parse
+from gan_plugin.settings import EvaluateSettings, PromoteSettings, TrainSettings, parse
 
 MOST_SEEDS = 10_000  # on one sheet
 
@@ -25,7 +28,9 @@ CONTEXT = {
 Command = Callable[..., None]
 
 
-def options_of(cls: type[TrainSettings] | type[EvaluateSettings]) -> Callable[[Command], Command]:
+def options_of(
+    cls: type[TrainSettings] | type[EvaluateSettings] | type[PromoteSettings],
+) -> Callable[[Command], Command]:
     """One option for each field. Values stay text here; :func:`gan_plugin.settings.parse` refuses wrong ones."""
 
     def decorate(command: Command) -> Command:
@@ -75,11 +80,25 @@ def train(**given: str | None) -> None:
 @main.command()
 @options_of(EvaluateSettings)
 def evaluate(**given: str | None) -> None:
-    """Hold a model's pictures against real ones."""
+    """Judge a model by its pictures, beside real ones."""
     settings = parse(EvaluateSettings, chosen(given))
     from gan_plugin.jobs import run_evaluation
 
     run_evaluation(settings)
+
+
+@main.command()
+@options_of(PromoteSettings)
+def promote(**given: str | None) -> None:
+    """Make a version the champion, if it is better than the one there is."""
+    settings = parse(PromoteSettings, chosen(given))
+    from gan_plugin.promotion import Refused, run_promotion
+    from gan_plugin.registry import Locked
+
+    try:
+        run_promotion(settings)
+    except (Refused, Locked) as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()
@@ -113,6 +132,16 @@ def recipes() -> None:
 
     for name in recipe_names():
         click.echo(f"{name:16} {load_recipe(name).summary}")
+
+
+@main.command()
+@click.argument("network", type=click.Choice(["inception"]))
+@click.option("--out", type=click.Path(path_type=Path), help="File to write, instead of the cache's.")
+def fetch(network: str, out: Path | None) -> None:
+    """Download a feature network's weights, for machines that reach no network later."""
+    from gan_plugin.features.inception import fetch_inception
+
+    click.echo(f"{fetch_inception(out)}")
 
 
 def chosen(given: dict[str, str | None]) -> dict[str, str]:

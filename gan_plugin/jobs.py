@@ -9,24 +9,25 @@ import sys
 from pathlib import Path
 
 import mlflow
-import numpy as np
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.models import EvaluationResult
+from mlflow.pyfunc import PyFuncModel
 
 from gan_plugin import flavor
 from gan_plugin.data import Pictures, check_data_argument, load_pictures
-from gan_plugin.errors import UserError
+from gan_plugin.datasets import PictureDataset, from_pictures
+from gan_plugin.errors import UserError, first_line
+from gan_plugin.evaluation.light import LightJudge, make_light_judge
+from gan_plugin.evaluator import shape_text
 from gan_plugin.export import Parity, ParityError, export_generator
-from gan_plugin.metrics.pixels import pixel_statistics
 from gan_plugin.recipes import Recipe, fit_batch, load_recipe, override
-from gan_plugin.sampling import load_generator
 from gan_plugin.serving.generator import Description
-from gan_plugin.serving.pictures import contact_sheet
-from gan_plugin.settings import EvaluateSettings, TrainSettings, as_typed
+from gan_plugin.settings import DataSettings, EvaluateSettings, JudgeSettings, TrainSettings, as_typed
 from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, log_pictures, project_run
 from gan_plugin.training.checkpoint import FILE_NAME
 from gan_plugin.training.device import choose_device, choose_precision, precision_name
-from gan_plugin.training.loop import GRID_COLUMNS, GRID_SEEDS, Interrupted, Plan, train
+from gan_plugin.training.loop import Interrupted, Plan, train
 from gan_plugin.training.step import Game
 
 
@@ -55,13 +56,21 @@ def run_training(settings: TrainSettings) -> str:
         if settings.batch_size is None:
             recipe = fit_batch(recipe, len(pictures))
         plan = Plan(
-            recipe, settings.epochs, settings.seed, device, precision, settings.samples_every, settings.checkpoint_every
+            recipe,
+            settings.epochs,
+            settings.seed,
+            device,
+            precision,
+            settings.samples_every,
+            settings.checkpoint_every,
+            settings.judging_share,
         )
         describe(settings, plan, pictures, run_id)
+        judge = judge_on_the_way(settings, pictures, plan)
         stop = StopSignals()
         try:
             with stop.caught(), MlflowTracker(run_id, folder) as tracker:
-                game = train(pictures, plan, tracker, folder, resume, stop.asked)
+                game = train(pictures, plan, tracker, folder, resume, stop.asked, judge)
         except Interrupted as interrupted:
             print(interrupted, file=sys.stderr)
         if stop.asked():  # perhaps after the last step, when there was nothing left to interrupt
@@ -120,6 +129,36 @@ def describe(settings: TrainSettings, plan: Plan, pictures: Pictures, run_id: st
     print(f"on {plan.device.type} in {resolved['precision']}", flush=True)
 
 
+def judge_on_the_way(settings: TrainSettings, pictures: Pictures, plan: Plan) -> LightJudge | None:
+    """What judges the generator while it is trained, or None where nothing may or can.
+
+    Features that were asked for by name must be there. With auto a missing download does not end a training run: it
+    goes on unjudged, and says so.
+    """
+    if settings.judging_share == 0:
+        return None
+    weights = None if settings.inception_weights is None else Path(settings.inception_weights)
+    try:
+        judge = make_light_judge(pictures, settings.features, plan.recipe.latent_size, plan.device, weights)
+    except UserError as error:
+        if settings.features is not None:
+            raise
+        print(f"Nothing judges the generator on the way, and the last one is exported: {error}", file=sys.stderr)
+        return None
+    print(f"{judge.metric} judges the generator on the way; getting ready took {judge.seconds:.1f} s.", flush=True)
+    return judge
+
+
+def why_exported(game: Game) -> str:
+    """A sentence on why this generator and no other is exported."""
+    if game.best is None:
+        return "It is the last one: none was judged on the way."
+    if game.best.judged == 1:
+        return f"It is the last one, with {game.best.metric} {game.best.value:.4g}: no other was judged."
+    last = " It is the last one, too." if game.best.step == game.steps else ""
+    return f"Its {game.best.metric} of {game.best.value:.4g} was the lowest of {game.best.judged}.{last}"
+
+
 def publish(game: Game, recipe: Recipe, pictures: Pictures, model_name: str, run_id: str, folder: Path) -> str:
     """Export the averaged generator, prove the file equal to it, log and register it; returns its URI."""
     description = Description(
@@ -139,11 +178,15 @@ def publish(game: Game, recipe: Recipe, pictures: Pictures, model_name: str, run
         log_parity(error.parity, game.steps)
         raise
     log_parity(parity, game.steps)
+    step = game.steps if game.best is None else game.best.step
+    reason = f"Exported: the averaged generator of step {step:,} of {game.steps:,}. {why_exported(game)}"
+    MlflowClient().set_tag(run_id, "exported", reason)
+    print(reason)
     info = flavor.log_model(
         onnx_file,
         registered_model_name=model_name,
-        params={"recipe": recipe.name, "data": pictures.name, "data_digest": pictures.digest},
-        step=game.steps,
+        params={"recipe": recipe.name, "data": pictures.name, "data_digest": pictures.digest, "exported": reason},
+        step=step,
     )
     uri = f"models:/{model_name}/{info.registered_model_version}"
     print(
@@ -168,51 +211,69 @@ def log_parity(parity: Parity, step: int) -> None:
 
 
 def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
-    """Load the model by its URI, hold it against the pictures, log a sample grid and statistics of the pixels.
+    """Load the model by its URI and judge it by ``mlflow.models.evaluate``; returns the metrics.
 
     Raises:
-        UserError: the model, the data or the device is wrong, or the two do not fit together.
+        UserError: the model, the data or the device is wrong, or they do not fit together.
     """
     check_data_argument(settings.data, settings.split)
     with project_run() as run:
-        generator = load_generator(settings.model, settings.device)
-        pictures = load_pictures(
-            settings.data,
-            split=settings.split,
-            image_size=settings.image_size,
-            channels=settings.channels,
-            skip_unreadable=settings.skip_unreadable,
-        )
-        check_fit(generator.description, pictures)
-        resolved = {"provider": generator.provider, "image_size": pictures.size, "channels": pictures.channels}
+        model = load_pyfunc(settings.model, settings.device)
+        dataset = reference_of(settings)
+        resolved = {"image_size": dataset.reference.size, "channels": dataset.reference.channels}
         log_parameters(run.info.run_id, as_typed(settings), resolved)
-        log_pictures(pictures, context="evaluation")
-        generated = generator.sample(np.arange(settings.seed, settings.seed + settings.pictures))
-        reference = pictures.images.permute(0, 2, 3, 1).numpy()  # [N, H, W, C]
-        mlflow.log_image(contact_sheet(generated[: len(GRID_SEEDS)], GRID_COLUMNS), artifact_file="generated.png")
-        mlflow.log_image(contact_sheet(reference[: len(GRID_SEEDS)], GRID_COLUMNS), artifact_file="reference.png")
-        statistics = pixel_statistics(generated, reference)
-        mlflow.log_metrics(statistics)
-        print(f"{len(generated):,} pictures of {settings.model} beside {len(reference):,} of {pictures.name}:")
-        for name, value in statistics.items():
-            print(f"  {name:34} {value:8.2f}")
-        return statistics
+        return evaluate_model(model, dataset, settings).metrics
 
 
-def check_fit(description: Description, pictures: Pictures) -> None:
-    made = shape_text(description.height, description.width, description.channels)
-    given = shape_text(pictures.size, pictures.size, pictures.channels)
-    if made != given:
-        raise UserError(
-            f"The model makes pictures of {made} and the data has {given}: give the data that it was trained on, "
-            f"with image_size={description.width} and channels={description.channels} if it was converted then."
-        )
-    if description.class_names and description.class_names != pictures.class_names:
-        raise UserError(
-            f"The model knows the classes {', '.join(description.class_names)} and the data has "
-            f"{', '.join(pictures.class_names) or 'none'}: give the data that it was trained on."
-        )
+def load_pyfunc(uri: str, device: str) -> PyFuncModel:
+    """A logged model, ready to be evaluated; UserError in one sentence where there is none."""
+    try:
+        model: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config={"device": device})
+    except UserError:
+        raise
+    except (MlflowException, OSError) as error:
+        raise UserError(f"model={uri!r} cannot be loaded: {first_line(error)}.") from None
+    return model
 
 
-def shape_text(height: int, width: int, channels: int) -> str:
-    return f"{height}×{width}×{channels}"
+def reference_of(settings: DataSettings) -> PictureDataset:
+    """The pictures to compare with, and the held-out ones, logged as inputs of the active run."""
+    dataset = from_pictures(
+        settings.data,
+        split=settings.split,
+        held_out=settings.held_out,
+        image_size=settings.image_size,
+        channels=settings.channels,
+        skip_unreadable=settings.skip_unreadable,
+    )
+    log_pictures(dataset.reference, context="evaluation")
+    if dataset.held_out is not None:
+        log_pictures(dataset.held_out, context="held-out")
+    return dataset
+
+
+def evaluate_model(model: PyFuncModel, dataset: PictureDataset, settings: JudgeSettings) -> EvaluationResult:
+    """One evaluation in the active run, recorded there, with the data set and with the LoggedModel."""
+    names = [field.name for field in dataclasses.fields(JudgeSettings)]
+    typed = as_typed(settings)
+    result: EvaluationResult = mlflow.models.evaluate(
+        model=model,
+        data=dataset,
+        model_type="gan",
+        evaluators="gan",
+        evaluator_config={name: typed[name] for name in names},
+    )
+    print_figures(result)
+    return result
+
+
+def print_figures(result: EvaluationResult) -> None:
+    """The table of the report, for the terminal."""
+    found = result.artifacts["figures"].content
+    print(f"{'':34} {'model':>10} {'real':>10}")
+    for figure in found["figures"]:
+        floor = "" if figure["floor"] is None else f"{figure['floor']:10.4g}"
+        name = f"{figure['name']}/{figure['network'] or found['network']}"
+        print(f"{name:34} {figure['value']:10.4g} {floor:>10}  {figure['note']}".rstrip())
+    for note in found["notes"]:
+        print(note)

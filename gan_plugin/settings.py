@@ -115,8 +115,40 @@ def required(accepts: Accepts, help: str) -> Any:
     return field(metadata={"text": None, "accepts": accepts, "help": help})
 
 
+class Threshold(NamedTuple):
+    """A bound on a figure: the most for one of which lower is better, else the least."""
+
+    figure: str
+    bound: float
+
+    def __str__(self) -> str:
+        return f"{self.figure}{BOUNDED[self.figure]}{self.bound:g}"
+
+
+def some_thresholds() -> Accepts:
+    def one(text: str) -> Threshold:
+        for figure, sign in BOUNDED.items():
+            name, found, bound = text.partition(sign)
+            if found and name.strip() == figure and math.isfinite(float(bound)):
+                return Threshold(figure, float(bound))
+        raise ValueError
+
+    def parse(text: str) -> tuple[Threshold, ...]:
+        return () if text.strip() == "none" else tuple(one(part) for part in text.split(","))
+
+    possible = ", ".join(f"{figure}{sign}" for figure, sign in BOUNDED.items())
+    return Accepts(f"bounds as in fid_ratio<=20,coverage>=0.2 (possible are {possible}), or none", parse)
+
+
+PROMOTING = ("fid", "kid", "precision", "recall", "density", "coverage", "cas")
+BOUNDED = dict.fromkeys(("fid", "fid_ratio", "kid", "label_kl"), "<=") | dict.fromkeys(
+    ("inception_score", "precision", "recall", "density", "coverage", "authenticity", "modes", "cas"), ">="
+)
+FEWEST_JUDGED = 50  # with fewer, no figure means anything
 DEVICE = one_of("auto", "cuda", "cpu")
 SIZE = or_auto(whole_number(16, 256, multiple_of=4))
+FEATURES = "Features that judge: classifier (auto with labels), inception (auto without), or onnx:PATH of a network."
+WEIGHTS = "File with Inception's weights; none looks in the cache, then downloads."
 DATA = "digits, a folder (IDX files, pictures, or parquet), a .parquet file, or hub:owner/name"
 
 
@@ -155,38 +187,83 @@ class TrainSettings:
     device: str = setting("auto", DEVICE, "auto is CUDA where there is a GPU, else the CPU.")
     precision: str = setting("auto", one_of("auto", "bf16", "float32"), "auto is bf16 where the device does it fast.")
     model_name: str = setting("gan", registered_name(), "Name of the registered model.")
+    features: str | None = setting("auto", or_auto(some_text()), FEATURES)
+    inception_weights: str | None = setting("none", or_none(some_text()), WEIGHTS)
+    judging_share: float = setting(
+        "0.1", fraction(), "Share of the time for judging the generator on the way; the best is exported. 0 is none."
+    )
     samples_every: int = setting("1", whole_number(1), "Epochs between two sample grids.")
     checkpoint_every: int = setting("10", whole_number(1), "Epochs between two checkpoints.")
     resume: str | None = setting("none", or_none(some_text()), "Run id or checkpoint folder to go on from.")
     output_dir: str = setting("outputs", some_text(), "Local folder for checkpoints and the exported generator.")
 
 
-@dataclass(frozen=True)
-class EvaluateSettings:
-    """Parameters of ``evaluate``."""
+@dataclass(frozen=True, kw_only=True)
+class DataSettings:
+    """Which pictures a generator is held against."""
 
-    model: str = required(some_text(), "URI of the model, for example models:/gan/1.")
     data: str = setting("digits", some_text(), f"Pictures to compare with: {DATA}.")
-    split: str = setting("train", some_text(), "Which split of the data to compare with.")
+    split: str = setting("train", some_text(), "The split to compare with, usually what the model was trained on.")
+    held_out: str | None = setting(
+        "auto",
+        or_auto(some_text()),
+        "The split that gives the floor of each figure; auto is test or validation if there is one, none is no floor.",
+    )
     image_size: int | None = setting("auto", SIZE, "Side to which the pictures are scaled; auto is their own size.")
     channels: int | None = setting(
         "auto", or_auto(grey_or_rgb()), "1 for grey, 3 for RGB; auto is what the pictures are."
     )
     skip_unreadable: bool = setting("false", yes_or_no(), "Leave out pictures that cannot be read, and count them.")
-    pictures: int = setting("1000", whole_number(2, 1_000_000), "How many pictures to generate.")
-    seed: int = setting("0", whole_number(0, 2**53 - 1 - 1_000_000), "First of the consecutive seeds that are shown.")
-    device: str = setting("auto", DEVICE, "Where ONNX Runtime runs: auto is CUDA where it works, else the CPU.")
 
 
-Settings = TypeVar("Settings", TrainSettings, EvaluateSettings)
+@dataclass(frozen=True, kw_only=True)
+class JudgeSettings:
+    """How a generator is judged: also what ``evaluator_config`` of ``mlflow.models.evaluate`` takes."""
+
+    features: str | None = setting("auto", or_auto(some_text()), FEATURES)
+    inception_weights: str | None = setting("none", or_none(some_text()), WEIGHTS)
+    pictures: int = setting("10000", whole_number(FEWEST_JUDGED, 1_000_000), "How many pictures to generate.")
+    seed: int = setting("0", whole_number(0, 2**53 - 1 - 1_000_000), "First of the consecutive seeds.")
+    device: str = setting("auto", DEVICE, "Where networks and ONNX Runtime run: auto is CUDA where it works.")
 
 
-def as_typed(settings: TrainSettings | EvaluateSettings) -> dict[str, object]:
+@dataclass(frozen=True, kw_only=True)
+class EvaluateSettings(JudgeSettings, DataSettings):
+    """Parameters of ``evaluate``."""
+
+    model: str = required(some_text(), "URI of the model, for example models:/gan/1 or models:/gan@champion.")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PromoteSettings(JudgeSettings, DataSettings):
+    """Parameters of ``promote``."""
+
+    model_name: str = setting("gan", registered_name(), "Name of the registered model.")
+    version: int | None = setting("auto", or_auto(whole_number(1)), "The version to promote; auto is the newest.")
+    metric: str = setting("fid", one_of(*PROMOTING), "The figure by which the candidate must beat the champion.")
+    least_improvement: float = setting(
+        "0.02", fraction(), "By how much of the champion's figure it must be better; less is within chance."
+    )
+    thresholds: tuple[Threshold, ...] = setting(
+        "fid_ratio<=20,precision>=0.3,coverage>=0.2",
+        some_thresholds(),
+        "What every champion must meet, beside a champion or alone: figures with <= or >=, or none.",
+    )
+    rollback: bool = setting("false", yes_or_no(), "Give the alias back to the champion before, and compare nothing.")
+
+
+Settings = TypeVar("Settings", TrainSettings, EvaluateSettings, PromoteSettings, JudgeSettings)
+
+
+def as_typed(settings: Settings) -> dict[str, object]:
     """The settings as a user would type them: ``auto`` or ``none`` in the place of None."""
-    return {
-        f.name: f.metadata["text"] if getattr(settings, f.name) is None else getattr(settings, f.name)
-        for f in fields(settings)
-    }
+
+    def typed(value: object, text: str) -> object:
+        if value is None:
+            return text
+        return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else value
+
+    return {f.name: typed(getattr(settings, f.name), f.metadata["text"]) for f in fields(settings)}
 
 
 def parse(cls: type[Settings], given: Mapping[str, str]) -> Settings:

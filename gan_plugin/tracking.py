@@ -10,7 +10,6 @@ import queue
 import signal
 import threading
 import time
-import warnings
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from pathlib import Path
@@ -18,13 +17,10 @@ from types import FrameType
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
-from mlflow.data.dataset_source import DatasetSource
-from mlflow.data.huggingface_dataset_source import HuggingFaceDatasetSource
-from mlflow.data.numpy_dataset import NumpyDataset, from_numpy
 from mlflow.entities import Metric, Param
 
 from gan_plugin.data import Pictures
+from gan_plugin.datasets import PictureDataset
 from gan_plugin.serving.pictures import Picture
 
 UNDELIVERED = "undelivered-metrics.jsonl"
@@ -106,30 +102,8 @@ def log_parameters(run_id: str, chosen: Mapping[str, object], resolved: Mapping[
 
 def log_pictures(pictures: Pictures, context: str) -> None:
     """Log the data set as an input of the active run, with the digest over all its pictures."""
-    tags = {"split": pictures.split, "classes": json.dumps(list(pictures.class_names))}
-    mlflow.log_input(as_dataset(pictures), context=context, tags=tags)
-
-
-def as_dataset(pictures: Pictures) -> NumpyDataset:
-    labels = None if pictures.labels is None else pictures.labels.numpy()
-    return from_numpy(
-        pictures.images.numpy(),  # a view, nothing is copied
-        source=dataset_source(pictures.source),
-        targets=labels,  # type: ignore[arg-type]  # None is the default and missing from MLflow's annotation
-        name=pictures.name,
-        digest=pictures.digest,
-    )
-
-
-def dataset_source(source: str) -> DatasetSource:
-    if source.startswith("hub:"):
-        _, path, config = f"{source}:".split(":", 2)
-        return HuggingFaceDatasetSource(path, config_name=config.rstrip(":") or None)
-    if Path(source).exists():
-        with warnings.catch_warnings():  # MLflow has registered its class for local files twice and says so
-            warnings.simplefilter("ignore", UserWarning)
-            return mlflow.data.dataset_source_registry.resolve_dataset_source(Path(source).as_uri())
-    return CodeDatasetSource(tags={"source": source})
+    dataset = PictureDataset(pictures)
+    mlflow.log_input(dataset, context=context, tags=dataset.tags())
 
 
 class MlflowTracker:

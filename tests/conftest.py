@@ -23,8 +23,8 @@ from mlflow.entities import Run
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-# two epochs on 3 steps each: everything happens, nothing takes long
-QUICK = {"epochs": 2, "batch_size": 512, "samples_every": 1, "checkpoint_every": 1, "seed": 3}
+# two epochs of 2 steps each: everything happens, nothing takes long
+QUICK = {"epochs": 2, "batch_size": 512, "samples_every": 1, "checkpoint_every": 1, "seed": 3, "judging_share": 0.0}
 
 
 @dataclass(frozen=True)
@@ -65,6 +65,15 @@ class Project:
     def runs(self) -> list[Run]:
         """All runs, the newest first."""
         return list(self.client.search_runs(["0"], order_by=["attributes.start_time DESC"]))
+
+
+@pytest.fixture(scope="session", autouse=True)
+def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
+    """One cache for all tests and their processes, empty at first: the digits' classifier is trained once."""
+    folder = tmp_path_factory.mktemp("cache")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("GAN_PLUGIN_CACHE", str(folder))
+        yield folder
 
 
 @pytest.fixture(scope="session")

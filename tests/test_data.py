@@ -18,9 +18,11 @@ import numpy as np
 import pytest
 import torch
 from PIL import Image
+from sklearn.datasets import load_digits
 
 from gan_plugin.data import Pictures, check_data_argument, load_pictures
 from gan_plugin.data.convert import to_pixels, to_rgb
+from gan_plugin.data.digits import held_out
 from gan_plugin.data.parquet import HubDataset, find_parquet_files, split_in_name
 from gan_plugin.data.pictures import automatic_size, digest
 from gan_plugin.errors import UserError
@@ -305,9 +307,9 @@ def test_digest_changes_with_any_pixel_label_name_or_shape() -> None:
 
 def test_digits() -> None:
     pictures = load_pictures("digits")
-    assert pictures.images.shape == (1797, 1, 28, 28)
+    assert pictures.images.shape == (1442, 1, 28, 28)
     assert pictures.images.dtype == torch.uint8
-    assert (len(pictures), pictures.size, pictures.channels) == (1797, 28, 1)
+    assert (len(pictures), pictures.size, pictures.channels) == (1442, 28, 1)
     assert pictures.labels is not None
     assert pictures.labels.dtype == torch.int64
     assert pictures.labels[:12].tolist() == [0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 0, 1]
@@ -324,18 +326,31 @@ def test_digits() -> None:
 
 def test_digits_in_another_size_and_three_channels() -> None:
     small = load_pictures("digits", image_size=16, channels=3)
-    assert small.images.shape == (1797, 3, 16, 16)
+    assert small.images.shape == (1442, 3, 16, 16)
     assert torch.equal(small.images[:, 0], small.images[:, 2])
     # Averaged back to 8x8 the digits are those of scikit-learn.
-    from sklearn.datasets import load_digits
-
     back = torch.nn.functional.avg_pool2d(small.images[:, 0].float(), 2) * (16 / 255)
-    assert (back - torch.from_numpy(load_digits().images)).abs().mean() < 0.8  # of 16
+    kept = ~held_out(load_digits().target)
+    assert (back - torch.from_numpy(load_digits().images[kept])).abs().mean() < 0.8  # of 16
 
 
-def test_digits_have_no_test_split() -> None:
-    for call in (lambda: load_pictures("digits", split="test"), lambda: check_data_argument("digits", "test")):
-        assert refusal(call) == "data='digits' has no split 'test': its only split is 'train'."
+def test_a_fifth_of_each_digit_is_held_out() -> None:
+    """No digit is in both splits, none in neither, and which is which never changes: published figures depend on it."""
+    train, test = load_pictures("digits"), load_pictures("digits", split="test")
+    assert (len(train), len(test)) == (1442, 355)
+    both = torch.cat([train.images, test.images]).flatten(1)
+    whole = torch.from_numpy(load_digits().images).flatten(1)
+    assert len(both) == len(whole) == 1797
+    assert len(both.unique(dim=0)) == len(whole.unique(dim=0))
+    assert test.labels is not None
+    assert test.labels.bincount().tolist() == [35, 36, 35, 36, 36, 36, 36, 35, 34, 36]
+    first = np.flatnonzero(held_out(load_digits().target))[:8].tolist()
+    assert first == [33, 36, 37, 40, 44, 47, 51, 58]
+
+
+def test_digits_have_no_other_split() -> None:
+    for call in (lambda: load_pictures("digits", split="dev"), lambda: check_data_argument("digits", "dev")):
+        assert refusal(call) == "data='digits' has no split 'dev': its splits are 'train' and 'test'."
 
 
 # --- IDX --------------------------------------------------------------------------------------------------------------

@@ -7,7 +7,7 @@ import yaml
 from conftest import ROOT
 
 from gan_plugin.errors import UserError
-from gan_plugin.settings import EvaluateSettings, TrainSettings, as_typed, parse
+from gan_plugin.settings import EvaluateSettings, PromoteSettings, Threshold, TrainSettings, as_typed, parse
 
 
 def offered(entry_point: str) -> dict[str, str | None]:
@@ -16,7 +16,13 @@ def offered(entry_point: str) -> dict[str, str | None]:
 
 
 @pytest.mark.parametrize(
-    ("entry_point", "settings"), [("main", TrainSettings), ("train", TrainSettings), ("evaluate", EvaluateSettings)]
+    ("entry_point", "settings"),
+    [
+        ("main", TrainSettings),
+        ("train", TrainSettings),
+        ("evaluate", EvaluateSettings),
+        ("promote", PromoteSettings),
+    ],
 )
 def test_mlproject_offers_the_settings(entry_point: str, settings: type) -> None:
     assert offered(entry_point) == {f.name: f.metadata["text"] for f in dataclasses.fields(settings)}
@@ -77,3 +83,20 @@ def test_text_becomes_values() -> None:
         None,
     )
     assert parse(TrainSettings, {"image_size": "auto"}).image_size is None
+
+
+def test_thresholds_are_read_and_written() -> None:
+    settings = parse(PromoteSettings, {"thresholds": "fid_ratio<=12.5, coverage >= 0.3"})
+    assert settings.thresholds == (Threshold("fid_ratio", 12.5), Threshold("coverage", 0.3))
+    assert as_typed(settings)["thresholds"] == "fid_ratio<=12.5,coverage>=0.3"
+    none = parse(PromoteSettings, {"thresholds": "none"})
+    assert (none.thresholds, as_typed(none)["thresholds"]) == ((), "none")
+    assert parse(PromoteSettings, {str(k): str(v) for k, v in as_typed(settings).items()}) == settings
+
+
+@pytest.mark.parametrize(
+    "text", ["fid>=3", "coverage<=0.3", "fid_ratio=3", "beauty>=1", "fid<=nan", "fid<=", "fid<=3,"]
+)
+def test_a_threshold_that_makes_no_sense_is_refused(text: str) -> None:
+    with pytest.raises(UserError, match=r"^thresholds=.* is not possible: give bounds as in fid_ratio<=20,"):
+        parse(PromoteSettings, {"thresholds": text})

@@ -17,13 +17,10 @@ from typing import NoReturn
 import mlflow
 import numpy as np
 import pytest
-import torch
 from conftest import BIN, Project
 from mlflow import MlflowClient
-from mlflow.data.code_dataset_source import CodeDatasetSource
 
-from gan_plugin.data import load_pictures
-from gan_plugin.tracking import MlflowTracker, StopSignals, dataset_source, log_parameters, project_run
+from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, project_run
 
 
 @pytest.fixture
@@ -216,21 +213,3 @@ def test_handlers_are_put_back() -> None:
     with StopSignals().caught():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before
-
-
-def test_where_the_pictures_came_from(tmp_path: Path) -> None:
-    assert isinstance(dataset_source("sklearn.datasets.load_digits"), CodeDatasetSource)
-    assert dataset_source(str(tmp_path)).to_dict()["uri"].endswith(str(tmp_path))
-    assert dataset_source("hub:ylecun/mnist").to_dict()["path"] == "ylecun/mnist"
-    hub = dataset_source("hub:owner/name:german").to_dict()
-    assert (hub["path"], hub["config_name"]) == ("owner/name", "german")
-
-
-def test_equal_pictures_have_equal_digests_in_mlflow(client: MlflowClient) -> None:
-    from gan_plugin.tracking import as_dataset
-
-    digits = load_pictures("digits")
-    dataset = as_dataset(digits)
-    assert (dataset.name, dataset.digest, dataset.features.shape) == ("digits", digits.digest, (1797, 1, 28, 28))
-    assert dataset.features.base is not None  # a view of the pictures, not a copy
-    assert torch.equal(torch.from_numpy(dataset.targets), digits.labels)

@@ -4,6 +4,6 @@ Every kind of data ends as the same thing, a ``Pictures``: square 8-bit pictures
 """
 
 from gan_plugin.data.pictures import Pictures
-from gan_plugin.data.sources import check_data_argument, load_pictures
+from gan_plugin.data.sources import check_data_argument, load_held_out, load_pictures
 
-__all__ = ["Pictures", "check_data_argument", "load_pictures"]
+__all__ = ["Pictures", "check_data_argument", "load_held_out", "load_pictures"]

@@ -11,7 +11,7 @@ from PIL import Image
 
 from gan_plugin.data.decode import decode_pictures, open_lazily, picture_suffixes
 from gan_plugin.data.files import canonical_split, is_split_name
-from gan_plugin.data.pictures import Pictures, list_some, make_pictures
+from gan_plugin.data.pictures import NoSuchSplit, Pictures, list_some, make_pictures
 from gan_plugin.errors import UserError
 
 
@@ -96,7 +96,7 @@ def find_picture_files(folder: Path, files: Sequence[str], split: str) -> Pictur
         matching = sorted(top for top in tops if canonical_split(top) == canonical_split(split))
         if not matching:
             splits = ", ".join(map(repr, sorted(tops)))
-            raise UserError(f"{folder} has no sub-folder for split {split!r}: the splits there are {splits}.")
+            raise NoSuchSplit(f"{folder} has no sub-folder for split {split!r}: the splits there are {splits}.")
         chosen = split if split in matching else matching[0]
         notes.append(f"The pictures of split {split!r} are those in the sub-folder {chosen!r}.")
         root = folder / chosen
@@ -104,7 +104,7 @@ def find_picture_files(folder: Path, files: Sequence[str], split: str) -> Pictur
         pictures = [file for file in files if is_picture_file(file)]
         refuse_mixture(root, pictures)
     elif canonical_split(split) != "train":
-        raise UserError(
+        raise NoSuchSplit(
             f"{folder} has no split {split!r}: without sub-folders named like splits, all of it is 'train'."
         )
     if others := [file for file in files if not is_picture_file(file)]:

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 
 from gan_plugin.data.convert import Array, resize_grey
-from gan_plugin.data.pictures import Pictures, automatic_size, grey_as_channels, make_pictures, size_notes
+from gan_plugin.data.pictures import NoSuchSplit, Pictures, automatic_size, grey_as_channels, make_pictures, size_notes
 from gan_plugin.errors import UserError
 
 PREFIXES = {"train": "train", "test": "t10k"}  # split → how its files' names begin
@@ -80,7 +80,7 @@ def find_idx(folder: Path, split: str) -> IdxFiles:
     images = find_file(folder, split, "images") if split in PREFIXES else None
     if images is None:
         splits = ", ".join(map(repr, available)) or "none: the files with the pictures are missing"
-        raise UserError(f"{folder} has no pictures of split {split!r} in IDX format: the splits there are {splits}.")
+        raise NoSuchSplit(f"{folder} has no pictures of split {split!r} in IDX format: the splits there are {splits}.")
     return IdxFiles(folder, split, images, find_file(folder, split, "labels"))
 
 

@@ -15,7 +15,7 @@ from PIL import Image
 
 from gan_plugin.data.decode import decode_pictures, open_lazily
 from gan_plugin.data.files import canonical_split, is_split_name
-from gan_plugin.data.pictures import Pictures, make_pictures
+from gan_plugin.data.pictures import NoSuchSplit, Pictures, make_pictures
 from gan_plugin.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -92,7 +92,7 @@ class HubDataset:
             ) from error
         if self.split not in splits:
             names = ", ".join(map(repr, splits))
-            raise UserError(f"data={self.data!r} has no split {self.split!r}: its splits are {names}.")
+            raise NoSuchSplit(f"data={self.data!r} has no split {self.split!r}: its splits are {names}.")
         return read_table(
             splits[self.split],
             image_size,
@@ -155,7 +155,7 @@ def find_parquet_files(path: Path, files: Sequence[str], split: str) -> ParquetF
         chosen = list(files)
     if not chosen:
         there = ", ".join(map(repr, named)) or "'train', as no file is named after a split"
-        raise UserError(f"{path} has no split {split!r}: the splits there are {there}.")
+        raise NoSuchSplit(f"{path} has no split {split!r}: the splits there are {there}.")
     notes = [f"Split {split!r} is read from {len(chosen):,} of {len(files):,} parquet files."] if named else []
     return ParquetFiles(path, split, tuple(folder / file for file in chosen), tuple(notes))
 

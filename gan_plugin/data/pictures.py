@@ -19,6 +19,10 @@ DEFAULT_SIZE = 64  # where the pictures' own sizes do not settle it
 FEWEST_PICTURES = 2
 
 
+class NoSuchSplit(UserError):
+    """The data is there, and has no split of this name."""
+
+
 @dataclass(frozen=True, eq=False)
 class Pictures:
     """Training pictures, all square and of one size.

@@ -7,12 +7,14 @@ from pathlib import Path
 from typing import Protocol
 
 from gan_plugin.data.digits import find_digits
-from gan_plugin.data.files import list_files
+from gan_plugin.data.files import canonical_split, list_files
 from gan_plugin.data.folder import find_picture_files, is_picture_file
 from gan_plugin.data.idx import find_idx, is_idx_folder
 from gan_plugin.data.parquet import find_hub_dataset, find_parquet_files
-from gan_plugin.data.pictures import Pictures, check_channels, check_image_size, list_some
+from gan_plugin.data.pictures import NoSuchSplit, Pictures, check_channels, check_image_size, list_some
 from gan_plugin.errors import UserError
+
+HELD_OUT_SPLITS = ("test", "validation")
 
 
 class Source(Protocol):
@@ -37,7 +39,7 @@ def load_pictures(
     Args:
         data: one of
 
-            - "digits", scikit-learn's 1,797 handwritten digits;
+            - "digits", scikit-learn's 1,797 handwritten digits (1,442 in "train", 355 in "test");
             - a folder in IDX format (``train-images-idx3-ubyte`` and the like, plain or ``.gz``);
             - a folder of picture files, where sub-folders are classes, or splits if all are named like splits;
             - a parquet file, or a folder of such, as ``datasets`` writes them;
@@ -107,3 +109,58 @@ def find_in_folder(folder: Path, split: str) -> Source:
         return find_parquet_files(folder, tables, split)
     held = f"only {list_some(files, 3)}" if files else "nothing"
     raise UserError(f"{folder} holds {held}: give a folder of picture files, IDX files or parquet files.")
+
+
+def load_held_out(
+    data: str, reference: Pictures, held_out: str | None = None, skip_unreadable: bool = False
+) -> Pictures | None:
+    """Real pictures that nothing was trained on, in the size and channels of ``reference``.
+
+    Args:
+        data: as for ``load_pictures``.
+        reference: the pictures that they are held against.
+        held_out: the split, or "none"; None takes "test", else "validation", else none where the data has neither
+            or ``reference`` is itself one of them.
+        skip_unreadable: as for ``load_pictures``.
+
+    Raises:
+        UserError: the split named does not exist, is the reference itself, or has other classes.
+    """
+    if held_out == "none":
+        return None
+    if held_out is not None:
+        splits: tuple[str, ...] = (held_out,)
+    elif canonical_split(reference.split) == "train":
+        splits = HELD_OUT_SPLITS
+    else:
+        return None
+    for split in splits:
+        try:
+            found = load_pictures(
+                data,
+                split=split,
+                image_size=reference.size,
+                channels=reference.channels,
+                skip_unreadable=skip_unreadable,
+            )
+        except NoSuchSplit:
+            if held_out is not None:
+                raise
+            continue
+        check_held_out(found, reference)
+        return found
+    return None
+
+
+def check_held_out(held_out: Pictures, reference: Pictures) -> None:
+    """Raises UserError where the two hold the same pictures, or number their classes differently."""
+    if held_out.digest == reference.digest:
+        raise UserError(
+            f"held_out={held_out.split!r} holds the same pictures as split {reference.split!r}: give a split that "
+            "nothing was trained on."
+        )
+    if held_out.class_names != reference.class_names:
+        raise UserError(
+            f"Split {held_out.split!r} has the classes {list_some(held_out.class_names) or 'none'} and split "
+            f"{reference.split!r} has {list_some(reference.class_names) or 'none'}: give both the same."
+        )

@@ -1,1 +1,5 @@
-"""Figures that judge pictures: pure functions of arrays. Knows neither MLflow nor torch."""
+"""Figures that judge pictures: pure functions of arrays. Knows no MLflow.
+
+``pixels`` takes numpy arrays. The others take torch tensors, of features, logits or labels, and work on the device that
+holds them, in float64: not on Apple's MPS, which has none.
+"""

@@ -16,7 +16,7 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gan_plugin.errors import UserError
-from gan_plugin.training.step import Game
+from gan_plugin.training.step import Best, Game
 
 FILE_NAME = "checkpoint.safetensors"
 VERSION = 1
@@ -37,7 +37,10 @@ def save_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
     for name in OPTIMIZERS:
         for i, values in getattr(game, name).state_dict()["state"].items():
             tensors |= {f"{name}.{i}.{key}": value.contiguous() for key, value in values.items()}
-    header = {"version": VERSION, "steps": game.steps, "identity": identity}
+    header: dict[str, Any] = {"version": VERSION, "steps": game.steps, "identity": identity}
+    if game.best is not None:
+        tensors |= {f"best.{key}": value.contiguous() for key, value in game.best.weights.items()}
+        header["best"] = {k: v for k, v in vars(game.best).items() if k != "weights"}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata={"gan_plugin": json.dumps(header)})
@@ -72,6 +75,10 @@ def load_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
     if "random.cuda" in tensors and on_cuda(game):
         torch.cuda.set_rng_state(tensors["random.cuda"])
     game.steps = header["steps"]
+    if "best" in header:
+        device = next(game.ema.parameters()).device
+        weights = {key: value.to(device) for key, value in _under(tensors, "best").items()}
+        game.best = Best(**header["best"], weights=weights)
 
 
 def on_cuda(game: Game) -> bool:

@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Any, Protocol
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 from tqdm import tqdm
 
 from gan_plugin.data import Pictures
@@ -26,7 +26,7 @@ from gan_plugin.serving.pictures import Picture, contact_sheet
 from gan_plugin.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
 from gan_plugin.training.device import gather, precision_name, resident
 from gan_plugin.training.ema import calibrate_batch_norm
-from gan_plugin.training.step import STEP_METRICS, Game, make_step, new_game
+from gan_plugin.training.step import STEP_METRICS, Best, Game, make_step, new_game
 
 METRICS_EVERY = 50  # steps
 LINE_EVERY = 30  # seconds, at least
@@ -42,6 +42,21 @@ class Tracker(Protocol):
     def image(self, key: str, picture: Picture, step: int) -> None: ...
 
     def file(self, path: Path, folder: str) -> None: ...
+
+
+class Judge(Protocol):
+    """Says how good a generator is, while it is trained.
+
+    Attributes:
+        metric: the name under which its figure is logged; lower is better.
+        seconds: what it has cost so far, its preparation included.
+    """
+
+    metric: str
+    seconds: float
+
+    def __call__(self, generator: nn.Module) -> float:
+        """The figure of an averaged generator in eval mode, which is left as it is."""
 
 
 class Diverged(RuntimeError):
@@ -67,6 +82,7 @@ class Plan:
     precision: torch.dtype
     samples_every: int  # epochs
     checkpoint_every: int  # epochs
+    judging_share: float = 0.0  # of the time
 
     def identity(self, pictures: Pictures) -> dict[str, Any]:
         """What a resumed run must agree on. More epochs are welcome; another device is possible."""
@@ -82,6 +98,7 @@ def train(
     folder: Path,
     resume: Path | None = None,
     stop_asked: Callable[[], bool] = lambda: False,
+    judge: Judge | None = None,
 ) -> Game:
     """Play the game for ``plan.epochs`` over ``pictures``; ``ema`` of the game returned is the generator to keep.
 
@@ -89,6 +106,8 @@ def train(
         folder: where the checkpoint is written, again and again under the same name.
         resume: a checkpoint to go on from, equal to not having stopped.
         stop_asked: looked at after every step.
+        judge: asked after an epoch when that keeps within ``plan.judging_share`` of the time, and after the last; then
+            ``ema`` is the best of those that were judged, and ``best`` of the game says which.
 
     Raises:
         UserError: the data and the plan do not fit together.
@@ -106,6 +125,7 @@ def train(
     images = resident(pictures.images, plan.device)
     step = make_step(game, plan.recipe, plan.precision)
     checkpoint = folder / FILE_NAME
+    clock = JudgingClock(plan.judging_share, judge)
     with contextlib.closing(Report(tracker, plan, steps_an_epoch, game.steps)) as report:
         for epoch in range(game.steps // steps_an_epoch, plan.epochs):
             order = shuffled(len(pictures), plan.seed, epoch).to(images.device)  # [N]
@@ -118,14 +138,47 @@ def train(
                     raise Interrupted(checkpoint)
             report.epoch(epoch + 1, game.steps)
             last = epoch + 1 == plan.epochs
-            if last or (epoch + 1) % plan.samples_every == 0:
-                tracker.image("samples", sample_grid(game, plan), game.steps)
+            sampled = last or (epoch + 1) % plan.samples_every == 0
+            judged = judge is not None and (last or clock.allows())
+            if sampled or judged:
+                shown = showable_ema(game, plan.recipe)
+            if sampled:
+                tracker.image("samples", sample_grid(shown, plan), game.steps)
+            if judge is not None and judged:
+                keep_best(game, judge, shown, tracker)
             if last or (epoch + 1) % plan.checkpoint_every == 0:
                 save_checkpoint(checkpoint, game, identity)
                 tracker.file(checkpoint, "checkpoint")
-            report.restart_clock()  # samples and checkpoints are not the training's time
+            report.restart_clock()  # samples, judging and checkpoints are not the training's time
     calibrate_batch_norm(game.ema, plan.recipe.latent_size)
+    if game.best is not None:
+        game.ema.load_state_dict(game.best.weights)
     return game
+
+
+class JudgingClock:
+    """Keeps judging within a share of the time since training began."""
+
+    def __init__(self, share: float, judge: Judge | None) -> None:
+        self.share, self.judge = share, judge
+        self.began = time.perf_counter() - (0.0 if judge is None else judge.seconds)  # its preparation is time, too
+
+    def allows(self) -> bool:
+        """Whether what judging has cost is within its share: one call's cost is known only after it."""
+        assert self.judge is not None
+        return self.judge.seconds <= self.share * (time.perf_counter() - self.began)
+
+
+def keep_best(game: Game, judge: Judge, shown: nn.Module, tracker: Tracker) -> None:
+    """Judge the averaged generator as it is shown, and remember it where it is the best so far."""
+    value = judge(shown)
+    tracker.metrics({judge.metric: value}, game.steps)
+    judged = 1 if game.best is None else game.best.judged + 1
+    if game.best is None or value <= game.best.value:
+        weights = {name: tensor.clone() for name, tensor in shown.state_dict().items()}
+        game.best = Best(judge.metric, value, game.steps, judged, weights)
+    else:
+        game.best = dataclasses.replace(game.best, judged=judged)
 
 
 def check_batch(pictures: Pictures, recipe: Recipe) -> int:
@@ -149,11 +202,19 @@ def shuffled(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
+def showable_ema(game: Game, recipe: Recipe) -> nn.Module:
+    """A copy of the averaged generator with batch norm's statistics measured anew, as it would be exported.
+
+    A copy, because what is measured for showing must not change what is trained.
+    """
+    shown = copy.deepcopy(game.ema)
+    calibrate_batch_norm(shown, recipe.latent_size)
+    return shown
+
+
 @torch.no_grad()
-def sample_grid(game: Game, plan: Plan) -> Picture:
-    """The averaged generator's pictures of the fixed seeds 0 to 63, as one contact sheet."""
-    shown = copy.deepcopy(game.ema)  # what is measured for showing must not change what is trained
-    calibrate_batch_norm(shown, plan.recipe.latent_size)
+def sample_grid(shown: nn.Module, plan: Plan) -> Picture:
+    """A generator's pictures of the fixed seeds 0 to 63, as one contact sheet."""
     z = torch.from_numpy(latents(GRID_SEEDS, plan.recipe.latent_size)).to(plan.device)
     pictures = Showable(shown)(z).cpu().numpy()  # [64, H, W, C]
     return contact_sheet(pictures, GRID_COLUMNS)

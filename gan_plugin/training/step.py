@@ -17,6 +17,25 @@ from gan_plugin.training.ema import ema_decay, update_ema
 STEP_METRICS = ("loss/discriminator", "loss/generator", "probability_real/real", "probability_real/fake")
 
 
+@dataclass(frozen=True)
+class Best:
+    """The averaged generator as it was when it was judged best so far.
+
+    Attributes:
+        metric: what it was judged by, lower is better.
+        value: of this generator.
+        step: when.
+        judged: how often, so far.
+        weights: its state, with batch norm's statistics measured anew.
+    """
+
+    metric: str
+    value: float
+    step: int
+    judged: int
+    weights: dict[str, Tensor]
+
+
 @dataclass
 class Game:
     """The players, the averaged generator and the optimisers: all that training changes."""
@@ -27,6 +46,7 @@ class Game:
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
     steps: int = 0  # updates made so far
+    best: Best | None = None  # None as long as nothing has been judged
 
 
 def new_game(recipe: Recipe, image_size: int, channels: int, device: torch.device) -> Game:

@@ -1,0 +1,377 @@
+"""A generator's figures beside those of real pictures.
+
+Every figure is computed as gan_plugin/metrics/ defines it. What can make a number doubtful (too few samples, a singular
+covariance, a class that was never generated) becomes a sentence beside it; there is no NaN.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gan_plugin.data import Pictures
+from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, manifold_of, outputs_of
+from gan_plugin.evaluation.results import ClassRow, Evaluation, Figure, Neighbours, Pixels, Projection
+from gan_plugin.features import Outputs
+from gan_plugin.features.classifier import Classifier, accuracy, predict_labels, train_classifier
+from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, is_singular
+from gan_plugin.metrics.kernel import kernel_distance
+from gan_plugin.metrics.labels import frechet_by_class, label_kl, label_shares, mode_count
+from gan_plugin.metrics.neighbours import Neighbourhood, compare, fit_manifold
+from gan_plugin.metrics.pixels import pixel_statistics
+from gan_plugin.metrics.score import inception_score
+from gan_plugin.serving.generator import OnnxGenerator, default_labels
+
+BLOCK = 1024  # pictures generated and looked at together
+MOST_KEPT = 10_000  # pictures kept as pixels: for the classifier trained on them and for their statistics
+SHOWN = 64
+NEIGHBOURS_SHOWN = 16
+PROJECTED = 2000  # points of each kind
+KID_SUBSET = 1000
+
+
+@dataclass(frozen=True)
+class Generated:
+    """What a generator made of consecutive seeds: M pictures in the features, the first of them as pixels.
+
+    Attributes:
+        outputs: of the feature network, M rows.
+        labels: int64 [M], what the data's classifier takes each for; None for unlabelled data.
+        asked: int64 [M], the classes asked for; None for a generator that takes no label.
+        pixels: uint8 [≤ MOST_KEPT, H, W, C].
+        seed: the first one.
+    """
+
+    outputs: Outputs
+    labels: Tensor | None
+    asked: Tensor | None
+    pixels: Pixels
+    seed: int
+
+
+def evaluate_generator(
+    generator: OnnxGenerator, reference: Reference, count: int, seed: int, device: torch.device
+) -> Evaluation:
+    """Generate ``count`` pictures from the seeds ``seed``, ``seed + 1``, … and hold them against real ones.
+
+    Args:
+        count: at least :data:`~gan_plugin.evaluation.reference.FEWEST_PICTURES`.
+        device: where distances are computed; the networks run where they were loaded.
+    """
+    generated = generate(generator, reference, count, seed)
+    features = generated.outputs.features.to(device)
+    real = manifold_of(reference.network, reference.pictures, device)
+    neighbourhood = compare(real, fit_manifold(features))
+    figures = [
+        *distances(generated, reference),
+        *neighbour_figures(neighbourhood, reference, device),
+        *([] if reference.classifier is None else label_figures(generated, reference, reference.classifier, device)),
+    ]
+    return Evaluation(
+        network=reference.network.name,
+        protocol=protocol(generated, reference),
+        figures=tuple(figures),
+        classes=tuple(class_rows(generated, reference)),
+        notes=tuple(notes(generated, reference)),
+        samples=generated.pixels[:SHOWN],
+        reference_samples=spread(as_pixels(reference.pictures), SHOWN),
+        neighbours=nearest_pairs(generator, generated, neighbourhood, reference.pictures),
+        projection=project(real.points, features, neighbourhood, gaussian_of(reference.network, reference.pictures)),
+        pixels=pixel_statistics(generated.pixels, as_pixels(reference.pictures)),
+    )
+
+
+def generate(generator: OnnxGenerator, reference: Reference, count: int, seed: int) -> Generated:
+    """Pictures in blocks, of which only features, labels and the first pixels are kept."""
+    classes = len(generator.description.class_names)
+    outputs: list[Outputs] = []
+    labels: list[Tensor] = []
+    pixels: list[Pixels] = []
+    for first in tqdm(range(0, count, BLOCK), unit_scale=BLOCK, unit=" pictures", disable=not sys.stderr.isatty()):
+        block = generator.sample(np.arange(seed + first, seed + min(first + BLOCK, count)))
+        outputs.append(reference.network(block))
+        if reference.classifier is not None:
+            same = reference.network is reference.classifier
+            scores = outputs[-1].logits if same else None
+            labels.append(predict_labels(reference.classifier, block) if scores is None else scores.argmax(1))
+        if first < MOST_KEPT:
+            pixels.append(block[: MOST_KEPT - first])
+    scored = [output.logits for output in outputs if output.logits is not None]
+    return Generated(
+        outputs=Outputs(torch.cat([output.features for output in outputs]), torch.cat(scored) if scored else None),
+        labels=torch.cat(labels) if labels else None,
+        asked=torch.from_numpy(default_labels(np.arange(seed, seed + count), classes)) if classes else None,
+        pixels=np.concatenate(pixels),
+        seed=seed,
+    )
+
+
+# ---- figures ---------------------------------------------------------------------------------------------------------
+
+
+def distances(generated: Generated, reference: Reference) -> list[Figure]:
+    """Fréchet distance with its ratio to the floor, kernel distance, and the score where the network has classes."""
+    network = reference.network
+    real, made = gaussian_of(network, reference.pictures), fit_gaussian(generated.outputs.features)
+    real_features = outputs_of(network, reference.pictures).features
+    held = None if reference.held_out is None else outputs_of(network, reference.held_out)
+    fid = Figure("fid", frechet_distance(made, real), better="lower", note=singular_note(made, "generated"))
+    kid = kernel_figure(real_features, generated.outputs.features)
+    score = score_figure(generated.outputs.logits)
+    if held is None:
+        return [fid, kid, *score]
+    floor = fit_gaussian(held.features)
+    fid = replace(fid, floor=frechet_distance(floor, real), note=fid.note or singular_note(floor, "held-out"))
+    kid = replace(kid, floor=kernel_figure(real_features, held.features).value)
+    score = [replace(figure, floor=inception_score(held.logits).mean) for figure in score if held.logits is not None]
+    return [fid, ratio_figure(generated.outputs.features, held.features, real), kid, *score]
+
+
+def ratio_figure(generated: Tensor, held_out: Tensor, real: Gaussian) -> Figure:
+    """The Fréchet distance over its floor. The distance falls with the sample count, so both sides get equally many."""
+    count = min(len(generated), len(held_out))
+    made, floor = (fit_gaussian(some(features, count)) for features in (generated, held_out))
+    note = f"Both from {count:,} pictures." if len(generated) != len(held_out) else ""
+    doubt = singular_note(floor, "generated and held-out")
+    distance, least = frechet_distance(made, real), frechet_distance(floor, real)
+    if least == 0:
+        return Figure("fid_ratio", 0.0, better="lower", note="The floor is 0, so there is no ratio.")
+    return Figure("fid_ratio", distance / least, better="lower", note=" ".join(filter(None, [note, doubt])))
+
+
+def some(features: Tensor, count: int) -> Tensor:
+    """``count`` rows drawn without order: held-out pictures often lie class after class."""
+    return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:count]]
+
+
+def singular_note(gaussian: Gaussian, which: str) -> str:
+    if not is_singular(gaussian):
+        return ""
+    return (
+        f"The covariance of the {gaussian.count:,} {which} pictures in {len(gaussian.mean):,} features is singular, so "
+        "the distance depends strongly on their number: prefer kid."
+    )
+
+
+def kernel_figure(real: Tensor, generated: Tensor) -> Figure:
+    kid = kernel_distance(real, generated, subset_size=KID_SUBSET)
+    few = kid.subset_size < KID_SUBSET
+    note = f"Subsets of {kid.subset_size:,}, because there are no more pictures." if few else ""
+    return Figure("kid", kid.mean, spread=kid.std, better="lower", note=note)
+
+
+def score_figure(logits: Tensor | None) -> list[Figure]:
+    if logits is None:
+        return []
+    score = inception_score(logits)
+    return [Figure("inception_score", score.mean, spread=score.std, better="higher")]
+
+
+def neighbour_figures(made: Neighbourhood, reference: Reference, device: torch.device) -> list[Figure]:
+    """Precision, recall, density, coverage and authenticity."""
+    names = ("precision", "recall", "density", "coverage", "authenticity")
+    figures = [Figure(name, getattr(made, name), better="higher") for name in names]
+    if reference.held_out is None:
+        return figures
+    held = outputs_of(reference.network, reference.held_out).features.to(device)
+    floor = compare(manifold_of(reference.network, reference.pictures, device), fit_manifold(held))
+    grows = f"The floor is from {len(held):,} pictures and the figure from {len(made.inside):,}: it grows with them."
+    return [
+        replace(
+            figure,
+            floor=getattr(floor, figure.name),
+            note=grows if figure.name in ("recall", "coverage") and len(held) != len(made.inside) else "",
+        )
+        for figure in figures
+    ]
+
+
+def label_figures(
+    generated: Generated, reference: Reference, classifier: Classifier, device: torch.device
+) -> list[Figure]:
+    """What the data's own classifier says: classes found, their shares, and whether one learns from the pictures."""
+    assert generated.labels is not None
+    assert reference.pictures.labels is not None
+    classes = len(reference.pictures.class_names)
+    network = classifier.name
+    modes = Figure("modes", mode_count(generated.labels, classes), better="higher", network=network)
+    kl = Figure(
+        "label_kl", label_kl(generated.labels, reference.pictures.labels, classes), better="lower", network=network
+    )
+    if reference.held_out is not None:
+        held = labels_of(reference.held_out)
+        modes = replace(modes, floor=mode_count(held, classes))
+        kl = replace(kl, floor=label_kl(held, reference.pictures.labels, classes))
+    figures = [modes, kl, *classifier_score(generated, reference, classifier, device)]
+    if generated.asked is not None:
+        right = (generated.labels == generated.asked).double().mean().item()
+        figures.append(Figure("accuracy", right, better="higher", network=network))
+    return figures
+
+
+def classifier_score(
+    generated: Generated, reference: Reference, classifier: Classifier, device: torch.device
+) -> list[Figure]:
+    """Accuracy on real pictures of a classifier that has seen generated ones only (Ravuri and Vinyals 2019).
+
+    The floor is the accuracy of the classifier trained on real pictures. Where the generator takes no label, the
+    data's classifier gives the labels.
+    """
+    labels = generated.labels if generated.asked is None else generated.asked
+    assert labels is not None
+    labels = labels[: len(generated.pixels)]
+    judged = reference.held_out or reference.pictures
+    if len(labels.unique()) < 2:
+        return []  # the row of modes says so
+    pixels = torch.from_numpy(generated.pixels).permute(0, 3, 1, 2)
+    student = train_classifier(pixels, labels, len(judged.class_names), device)
+    pseudo = "" if generated.asked is not None else "The data's classifier labelled the generated pictures."
+    return [
+        Figure(
+            "cas",
+            accuracy(student, as_pixels(judged), labels_of(judged)),
+            floor=accuracy(classifier, as_pixels(judged), labels_of(judged)),
+            better="higher",
+            note=pseudo,
+            network=classifier.name,
+        )
+    ]
+
+
+def class_rows(generated: Generated, reference: Reference) -> list[ClassRow]:
+    """One row for each class of labelled data."""
+    if generated.labels is None:
+        return []
+    real_labels, names = labels_of(reference.pictures), reference.pictures.class_names
+    real = outputs_of(reference.network, reference.pictures).features
+    classes, features = len(names), generated.outputs.features
+    labels = generated.labels if generated.asked is None else generated.asked
+    made = frechet_by_class(features, labels, real, real_labels, classes)
+    floor: Sequence[float | None] = [None] * classes
+    if reference.held_out is not None:
+        held = outputs_of(reference.network, reference.held_out).features
+        floor = frechet_by_class(held, labels_of(reference.held_out), real, real_labels, classes)
+    counts = [torch.bincount(some_labels, minlength=classes) for some_labels in (labels, real_labels)]
+    shares, real_shares = label_shares(generated.labels, classes), label_shares(real_labels, classes)
+    return [
+        ClassRow(
+            name=name,
+            generated=shares[i].item(),
+            reference=real_shares[i].item(),
+            fid=made[i],
+            floor=floor[i],
+            accuracy=accuracy_of_class(generated, i),
+            note=few_note(int(counts[0][i]), int(counts[1][i]), features.shape[1]),
+        )
+        for i, name in enumerate(names)
+    ]
+
+
+def accuracy_of_class(generated: Generated, label: int) -> float | None:
+    if generated.asked is None or generated.labels is None or not bool((generated.asked == label).any()):
+        return None
+    return (generated.labels[generated.asked == label] == label).double().mean().item()
+
+
+def few_note(generated: int, real: int, dimensions: int) -> str:
+    """
+    >>> few_note(1, 100, 64)
+    'too few: 1 generated and 100 real pictures'
+    """
+    if min(generated, real) < 2:
+        return f"too few: {generated:,} generated and {real:,} real pictures"
+    if min(generated, real) <= dimensions:
+        return f"singular: {generated:,} generated and {real:,} real pictures in {dimensions:,} features"
+    return ""
+
+
+def labels_of(pictures: Pictures) -> Tensor:
+    assert pictures.labels is not None
+    return pictures.labels
+
+
+# ---- what explains the figures ---------------------------------------------------------------------------------------
+
+
+def notes(generated: Generated, reference: Reference) -> list[str]:
+    found = []
+    if reference.held_out is None:
+        found.append(
+            f"{reference.pictures.name} has no held-out split, so there is no floor: name one with held_out, or give "
+            "the data a split test."
+        )
+    if generated.labels is not None:
+        missing = len(reference.pictures.class_names) - mode_count(
+            generated.labels, len(reference.pictures.class_names)
+        )
+        if missing:
+            found.append(f"{missing:,} of {len(reference.pictures.class_names):,} classes were never generated.")
+    return found
+
+
+def protocol(generated: Generated, reference: Reference) -> dict[str, str]:
+    """What the figures depend on, in words."""
+    count, dimensions = generated.outputs.features.shape
+    return {
+        "generated": f"{count:,} pictures of the seeds {generated.seed:,} to {generated.seed + count - 1:,}",
+        "reference": in_words(reference.pictures),
+        "held out": "none" if reference.held_out is None else in_words(reference.held_out),
+        "features": f"{reference.network.name}, {dimensions:,} dimensions, digest {reference.network.digest}",
+        "resize": reference.network.resize,
+    }
+
+
+def in_words(pictures: Pictures) -> str:
+    return f"{pictures.name}, split {pictures.split}, {len(pictures):,} pictures, digest {pictures.digest}"
+
+
+def spread(pictures: Pixels, count: int) -> Pixels:
+    """``count`` pictures from all over the data, which often lies class after class."""
+    return pictures[evenly(len(pictures), count)]
+
+
+def nearest_pairs(
+    generator: OnnxGenerator, generated: Generated, neighbourhood: Neighbourhood, reference: Pictures
+) -> Neighbours:
+    """The generated pictures that are closest to a training picture, beside it; generated anew from their seeds."""
+    closest = neighbourhood.distance.argsort()[:NEIGHBOURS_SHOWN].cpu()
+    nearest = neighbourhood.nearest.cpu()[closest]
+    return Neighbours(
+        generated=generator.sample(generated.seed + closest.numpy()),
+        nearest=as_pixels(reference)[nearest.numpy()],
+        distances=neighbourhood.distance.cpu()[closest].numpy(),
+    )
+
+
+def project(real: Tensor, generated: Tensor, neighbourhood: Neighbourhood, gaussian: Gaussian) -> Projection:
+    """Evenly chosen points on the plane of the reference's two largest principal components."""
+    _, vectors = torch.linalg.eigh(gaussian.covariance)  # eigenvalues ascend
+    plane = vectors[:, -2:].flip(1)  # [D, 2]
+
+    def on_plane(points: Tensor, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        chosen: npt.NDArray[np.float64] = ((points[rows].cpu().double() - gaussian.mean) @ plane).numpy()
+        return chosen
+
+    real_rows, made_rows = (evenly(len(points), PROJECTED) for points in (real, generated))
+    return Projection(
+        reference=on_plane(real, real_rows),
+        generated=on_plane(generated, made_rows),
+        covered=neighbourhood.covered.cpu().numpy()[real_rows],
+        inside=neighbourhood.inside.cpu().numpy()[made_rows],
+    )
+
+
+def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
+    """At most ``most`` indices of ``count`` things, from the first to the last.
+
+    >>> evenly(5, 3).tolist()
+    [0, 2, 4]
+    """
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)

@@ -1,0 +1,141 @@
+"""What an evaluation found: figures beside those of held-out real pictures, and the pictures that explain them."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass, field
+
+import numpy as np
+import numpy.typing as npt
+
+Pixels = npt.NDArray[np.uint8]  # [N, H, W, C]
+
+
+@dataclass(frozen=True)
+class Figure:
+    """One figure of merit in the features of one network.
+
+    Attributes:
+        name: as in the metric's name, such as "fid".
+        value: the generator's.
+        floor: the same figure for as many held-out real pictures; None where there are none or it has no meaning.
+        spread: one standard deviation of ``value`` where the figure is a mean over subsets, else None.
+        better: "lower", "higher" or "".
+        note: a sentence on how far the number can be trusted, or "".
+        network: whose features or classes it depends on, where that is not the evaluation's network, else "".
+    """
+
+    name: str
+    value: float
+    floor: float | None = None
+    spread: float | None = None
+    better: str = ""
+    note: str = ""
+    network: str = ""
+
+
+@dataclass(frozen=True)
+class ClassRow:
+    """How one class fares.
+
+    Attributes:
+        name: the class.
+        generated: share of the generated pictures that are of this class, 0…1.
+        reference: share of the reference pictures.
+        fid: Fréchet distance between the class's generated and reference pictures; None where there are too few.
+        floor: the same for the class's held-out pictures.
+        accuracy: share of the pictures asked of this class that the data's classifier takes for it; None for a
+            generator that takes no label.
+        note: why a number is missing or doubtful, or "".
+    """
+
+    name: str
+    generated: float
+    reference: float
+    fid: float | None = None
+    floor: float | None = None
+    accuracy: float | None = None
+    note: str = ""
+
+
+@dataclass(frozen=True)
+class Neighbours:
+    """Generated pictures beside the training pictures nearest to them in the features, the closest first.
+
+    Attributes:
+        generated: uint8 [P, H, W, C].
+        nearest: uint8 [P, H, W, C].
+        distances: float [P], in the features.
+    """
+
+    generated: Pixels
+    nearest: Pixels
+    distances: npt.NDArray[np.float64]
+
+
+@dataclass(frozen=True)
+class Projection:
+    """Features on the plane of the reference's two largest principal components.
+
+    Attributes:
+        reference: float [N, 2].
+        generated: float [M, 2].
+        covered: bool [N], real pictures with a generated one in their neighbourhood (coverage's definition).
+        inside: bool [M], generated pictures in a real one's neighbourhood (precision's definition).
+    """
+
+    reference: npt.NDArray[np.float64]
+    generated: npt.NDArray[np.float64]
+    covered: npt.NDArray[np.bool_]
+    inside: npt.NDArray[np.bool_]
+
+
+@dataclass(frozen=True)
+class Evaluation:
+    """Everything that one evaluation found.
+
+    Attributes:
+        network: the feature network's name, the last part of every metric's name.
+        protocol: what the figures depend on, in words: counts, splits, seeds, resize, digests.
+        figures: in the order in which they are shown.
+        classes: one row a class; () for unlabelled data.
+        notes: sentences on the whole evaluation.
+        samples: generated pictures, of consecutive seeds.
+        reference_samples: as many reference pictures.
+        pixels: brightness, contrast and variety under their metrics' names.
+    """
+
+    network: str
+    protocol: dict[str, str]
+    figures: tuple[Figure, ...]
+    classes: tuple[ClassRow, ...]
+    notes: tuple[str, ...]
+    samples: Pixels
+    reference_samples: Pixels
+    neighbours: Neighbours
+    projection: Projection
+    pixels: dict[str, float] = field(default_factory=dict)
+
+    def metrics(self) -> dict[str, float]:
+        """Every figure under the name that MLflow shows, such as ``fid/classifier`` and ``fid_floor/classifier``."""
+        values = dict(self.pixels)
+        for figure in self.figures:
+            network = figure.network or self.network
+            values[f"{figure.name}/{network}"] = float(figure.value)
+            if figure.spread is not None:
+                values[f"{figure.name}_std/{network}"] = float(figure.spread)
+            if figure.floor is not None:
+                values[f"{figure.name}_floor/{network}"] = float(figure.floor)
+        for row in self.classes:
+            if row.fid is not None:
+                values[f"fid_of_class/{self.network}/{metric_safe(row.name)}"] = row.fid
+        return values
+
+
+def metric_safe(name: str) -> str:
+    """A name with the characters that MLflow takes in a metric's name; a slash would look like another level.
+
+    >>> metric_safe("T-shirt/top")
+    'T-shirt_top'
+    """
+    return re.sub(r"[^\w.\- :]", "_", name)

@@ -1,0 +1,154 @@
+"""The evaluator ``gan`` of ``mlflow.models.evaluate``, an entry point of ``mlflow.model_evaluator``.
+
+    mlflow.models.evaluate(
+        model="models:/gan/1", data=mlflow.data.from_pictures("digits"), model_type="gan", evaluators="gan",
+        evaluator_config={"pictures": 10_000},
+    )
+
+MLflow imports this module together with its own evaluators, so torch is imported only when something is evaluated.
+"""
+
+from __future__ import annotations
+
+import dataclasses
+import tempfile
+from collections.abc import Mapping
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.entities import LoggedModelInput
+from mlflow.models import EvaluationResult
+from mlflow.models.evaluation.base import EvaluationArtifact, ModelEvaluator
+from mlflow.pyfunc import PyFuncModel
+
+from gan_plugin.datasets import PictureDataset, PictureEvaluationDataset
+from gan_plugin.errors import UserError
+from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.settings import JudgeSettings, parse
+
+if TYPE_CHECKING:
+    from gan_plugin.data import Pictures
+    from gan_plugin.evaluation.results import Evaluation
+
+MODEL_TYPE = "gan"
+ARTIFACT_FOLDER = "evaluation"
+
+
+class GanEvaluator(ModelEvaluator):
+    """Judges a generator against the pictures of a :class:`~gan_plugin.datasets.PictureDataset`."""
+
+    @classmethod
+    def can_evaluate(cls, *, model_type: str, evaluator_config: Mapping[str, Any], **others: Any) -> bool:
+        return model_type == MODEL_TYPE
+
+    def evaluate(
+        self,
+        *,
+        model_type: str,
+        dataset: Any,
+        run_id: str,
+        evaluator_config: Mapping[str, Any] | None,
+        model: PyFuncModel | None = None,
+        model_id: str | None = None,
+        **others: Any,
+    ) -> EvaluationResult:
+        """Called by MLflow. ``evaluator_config`` takes the fields of :class:`~gan_plugin.settings.JudgeSettings`.
+
+        MLflow records the metrics itself where it knows the LoggedModel's id, which it does not for a model named by
+        version or alias; then they are recorded here, so that they are there once in either case.
+
+        Raises:
+            UserError: the model, the data or the configuration is wrong; the sentence says what would be right.
+        """
+        settings = parse(JudgeSettings, {name: str(value) for name, value in (evaluator_config or {}).items()})
+        if not isinstance(dataset, PictureEvaluationDataset):
+            raise UserError('The data is not a set of pictures: give data=mlflow.data.from_pictures("digits").')
+        generator = generator_of(model)
+        check_fit(generator.description, dataset.dataset.reference)
+        evaluation = judge(generator, dataset.dataset, settings)
+        result = EvaluationResult(evaluation.metrics(), log_report(evaluation, dataset.dataset), run_id)
+        if model_id is None:
+            link(model, dataset.dataset, result.metrics, run_id)
+        return result
+
+
+def generator_of(model: PyFuncModel | None) -> OnnxGenerator:
+    raw = None if model is None else model.get_raw_model()
+    if not isinstance(raw, OnnxGenerator):
+        raise UserError("The model is not a generator: give one that gan_plugin logged, such as models:/gan/1.")
+    return raw
+
+
+def judge(generator: OnnxGenerator, dataset: PictureDataset, settings: JudgeSettings) -> Evaluation:
+    """The figures; the networks run where the settings say."""
+    from gan_plugin.evaluation.judge import evaluate_generator
+    from gan_plugin.evaluation.reference import prepare_reference
+    from gan_plugin.training.device import choose_device
+
+    device = choose_device(settings.device)
+    weights = None if settings.inception_weights is None else Path(settings.inception_weights)
+    reference = prepare_reference(dataset.reference, dataset.held_out, settings.features, device, weights)
+    if reference.classifier_file is not None:
+        mlflow.log_artifact(str(reference.classifier_file), ARTIFACT_FOLDER)
+    return evaluate_generator(generator, reference, settings.pictures, settings.seed, device)
+
+
+def log_report(evaluation: Evaluation, dataset: PictureDataset) -> dict[str, EvaluationArtifact]:
+    """The page, its pictures, and all numbers as JSON; what MLflow returns beside the metrics."""
+    from mlflow.models.evaluation.artifacts import ImageEvaluationArtifact, JsonEvaluationArtifact
+
+    from gan_plugin.report import write_report
+
+    artifacts: dict[str, EvaluationArtifact] = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for path in write_report(evaluation, f"Evaluation on {dataset.name}", Path(folder)):
+            mlflow.log_artifact(str(path), ARTIFACT_FOLDER)
+            if path.suffix == ".png":
+                artifact = ImageEvaluationArtifact(mlflow.get_artifact_uri(f"{ARTIFACT_FOLDER}/{path.name}"))
+                artifact._load(str(path))
+                artifacts[path.stem] = artifact
+    name = f"{ARTIFACT_FOLDER}/figures.json"
+    table = JsonEvaluationArtifact(mlflow.get_artifact_uri(name), as_json(evaluation))
+    mlflow.log_dict(table.content, name)
+    return artifacts | {"figures": table}
+
+
+def as_json(evaluation: Evaluation) -> dict[str, Any]:
+    """Everything but the pictures."""
+    return {
+        "network": evaluation.network,
+        "protocol": evaluation.protocol,
+        "figures": [dataclasses.asdict(figure) for figure in evaluation.figures],
+        "classes": [dataclasses.asdict(row) for row in evaluation.classes],
+        "notes": list(evaluation.notes),
+    }
+
+
+def link(model: PyFuncModel | None, dataset: PictureDataset, metrics: dict[str, float], run_id: str) -> None:
+    """Record the metrics with the data set and, where there is one, the LoggedModel that the files came from."""
+    model_id = None if model is None else model.metadata.model_id
+    if model_id is not None:
+        MlflowClient().log_inputs(run_id, models=[LoggedModelInput(model_id)])
+    mlflow.log_metrics(metrics, run_id=run_id, model_id=model_id, dataset=dataset)
+
+
+def check_fit(description: Description, pictures: Pictures) -> None:
+    """Raises UserError where the model's pictures have another size, or other classes, than the real ones."""
+    made = shape_text(description.height, description.width, description.channels)
+    given = shape_text(pictures.size, pictures.size, pictures.channels)
+    if made != given:
+        raise UserError(
+            f"The model makes pictures of {made} and the data has {given}: give the data that it was trained on, "
+            f"with image_size={description.width} and channels={description.channels} if it was converted then."
+        )
+    if description.class_names and description.class_names != pictures.class_names:
+        raise UserError(
+            f"The model knows the classes {', '.join(description.class_names)} and the data has "
+            f"{', '.join(pictures.class_names) or 'none'}: give the data that it was trained on."
+        )
+
+
+def shape_text(height: int, width: int, channels: int) -> str:
+    return f"{height}×{width}×{channels}"

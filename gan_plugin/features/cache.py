@@ -1,0 +1,54 @@
+"""The folder in which this package keeps what was trained or downloaded once."""
+
+from __future__ import annotations
+
+import os
+import tempfile
+from collections.abc import Callable
+from pathlib import Path
+
+from gan_plugin.errors import UserError, first_line
+
+
+def cache_folder() -> Path:
+    """``$GAN_PLUGIN_CACHE``, else ``$XDG_CACHE_HOME/gan_plugin``, else ``~/.cache/gan_plugin``; it exists afterwards.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    folder = _named_folder()
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        writable = os.access(folder, os.W_OK | os.X_OK)
+        cause = "no permission to write"
+    except OSError as error:
+        writable, cause = False, first_line(error)
+    if not writable:
+        raise UserError(f"The cache folder {folder} cannot be written ({cause}): set GAN_PLUGIN_CACHE to one that can.")
+    return folder
+
+
+def _named_folder() -> Path:
+    if own := os.environ.get("GAN_PLUGIN_CACHE"):
+        return Path(own).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "gan_plugin"
+
+
+def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
+    """Let ``write`` fill a new file beside ``path``, then put it in its place.
+
+    A reader sees the old file or the new one, never a part; of two processes that write at once both succeed and the
+    later one's file stays. If ``write`` raises, nothing is left behind.
+    """
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".partial")
+    os.close(handle)
+    partial = Path(name)
+    try:
+        write(partial)
+        with partial.open("rb+") as file:
+            os.fsync(file.fileno())
+        os.replace(partial, path)
+    finally:
+        partial.unlink(missing_ok=True)

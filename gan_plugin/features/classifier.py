@@ -1,0 +1,319 @@
+"""The feature network "classifier": a small convolutional network trained on the data's own labels.
+
+It needs no download and knows what matters in the data at hand. Its 64 features are the layer before the last, ahead of
+its ReLU, each scaled to about mean 0 and variance 1 over the training pictures, so that a Fréchet distance is in units of the
+data's own spread.
+
+Labels alone would leave features that know the class of a picture and little else: with two classes, hardly more than
+one number. A generator that shows one picture a class would pass. So while the network is trained, a linear layer must
+also redraw the picture, averaged to 8×8, from the same 64 features. On Fashion-MNIST that made them nearly half as
+sensitive again to variety missing within the classes, and a quarter more accurate with few pictures, at no cost.
+
+Random shifts, label smoothing, weight decay and a bounded number of steps keep features of training and of held-out
+pictures alike; ``tests/test_features.py`` holds that.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import logging
+import time
+from collections.abc import Iterator
+from dataclasses import dataclass, replace
+from functools import cached_property
+from pathlib import Path
+from typing import Any, ClassVar
+
+import safetensors
+import torch
+import torch.nn.functional as F
+from safetensors.torch import load_file, save_file
+from torch import Tensor, nn
+
+from gan_plugin.data import Pictures
+from gan_plugin.errors import UserError, first_line
+from gan_plugin.features.cache import cache_folder, write_atomically
+from gan_plugin.features.network import Outputs, Pixels, batch_size, joined, picture_batches
+
+VERSION = 1  # of network and training together: another version makes other features of the same data
+
+FEATURES = 64
+SMALLEST_MAP = 4  # the picture is halved until a side is no longer than this
+BATCH = 128
+LARGE = 64  # pixels; larger pictures start with a stride of 4 and come in smaller batches
+EPOCHS, FEWEST_STEPS, MOST_STEPS = 10, 300, 1500  # about half a minute for Fashion-MNIST on two CPU cores
+PEAK_RATE, WEIGHT_DECAY, SMOOTHING = 6e-3, 0.05, 0.1
+THUMBNAIL = 8  # side of what must be redrawn, pixels
+LEAST_VARIANCE = 1e-3  # of thumbnails in −1…1: pictures that are all alike are no reason to divide by zero
+
+logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that jobs show what is said
+
+
+class Network(nn.Module):
+    """Pictures uint8 [B, C, S, S] → features [B, 64] and logits [B, K]."""
+
+    def __init__(self, size: int, channels: int, classes: int) -> None:
+        super().__init__()
+        layers: list[nn.Module] = []
+        side, before = size, channels
+        while side > SMALLEST_MAP:
+            stride = 4 if side > LARGE else 2
+            side = -(-side // stride)
+            after = width(side)
+            layers += [
+                nn.Conv2d(before, after, 2 * stride - 1, stride, stride - 1, bias=False),
+                nn.BatchNorm2d(after),
+                nn.ReLU(),
+            ]
+            before = after
+        self.body = nn.Sequential(*layers, nn.Flatten())
+        self.features = nn.Linear(before * side**2, FEATURES, bias=False)
+        self.norm = nn.BatchNorm1d(FEATURES, affine=False)
+        self.logits = nn.Linear(FEATURES, classes)
+        self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]  # a fifth faster on a CPU
+
+    def forward(self, pictures: Tensor) -> tuple[Tensor, Tensor]:
+        x = self.body(signed(pictures))  # [B, 64·4·4]
+        features = self.norm(self.features(x))
+        return features, self.logits(F.relu(features))
+
+
+def width(side: int) -> int:
+    """Channels of a feature map with this side.
+
+    >>> [width(side) for side in (64, 32, 16, 8, 4)]
+    [16, 32, 32, 64, 64]
+    """
+    return 64 if side <= 8 else 32 if side <= 32 else 16
+
+
+def signed(pictures: Tensor) -> Tensor:
+    """uint8 [B, C, H, W] → float32 in −1…1, laid out like the network's weights."""
+    return (pictures.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+
+
+@dataclass(frozen=True, eq=False)
+class Classifier:
+    """A trained network; a ``FeatureNetwork`` for pictures of the size and channels that it was trained on.
+
+    Attributes:
+        network: its weights, on ``device``.
+        size: height and width in pixels.
+        channels: 1 (grey) or 3 (RGB).
+        classes: number of logits.
+        class_names: one name per class, or () where the training was told none.
+        data_digest: the digest of the data that it was trained on, or "".
+    """
+
+    network: Network
+    size: int
+    channels: int
+    classes: int
+    device: torch.device
+    class_names: tuple[str, ...] = ()
+    data_digest: str = ""
+
+    name: ClassVar[str] = "classifier"
+    resize: ClassVar[str] = "none"
+
+    @cached_property
+    def digest(self) -> str:
+        """The first 32 hexadecimal characters of a SHA-256 over names and bytes of the weights."""
+        hasher = hashlib.sha256(f"classifier {VERSION}".encode())
+        for key, value in sorted(self.network.state_dict().items()):
+            hasher.update(f"{key} {list(value.shape)}".encode())
+            hasher.update(value.cpu().contiguous().numpy().tobytes())
+        return hasher.hexdigest()[:32]
+
+    def __call__(self, pictures: Pixels) -> Outputs:
+        """Features [N, 64] and logits [N, K] of pictures [N, size, size, channels].
+
+        Raises:
+            UserError: the pictures are of another size or have other channels than the ones trained on.
+        """
+        if pictures.shape[1:] != (self.size, self.size, self.channels):
+            height, width, channels = pictures.shape[1:]
+            raise UserError(
+                f"features=classifier was trained on pictures of {self.size}x{self.size}x{self.channels} and cannot "
+                f"judge pictures of {height}x{width}x{channels}: give reference data of that size."
+            )
+        with torch.inference_mode():
+            batches = picture_batches(pictures, batch_size(self.size, self.size))
+            outputs = (self.network(batch.to(self.device)) for batch in batches)
+            return joined([Outputs(features.cpu(), logits.cpu()) for features, logits in outputs])
+
+
+def predict_labels(network: Classifier, pictures: Pixels) -> Tensor:
+    """The likeliest class of each picture [N, H, W, C], int64 [N].
+
+    Raises:
+        UserError: the pictures are of another size or have other channels than the ones trained on.
+    """
+    logits = network(pictures).logits
+    assert logits is not None
+    return logits.argmax(1)
+
+
+def accuracy(network: Classifier, pictures: Pixels, labels: Tensor) -> float:
+    """Share of pictures [N, H, W, C] whose likeliest class is the one in ``labels`` int64 [N], 0…1.
+
+    Raises:
+        UserError: the pictures are of another size or have other channels than the ones trained on.
+    """
+    return float((predict_labels(network, pictures) == labels.cpu()).double().mean())
+
+
+# --- training ---------------------------------------------------------------------------------------------------------
+
+
+def train_classifier(images: Tensor, labels: Tensor, classes: int, device: torch.device, seed: int = 0) -> Classifier:
+    """Train a classifier; the same on a CPU for equal arguments, and torch's random state stays as it was.
+
+    Args:
+        images: uint8 [N, C, S, S], N ≥ 1, C 1 or 3, S from 16 to 256.
+        labels: int64 [N], 0 to ``classes`` − 1; a class may have one picture, or none.
+        classes: number of logits.
+        device: where to train; the classifier stays there.
+        seed: of the initial weights, the pictures' order and their shifts.
+    """
+    count, channels, size = len(images), images.shape[1], images.shape[-1]
+    batch = BATCH if size <= LARGE else BATCH * LARGE // size
+    steps = min(max(EPOCHS * count // batch, FEWEST_STEPS), MOST_STEPS)
+    with torch.random.fork_rng(devices=[]):  # everything random here is drawn on the CPU, so only its state moves
+        torch.default_generator.manual_seed(seed)
+        network = Network(size, channels, classes).to(device)
+        redraw = nn.Linear(FEATURES, channels * THUMBNAIL**2).to(device)
+        weights = [*network.parameters(), *redraw.parameters()]
+        optimizer = torch.optim.AdamW(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
+        for rows in orders(count, batch, steps):
+            pictures = shifted(images[rows], max(1, size // 32)).to(device)
+            loss = training_loss(network, redraw, pictures, labels[rows].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return Classifier(network.eval().requires_grad_(False), size, channels, classes, device)
+
+
+def training_loss(network: Network, redraw: nn.Linear, pictures: Tensor, labels: Tensor) -> Tensor:
+    """Cross-entropy, plus the share of the thumbnails' variance that the features cannot redraw.
+
+    Args:
+        pictures: uint8 [B, C, S, S].
+        labels: int64 [B].
+    """
+    features, logits = network(pictures)
+    thumbnails = F.adaptive_avg_pool2d(signed(pictures), THUMBNAIL).flatten(1)  # [B, C·8·8]
+    variance = thumbnails.var(0).mean().clamp(min=LEAST_VARIANCE)
+    missed = F.mse_loss(redraw(features), thumbnails) / variance
+    return F.cross_entropy(logits, labels, label_smoothing=SMOOTHING) + missed
+
+
+def orders(count: int, batch: int, steps: int) -> Iterator[Tensor]:
+    """For each step ``batch`` rows, int64 [B], of endlessly reshuffled data; few pictures recur within a batch."""
+    rows = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        while len(rows) < batch:
+            rows = torch.cat([rows, torch.randperm(count)])
+        yield rows[:batch]
+        rows = rows[batch:]
+
+
+def shifted(pictures: Tensor, most: int) -> Tensor:
+    """Each picture of [B, C, H, W] moved by up to ``most`` pixels either way; what comes in repeats the edge."""
+    count, channels, height, width = pictures.shape
+    down, right = torch.randint(-most, most + 1, (2, count, 1))
+    rows = (torch.arange(height) + down).clamp(0, height - 1)  # [B, H]
+    columns = (torch.arange(width) + right).clamp(0, width - 1)  # [B, W]
+    every = torch.arange(count).view(-1, 1, 1, 1), torch.arange(channels).view(-1, 1, 1)
+    return pictures[(*every, rows[:, None, :, None], columns[:, None, None, :])]
+
+
+# --- the file ---------------------------------------------------------------------------------------------------------
+
+
+def save_classifier(network: Classifier, path: Path) -> None:
+    """Write one safetensors file, atomically: the weights, and as JSON in its header all else."""
+    header = {
+        "version": VERSION,
+        "size": network.size,
+        "channels": network.channels,
+        "classes": network.classes,
+        "class_names": network.class_names,
+        "data_digest": network.data_digest,
+        "digest": network.digest,
+    }
+    weights = {key: value.cpu().contiguous() for key, value in network.network.state_dict().items()}
+    write_atomically(path, lambda partial: save_file(weights, partial, metadata={"gan_plugin": json.dumps(header)}))
+
+
+def load_classifier(path: Path, device: torch.device) -> Classifier:
+    """The classifier that ``save_classifier`` wrote.
+
+    Raises:
+        UserError: the file is no classifier of this version, or damaged.
+    """
+    try:
+        header = read_header(path)
+        if header["version"] != VERSION:
+            raise UserError(f"{path} has version {header['version']}; this gan_plugin reads version {VERSION}.")
+        shape = header["size"], header["channels"], header["classes"]
+        network = Network(*shape)
+        network.load_state_dict(load_file(path))
+        network.to(device).eval().requires_grad_(False)
+        loaded = Classifier(network, *shape, device, tuple(header["class_names"]), header["data_digest"])
+        if loaded.digest != header["digest"]:
+            raise UserError(f"{path} is damaged: its weights are not those that were written.")
+    except UserError:
+        raise
+    except (OSError, KeyError, TypeError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
+        raise UserError(f"{path} is not a classifier that gan_plugin saved, or damaged: {first_line(error)}.") from None
+    return loaded
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    with safetensors.safe_open(path, framework="pt") as file:
+        header: dict[str, Any] = json.loads((file.metadata() or {})["gan_plugin"])
+    return header
+
+
+def classifier_of(pictures: Pictures, device: torch.device) -> tuple[Classifier, Path]:
+    """The classifier of labelled data and its file, from the cache, else trained now and kept there.
+
+    Raises:
+        UserError: the data has no labels, or the cache folder cannot be written.
+    """
+    if pictures.labels is None:
+        raise UserError(
+            f"features=classifier is trained on labels and {pictures.name} has none: "
+            "give features=inception or features=onnx:PATH."
+        )
+    path = cache_folder() / f"classifier-{VERSION}-{pictures.digest}.safetensors"
+    if kept := from_cache(path, pictures, device):
+        return kept, path
+    started = time.perf_counter()
+    logger.info("Training the classifier in whose features %s is judged; this happens once.", pictures.name)
+    trained = train_classifier(pictures.images, pictures.labels, len(pictures.class_names), device)
+    logger.info("Trained the classifier in %.0f s; it is kept as %s.", time.perf_counter() - started, path)
+    # Another process may have been first, with other bits (a GPU, more threads): what a run uses must be what it logs.
+    if kept := from_cache(path, pictures, device):
+        return kept, path
+    network = replace(trained, class_names=pictures.class_names, data_digest=pictures.digest)
+    save_classifier(network, path)
+    return network, path
+
+
+def from_cache(path: Path, pictures: Pictures, device: torch.device) -> Classifier | None:
+    """The classifier in the cache, or None where there is none that can be used, and the log says why."""
+    if not path.exists():
+        return None
+    try:
+        kept = load_classifier(path, device)
+        if kept.data_digest != pictures.digest:
+            raise UserError(f"{path} was trained on other data (digest {kept.data_digest}).")
+    except UserError as error:
+        logger.warning("%s The classifier is trained anew.", error)
+        return None
+    return kept

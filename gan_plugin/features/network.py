@@ -1,0 +1,76 @@
+"""What a feature network is, whatever stands behind it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import NamedTuple, Protocol
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+Pixels = npt.NDArray[np.uint8]  # [N, H, W, C], 0 (black) to 255, C 1 (grey) or 3 (RGB)
+
+PIXELS_AT_ONCE = 512 * 32 * 32  # bounds the memory of one batch whatever the pictures' size
+
+
+class Outputs(NamedTuple):
+    """What a network says of N pictures.
+
+    Attributes:
+        features: float32 [N, D], on the CPU.
+        logits: float32 [N, K], unnormalised class scores, on the CPU; None for a network that has none.
+    """
+
+    features: Tensor
+    logits: Tensor | None
+
+
+class FeatureNetwork(Protocol):
+    """Turns pictures into features, by which generators are judged.
+
+    Attributes:
+        name: the last part of the name of every metric in these features.
+        digest: 32 hexadecimal characters over the weights and whatever else decides the output.
+        resize: in words, how pictures reach the network's size.
+    """
+
+    @property
+    def name(self) -> str: ...
+
+    @property
+    def digest(self) -> str: ...
+
+    @property
+    def resize(self) -> str: ...
+
+    def __call__(self, pictures: Pixels) -> Outputs:
+        """Features of pictures [N, H, W, C], computed in batches, so that memory stays bounded.
+
+        Raises:
+            UserError: the network takes no pictures of this shape.
+        """
+
+
+def picture_batches(pictures: Pixels, size: int) -> Iterator[Tensor]:
+    """Pictures [N, H, W, C] as uint8 [B, C, H, W], ``size`` at a time.
+
+    Raises:
+        ValueError: they are no pictures, or none.
+    """
+    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] not in (1, 3) or not len(pictures):
+        raise ValueError(f"pictures are uint8 [N, H, W, 1 or 3], N ≥ 1, not {pictures.dtype} {pictures.shape}")
+    for first in range(0, len(pictures), size):
+        yield torch.from_numpy(np.ascontiguousarray(pictures[first : first + size])).permute(0, 3, 1, 2)
+
+
+def batch_size(height: int, width: int) -> int:
+    """How many pictures of this size are computed at once."""
+    return max(1, PIXELS_AT_ONCE // (height * width))
+
+
+def joined(parts: list[Outputs]) -> Outputs:
+    """Outputs of consecutive batches as one."""
+    logits = [part.logits for part in parts if part.logits is not None]
+    return Outputs(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)

@@ -1,0 +1,196 @@
+"""Promotion: a candidate gets the alias ``champion`` only where the figures say that it is better."""
+
+from __future__ import annotations
+
+import json
+from dataclasses import dataclass
+from typing import Any
+
+import mlflow
+from mlflow import MlflowClient
+from mlflow.models import EvaluationResult, MetricThreshold
+from mlflow.models.evaluation.validation import ModelValidationFailedException
+
+from gan_plugin.data import check_data_argument
+from gan_plugin.datasets import PictureDataset
+from gan_plugin.errors import UserError
+from gan_plugin.jobs import evaluate_model, load_pyfunc, reference_of
+from gan_plugin.registry import ALIAS, champion_of, crown, find_version, remark, roll_back
+from gan_plugin.settings import BOUNDED, PromoteSettings, as_typed
+from gan_plugin.tracking import log_parameters, project_run
+
+NEED_LABELS = ("modes", "label_kl", "cas")
+NEED_HELD_OUT = ("fid_ratio",)
+
+
+class Refused(RuntimeError):
+    """The candidate misses a threshold, or is not better than the champion; the message has the numbers."""
+
+
+@dataclass(frozen=True)
+class Judged:
+    """One version and what its evaluation found."""
+
+    version: str
+    result: EvaluationResult
+    run_id: str
+
+    def figure(self, name: str) -> float | None:
+        """A figure by its short name, such as "fid"."""
+        value: float | None = self.result.metrics.get(self.metric(name))
+        return value
+
+    def metric(self, name: str) -> str:
+        """The full name of a figure, such as "fid/classifier"."""
+        found: dict[str, Any] = self.result.artifacts["figures"].content
+        networks = {figure["name"]: figure["network"] or found["network"] for figure in found["figures"]}
+        return f"{name}/{networks.get(name, found['network'])}"
+
+
+def run_promotion(settings: PromoteSettings) -> str:
+    """Judge the candidate and the champion alike, and move the alias where the candidate passes; returns its URI.
+
+    Both are judged in this process, in a nested run each: same data, seeds, count and features. Who becomes champion
+    in the meantime is judged, too.
+
+    Raises:
+        UserError: something asked for does not exist or cannot be measured, before anything is judged.
+        Refused: the candidate did not pass; the alias is where it was.
+    """
+    if settings.rollback:
+        return restore(settings)
+    check_data_argument(settings.data, settings.split)
+    with project_run() as run:
+        client, name = MlflowClient(), settings.model_name
+        version = find_version(client, name, settings.version)
+        if champion_of(client, name) == version:
+            raise UserError(f"{name} version {version} is the champion already: give another version.")
+        log_parameters(run.info.run_id, as_typed(settings), {"version": version})
+        dataset = reference_of(settings)
+        check_measurable(settings, dataset)
+        candidate = judge(settings, dataset, version, "candidate")
+        rival: Judged | None = None
+        while True:
+            champion = champion_of(client, name)
+            if champion is not None and (rival is None or rival.version != champion):
+                rival = judge(settings, dataset, champion, ALIAS)
+            decide(settings, candidate, rival if champion is not None else None)
+            if crown(client, name, version, champion, run.info.run_id):
+                break
+            print(f"{name} has another champion than a moment ago: comparing with that one.")
+        return announce(settings, candidate, rival if champion is not None else None)
+
+
+def check_measurable(settings: PromoteSettings, dataset: PictureDataset) -> None:
+    """Refuse figures that these pictures cannot give, before anything is judged."""
+    asked = {settings.metric, *(threshold.figure for threshold in settings.thresholds)}
+    if dataset.held_out is None and (figures := sorted(asked.intersection(NEED_HELD_OUT))):
+        raise UserError(
+            f"{', '.join(figures)} needs held-out pictures and data={settings.data!r} has no split for them: name one "
+            "with held_out, add a split test to the data, or leave the figure out of thresholds."
+        )
+    if dataset.reference.labels is None and (figures := sorted(asked.intersection(NEED_LABELS))):
+        raise UserError(
+            f"{', '.join(figures)} needs labelled pictures and data={settings.data!r} has no labels: leave it out of "
+            "metric and thresholds."
+        )
+
+
+def judge(settings: PromoteSettings, dataset: PictureDataset, version: str, role: str) -> Judged:
+    """One version's evaluation, in a run of its own inside the promotion's."""
+    uri = f"models:/{settings.model_name}/{version}"
+    print(f"\n{uri}, the {role}:")
+    model = load_pyfunc(uri, settings.device)
+    with mlflow.start_run(run_name=f"{role} {settings.model_name} {version}", nested=True) as run:
+        mlflow.set_tags({"gan.role": role, "gan.model": uri})
+        return Judged(version, evaluate_model(model, dataset, settings), run.info.run_id)
+
+
+def decide(settings: PromoteSettings, candidate: Judged, champion: Judged | None) -> None:
+    """Raises :class:`Refused` unless MLflow's validation of the figures passes."""
+    try:
+        mlflow.validate_evaluation_results(
+            conditions(settings, candidate, champion), candidate.result, None if champion is None else champion.result
+        )
+    except ModelValidationFailedException as failure:
+        sentence = f"{name_of(settings, candidate)} is not promoted: {' '.join(failure.message.split())}"
+        record(settings, candidate, champion, "refused", sentence)
+        raise Refused(sentence) from None
+
+
+def conditions(settings: PromoteSettings, candidate: Judged, champion: Judged | None) -> dict[str, MetricThreshold]:
+    """Thresholds for the candidate alone, and the least improvement where there is a champion."""
+    bounds = {threshold.figure: threshold.bound for threshold in settings.thresholds}
+    compared = set() if champion is None else {settings.metric}
+    return {
+        candidate.metric(figure): MetricThreshold(
+            threshold=bounds.get(figure),
+            min_relative_change=settings.least_improvement if figure in compared else None,
+            greater_is_better=BOUNDED[figure] == ">=",
+        )
+        for figure in sorted({*bounds, *compared})
+    }
+
+
+def announce(settings: PromoteSettings, candidate: Judged, champion: Judged | None) -> str:
+    """Say, in the run, on the version and on the terminal, that the candidate is champion now; returns its URI."""
+    name = name_of(settings, candidate)
+    if champion is None:
+        bounds = as_typed(settings)["thresholds"]
+        sentence = f"{name} is the first champion; thresholds: {bounds}."
+    else:
+        now, before = candidate.figure(settings.metric), champion.figure(settings.metric)
+        metric = candidate.metric(settings.metric)
+        sentence = (
+            f"{name} is the champion now: its {metric} is {now:.4g}, version {champion.version} had {before:.4g}."
+        )
+    record(settings, candidate, champion, "promoted", sentence)
+    print(f"\n{sentence}\nmodels:/{settings.model_name}@{ALIAS} names it.", flush=True)
+    return f"models:/{settings.model_name}/{candidate.version}"
+
+
+def name_of(settings: PromoteSettings, judged: Judged) -> str:
+    return f"{settings.model_name} version {judged.version}"
+
+
+def record(settings: PromoteSettings, candidate: Judged, champion: Judged | None, outcome: str, sentence: str) -> None:
+    """What was compared and why it ended as it did: in the promotion's run, and on the candidate's version."""
+    client = MlflowClient()
+    sides = {"candidate": candidate} | ({} if champion is None else {ALIAS: champion})
+    mlflow.log_metrics({f"{role}/{k}": v for role, side in sides.items() for k, v in side.result.metrics.items()})
+    mlflow.set_tags({"gan.outcome": outcome, "gan.reason": sentence})
+    asked = {settings.metric, *(threshold.figure for threshold in settings.thresholds)}
+    figures = {
+        role: {"version": side.version, **{side.metric(figure): side.figure(figure) for figure in sorted(asked)}}
+        for role, side in sides.items()
+    }
+    protocol = candidate.result.artifacts["figures"].content["protocol"]
+    run = mlflow.active_run()
+    tags = {
+        "gan.promotion": outcome,
+        "gan.promotion.run": "" if run is None else run.info.run_id,
+        "gan.promotion.figures": json.dumps(figures),
+        "gan.promotion.protocol": json.dumps(protocol),
+    }
+    remark(client, client.get_model_version(settings.model_name, candidate.version), tags, sentence)
+
+
+def restore(settings: PromoteSettings) -> str:
+    """Give the alias back to the champion before; returns its URI.
+
+    Raises:
+        UserError: there is no such model, or no earlier champion.
+    """
+    with project_run() as run:
+        client, name = MlflowClient(), settings.model_name
+        find_version(client, name, None)
+        log_parameters(run.info.run_id, {"model_name": name, "rollback": True}, {})
+        left, back = roll_back(client, name, run.info.run_id)
+        instead = "nobody" if left is None else f"version {left}"
+        sentence = f"{name} version {back} is the champion again, instead of {instead}."
+        mlflow.set_tags({"gan.outcome": "rolled back", "gan.reason": sentence})
+        remark(client, client.get_model_version(name, back), {"gan.promotion": "restored"}, sentence)
+        if left is not None:
+            remark(client, client.get_model_version(name, left), {"gan.promotion": "rolled back"}, sentence)
+        print(sentence, flush=True)
+        return f"models:/{name}/{back}"

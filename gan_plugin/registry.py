@@ -1,0 +1,165 @@
+"""Champions: who has the alias, who had it before, and how to change that while others try the same.
+
+The alias ``champion`` of a registered model says who serves. Its tag ``gan.champions`` is the history, a JSON list of
+versions with the newest last; the alias is the truth where the two disagree, since people move aliases by hand.
+
+MLflow's registry cannot change an alias only if it still is what one has read. Creating a registered model, however, is
+atomic in every store: the one who creates ``NAME.promotion-lock`` holds the lock. It is held for the moment in which
+alias and history are written, never during an evaluation.
+"""
+
+from __future__ import annotations
+
+import json
+import random
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from mlflow import MlflowClient
+from mlflow.entities.model_registry import ModelVersion
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
+
+from gan_plugin.errors import UserError
+
+ALIAS = "champion"
+HISTORY = "gan.champions"
+LOCK_SUFFIX = ".promotion-lock"
+LOCK_PATIENCE = 30.0  # seconds; the lock is held for much less than one
+LONGEST_HISTORY = 100  # a tag has room for 5,000 characters
+
+
+class Locked(RuntimeError):
+    """Someone has held the lock for far longer than a change takes."""
+
+
+def find_version(client: MlflowClient, name: str, version: int | None) -> str:
+    """The version asked for, or the newest.
+
+    Raises:
+        UserError: there is no such model, or no such version of it.
+    """
+    try:
+        client.get_registered_model(name)
+    except MlflowException:
+        raise UserError(f"model_name={name!r} is not registered here: give the name of a registered model.") from None
+    versions = sorted(int(found.version) for found in client.search_model_versions(f"name = '{name}'"))
+    if not versions:
+        raise UserError(f"model_name={name!r} has no versions: train one first.")
+    if version is not None and version not in versions:
+        raise UserError(f"{name} has no version {version}: its versions are {', '.join(map(str, versions))}.")
+    return str(version or versions[-1])
+
+
+def champion_of(client: MlflowClient, name: str) -> str | None:
+    """The version that has the alias; None where none ever had it.
+
+    Raises:
+        UserError: a version had it, and now none has: MLflow drops the alias of a version that is deleted.
+    """
+    current = aliased(client, name)
+    if current is None and (past := history(client, name)):
+        raise UserError(
+            f"The last champion of {name} was version {past[-1]}, and no version has the alias {ALIAS} now (was it "
+            f"deleted?): give rollback=true to go back to the one before, or delete the model's tag {HISTORY} to "
+            "begin anew."
+        )
+    return current
+
+
+def aliased(client: MlflowClient, name: str) -> str | None:
+    aliases: dict[str, object] = client.get_registered_model(name).aliases
+    version = aliases.get(ALIAS)
+    return None if version is None else str(version)
+
+
+def history(client: MlflowClient, name: str) -> list[str]:
+    """Versions that were champion, the newest last."""
+    tags: dict[str, str] = client.get_registered_model(name).tags
+    return list(json.loads(tags.get(HISTORY, "[]")))
+
+
+def crown(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
+    """Give ``version`` the alias if ``instead_of`` still has it; False, and nothing changed, if it has not.
+
+    Raises:
+        Locked: another promotion holds the lock and does not end.
+    """
+    with lock(client, name, holder):
+        if aliased(client, name) != instead_of:
+            return False
+        past = history(client, name)
+        if instead_of is not None and past[-1:] != [instead_of]:
+            past.append(instead_of)  # its alias was set by hand
+        write(client, name, [*past, version], version)
+        return True
+
+
+def roll_back(client: MlflowClient, name: str, holder: str) -> tuple[str | None, str]:
+    """Give the alias back to the champion before: (the version that had it, the version that has it now).
+
+    Raises:
+        UserError: no earlier champion exists any more, or there never was one.
+        Locked: as above.
+    """
+    with lock(client, name, holder):
+        current, past = aliased(client, name), history(client, name)
+        if current in past:
+            past = past[: len(past) - 1 - past[::-1].index(current)]
+        existing = {str(found.version) for found in client.search_model_versions(f"name = '{name}'")}
+        while past and past[-1] not in existing:
+            past.pop()
+        if not past:
+            raise UserError(f"{name} has no earlier champion to go back to.")
+        write(client, name, past, past[-1])
+        return current, past[-1]
+
+
+def write(client: MlflowClient, name: str, past: list[str], version: str) -> None:
+    """History first: a crash in between leaves an entry too many, which reading by the alias passes over."""
+    client.set_registered_model_tag(name, HISTORY, json.dumps(past[-LONGEST_HISTORY:]))
+    client.set_registered_model_alias(name, ALIAS, version)
+
+
+@contextmanager
+def lock(client: MlflowClient, name: str, holder: str) -> Iterator[None]:
+    """Only one process at a time comes past this line, on whatever machine."""
+    taken = name + LOCK_SUFFIX
+    given_up = time.monotonic() + LOCK_PATIENCE
+    while True:
+        try:
+            client.create_registered_model(
+                taken, {"holder": holder}, f"Held for a moment while a promotion of {name} changes its alias."
+            )
+            break
+        except MlflowException as error:
+            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+                raise
+        if time.monotonic() > given_up:
+            raise Locked(
+                f"{taken} has been there for {LOCK_PATIENCE:g} s, by {lock_holder(client, taken)}: if that promotion "
+                "is dead, delete this registered model and promote again."
+            )
+        time.sleep(random.uniform(0.05, 0.25))
+    try:
+        yield
+    finally:
+        client.delete_registered_model(taken)
+
+
+def lock_holder(client: MlflowClient, taken: str) -> str:
+    try:
+        return f"run {client.get_registered_model(taken).tags.get('holder', 'unknown')}"
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        return "one promotion after another"
+
+
+def remark(client: MlflowClient, version: ModelVersion, tags: dict[str, str], sentence: str) -> None:
+    """Tags and a line of the version's description, added to what people have written there."""
+    for key, value in tags.items():
+        client.set_model_version_tag(version.name, str(version.version), key, value)
+    description = "\n\n".join(filter(None, [version.description, sentence]))
+    client.update_model_version(version.name, str(version.version), description)

@@ -1,0 +1,342 @@
+"""Figures move as their definitions say, on real pictures, and every doubt about them is a sentence."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from generators import open_bank
+from torch import nn
+
+from gan_plugin.data import Pictures, load_held_out, load_pictures
+from gan_plugin.errors import UserError
+from gan_plugin.evaluation import reference as reference_module
+from gan_plugin.evaluation.judge import evaluate_generator
+from gan_plugin.evaluation.light import make_light_judge
+from gan_plugin.evaluation.reference import Reference, gaussian_of, manifold_of, outputs_of, prepare_reference
+from gan_plugin.evaluation.results import Evaluation, Figure, metric_safe
+from gan_plugin.export import export_generator
+from gan_plugin.features import Outputs
+from gan_plugin.features.network import Pixels
+from gan_plugin.recipes import fit_batch, load_recipe
+from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.training.ema import calibrate_batch_norm
+from gan_plugin.training.loop import Plan, train
+
+CPU = torch.device("cpu")
+COUNT = 1000
+
+
+@pytest.fixture(scope="module")
+def digits() -> Pictures:
+    return load_pictures("digits")
+
+
+@pytest.fixture(scope="module")
+def held_out(digits: Pictures) -> Pictures:
+    found = load_held_out("digits", digits)
+    assert found is not None
+    return found
+
+
+@pytest.fixture(scope="module")
+def reference(digits: Pictures, held_out: Pictures) -> Reference:
+    return prepare_reference(digits, held_out, None, CPU)
+
+
+def figures_of(evaluation: Evaluation) -> dict[str, Figure]:
+    return {figure.name: figure for figure in evaluation.figures}
+
+
+def values_of(evaluation: Evaluation) -> dict[str, float]:
+    return {figure.name: figure.value for figure in evaluation.figures}
+
+
+# ---- known answers ---------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def copies(digits: Pictures, reference: Reference, tmp_path_factory: pytest.TempPathFactory) -> Evaluation:
+    """Of a generator that shows training pictures."""
+    bank = open_bank(digits, tmp_path_factory.mktemp("copies") / "g.onnx")
+    return evaluate_generator(bank, reference, COUNT, 0, CPU)
+
+
+def test_training_pictures_shown_again_are_perfect_and_memorised(copies: Evaluation) -> None:
+    values = values_of(copies)
+    assert values["precision"] == 1.0
+    assert values["authenticity"] == 0.0
+    assert figures_of(copies)["authenticity"].floor > 0.4  # real pictures that were never seen
+    assert values["fid"] < 1
+    assert abs(values["kid"]) < 0.01
+    assert values["modes"] == 10
+    assert values["cas"] > 0.95
+    assert np.array_equal(copies.neighbours.generated, copies.neighbours.nearest)
+    assert np.allclose(copies.neighbours.distances, 0)
+
+
+def test_held_out_pictures_are_as_good_as_the_floor(
+    digits: Pictures, held_out: Pictures, reference: Reference, tmp_path: Path
+) -> None:
+    """What the floor measures is what a generator of such pictures would get, but for its own choice among them."""
+    bank = open_bank(digits, tmp_path / "g.onnx", held_out.images)
+    evaluation = evaluate_generator(bank, reference, 3000, 0, CPU)
+    figures = figures_of(evaluation)
+    for name in ("precision", "density", "authenticity"):
+        assert figures[name].value == pytest.approx(figures[name].floor, abs=0.1)
+    assert figures["fid_ratio"].value == pytest.approx(1, abs=2.5)  # 355 drawn with replacement are fewer than 355
+    assert figures["fid"].value == pytest.approx(figures["fid"].floor, abs=0.5)
+
+
+def test_a_dropped_class_shows(digits: Pictures, reference: Reference, copies: Evaluation, tmp_path: Path) -> None:
+    assert digits.labels is not None
+    bank = open_bank(digits, tmp_path / "g.onnx", digits.images[digits.labels != 4])
+    evaluation = evaluate_generator(bank, reference, COUNT, 0, CPU)
+    values, whole = values_of(evaluation), values_of(copies)
+    assert values["modes"] == 9
+    assert "1 of 10 classes were never generated." in evaluation.notes
+    assert values["label_kl"] > whole["label_kl"] + 0.05
+    assert values["precision"] == 1.0
+    assert values["recall"] < whole["recall"] - 0.03
+    assert values["coverage"] < whole["coverage"] - 0.03
+    assert values["fid"] > 2 * whole["fid"]
+    assert values["cas"] < whole["cas"] - 0.05
+    (row,) = [row for row in evaluation.classes if row.name == "4"]
+    assert (row.generated, row.fid, row.note) == (0.0, None, "too few: 0 generated and 145 real pictures")
+    assert "fid_of_class/classifier/4" not in evaluation.metrics()
+    assert evaluation.metrics()["fid_of_class/classifier/3"] < 3
+
+
+def test_one_picture_again_and_again_is_a_collapse_without_a_nan(
+    digits: Pictures, reference: Reference, copies: Evaluation, tmp_path: Path
+) -> None:
+    bank = open_bank(digits, tmp_path / "g.onnx", digits.images[:1])
+    evaluation = evaluate_generator(bank, reference, 200, 0, CPU)
+    values = values_of(evaluation)
+    assert all(math.isfinite(value) for value in evaluation.metrics().values())
+    assert (values["modes"], values["precision"]) == (1, 1.0)
+    assert values["coverage"] < 0.02
+    assert values["recall"] < 0.02
+    assert values["fid"] > 20 * values_of(copies)["fid"]
+    assert values["inception_score"] == pytest.approx(1)
+    assert "singular" in figures_of(evaluation)["fid"].note
+    assert "cas" not in values  # one class teaches nothing
+
+
+def test_doubts_are_said_beside_the_number(copies: Evaluation) -> None:
+    figures = figures_of(copies)
+    assert figures["fid_ratio"].note == "Both from 355 pictures."
+    assert figures["recall"].note == "The floor is from 355 pictures and the figure from 1,000: it grows with them."
+    assert figures["cas"].note == "The data's classifier labelled the generated pictures."
+    assert figures["kid"].note == ""
+    assert copies.protocol["generated"] == "1,000 pictures of the seeds 0 to 999"
+    assert copies.protocol["held out"].startswith("digits, split test, 355 pictures, digest ")
+    assert copies.protocol["features"].startswith("classifier, 64 dimensions, digest ")
+
+
+def test_metrics_carry_the_networks_name(copies: Evaluation, reference: Reference) -> None:
+    metrics = copies.metrics()
+    names = ("fid", "fid_floor", "fid_ratio", "kid", "kid_std", "kid_floor", "inception_score", "precision", "recall")
+    names = (*names, "density", "coverage", "coverage_floor", "authenticity", "cas", "cas_floor", "modes", "label_kl")
+    assert {f"{name}/classifier" for name in names} <= set(metrics)
+    assert metrics["pixels/brightness_reference"] == pytest.approx(reference.pictures.images.double().mean().item())
+    assert metric_safe("T-shirt/top, größe 3") == "T-shirt_top_ größe 3"
+
+
+def test_equal_seeds_give_equal_figures_and_leave_the_random_state(
+    digits: Pictures, reference: Reference, tmp_path: Path
+) -> None:
+    bank = open_bank(digits, tmp_path / "g.onnx", noise=0.1)
+    torch.manual_seed(5)
+    before = torch.get_rng_state()
+    first = evaluate_generator(bank, reference, 200, 7, CPU).metrics()
+    assert torch.equal(torch.get_rng_state(), before)
+    torch.manual_seed(6)
+    assert evaluate_generator(bank, reference, 200, 7, CPU).metrics() == first
+    assert evaluate_generator(bank, reference, 200, 8, CPU).metrics() != first
+
+
+# ---- the order on real data ------------------------------------------------------------------------------------------
+
+
+class Remember:
+    """A judge that keeps the generator of the first epoch and of the last."""
+
+    metric, seconds = "none", 0.0
+
+    def __init__(self) -> None:
+        self.first: nn.Module | None = None
+        self.last: nn.Module | None = None
+
+    def __call__(self, generator: nn.Module) -> float:
+        self.first, self.last = self.first or generator, generator
+        return 0.0
+
+
+class Silent:
+    def metrics(self, *given: object) -> None: ...
+
+    def image(self, *given: object) -> None: ...
+
+    def file(self, *given: object) -> None: ...
+
+
+def test_more_training_is_better_and_real_is_best(
+    digits: Pictures, held_out: Pictures, reference: Reference, tmp_path: Path
+) -> None:
+    """Noise < an early checkpoint < a trained model < held-out real pictures, on every figure that should see it."""
+    recipe = fit_batch(load_recipe("dcgan"), len(digits))
+    seen = Remember()
+    plan = Plan(recipe, 12, 0, CPU, torch.float32, 100, 100, judging_share=0.999)
+    train(digits, plan, Silent(), tmp_path, judge=seen)  # type: ignore[arg-type]
+    description = Description(recipe.latent_size, 28, 28, 1)
+    generators = {}
+    for name, network in (("early", seen.first), ("trained", seen.last)):
+        assert network is not None
+        export_generator(network, description, tmp_path / f"{name}.onnx")
+        generators[name] = OnnxGenerator(tmp_path / f"{name}.onnx", "cpu")
+    static = torch.randint(0, 256, (500, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    generators["noise"] = open_bank(digits, tmp_path / "noise.onnx", static)
+    generators["real"] = open_bank(digits, tmp_path / "real.onnx", held_out.images)
+    found = {name: values_of(evaluate_generator(g, reference, COUNT, 0, CPU)) for name, g in generators.items()}
+    for figure in ("fid", "fid_ratio", "kid"):
+        assert found["noise"][figure] > found["early"][figure] > found["trained"][figure] > found["real"][figure], (
+            figure
+        )
+    for figure in ("precision", "coverage", "density", "cas", "inception_score"):
+        assert found["noise"][figure] <= found["early"][figure] < found["trained"][figure] < found["real"][figure]
+    assert found["trained"]["modes"] == 10
+
+
+# ---- a light look while training -------------------------------------------------------------------------------------
+
+
+def test_the_light_judge_sees_what_the_whole_evaluation_sees(digits: Pictures, reference: Reference) -> None:
+    """Fréchet distance of an untrained generator and of itself with contrast, to the same reference."""
+    judge = make_light_judge(digits, None, 100, CPU)
+    assert judge.metric == "fid_2k/classifier"
+    prepared = judge.seconds
+    from gan_plugin.networks import FAMILIES
+
+    torch.manual_seed(0)
+    network = FAMILIES["dcgan"].generator(100, 28, 1).eval()
+    calibrate_batch_norm(network, 100)
+    state = {name: value.clone() for name, value in network.state_dict().items()}
+    value = judge(network)
+    assert judge(network) == value  # the same seeds each time
+    assert judge.seconds > prepared
+    assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
+    features = reference.network(OnnxFree(network).sample(2048)).features
+    from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
+
+    expected = frechet_distance(fit_gaussian(features), gaussian_of(reference.network, digits))
+    assert value == pytest.approx(expected, rel=1e-6)
+
+
+class OnnxFree:
+    """Pictures of the seeds 0, 1, …, by PyTorch."""
+
+    def __init__(self, network: nn.Module) -> None:
+        self.network = network
+
+    @torch.no_grad()
+    def sample(self, count: int) -> Pixels:
+        from gan_plugin.export import Showable
+        from gan_plugin.serving.latents import latents
+
+        return Showable(self.network)(torch.from_numpy(latents(range(count), 100))).numpy()
+
+
+# ---- the cache -------------------------------------------------------------------------------------------------------
+
+
+class Brightness:
+    """A feature network that counts how often it is asked: mean and contrast of six parts of the picture."""
+
+    name, resize = "brightness", "none"
+
+    def __init__(self, digest: str = "0" * 32) -> None:
+        self.digest, self.calls = digest, 0
+
+    def __call__(self, pictures: Pixels) -> Outputs:
+        self.calls += 1
+        parts = torch.from_numpy(pictures.astype(np.float32)).flatten(1)[:, :780].reshape(len(pictures), 6, -1)
+        return Outputs(torch.cat([parts.mean(2), parts.std(2)], 1), None)
+
+
+def test_statistics_are_computed_once_for_equal_pictures_and_network(
+    digits: Pictures, held_out: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAN_PLUGIN_CACHE", str(tmp_path))
+    network = Brightness()
+    first = gaussian_of(network, digits)
+    radii = manifold_of(network, digits, CPU).radii
+    monkeypatch.setattr(reference_module, "fit_manifold", None)  # it must not be needed again
+    monkeypatch.setattr(reference_module, "fit_gaussian", None)
+    again = Brightness()
+    assert torch.equal(gaussian_of(again, digits).covariance, first.covariance)
+    assert torch.equal(manifold_of(again, digits, CPU).radii, radii)
+    assert (network.calls, again.calls) == (1, 0)
+    outputs_of(again, held_out)  # other pictures
+    other = Brightness("1" * 32)  # another network, or another resize
+    outputs_of(other, digits)
+    assert (again.calls, other.calls) == (1, 1)
+
+
+def test_a_damaged_file_in_the_cache_is_computed_anew(
+    digits: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setenv("GAN_PLUGIN_CACHE", str(tmp_path))
+    expected = outputs_of(Brightness(), digits).features
+    (file,) = tmp_path.rglob("outputs-*")
+    file.write_bytes(file.read_bytes()[:1000])
+    network = Brightness()
+    assert torch.equal(outputs_of(network, digits).features, expected)
+    assert network.calls == 1
+    assert "is damaged and computed anew" in caplog.text
+    outputs_of(network, digits)
+    assert network.calls == 1
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+def test_too_few_pictures_are_refused(digits: Pictures, held_out: Pictures) -> None:
+    assert digits.labels is not None
+    few = dataclasses.replace(digits, images=digits.images[:5], labels=digits.labels[:5])
+    with pytest.raises(UserError, match=r"^digits, split 'train', has 5 pictures: an evaluation needs at least 6\.$"):
+        prepare_reference(few, None, None, CPU)
+    one = dataclasses.replace(held_out, images=held_out.images[:1])
+    with pytest.raises(UserError, match="split 'test', has 1 pictures"):
+        prepare_reference(digits, one, None, CPU)
+
+
+def test_without_held_out_pictures_there_is_no_floor_and_that_is_said(
+    digits: Pictures, reference: Reference, tmp_path: Path
+) -> None:
+    alone = dataclasses.replace(reference, held_out=None)
+    evaluation = evaluate_generator(open_bank(digits, tmp_path / "g.onnx"), alone, 200, 0, CPU)
+    assert "digits has no held-out split, so there is no floor" in evaluation.notes[0]
+    assert {figure.floor for figure in evaluation.figures} - {figures_of(evaluation)["cas"].floor} == {None}
+    assert "fid_ratio" not in values_of(evaluation)
+    assert not [name for name in evaluation.metrics() if "floor" in name and not name.startswith("cas")]
+
+
+def test_unlabelled_data_has_no_figures_of_classes(
+    digits: Pictures, held_out: Pictures, reference: Reference, tmp_path: Path
+) -> None:
+    bare = Reference(
+        dataclasses.replace(digits, labels=None, class_names=()),
+        dataclasses.replace(held_out, labels=None, class_names=()),
+        Brightness(),
+        None,
+        None,
+    )
+    evaluation = evaluate_generator(open_bank(digits, tmp_path / "g.onnx"), bare, 200, 0, CPU)
+    assert evaluation.classes == ()
+    names = set(values_of(evaluation))
+    assert names == {"fid", "fid_ratio", "kid", "precision", "recall", "density", "coverage", "authenticity"}
