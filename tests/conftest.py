@@ -67,6 +67,15 @@ class Project:
         return list(self.client.search_runs(["0"], order_by=["attributes.start_time DESC"]))
 
 
+def options(parameters: dict[str, object]) -> list[str]:
+    return [word for name, value in parameters.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1].removeprefix("Error: ")
+
+
 @pytest.fixture(scope="session", autouse=True)
 def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
     """One cache for all tests and their processes, empty at first: the digits' classifier is trained once."""

@@ -19,11 +19,15 @@ from gan_plugin.evaluation.judge import evaluate_generator
 from gan_plugin.evaluation.light import make_light_judge
 from gan_plugin.evaluation.reference import Reference, gaussian_of, manifold_of, outputs_of, prepare_reference
 from gan_plugin.evaluation.results import Evaluation, Figure, metric_safe
-from gan_plugin.export import export_generator
+from gan_plugin.export import Showable, export_generator
 from gan_plugin.features import Outputs
 from gan_plugin.features.network import Pixels
+from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
+from gan_plugin.networks import FAMILIES
 from gan_plugin.recipes import fit_batch, load_recipe
 from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.latents import latents
+from gan_plugin.training.device import choose_precision
 from gan_plugin.training.ema import calibrate_batch_norm
 from gan_plugin.training.loop import Plan, train
 
@@ -191,7 +195,7 @@ def test_more_training_is_better_and_real_is_best(
     """Noise < an early checkpoint < a trained model < held-out real pictures, on every figure that should see it."""
     recipe = fit_batch(load_recipe("dcgan"), len(digits))
     seen = Remember()
-    plan = Plan(recipe, 12, 0, CPU, torch.float32, 100, 100, judging_share=0.999)
+    plan = Plan(recipe, 12, 0, CPU, choose_precision("auto", CPU), 100, 100, judging_share=0.999)
     train(digits, plan, Silent(), tmp_path, judge=seen)  # type: ignore[arg-type]
     description = Description(recipe.latent_size, 28, 28, 1)
     generators = {}
@@ -204,11 +208,13 @@ def test_more_training_is_better_and_real_is_best(
     generators["real"] = open_bank(digits, tmp_path / "real.onnx", held_out.images)
     found = {name: values_of(evaluate_generator(g, reference, COUNT, 0, CPU)) for name, g in generators.items()}
     for figure in ("fid", "fid_ratio", "kid"):
-        assert found["noise"][figure] > found["early"][figure] > found["trained"][figure] > found["real"][figure], (
-            figure
-        )
-    for figure in ("precision", "coverage", "density", "cas", "inception_score"):
-        assert found["noise"][figure] <= found["early"][figure] < found["trained"][figure] < found["real"][figure]
+        order = [found[name][figure] for name in ("real", "trained", "early", "noise")]
+        assert order == sorted(order), (figure, found)
+    for figure in ("recall", "coverage", "cas", "inception_score"):
+        order = [found[name][figure] for name in ("noise", "early", "trained", "real")]
+        assert order == sorted(order), (figure, found)
+    for figure in ("precision", "density"):  # the few blots of an early generator may all lie near some real picture
+        assert found["noise"][figure] < found["trained"][figure] < found["real"][figure], (figure, found)
     assert found["trained"]["modes"] == 10
 
 
@@ -216,12 +222,10 @@ def test_more_training_is_better_and_real_is_best(
 
 
 def test_the_light_judge_sees_what_the_whole_evaluation_sees(digits: Pictures, reference: Reference) -> None:
-    """Fréchet distance of an untrained generator and of itself with contrast, to the same reference."""
+    """Here an untrained generator."""
     judge = make_light_judge(digits, None, 100, CPU)
     assert judge.metric == "fid_2k/classifier"
     prepared = judge.seconds
-    from gan_plugin.networks import FAMILIES
-
     torch.manual_seed(0)
     network = FAMILIES["dcgan"].generator(100, 28, 1).eval()
     calibrate_batch_norm(network, 100)
@@ -230,25 +234,11 @@ def test_the_light_judge_sees_what_the_whole_evaluation_sees(digits: Pictures, r
     assert judge(network) == value  # the same seeds each time
     assert judge.seconds > prepared
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
-    features = reference.network(OnnxFree(network).sample(2048)).features
-    from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
-
+    with torch.no_grad():
+        pictures = Showable(network)(torch.from_numpy(latents(range(2048), 100))).numpy()
+    features = reference.network(pictures).features
     expected = frechet_distance(fit_gaussian(features), gaussian_of(reference.network, digits))
     assert value == pytest.approx(expected, rel=1e-6)
-
-
-class OnnxFree:
-    """Pictures of the seeds 0, 1, …, by PyTorch."""
-
-    def __init__(self, network: nn.Module) -> None:
-        self.network = network
-
-    @torch.no_grad()
-    def sample(self, count: int) -> Pixels:
-        from gan_plugin.export import Showable
-        from gan_plugin.serving.latents import latents
-
-        return Showable(self.network)(torch.from_numpy(latents(range(count), 100))).numpy()
 
 
 # ---- the cache -------------------------------------------------------------------------------------------------------

@@ -15,7 +15,7 @@ import mlflow
 import numpy as np
 import onnx
 import pytest
-from conftest import QUICK, Project, Trained
+from conftest import QUICK, Project, Trained, error_of, options
 from PIL import Image
 
 from gan_plugin import flavor
@@ -126,37 +126,7 @@ def test_the_input_example_is_a_request_that_works(store: Trained) -> None:
     assert len(mlflow.pyfunc.load_model(store.model_uri).predict(example)) == 2
 
 
-# ---- evaluate and sample ---------------------------------------------------------------------------------------------
-
-
-def test_evaluate_compares_with_the_real_pictures(store: Trained) -> None:
-    done = store.project.mlflow_run("evaluate", model=store.model_uri, pictures=200)
-    assert done.returncode == 0, done.stderr
-    run = store.project.runs()[0]
-    real = load_pictures("digits").images.numpy().astype(np.float64)
-    assert run.data.metrics["pixels/brightness_reference"] == pytest.approx(real.mean())
-    made = flavor.load_model(store.model_uri).sample(range(200)).astype(np.float64)
-    assert run.data.metrics["pixels/brightness_generated"] == pytest.approx(made.mean())
-    files = {file.path for file in store.project.client.list_artifacts(run.info.run_id)}
-    assert {"generated.png", "reference.png"} <= files
-    (entry,) = run.inputs.dataset_inputs
-    assert "evaluation" in {tag.value for tag in entry.tags}
-
-
-@pytest.mark.parametrize(
-    ("parameters", "sentence"),
-    [
-        ({"image_size": 32}, "The model makes pictures of 28×28×1 and the data has 32×32×1: give the data"),
-        ({"channels": 3}, "The model makes pictures of 28×28×1 and the data has 28×28×3: give the data"),
-        ({"model": "models:/gan/99"}, "model='models:/gan/99' cannot be loaded: "),
-        ({"pictures": 1}, "pictures='1' is not possible: give a whole number from 2 to 1000000."),
-        ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
-    ],
-)
-def test_evaluate_refuses(trained: Trained, parameters: dict[str, object], sentence: str) -> None:
-    done = trained.project.command("gan-plugin", "evaluate", *options({"model": trained.model_uri, **parameters}))
-    assert done.returncode == 2
-    assert error_of(done).startswith(sentence)
+# ---- sample ----------------------------------------------------------------------------------------------------------
 
 
 def test_sample_writes_the_pictures_of_the_seeds(store: Trained) -> None:
@@ -189,15 +159,6 @@ def test_sample_refuses(trained: Trained, words: tuple[str, ...], sentence: str)
 
 
 # ---- refusals and endings --------------------------------------------------------------------------------------------
-
-
-def options(parameters: dict[str, object]) -> list[str]:
-    return [word for name, value in parameters.items() for word in (f"--{name.replace('_', '-')}", str(value))]
-
-
-def error_of(done: subprocess.CompletedProcess[str]) -> str:
-    assert "Traceback" not in done.stderr
-    return done.stderr.splitlines()[-1].removeprefix("Error: ")
 
 
 @pytest.mark.parametrize(

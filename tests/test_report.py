@@ -35,7 +35,7 @@ FIGURES = (
     Figure("density", 0.7712, 1.023, None, "higher"),
     Figure("coverage", 0.7214, 0.9551, None, "higher"),
     Figure("authenticity", 0.543, 0.561, None, "higher"),
-    Figure("cas", 0.8812, 0.971, None, "higher", "One classifier, one seed."),
+    Figure("cas", 0.8812, 0.971, None, "higher", "One classifier, one seed.", network="another"),
     Figure("modes", 10, 10, None, "higher"),
     Figure("label_kl", 0.0213, 0.0008, None, "lower"),
     Figure("accuracy", float("nan"), float("inf"), float("nan"), "higher", "This generator takes no label."),
@@ -192,6 +192,8 @@ def test_every_figure_has_a_row_with_its_meaning_and_its_note(page: Page) -> Non
         cells = page.row(figure.name + EXPLANATIONS.get(figure.name, ""))  # fid is not fid_ratio
         expected = {"lower": "↓ lower", "higher": "↑ higher", "": ""}[figure.better]
         assert cells[-2:] == [expected, figure.note]
+    assert page.row("cas")[0].endswith("As the network “another” sees them.")
+    assert page.text.count("As the network") == 1
     assert [row[0].split(" ")[0] for row in page.rows if "lower" in str(row)][:2] == ["fidFréchet", "fid_ratiofid"]
     assert set(EXPLANATIONS) == {figure.name for figure in FIGURES} - {"own_figure"}
 
@@ -289,7 +291,10 @@ def test_unlabelled_data_have_no_section_of_classes(tmp_path: Path) -> None:
 def test_an_evaluation_of_nearly_nothing(tmp_path: Path) -> None:
     """Nothing to sum up, no authenticity, no protocol, no notes: no empty boxes, no headings over nothing."""
     bare = dataclasses.replace(
-        evaluation(4, 16, figures=(Figure("authenticity", float("nan")),)), protocol={}, notes=(), network="pixels"
+        evaluation(4, 16, figures=(Figure("fid", float("nan")), Figure("authenticity", float("nan")))),
+        protocol={},
+        notes=(),
+        network="pixels",
     )
     page = Page(write_report(bare, "title", tmp_path)[0])
     assert "dl" not in [name for name, _ in page.tags]
@@ -321,7 +326,7 @@ def test_what_a_user_wrote_stays_text(tmp_path: Path) -> None:
     hostile = Evaluation(
         network=bad,
         protocol={bad: bad},
-        figures=(Figure(bad, 1.0, better=bad, note=bad),),
+        figures=(Figure(bad, 1.0, better=bad, note=bad, network=bad),),
         classes=(ClassRow(bad, 0.5, 0.5, note=bad), ClassRow("b", 0.5, 0.5)),
         notes=(bad,),
         samples=noise(2, 16, 3),
@@ -331,8 +336,8 @@ def test_what_a_user_wrote_stays_text(tmp_path: Path) -> None:
     )
     page = Page(write_report(hostile, bad, tmp_path)[0])
     assert_self_contained(page)
-    # title twice, network, figure's name, direction and note, class and note, protocol twice, note
-    assert page.text.count(bad) == 11
+    # title twice, network twice, figure's name, direction and note, class and note, protocol twice, note
+    assert page.text.count(bad) == 12
 
 
 def test_light_and_dark_have_their_own_charts_and_colours(page: Page) -> None:
@@ -482,6 +487,16 @@ def test_scatter_marks_what_is_not_precise_and_what_is_not_covered(figures: list
     for panel in figures[0].axes:
         assert (everything > [panel.get_xlim()[0], panel.get_ylim()[0]]).all()
         assert (everything < [panel.get_xlim()[1], panel.get_ylim()[1]]).all()
+        assert np.ptp(panel.get_xlim()) / panel.bbox.width == pytest.approx(
+            np.ptp(panel.get_ylim()) / panel.bbox.height
+        )
+
+
+def test_equal_points_are_drawn_as_well(figures: list[matplotlib.figure.Figure]) -> None:
+    """A collapsed generator on data of one picture: there is no distance to fit the window to."""
+    one = Projection(np.ones((3, 2)), np.ones((2, 2)), np.ones(3, bool), np.ones(2, bool))
+    plots.precision_recall_chart(one, plots.LIGHT)
+    assert figures[0].axes[0].get_xlim() == (0, 2)
 
 
 @pytest.mark.usefixtures("no_charts")
@@ -526,6 +541,8 @@ def test_bars_are_those_of_the_classes(figures: list[matplotlib.figure.Figure]) 
     (dash,) = distance.texts
     assert (dash.get_text(), dash.get_position()[0]) == (" —", 0)
     assert dash.get_position()[1] == pytest.approx(8, abs=0.3)
+    heights = [bar.get_y() for bar in distance.patches]  # type: ignore[attr-defined]
+    assert heights[0] < heights[10] < heights[1]  # generated above real, and both before the next class
     assert [label.get_text() for label in distance.get_yticklabels()] == [f"kind {i}" for i in range(10)]
     assert distance.get_ylim()[0] > distance.get_ylim()[1]  # the first class is on top
     assert words(figures[0]) == ["generated", "held-out real", "generated", "real"]

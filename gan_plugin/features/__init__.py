@@ -1,8 +1,8 @@
 """Feature networks: pictures in, features out, by which generators are judged.
 
-Three kinds. "classifier" is a small network trained on the data's own labels and needs no download. "inception" is the
-network that published FIDs use. "onnx:<path or URI>" is any network of the user's own. Figures in the features of
-different networks cannot be compared, so a network's name is part of every metric's name.
+There are three kinds. "classifier" is a small network trained on the data's own labels and needs no download.
+"inception" is the one that published figures use. "onnx:<path or URI>" is any network of the user's own. Figures in the
+features of different networks cannot be compared, so a network's name is part of every metric's name.
 """
 
 from __future__ import annotations
@@ -17,23 +17,76 @@ from gan_plugin.features.network import FeatureNetwork, Outputs
 
 __all__ = ["FeatureNetwork", "Outputs", "choose_spec", "load_network"]
 
-ONNX_PREFIX = "onnx:"
+ONNX = "onnx:"
 
 
 def choose_spec(spec: str | None, labelled: bool) -> str:
-    if spec is None:
-        spec = "classifier" if labelled else "inception"
-    if spec == "classifier" and not labelled:
-        raise UserError("features=classifier needs labelled data.")
-    return spec
+    """Which network judges, checked before any work as far as it can be without a network or the data.
+
+    Args:
+        spec: "classifier", "inception", "onnx:<path or URI>", or None: the classifier where there are
+            labels, else Inception.
+        labelled: whether the data has labels.
+
+    Returns:
+        ``spec``, or what None stands for.
+
+    Raises:
+        UserError: it is none of these, the data has no labels to train a classifier on, what Inception needs is not
+            installed, or there is no such ONNX file.
+    """
+    chosen = spec if spec is not None else "classifier" if labelled else "inception"
+    if chosen == "classifier":
+        if not labelled:
+            raise UserError(
+                "features=classifier is trained on labels and this data has none: "
+                "choose features=inception or features=onnx:PATH."
+            )
+    elif chosen == "inception":
+        from gan_plugin.features.inception import import_extractor
+
+        try:
+            import_extractor()
+        except UserError as error:
+            if spec is None:
+                raise UserError(f"The data has no labels, so features=auto stands for inception, and {error}") from None
+            raise
+    elif chosen.startswith(ONNX):
+        from gan_plugin.features.onnx_network import check_onnx_argument
+
+        check_onnx_argument(chosen.removeprefix(ONNX))
+    else:
+        raise UserError(f"features={chosen!r} is unknown: give classifier, inception or onnx:PATH.")
+    return chosen
 
 
 def load_network(
     spec: str, pictures: Pictures, device: torch.device, inception_weights: Path | None = None
 ) -> FeatureNetwork:
+    """The network, ready for the data's pictures.
+
+    Args:
+        spec: what ``choose_spec`` returned.
+        pictures: the reference data, on whose labels "classifier" is trained, unless the cache holds it.
+        device: where the network runs.
+        inception_weights: Inception's weights file; None for one that was fetched before, or a download.
+
+    Raises:
+        UserError: the network cannot be had, or cannot take these pictures; the message names the ways out.
+    """
     if spec == "classifier":
         from gan_plugin.features.classifier import classifier_of
 
-        network, _ = classifier_of(pictures, device)
+        classifier, _ = classifier_of(pictures, device)
+        return classifier
+    if spec == "inception":
+        from gan_plugin.features.inception import load_inception
+
+        return load_inception(inception_weights, device)
+    if spec.startswith(ONNX):
+        from gan_plugin.features.onnx_network import load_onnx_network
+
+        network = load_onnx_network(spec.removeprefix(ONNX), device)
+        network(pictures.images[:1].permute(0, 2, 3, 1).numpy())  # what it cannot compute is said now
         return network
-    raise UserError(f"features={spec!r} is unknown.")
+    raise UserError(f"features={spec!r} is unknown: give classifier, inception or onnx:PATH.")

@@ -1,7 +1,7 @@
 """The feature network "classifier": a small convolutional network trained on the data's own labels.
 
 It needs no download and knows what matters in the data at hand. Its 64 features are the layer before the last, ahead of
-its ReLU, each scaled to about mean 0 and variance 1 over the training pictures, so that a Fréchet distance is in units of the
+its ReLU, each scaled to about mean 0 and variance 1 over the training pictures: a Fréchet distance is in units of the
 data's own spread.
 
 Labels alone would leave features that know the class of a picture and little else: with two classes, hardly more than
@@ -34,7 +34,16 @@ from torch import Tensor, nn
 from gan_plugin.data import Pictures
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.features.cache import cache_folder, write_atomically
-from gan_plugin.features.network import Outputs, Pixels, batch_size, joined, picture_batches
+from gan_plugin.features.network import (
+    Outputs,
+    Pixels,
+    as_tensor,
+    batch_size,
+    batches,
+    check_pictures,
+    exact_float32,
+    joined,
+)
 
 VERSION = 1  # of network and training together: another version makes other features of the same data
 
@@ -132,16 +141,16 @@ class Classifier:
         Raises:
             UserError: the pictures are of another size or have other channels than the ones trained on.
         """
+        check_pictures(pictures)
         if pictures.shape[1:] != (self.size, self.size, self.channels):
             height, width, channels = pictures.shape[1:]
             raise UserError(
                 f"features=classifier was trained on pictures of {self.size}x{self.size}x{self.channels} and cannot "
                 f"judge pictures of {height}x{width}x{channels}: give reference data of that size."
             )
-        with torch.inference_mode():
-            batches = picture_batches(pictures, batch_size(self.size, self.size))
-            outputs = (self.network(batch.to(self.device)) for batch in batches)
-            return joined([Outputs(features.cpu(), logits.cpu()) for features, logits in outputs])
+        with torch.inference_mode(), exact_float32(self.device):
+            count = batch_size(self.size, self.size)
+            return joined([Outputs(*self.network(as_tensor(batch, self.device))) for batch in batches(pictures, count)])
 
 
 def predict_labels(network: Classifier, pictures: Pixels) -> Tensor:
@@ -180,7 +189,8 @@ def train_classifier(images: Tensor, labels: Tensor, classes: int, device: torch
     count, channels, size = len(images), images.shape[1], images.shape[-1]
     batch = BATCH if size <= LARGE else BATCH * LARGE // size
     steps = min(max(EPOCHS * count // batch, FEWEST_STEPS), MOST_STEPS)
-    with torch.random.fork_rng(devices=[]):  # everything random here is drawn on the CPU, so only its state moves
+    # Everything random here is drawn on the CPU, so only that state moves, and is put back.
+    with torch.random.fork_rng(devices=[]), exact_float32(device):
         torch.default_generator.manual_seed(seed)
         network = Network(size, channels, classes).to(device)
         redraw = nn.Linear(FEATURES, channels * THUMBNAIL**2).to(device)

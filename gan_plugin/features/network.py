@@ -1,8 +1,9 @@
-"""What a feature network is, whatever stands behind it."""
+"""What a feature network is, whatever stands behind it, and how pictures reach one."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import numpy as np
@@ -46,23 +47,20 @@ class FeatureNetwork(Protocol):
     def resize(self) -> str: ...
 
     def __call__(self, pictures: Pixels) -> Outputs:
-        """Features of pictures [N, H, W, C], computed in batches, so that memory stays bounded.
+        """Features of pictures [N, H, W, C], N ≥ 1, computed in batches, so that memory stays bounded.
 
         Raises:
             UserError: the network takes no pictures of this shape.
         """
 
 
-def picture_batches(pictures: Pixels, size: int) -> Iterator[Tensor]:
-    """Pictures [N, H, W, C] as uint8 [B, C, H, W], ``size`` at a time.
-
+def check_pictures(pictures: Pixels) -> None:
+    """
     Raises:
-        ValueError: they are no pictures, or none.
+        ValueError: they are not uint8 [N, H, W, C] with N ≥ 1 and C 1 or 3.
     """
     if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] not in (1, 3) or not len(pictures):
-        raise ValueError(f"pictures are uint8 [N, H, W, 1 or 3], N ≥ 1, not {pictures.dtype} {pictures.shape}")
-    for first in range(0, len(pictures), size):
-        yield torch.from_numpy(np.ascontiguousarray(pictures[first : first + size])).permute(0, 3, 1, 2)
+        raise ValueError(f"pictures are uint8 [N, H, W, 1 or 3] with N ≥ 1, not {pictures.dtype} {pictures.shape}")
 
 
 def batch_size(height: int, width: int) -> int:
@@ -70,7 +68,31 @@ def batch_size(height: int, width: int) -> int:
     return max(1, PIXELS_AT_ONCE // (height * width))
 
 
+def batches(pictures: Pixels, size: int) -> Iterator[Pixels]:
+    """Pictures [N, H, W, C], ``size`` at a time; the last batch may be smaller."""
+    return (pictures[first : first + size] for first in range(0, len(pictures), size))
+
+
+def as_tensor(pictures: Pixels, device: torch.device) -> Tensor:
+    """Pictures [B, H, W, C] as uint8 [B, C, H, W] on ``device``."""
+    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).to(device)
+
+
 def joined(parts: list[Outputs]) -> Outputs:
-    """Outputs of consecutive batches as one."""
+    """Outputs of consecutive batches as one, float32 on the CPU."""
     logits = [part.logits for part in parts if part.logits is not None]
-    return Outputs(torch.cat([part.features for part in parts]), torch.cat(logits) if logits else None)
+    return Outputs(_joined([part.features for part in parts]), _joined(logits) if logits else None)
+
+
+def _joined(parts: list[Tensor]) -> Tensor:
+    return torch.cat([part.to("cpu", torch.float32) for part in parts])
+
+
+@contextmanager
+def exact_float32(device: torch.device) -> Iterator[None]:
+    """No autocast and no TF32 inside, whatever the caller set: figures must not depend on who computes them."""
+    with (
+        torch.autocast(device.type, enabled=False),
+        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
+    ):
+        yield

@@ -207,6 +207,7 @@ def figure_row(figure: Figure) -> dict[str, str]:
     return {
         "name": figure.name,
         "explanation": EXPLANATIONS.get(figure.name, ""),
+        "network": figure.network,
         "value": number(figure.value, size),
         "spread": number(figure.spread, size) if known(figure.spread) else "",
         "floor": number(figure.floor, floor_size),

@@ -143,8 +143,7 @@ def precision_recall_chart(projection: Projection, theme: Theme) -> bytes:
     Shares are over all points, also where not all are drawn. Needs one point of each kind at the least.
     """
     figure, panels = _chart(theme, 5.3, columns=2)
-    figure.set_layout_engine("none")
-    for panel, left in zip(panels, (0.3, 4.5)):  # inches: the layout engine cuts off what stands below a square panel
+    for panel, left in zip(panels, (0.3, 4.5)):  # in inches: square, with room for the legends
         panel.set_position((left / CHART_WIDTH, 0.95 / 5.3, 4.0 / CHART_WIDTH, 4.0 / 5.3))
     real, generated = projection.reference, projection.generated
     _scatter(panels[0], theme, real, generated, projection.inside, (theme.real, theme.generated))
@@ -226,7 +225,7 @@ def per_class_chart(rows: Sequence[tuple[int, ClassRow]], title: str, theme: The
     if title:
         figure.suptitle(title, x=0.01, ha="left", size=10, color=theme.text)
     if distances:
-        generated, real = [row.floor for _, row in rows], [row.fid for _, row in rows]
+        generated, real = [row.fid for _, row in rows], [row.floor for _, row in rows]
         _bars(panels[0], theme, "Fréchet distance", generated, real, "held-out real")
     shares = [100 * row.generated for _, row in rows], [100 * row.reference for _, row in rows]
     _bars(panels[-1], theme, "Share of the pictures, %", *shares, "real")

@@ -1,0 +1,188 @@
+"""Evaluation as people who know MLflow use it: ``mlflow.models.evaluate`` and ``mlflow run . -e evaluate``."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+
+import mlflow
+import mlflow.data
+import numpy as np
+import pytest
+from conftest import Trained, error_of, options
+from generators import export_bank
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from gan_plugin import flavor
+from gan_plugin.data import load_pictures
+from gan_plugin.datasets import PictureDataset
+from gan_plugin.errors import UserError
+
+FEW = {"pictures": 100}
+
+
+@pytest.fixture(scope="module")
+def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The tracking URI of a store whose model "bank", version 1, has the alias champion."""
+    folder = tmp_path_factory.mktemp("store")
+    uri = f"sqlite:///{folder}/mlflow.db"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.chdir(folder)
+        patch.setenv("MLFLOW_TRACKING_URI", uri)
+        onnx_file = export_bank(load_pictures("digits"), folder / "generator.onnx", noise=0.1)
+        with mlflow.start_run():
+            flavor.log_model(onnx_file, registered_model_name="bank")
+        MlflowClient().set_registered_model_alias("bank", "champion", "1")
+        yield uri
+
+
+@pytest.fixture(scope="module")
+def dataset() -> PictureDataset:
+    found: PictureDataset = mlflow.data.from_pictures("digits")
+    return found
+
+
+def evaluate(model: object, dataset: PictureDataset, **config: object) -> mlflow.models.EvaluationResult:
+    return mlflow.models.evaluate(
+        model=model, data=dataset, model_type="gan", evaluators="gan", evaluator_config={**FEW, **config}
+    )
+
+
+def everything_recorded(run_id: str) -> list[tuple[str, str | None, str | None]]:
+    """(name, LoggedModel, data set) of each metric of a run, as often as it is recorded."""
+    client = MlflowClient()
+    run = client.get_run(run_id)
+    return [
+        (name, metric.model_id, metric.dataset_digest)
+        for name in run.data.metrics
+        if not name.startswith("system/")
+        for metric in client.get_metric_history(run_id, name)
+    ]
+
+
+@pytest.mark.parametrize("named", ["version", "alias", "model id", "loaded"])
+def test_results_are_linked_and_recorded_once(registered: str, dataset: PictureDataset, named: str) -> None:
+    """However the model is named: to the run, to the data set, and to the LoggedModel."""
+    model_id = MlflowClient().get_model_version("bank", "1").source.removeprefix("models:/")
+    uri = {"version": "models:/bank/1", "alias": "models:/bank@champion"}.get(named, f"models:/{model_id}")
+    with mlflow.start_run() as active:
+        result = evaluate(mlflow.pyfunc.load_model(uri) if named == "loaded" else uri, dataset)
+    digest = dataset.digest
+    assert sorted(everything_recorded(active.info.run_id)) == [
+        (name, model_id, digest) for name in sorted(result.metrics)
+    ]
+    run = MlflowClient().get_run(active.info.run_id)
+    (entry,) = run.inputs.dataset_inputs
+    assert (entry.dataset.name, entry.dataset.digest) == ("digits", digest)
+    assert [found.model_id for found in run.inputs.model_inputs] == [model_id]
+    logged = {m.key for m in mlflow.get_logged_model(model_id).metrics if m.run_id == active.info.run_id}
+    assert logged == set(result.metrics)
+
+
+def test_the_result_holds_figures_pictures_and_the_report(registered: str, dataset: PictureDataset) -> None:
+    with mlflow.start_run() as active:
+        result = evaluate("models:/bank/1", dataset, seed=5)
+    assert {"fid/classifier", "fid_floor/classifier", "precision/classifier", "cas/classifier"} <= set(result.metrics)
+    assert result.artifacts["figures"].content["protocol"]["generated"] == "100 pictures of the seeds 5 to 104"
+    assert result.artifacts["samples"].content.size[0] > 100
+    listed = {file.path for file in MlflowClient().list_artifacts(active.info.run_id, "evaluation")}
+    names = ("report.html", "samples.png", "neighbours.png", "precision_recall.png", "per_class.png", "figures.json")
+    assert {f"evaluation/{name}" for name in names} <= listed
+    assert [name for name in listed if name.endswith(".safetensors")]  # the classifier that judged
+    path = mlflow.artifacts.download_artifacts(run_id=active.info.run_id, artifact_path="evaluation/figures.json")
+    assert json.loads(Path(path).read_text()) == result.artifacts["figures"].content
+
+
+def test_a_model_that_is_no_logged_model_is_judged_too(
+    registered: str, dataset: PictureDataset, tmp_path: Path
+) -> None:
+    flavor.save_model(export_bank(load_pictures("digits"), tmp_path / "g.onnx"), tmp_path / "model")
+    with mlflow.start_run() as active:
+        result = evaluate(str(tmp_path / "model"), dataset)
+    assert result.metrics["authenticity/classifier"] == 0.0  # the bank shows training pictures
+    recorded = everything_recorded(active.info.run_id)
+    assert sorted(recorded) == [(name, None, dataset.digest) for name in sorted(result.metrics)]
+
+
+def test_what_cannot_be_judged_is_refused_in_one_sentence(registered: str, dataset: PictureDataset) -> None:
+    with pytest.raises(UserError, match=r"^Unknown parameter picture: the parameters are features, "):
+        evaluate("models:/bank/1", dataset, picture=3)
+    with pytest.raises(UserError, match=r"^pictures='1' is not possible: give a whole number from 50 to 1000000\.$"):
+        evaluate("models:/bank/1", dataset, pictures=1)
+    with pytest.raises(UserError, match=r"^The model is not a generator: give one that gan_plugin logged"):
+        evaluate(lambda rows: rows, dataset)
+    with pytest.raises(UserError, match=r"^The data is not a set of pictures: give data=mlflow\.data\.from_pictures"):
+        evaluate("models:/bank/1", mlflow.data.from_numpy(np.zeros((10, 2))))  # type: ignore[arg-type]
+    wrong: PictureDataset = mlflow.data.from_pictures("digits", image_size=32)
+    with pytest.raises(
+        UserError, match=r"^The model makes pictures of 28×28×1 and the data has 32×32×1: give the data"
+    ):
+        evaluate("models:/bank/1", wrong)
+
+
+def test_other_evaluators_are_left_alone(registered: str) -> None:
+    """MLflow's own evaluation of a classifier, with this plugin installed and all evaluators asked."""
+    data = mlflow.data.from_pandas(
+        mlflow.data.from_pandas.__globals__["pd"].DataFrame({"x": [0, 1, 2, 3], "y": [0, 1, 0, 1]}), targets="y"
+    )
+    result = mlflow.models.evaluate(lambda rows: rows["x"].to_numpy() % 2, data, model_type="classifier")
+    assert result.metrics["accuracy_score"] == 1.0
+    assert not [name for name in result.metrics if name.startswith("fid")]
+
+
+# ---- the entry point -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def evaluated(trained: Trained) -> tuple[Run, str]:
+    """``mlflow run . -e evaluate`` of the main job's model: its run and its output."""
+    done = trained.project.mlflow_run("evaluate", model=trained.model_uri, pictures=200)
+    assert done.returncode == 0, done.stdout + done.stderr
+    return trained.project.runs()[0], done.stdout
+
+
+def test_the_entry_point_evaluates_in_one_run(trained: Trained, evaluated: tuple[Run, str]) -> None:
+    run, output = evaluated
+    assert run.info.status == "FINISHED"
+    assert (run.data.params["pictures"], run.data.params["resolved.image_size"]) == ("200", "28")
+    real = load_pictures("digits").images.double()
+    assert run.data.metrics["pixels/brightness_reference"] == pytest.approx(real.mean().item())
+    assert "fid/classifier " in output
+    contexts = {tag.value for entry in run.inputs.dataset_inputs for tag in entry.tags}
+    assert {"evaluation", "held-out", "train", "test"} <= contexts
+    assert len(run.inputs.dataset_inputs) == 2
+    model_id = trained.project.client.get_model_version("gan", "1").source.removeprefix("models:/")
+    assert [entry.model_id for entry in run.inputs.model_inputs] == [model_id]
+
+
+def test_the_entry_point_says_the_same_as_a_notebook(
+    store: Trained, evaluated: tuple[Run, str], dataset: PictureDataset
+) -> None:
+    with mlflow.start_run():
+        result = evaluate(store.model_uri, dataset, pictures=200)
+    found = evaluated[0].data.metrics
+    assert {name: found[name] for name in result.metrics} == pytest.approx(result.metrics)
+
+
+@pytest.mark.parametrize(
+    ("parameters", "sentence"),
+    [
+        ({"image_size": 32}, "The model makes pictures of 28×28×1 and the data has 32×32×1: give the data"),
+        ({"channels": 3}, "The model makes pictures of 28×28×1 and the data has 28×28×3: give the data"),
+        ({"model": "models:/gan/99"}, "model='models:/gan/99' cannot be loaded: "),
+        ({"model": "models:/gan@nobody"}, "model='models:/gan@nobody' cannot be loaded: "),
+        ({"pictures": 1}, "pictures='1' is not possible: give a whole number from 50 to 1000000."),
+        ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
+        ({"held_out": "validation"}, "data='digits' has no split 'validation': its splits are 'train' and 'test'."),
+        ({"held_out": "train"}, "held_out='train' holds the same pictures as split 'train': give a split"),
+        ({"features": "vgg"}, "features='vgg' is "),
+        ({"features": "onnx:nowhere.onnx"}, "features='onnx:nowhere.onnx'"),
+        ({"device": "cuda"}, "device=cuda is not possible, "),
+    ],
+)
+def test_evaluate_refuses(trained: Trained, parameters: dict[str, object], sentence: str) -> None:
+    done = trained.project.command("gan-plugin", "evaluate", *options({"model": trained.model_uri, **parameters}))
+    assert done.returncode == 2
+    assert error_of(done).startswith(sentence)
