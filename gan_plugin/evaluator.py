@@ -17,8 +17,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import mlflow
-from mlflow import MlflowClient
-from mlflow.entities import LoggedModelInput
 from mlflow.models import EvaluationResult
 from mlflow.models.evaluation.base import EvaluationArtifact, ModelEvaluator
 from mlflow.pyfunc import PyFuncModel
@@ -75,7 +73,10 @@ class GanEvaluator(ModelEvaluator):
 
 
 def generator_of(model: PyFuncModel | None) -> OnnxGenerator:
-    raw = None if model is None else model.get_raw_model()
+    try:
+        raw = None if model is None else model.get_raw_model()
+    except (AttributeError, NotImplementedError):  # MLflow's wrapper of a function has none
+        raw = None
     if not isinstance(raw, OnnxGenerator):
         raise UserError("The model is not a generator: give one that gan_plugin logged, such as models:/gan/1.")
     return raw
@@ -129,8 +130,6 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
 def link(model: PyFuncModel | None, dataset: PictureDataset, metrics: dict[str, float], run_id: str) -> None:
     """Record the metrics with the data set and, where there is one, the LoggedModel that the files came from."""
     model_id = None if model is None else model.metadata.model_id
-    if model_id is not None:
-        MlflowClient().log_inputs(run_id, models=[LoggedModelInput(model_id)])
     mlflow.log_metrics(metrics, run_id=run_id, model_id=model_id, dataset=dataset)
 
 

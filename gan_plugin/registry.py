@@ -27,6 +27,8 @@ ALIAS = "champion"
 HISTORY = "gan.champions"
 LOCK_SUFFIX = ".promotion-lock"
 LOCK_PATIENCE = 30.0  # seconds; the lock is held for much less than one
+# MLflow looks for the model that is in the way, and says that it does not exist if it has been deleted by then
+TAKEN = tuple(map(ErrorCode.Name, (RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST)))
 LONGEST_HISTORY = 100  # a tag has room for 5,000 characters
 
 
@@ -134,7 +136,7 @@ def lock(client: MlflowClient, name: str, holder: str) -> Iterator[None]:
             )
             break
         except MlflowException as error:
-            if error.error_code != ErrorCode.Name(RESOURCE_ALREADY_EXISTS):
+            if error.error_code not in TAKEN:
                 raise
         if time.monotonic() > given_up:
             raise Locked(

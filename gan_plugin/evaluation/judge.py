@@ -131,19 +131,19 @@ def distances(generated: Generated, reference: Reference) -> list[Figure]:
     fid = replace(fid, floor=frechet_distance(floor, real), note=fid.note or singular_note(floor, "held-out"))
     kid = replace(kid, floor=kernel_figure(real_features, held.features).value)
     score = [replace(figure, floor=inception_score(held.logits).mean) for figure in score if held.logits is not None]
-    return [fid, ratio_figure(generated.outputs.features, held.features, real), kid, *score]
+    return [fid, *ratio_figure(generated.outputs.features, held.features, real), kid, *score]
 
 
-def ratio_figure(generated: Tensor, held_out: Tensor, real: Gaussian) -> Figure:
-    """The Fréchet distance over its floor. The distance falls with the sample count, so both sides get equally many."""
+def ratio_figure(generated: Tensor, held_out: Tensor, real: Gaussian) -> list[Figure]:
+    """The Fréchet distance over its floor, at equal counts, since the distance falls with them; none if that is 0."""
     count = min(len(generated), len(held_out))
     made, floor = (fit_gaussian(some(features, count)) for features in (generated, held_out))
     note = f"Both from {count:,} pictures." if len(generated) != len(held_out) else ""
     doubt = singular_note(floor, "generated and held-out")
     distance, least = frechet_distance(made, real), frechet_distance(floor, real)
     if least == 0:
-        return Figure("fid_ratio", 0.0, better="lower", note="The floor is 0, so there is no ratio.")
-    return Figure("fid_ratio", distance / least, better="lower", note=" ".join(filter(None, [note, doubt])))
+        return []
+    return [Figure("fid_ratio", distance / least, better="lower", note=" ".join(filter(None, [note, doubt])))]
 
 
 def some(features: Tensor, count: int) -> Tensor:

@@ -1,0 +1,344 @@
+"""Promotion against real registries: the better model gets the alias, the worse does not, two at once do no harm."""
+
+from __future__ import annotations
+
+import json
+import socket
+import subprocess
+import threading
+import time
+import urllib.request
+from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+
+import mlflow
+import pytest
+from conftest import BIN, Project, error_of, options
+from generators import export_bank
+from mlflow import MlflowClient
+
+from gan_plugin import flavor, registry
+from gan_plugin.data import load_pictures
+from gan_plugin.errors import UserError
+from gan_plugin.promotion import Refused, run_promotion
+from gan_plugin.registry import Locked, aliased, champion_of, crown, history, roll_back
+from gan_plugin.settings import PromoteSettings, parse
+
+GOOD, BETTER, BEST, BAD = 0.15, 0.1, 0.05, 0.5  # noise in the pictures
+EASY = {"pictures": 100, "thresholds": "fid_ratio<=100,precision>=0.05"}
+
+
+@pytest.fixture(scope="module")
+def banks(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
+    """Generators of known quality."""
+    digits, folder = load_pictures("digits"), tmp_path_factory.mktemp("banks")
+    return {noise: export_bank(digits, folder / f"{noise}.onnx", noise=noise) for noise in (GOOD, BETTER, BEST, BAD)}
+
+
+def register(banks: dict[float, Path], *noises: float) -> None:
+    """Versions 1, 2, … of the model "gan" in the store that the environment names."""
+    for noise in noises:
+        with mlflow.start_run():
+            flavor.log_model(banks[noise], registered_model_name="gan")
+
+
+@pytest.fixture
+def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+    """An empty store in sqlite, for this process and those that it starts."""
+    monkeypatch.chdir(tmp_path)
+    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+    return MlflowClient(uri, uri)
+
+
+def promote(**given: object) -> str:
+    return run_promotion(parse(PromoteSettings, {k: str(v) for k, v in {**EASY, **given}.items()}))
+
+
+def outcome(client: MlflowClient, version: str) -> dict[str, str]:
+    return dict(client.get_model_version("gan", version).tags)
+
+
+# ---- who becomes champion --------------------------------------------------------------------------------------------
+
+
+def test_better_is_promoted_worse_is_refused_and_rollback_restores(
+    client: MlflowClient, banks: dict[float, Path], capsys: pytest.CaptureFixture[str]
+) -> None:
+    register(banks, GOOD)
+    client.update_model_version("gan", "1", "Written by a person.")
+    assert promote() == "models:/gan/1"  # the first, by the thresholds alone
+    assert (aliased(client, "gan"), history(client, "gan")) == ("1", ["1"])
+    assert client.get_model_version("gan", "1").description == (
+        "Written by a person.\n\ngan version 1 is the first champion; thresholds: fid_ratio<=100,precision>=0.05."
+    )
+
+    register(banks, BETTER)
+    assert promote() == "models:/gan/2"  # the newest
+    assert (aliased(client, "gan"), history(client, "gan")) == ("2", ["1", "2"])
+    tags = outcome(client, "2")
+    assert tags["gan.promotion"] == "promoted"
+    figures = json.loads(tags["gan.promotion.figures"])
+    assert (figures["candidate"]["version"], figures["champion"]["version"]) == ("2", "1")
+    assert figures["candidate"]["fid/classifier"] < figures["champion"]["fid/classifier"]
+    assert json.loads(tags["gan.promotion.protocol"])["generated"] == "100 pictures of the seeds 0 to 99"
+    assert "version 1 had " in client.get_model_version("gan", "2").description
+
+    register(banks, BAD)
+    with pytest.raises(Refused, match=r"^gan version 3 is not promoted: .*fid/classifier = \d+\.\d+.* baseline model"):
+        promote(thresholds="none")
+    assert (aliased(client, "gan"), history(client, "gan")) == ("2", ["1", "2"])
+    assert outcome(client, "3")["gan.promotion"] == "refused"
+    assert "gan version 3 is not promoted" in client.get_model_version("gan", "3").description
+
+    assert promote(rollback=True) == "models:/gan/1"
+    assert "gan version 1 is the champion again, instead of version 2." in capsys.readouterr().out
+    assert (aliased(client, "gan"), history(client, "gan")) == ("1", ["1"])
+    assert (outcome(client, "1")["gan.promotion"], outcome(client, "2")["gan.promotion"]) == ("restored", "rolled back")
+    with pytest.raises(UserError, match=r"^gan has no earlier champion to go back to\.$"):
+        promote(rollback=True)
+
+
+def test_both_are_judged_alike_in_a_run_each(client: MlflowClient, banks: dict[float, Path]) -> None:
+    """The same model twice has the same figures to the last digit, so it is not better than itself."""
+    register(banks, GOOD, GOOD)
+    promote(version=1)
+    with pytest.raises(Refused, match="minimum relative change"):
+        promote(version=2)
+    parent = next(run for run in client.search_runs(["0"]) if run.data.tags.get("gan.outcome") == "refused")
+    children = client.search_runs(["0"], f"tags.mlflow.parentRunId = '{parent.info.run_id}'")
+    roles = {run.data.tags["gan.role"]: run for run in children}
+    assert set(roles) == {"candidate", "champion"}
+    metrics = [
+        {name: value for name, value in run.data.metrics.items() if not name.startswith("system/")}
+        for run in roles.values()
+    ]
+    assert metrics[0] == metrics[1]
+    assert parent.data.metrics["candidate/fid/classifier"] == metrics[0]["fid/classifier"]
+    assert promote(version=2, least_improvement=0) == "models:/gan/2"  # equal will do where one says so
+
+
+def test_the_first_champion_must_meet_the_thresholds(client: MlflowClient, banks: dict[float, Path]) -> None:
+    register(banks, BAD)
+    with pytest.raises(Refused, match=r"precision/classifier value threshold check failed.* threshold = 0\.05"):
+        promote()
+    assert (aliased(client, "gan"), history(client, "gan")) == (None, [])
+    promote(thresholds="none")
+    assert aliased(client, "gan") == "1"
+
+
+def test_another_champion_in_the_meantime_is_the_one_to_beat(
+    client: MlflowClient, banks: dict[float, Path], monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """While version 2 is compared with 1, version 3, which is better than both, is promoted."""
+    register(banks, GOOD, BETTER, BEST)
+    promote(version=1)
+    real_crown = crown
+
+    def late(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
+        monkeypatch.setattr("gan_plugin.promotion.crown", real_crown)
+        assert real_crown(client, name, "3", "1", "another run")
+        return real_crown(client, name, version, instead_of, holder)
+
+    monkeypatch.setattr("gan_plugin.promotion.crown", late)
+    with pytest.raises(Refused, match="gan version 2 is not promoted"):
+        promote(version=2)
+    assert "gan has another champion than a moment ago: comparing with that one." in capsys.readouterr().out
+    assert (aliased(client, "gan"), history(client, "gan")) == ("3", ["1", "3"])
+
+
+# ---- the registry ----------------------------------------------------------------------------------------------------
+
+
+def empty_versions(client: MlflowClient, count: int) -> None:
+    client.create_registered_model("gan")
+    for _ in range(count):
+        client.create_model_version("gan", "file:///nowhere")
+
+
+def test_of_many_at_once_exactly_one_is_crowned(client: MlflowClient) -> None:
+    empty_versions(client, 9)
+    assert crown(client, "gan", "1", None, "first")
+    versions = [str(version) for version in range(2, 10)]
+    barrier = threading.Barrier(len(versions))
+
+    def try_one(version: str) -> bool:
+        barrier.wait()
+        return crown(client, "gan", version, "1", f"run {version}")
+
+    with ThreadPoolExecutor(len(versions)) as pool:
+        crowned = [version for version, done in zip(versions, pool.map(try_one, versions)) if done]
+    assert len(crowned) == 1
+    assert (aliased(client, "gan"), history(client, "gan")) == (crowned[0], ["1", crowned[0]])
+    assert [model.name for model in client.search_registered_models()] == ["gan"]  # no lock is left
+
+
+def test_a_lock_that_a_dead_promotion_left_is_named(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    empty_versions(client, 1)
+    client.create_registered_model("gan.promotion-lock", {"holder": "abc"})
+    monkeypatch.setattr(registry, "LOCK_PATIENCE", 0.5)
+    with pytest.raises(Locked, match=r"^gan\.promotion-lock has been there for 0\.5 s, by run abc: if that promotion"):
+        crown(client, "gan", "1", None, "me")
+    assert aliased(client, "gan") is None
+
+
+def test_rollback_goes_back_step_by_step_past_deleted_versions(client: MlflowClient) -> None:
+    empty_versions(client, 4)
+    for before, version in ((None, "1"), ("1", "2"), ("2", "3"), ("3", "4")):
+        assert crown(client, "gan", version, before, "run")
+    client.delete_model_version("gan", "2")
+    assert roll_back(client, "gan", "run") == ("4", "3")
+    assert roll_back(client, "gan", "run") == ("3", "1")
+    assert history(client, "gan") == ["1"]
+    with pytest.raises(UserError, match="no earlier champion"):
+        roll_back(client, "gan", "run")
+    assert aliased(client, "gan") == "1"
+
+
+def test_a_champion_that_someone_set_by_hand_is_remembered(client: MlflowClient) -> None:
+    empty_versions(client, 3)
+    client.set_registered_model_alias("gan", "champion", "2")
+    assert champion_of(client, "gan") == "2"
+    assert not crown(client, "gan", "3", None, "run")
+    assert crown(client, "gan", "3", "2", "run")
+    assert roll_back(client, "gan", "run") == ("3", "2")
+
+
+def test_a_deleted_champion_is_said_and_rolled_back_from(client: MlflowClient) -> None:
+    empty_versions(client, 3)
+    crown(client, "gan", "1", None, "run")
+    crown(client, "gan", "2", "1", "run")
+    client.delete_model_version("gan", "2")
+    with pytest.raises(
+        UserError, match=r"^The last champion of gan was version 2, and no version has the"
+    ):
+        promote(version=3)
+    assert promote(rollback=True) == "models:/gan/1"
+    assert champion_of(client, "gan") == "1"
+
+
+# ---- refusals --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("given", "sentence"),
+    [
+        ({"model_name": "nobody"}, "model_name='nobody' is not registered here: give the name of a registered model."),
+        ({"version": 7}, "gan has no version 7: its versions are 1, 2."),
+        ({"version": 1}, "gan version 1 is the champion already: give another version."),
+        ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder"),
+        ({"held_out": "none"}, "fid_ratio needs held-out pictures and data='digits' has no split for them: name one"),
+    ],
+)
+def test_what_cannot_be_compared_is_refused_before_anything_is_judged(
+    client: MlflowClient, given: dict[str, object], sentence: str
+) -> None:
+    empty_versions(client, 2)
+    crown(client, "gan", "1", None, "run")
+    with pytest.raises(UserError) as refusal:
+        promote(**given)
+    assert str(refusal.value).startswith(sentence)
+    assert aliased(client, "gan") == "1"
+
+
+def test_a_champion_whose_files_are_gone_is_said(client: MlflowClient, banks: dict[float, Path]) -> None:
+    register(banks, GOOD)
+    client.create_model_version("gan", "file:///nowhere")
+    crown(client, "gan", "2", None, "run")
+    with pytest.raises(UserError, match="'models:/gan/2' cannot be loaded: "):
+        promote(version=1)
+    assert aliased(client, "gan") == "2"
+
+
+# ---- as people run it ------------------------------------------------------------------------------------------------
+
+
+def test_the_entry_point_promotes_refuses_and_rolls_back(
+    make_project: Callable[[], Project], banks: dict[float, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    project = make_project()
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", project.tracking_uri)
+    register(banks, GOOD, BAD)
+    done = project.mlflow_run("promote", version=1, **EASY)
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "models:/gan@champion names it." in done.stdout
+    refused = project.mlflow_run("promote", **EASY)
+    assert refused.returncode != 0
+    assert "Error: gan version 2 is not promoted: Metric " in refused.stderr
+    assert project.runs()[-1].info.status == "FINISHED"
+    assert "FAILED" in {run.info.status for run in project.runs()}
+    assert aliased(project.client, "gan") == "1"
+    nothing = project.command("gan-plugin", "promote", *options({"rollback": True}))
+    assert (nothing.returncode, error_of(nothing)) == (2, "gan has no earlier champion to go back to.")
+
+
+@dataclass(frozen=True)
+class Remote:
+    """A running ``mlflow server``."""
+
+    project: Project
+    uri: str
+
+
+@pytest.fixture
+def remote(make_project: Callable[[], Project], monkeypatch: pytest.MonkeyPatch) -> Iterator[Remote]:
+    project = make_project()
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    words = [BIN / "mlflow", "server", "--port", port, "--workers", 2, "--backend-store-uri", project.tracking_uri]
+    with (project.folder / "server.log").open("w") as log:
+        process = subprocess.Popen(
+            [*map(str, words), "--default-artifact-root", str(project.folder / "artifacts")],
+            cwd=project.folder,
+            env=project.environment(),
+            stdout=log,
+            stderr=log,
+        )
+    try:
+        uri = f"http://127.0.0.1:{port}"
+        for _ in range(300):
+            try:
+                urllib.request.urlopen(f"{uri}/health", timeout=5).close()
+                break
+            except OSError:
+                assert process.poll() is None, (project.folder / "server.log").read_text()
+                time.sleep(0.2)
+        monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
+        yield Remote(project, uri)
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def test_two_promotions_at_once_leave_the_better_one_champion(remote: Remote, banks: dict[float, Path]) -> None:
+    """Through a server, in two processes that begin together; either may be the first to end."""
+    register(banks, GOOD, BETTER, BEST)
+    client = MlflowClient(remote.uri, remote.uri)
+    crown(client, "gan", "1", None, "run")
+
+    def start(version: int) -> subprocess.Popen[str]:
+        words = [str(BIN / "gan-plugin"), "promote", *options({**EASY, "version": version})]
+        return subprocess.Popen(
+            words,
+            cwd=remote.project.folder,
+            env=remote.project.environment(MLFLOW_TRACKING_URI=remote.uri),
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            text=True,
+        )
+
+    processes = {version: start(version) for version in (2, 3)}
+    outputs = {version: process.communicate(timeout=300)[0] for version, process in processes.items()}
+    assert aliased(client, "gan") == "3", outputs
+    assert processes[3].returncode == 0, outputs[3]
+    if processes[2].returncode == 0:  # it came first
+        assert history(client, "gan") == ["1", "2", "3"]
+        assert "comparing with that one" in outputs[3]
+    else:
+        assert history(client, "gan") == ["1", "3"]
+        assert "gan version 2 is not promoted" in outputs[2]
+    assert [model.name for model in client.search_registered_models()] == ["gan"]
