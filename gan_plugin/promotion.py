@@ -89,10 +89,10 @@ def check_measurable(settings: PromoteSettings, dataset: PictureDataset) -> None
             f"{', '.join(figures)} needs held-out pictures and data={settings.data!r} has no split for them: name one "
             "with held_out, add a split test to the data, or leave the figure out of thresholds."
         )
-    if dataset.reference.labels is None and (figures := sorted(asked.intersection(NEED_LABELS))):
+    if not dataset.reference.class_names[1:] and (figures := sorted(asked.intersection(NEED_LABELS))):
         raise UserError(
-            f"{', '.join(figures)} needs labelled pictures and data={settings.data!r} has no labels: leave it out of "
-            "metric and thresholds."
+            f"{', '.join(figures)} needs pictures of several classes and data={settings.data!r} has none: leave it out "
+            "of metric and thresholds."
         )
 
 

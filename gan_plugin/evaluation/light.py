@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin.data import Pictures
-from gan_plugin.evaluation.reference import gaussian_of
+from gan_plugin.evaluation.reference import gaussian_of, has_classes
 from gan_plugin.export import Showable
 from gan_plugin.features import FeatureNetwork, choose_spec, load_network
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
@@ -59,6 +59,6 @@ def make_light_judge(
         UserError: the network cannot be had for these pictures.
     """
     began = time.perf_counter()
-    network = load_network(choose_spec(features, pictures.labels is not None), pictures, device, weights)
+    network = load_network(choose_spec(features, has_classes(pictures)), pictures, device, weights)
     reference = gaussian_of(network, pictures)
     return LightJudge(network, reference, latent_size, time.perf_counter() - began)

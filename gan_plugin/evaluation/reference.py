@@ -39,7 +39,7 @@ class Reference:
         pictures: what they were trained on.
         held_out: real pictures that they were not trained on; None where there are none.
         network: whose features are compared.
-        classifier: of the data's own labels; None for unlabelled data.
+        classifier: of the data's own labels; None for data without labels, or with one class only.
         classifier_file: where it is cached.
     """
 
@@ -68,9 +68,16 @@ def prepare_reference(
                 f"{some.name}, split {some.split!r}, has {len(some)} pictures: "
                 f"an evaluation needs at least {FEWEST_PICTURES}."
             )
-    network = load_network(choose_spec(features, pictures.labels is not None), pictures, device, inception_weights)
-    classifier, file = (None, None) if pictures.labels is None else classifier_of(pictures, device)
-    return Reference(pictures, held_out, network, classifier, file)
+    spec = choose_spec(features, has_classes(pictures))
+    classifier, file = classifier_of(pictures, device) if has_classes(pictures) else (None, None)
+    if classifier is not None and spec == "classifier":
+        return Reference(pictures, held_out, classifier, classifier, file)
+    return Reference(pictures, held_out, load_network(spec, pictures, device, inception_weights), classifier, file)
+
+
+def has_classes(pictures: Pictures) -> bool:
+    """Whether there is anything to tell apart: a single class teaches a classifier nothing."""
+    return pictures.labels is not None and len(pictures.class_names) > 1
 
 
 def as_pixels(pictures: Pictures) -> npt.NDArray[np.uint8]:

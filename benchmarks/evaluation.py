@@ -1,0 +1,112 @@
+"""Time and memory of one whole evaluation: python benchmarks/evaluation.py --data /usr/share/datasets/fashion-mnist
+
+Each stage runs once with an empty cache and once with the cache that it left, each time in a fresh process, from
+pictures on disk to all figures. The generator is an untrained one of the recipe's size: it costs the same.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import resource
+import subprocess
+import sys
+import tempfile
+import time
+from pathlib import Path
+
+WORKER = "--worker"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--data", default="digits", help="Pictures, with a split train and a split test.")
+    parser.add_argument("--pictures", type=int, default=10_000, help="How many pictures to generate.")
+    parser.add_argument("--features", default="classifier", help="Features that judge.")
+    parser.add_argument("--device", default="auto")
+    parser.add_argument(WORKER, type=Path, help=argparse.SUPPRESS)
+    given = parser.parse_args()
+    if given.worker is not None:
+        work(given.data, given.pictures, given.features, given.device, given.worker)
+        return
+    with tempfile.TemporaryDirectory() as folder:
+        environment = {**os.environ, "GAN_PLUGIN_CACHE": f"{folder}/cache"}
+        words = [sys.executable, __file__, *sys.argv[1:], WORKER, folder]
+        cold, warm = (
+            json.loads(
+                subprocess.run(words, env=environment, check=True, stdout=subprocess.PIPE).stdout.splitlines()[-1]
+            )
+            for _ in range(2)
+        )
+    import torch
+
+    print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {cold['device']}")
+    print(f"{given.pictures:,} generated against {cold['reference']:,} pictures, {cold['held_out']:,} held out\n")
+    print(f"{'seconds':24} {'empty cache':>12} {'again':>12}")
+    for stage in cold["seconds"]:
+        print(f"{stage:24} {cold['seconds'][stage]:12.1f} {warm['seconds'][stage]:12.1f}")
+    print(f"{'together':24} {sum(cold['seconds'].values()):12.1f} {sum(warm['seconds'].values()):12.1f}")
+    print(f"{'peak memory, GiB':24} {cold['gib']:12.2f} {warm['gib']:12.2f}")
+
+
+def work(data: str, pictures: int, features: str, device_name: str, folder: Path) -> None:
+    """One evaluation; prints its times as JSON."""
+    import torch
+
+    from gan_plugin.data import load_held_out, load_pictures
+    from gan_plugin.evaluation.judge import evaluate_generator
+    from gan_plugin.evaluation.reference import gaussian_of, manifold_of, prepare_reference
+    from gan_plugin.export import export_generator
+    from gan_plugin.networks import FAMILIES
+    from gan_plugin.recipes import load_recipe
+    from gan_plugin.report import write_report
+    from gan_plugin.serving.generator import Description, OnnxGenerator
+    from gan_plugin.training.device import choose_device
+
+    device = choose_device(device_name)
+    seconds: dict[str, float] = {}
+    began = time.perf_counter()
+
+    def lap(stage: str) -> None:
+        nonlocal began
+        seconds[stage], began = time.perf_counter() - began, time.perf_counter()
+
+    reference_pictures = load_pictures(data)
+    held_out = load_held_out(data, reference_pictures)
+    lap("reading pictures")
+    reference = prepare_reference(reference_pictures, held_out, features, device)
+    lap("feature network")
+    gaussian_of(reference.network, reference_pictures)
+    lap("features of the data")
+    manifold_of(reference.network, reference_pictures, device)
+    lap("neighbours in the data")
+    recipe = load_recipe("dcgan")
+    torch.manual_seed(0)
+    network = FAMILIES[recipe.family].generator(
+        recipe.latent_size, reference_pictures.size, reference_pictures.channels
+    )
+    description = Description(
+        recipe.latent_size, reference_pictures.size, reference_pictures.size, reference_pictures.channels
+    )
+    export_generator(network.eval(), description, folder / "generator.onnx")
+    generator = OnnxGenerator(folder / "generator.onnx", device_name)
+    began = time.perf_counter()  # exporting is not evaluating
+    evaluation = evaluate_generator(generator, reference, pictures, 0, device)
+    lap("generating, all figures")
+    write_report(evaluation, "Benchmark", folder / "report")
+    lap("report")
+    gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
+    found = {
+        "seconds": seconds,
+        "gib": gib,
+        "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
+        "reference": len(reference_pictures),
+        "held_out": 0 if held_out is None else len(held_out),
+    }
+    print(json.dumps(found))
+
+
+if __name__ == "__main__":
+    main()
