@@ -25,9 +25,9 @@ from gan_plugin.recipes import Recipe, fit_batch, load_recipe, override
 from gan_plugin.serving.generator import Description
 from gan_plugin.settings import DataSettings, EvaluateSettings, JudgeSettings, TrainSettings, as_typed
 from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, log_pictures, project_run
-from gan_plugin.training.checkpoint import FILE_NAME
+from gan_plugin.training.checkpoint import FILE_NAME, check_identity
 from gan_plugin.training.device import choose_device, choose_precision, precision_name
-from gan_plugin.training.loop import Interrupted, Plan, train
+from gan_plugin.training.loop import Interrupted, Plan, check_batch, train
 from gan_plugin.training.step import Game
 
 
@@ -65,6 +65,9 @@ def run_training(settings: TrainSettings) -> str:
             settings.checkpoint_every,
             settings.judging_share,
         )
+        check_batch(pictures, recipe)
+        if resume is not None:
+            check_identity(resume, plan.identity(pictures))
         describe(settings, plan, pictures, run_id)
         judge = judge_on_the_way(settings, pictures, plan)
         stop = StopSignals()

@@ -95,6 +95,37 @@ def test_a_checkpoint_is_kept_and_training_goes_on_from_it(trained: Trained) -> 
     assert trained.project.runs()[0].info.status == "FAILED"
 
 
+def test_the_generator_is_judged_on_the_way_and_the_choice_is_explained(trained: Trained) -> None:
+    judged = {**QUICK, "judging_share": 0.9, "model_name": "judged"}
+    done = trained.project.mlflow_run(**judged)
+    assert done.returncode == 0, done.stdout + done.stderr
+    run = trained.project.runs()[0]
+    history = trained.project.client.get_metric_history(run.info.run_id, "fid_2k/classifier")
+    best = min(history, key=lambda metric: metric.value)
+    assert history[-1].step == STEPS
+    sentence = run.data.tags["exported"]
+    assert sentence.startswith(f"Exported: the averaged generator of step {best.step} of {STEPS}. It")
+    assert f"fid_2k/classifier {best.value:.4g}" in sentence or f"fid_2k/classifier of {best.value:.4g}" in sentence
+    assert sentence in done.stdout
+    assert trained.run.data.tags["exported"].endswith("It is the last one: none was judged on the way.")
+
+
+def test_features_that_cannot_be_had_do_not_end_a_training(make_project: Callable[[], Project], tmp_path: Path) -> None:
+    """Unlabelled pictures, no Inception: with auto training goes on and says so; asked for by name it is refused."""
+    for i, picture in enumerate(load_pictures("digits").images[:64, 0].numpy()):
+        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    project = make_project()
+    small = {"data": tmp_path, "epochs": 1, "batch_size": 32, "inception_weights": tmp_path / "nothing.pth"}
+    done = project.command("gan-plugin", "train", *options(small))
+    assert done.returncode == 0, done.stderr
+    assert (
+        "Nothing judges the generator on the way, and the last one is exported: The data has no labels" in done.stderr
+    )
+    refused = project.command("gan-plugin", "train", *options({**small, "features": "classifier"}))
+    assert (refused.returncode, len(project.client.search_model_versions("name = 'gan'"))) == (2, 1)
+    assert error_of(refused).startswith("features=classifier is trained on labels")
+
+
 # ---- the model -------------------------------------------------------------------------------------------------------
 
 

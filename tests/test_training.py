@@ -10,7 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
 from gan_plugin.data import Pictures, load_pictures
 from gan_plugin.errors import UserError
@@ -21,7 +21,7 @@ from gan_plugin.training import loop
 from gan_plugin.training.checkpoint import load_checkpoint, read_header, save_checkpoint
 from gan_plugin.training.device import bf16_is_native, choose_device, choose_precision
 from gan_plugin.training.ema import calibrate_batch_norm, ema_decay, update_ema
-from gan_plugin.training.loop import Diverged, Interrupted, Plan, shuffled, train
+from gan_plugin.training.loop import Diverged, Interrupted, JudgingClock, Plan, shuffled, train
 from gan_plugin.training.step import Game, make_step, new_game
 
 CPU = torch.device("cpu")
@@ -224,6 +224,71 @@ def test_every_picture_is_seen_equally_often(pictures: Pictures) -> None:
     assert all(sorted(order.tolist()) == list(range(100)) for order in orders)
     assert not torch.equal(orders[0], orders[1])
     assert torch.equal(orders[1], shuffled(100, seed=4, epoch=1))
+
+
+class Told:
+    """A judge that says what it was told to, and keeps what it was shown."""
+
+    def __init__(self, *values: float, seconds: float = 0.0, metric: str = "distance") -> None:
+        self.values, self.seconds, self.metric = list(values), seconds, metric
+        self.shown: list[dict[str, Tensor]] = []
+
+    def __call__(self, generator: nn.Module) -> float:
+        assert not generator.training
+        self.shown.append({name: value.clone() for name, value in generator.state_dict().items()})
+        return self.values[len(self.shown) - 1]
+
+
+def judged(epochs: int, share: float = 0.999) -> Plan:
+    return dataclasses.replace(plan(epochs=epochs), judging_share=share)
+
+
+def test_the_generator_that_was_judged_best_is_the_one_that_comes_out(pictures: Pictures, tmp_path: Path) -> None:
+    judge, memory = Told(5.0, 2.0, 3.0, 2.5), Memory()
+    game = train(pictures, judged(4), memory, tmp_path, judge=judge)
+    assert game.best is not None
+    assert (game.best.metric, game.best.value, game.best.step, game.best.judged) == ("distance", 2.0, 6, 4)
+    assert [memory.values[step]["distance"] for step in (3, 6, 9, 12)] == judge.values
+    assert_same(dict(game.ema.state_dict()), judge.shown[1])
+    assert not torch.equal(judge.shown[1]["dense.weight"], judge.shown[3]["dense.weight"])
+
+
+def test_judging_changes_nothing_about_the_training(pictures: Pictures, tmp_path: Path) -> None:
+    train(pictures, judged(3), Memory(), tmp_path / "a", judge=Told(3.0, 2.0, 1.0))
+    train(pictures, plan(epochs=3), Memory(), tmp_path / "b")
+    games = [new_game(small_recipe(), 16, 1, CPU) for _ in range(2)]
+    for game, folder in zip(games, "ab", strict=True):
+        load_checkpoint(tmp_path / folder / "checkpoint.safetensors", game, plan().identity(pictures))
+    assert_same(weights(games[0]), weights(games[1]))
+
+
+def test_judging_keeps_within_its_share_but_for_the_last_epoch(pictures: Pictures, tmp_path: Path) -> None:
+    """The judge's preparation, here an hour, counts: in so short a training only the end is judged."""
+    judge = Told(7.0, seconds=3600.0)
+    game = train(pictures, judged(4, share=0.1), Memory(), tmp_path, judge=judge)
+    assert game.best is not None
+    assert (game.best.step, game.best.judged) == (12, 1)
+    clock = JudgingClock(0.1, Told(seconds=10.0))
+    clock.began -= 91  # 10 s of judging before 91 s of training
+    assert clock.allows()
+    clock.began += 2
+    assert not clock.allows()
+
+
+def test_the_best_so_far_survives_a_stop(pictures: Pictures, tmp_path: Path) -> None:
+    judge = Told(1.0, 9.0)
+    train(pictures, judged(2), Memory(), tmp_path, judge=judge)
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    game = train(pictures, judged(3), Memory(), tmp_path / "rest", resume=checkpoint, judge=Told(5.0))
+    assert game.best is not None
+    assert (game.best.value, game.best.step, game.best.judged) == (1.0, 3, 3)
+    assert_same(dict(game.ema.state_dict()), judge.shown[0])
+    other = Told(5.0, metric="another")  # figures in other features cannot be compared
+    game = train(pictures, judged(3), Memory(), tmp_path / "rest", resume=checkpoint, judge=other)
+    assert game.best is not None
+    assert (game.best.metric, game.best.value, game.best.step, game.best.judged) == ("another", 5.0, 9, 1)
+    game = train(pictures, plan(epochs=3), Memory(), tmp_path / "rest", resume=checkpoint)
+    assert game.best is None
 
 
 def test_a_few_epochs_teach_the_generator_the_datas_brightness(pictures: Pictures, tmp_path: Path) -> None:

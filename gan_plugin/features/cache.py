@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-import tempfile
+import uuid
 from collections.abc import Callable
 from pathlib import Path
 
@@ -42,9 +42,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     later one's file stays. If ``write`` raises, nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    handle, name = tempfile.mkstemp(dir=path.parent, prefix=f"{path.name}.", suffix=".partial")
-    os.close(handle)
-    partial = Path(name)
+    # Not tempfile's: its files are private, and a cache may be shared.
+    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         write(partial)
         with partial.open("rb+") as file:

@@ -108,7 +108,7 @@ class OnnxNetwork:
         for name, array in zip(self.outputs, arrays):
             if array.ndim != 2 or len(array) != len(fed):
                 raise UserError(
-                    f"Output {name!r} of {self.file} has the shape {list(array.shape)} for {len(fed)} pictures: "
+                    f"Output {name!r} of {self.file} has the shape {list(array.shape)} for a batch of {len(fed)}: "
                     "features are one row a picture, [N, D]."
                 )
         rows = [torch.from_numpy(array[:count].astype(np.float32)) for array in arrays]

@@ -55,9 +55,7 @@ def load_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
     Raises:
         UserError: the file is no checkpoint, or belongs to a run with another identity; each difference is named.
     """
-    header = read_header(path)
-    if changed := differences(header["identity"], identity):
-        raise UserError(f"resume is not possible with other settings than the run began with: {'; '.join(changed)}.")
+    header = check_identity(path, identity)
     tensors = load_file(path)
     for name in NETWORKS:
         getattr(game, name).load_state_dict(_under(tensors, name))
@@ -79,6 +77,18 @@ def load_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
         device = next(game.ema.parameters()).device
         weights = {key: value.to(device) for key, value in _under(tensors, "best").items()}
         game.best = Best(**header["best"], weights=weights)
+
+
+def check_identity(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
+    """The header of a checkpoint that a run with this identity may go on from.
+
+    Raises:
+        UserError: as ``load_checkpoint``.
+    """
+    header = read_header(path)
+    if changed := differences(header["identity"], identity):
+        raise UserError(f"resume is not possible with other settings than the run began with: {'; '.join(changed)}.")
+    return header
 
 
 def on_cuda(game: Game) -> bool:

@@ -122,6 +122,8 @@ def train(
     if resume is not None:
         load_checkpoint(resume, game, identity)
         check_resumed(game, steps_an_epoch, plan.epochs)
+        if game.best is not None and (judge is None or judge.metric != game.best.metric):
+            game.best = None  # what comes now cannot be compared with it
     images = resident(pictures.images, plan.device)
     step = make_step(game, plan.recipe, plan.precision)
     checkpoint = folder / FILE_NAME
