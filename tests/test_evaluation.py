@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import math
+import time
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ from torch import nn
 
 from gan_plugin.data import Pictures, load_held_out, load_pictures
 from gan_plugin.errors import UserError
+from gan_plugin.evaluation import light
 from gan_plugin.evaluation import reference as reference_module
 from gan_plugin.evaluation.judge import evaluate_generator
 from gan_plugin.evaluation.light import make_light_judge
@@ -239,6 +241,34 @@ def test_the_light_judge_sees_what_the_whole_evaluation_sees(digits: Pictures, r
     features = reference.network(pictures).features
     expected = frechet_distance(fit_gaussian(features), gaussian_of(reference.network, digits))
     assert value == pytest.approx(expected, rel=1e-6)
+
+
+def test_features_too_slow_to_be_taken_unasked_are_left(digits: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    """The estimate is for all pictures that would be looked at, the data's and the generated ones."""
+    slept: list[int] = []
+
+    class Slow(Brightness):
+        name = "slow"
+
+        def __call__(self, pictures: Pixels) -> Outputs:
+            slept.append(len(pictures))
+            time.sleep(0.01 * len(pictures))
+            return super().__call__(pictures)
+
+    monkeypatch.setattr(light, "load_network", lambda *given: Slow())
+    monkeypatch.setattr(light, "PATIENCE", 30.0)
+    with pytest.raises(UserError, match=r"^slow would take 1 minutes to look at 3,490 pictures on this cpu: give feat"):
+        make_light_judge(digits, None, 100, CPU)
+    assert sum(slept) < 40
+    assert make_light_judge(digits, "classifier", 100, CPU).metric == "fid_2k/slow"  # asked for by name
+
+
+def test_the_light_judge_looks_at_few_of_many_pictures(digits: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(light, "REFERENCE", 100)
+    some = light.few(digits)
+    assert (len(some), some.labels is not None and len(some.labels.unique())) == (100, 10)
+    assert torch.equal(some.images[[0, -1]], digits.images[[0, -1]])
+    assert some.digest != digits.digest
 
 
 # ---- the cache -------------------------------------------------------------------------------------------------------

@@ -27,7 +27,7 @@ from gan_plugin.metrics.labels import frechet_by_class, label_kl, label_shares, 
 from gan_plugin.metrics.neighbours import Neighbourhood, compare, fit_manifold
 from gan_plugin.metrics.pixels import pixel_statistics
 from gan_plugin.metrics.score import inception_score
-from gan_plugin.serving.generator import OnnxGenerator, default_labels
+from gan_plugin.serving.generator import Description, OnnxGenerator, default_labels
 
 BLOCK = 1024  # pictures generated and looked at together
 MOST_KEPT = 10_000  # pictures kept as pixels: for the classifier trained on them and for their statistics
@@ -76,7 +76,7 @@ def evaluate_generator(
     ]
     return Evaluation(
         network=reference.network.name,
-        protocol=protocol(generated, reference),
+        protocol=protocol(generator.description, generated, reference),
         figures=tuple(figures),
         classes=tuple(class_rows(generated, reference)),
         notes=tuple(notes(generated, reference)),
@@ -316,10 +316,11 @@ def notes(generated: Generated, reference: Reference) -> list[str]:
     return found
 
 
-def protocol(generated: Generated, reference: Reference) -> dict[str, str]:
+def protocol(model: Description, generated: Generated, reference: Reference) -> dict[str, str]:
     """What the figures depend on, in words."""
     count, dimensions = generated.outputs.features.shape
     return {
+        "model": f"recipe {model.recipe or 'unknown'}, trained in run {model.run_id or 'unknown'}",
         "generated": f"{count:,} pictures of the seeds {generated.seed:,} to {generated.seed + count - 1:,}",
         "reference": in_words(reference.pictures),
         "held out": "none" if reference.held_out is None else in_words(reference.held_out),

@@ -9,18 +9,23 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin.data import Pictures
-from gan_plugin.evaluation.reference import gaussian_of, has_classes
+from gan_plugin.data.pictures import make_pictures
+from gan_plugin.errors import UserError
+from gan_plugin.evaluation.reference import as_pixels, gaussian_of, has_classes
 from gan_plugin.export import Showable
 from gan_plugin.features import FeatureNetwork, choose_spec, load_network
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from gan_plugin.serving.latents import latents
 
-PICTURES = 2048
+PICTURES = 2048  # generated
+REFERENCE = 10_000  # real ones at most
 BATCH = 128
+TRIED = 32
+PATIENCE = 300.0  # seconds
 
 
 class LightJudge:
-    """Fréchet distance between 2,048 pictures of fixed seeds and all training pictures.
+    """Fréchet distance between 2,048 pictures of fixed seeds and the training pictures, at most 10,000 of them.
 
     Always the same seeds, so that two generators differ by what they learned and not by what they were asked. The
     figure is comparable within a run and not with ``fid``, which is from more pictures: hence its own name.
@@ -56,9 +61,42 @@ def make_light_judge(
     """Load or train the network, and fit the Gaussian of the training pictures, unless the cache holds them.
 
     Raises:
-        UserError: the network cannot be had for these pictures.
+        UserError: the network cannot be had for these pictures, or nobody asked for it by name and it is so slow here
+            that getting ready would take longer than PATIENCE.
     """
     began = time.perf_counter()
     network = load_network(choose_spec(features, has_classes(pictures)), pictures, device, weights)
-    reference = gaussian_of(network, pictures)
+    some = few(pictures)
+    if features is None and (needed := seconds_for(network, some, len(some) + PICTURES)) > PATIENCE:
+        raise UserError(
+            f"{network.name} would take {needed / 60:.0f} minutes to look at {len(some) + PICTURES:,} pictures on this "
+            f"{device.type}: give features={network.name} to have it all the same, or other features."
+        )
+    reference = gaussian_of(network, some)
     return LightJudge(network, reference, latent_size, time.perf_counter() - began)
+
+
+def few(pictures: Pictures) -> Pictures:
+    """At most REFERENCE of the pictures, from all over the data."""
+    if len(pictures) <= REFERENCE:
+        return pictures
+    rows = torch.linspace(0, len(pictures) - 1, REFERENCE).round().long()
+    labels = None if pictures.labels is None else pictures.labels[rows]
+    return make_pictures(
+        pictures.images[rows],
+        labels,
+        pictures.class_names,
+        name=pictures.name,
+        source=pictures.source,
+        split=pictures.split,
+        notes=pictures.notes,
+    )
+
+
+def seconds_for(network: FeatureNetwork, pictures: Pictures, count: int) -> float:
+    """What ``count`` pictures would take, from a try with a few; the first ones only warm up."""
+    sample = as_pixels(pictures)[:TRIED]
+    network(sample[:1])
+    began = time.perf_counter()
+    network(sample)
+    return (time.perf_counter() - began) * count / len(sample)
