@@ -14,6 +14,7 @@ from mlflow.models.evaluation.validation import ModelValidationFailedException
 from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import PictureDataset
 from gan_plugin.errors import UserError
+from gan_plugin.evaluator import check_fit, generator_of
 from gan_plugin.jobs import evaluate_model, load_pyfunc, reference_of
 from gan_plugin.registry import ALIAS, champion_of, crown, find_version, remark, roll_back
 from gan_plugin.settings import BOUNDED, PromoteSettings, as_typed
@@ -62,12 +63,14 @@ def run_promotion(settings: PromoteSettings) -> str:
     check_data_argument(settings.data, settings.split)
     with project_run() as run:
         client, name = MlflowClient(), settings.model_name
-        version = find_version(client, name, settings.version)
-        if champion_of(client, name) == version:
+        version, champion = find_version(client, name, settings.version), champion_of(client, name)
+        if champion == version:
             raise UserError(f"{name} version {version} is the champion already: give another version.")
         log_parameters(run.info.run_id, as_typed(settings), {"version": version})
         dataset = reference_of(settings)
         check_measurable(settings, dataset)
+        for each in filter(None, (version, champion)):
+            check_fit(generator_of(load_pyfunc(uri_of(settings, each), settings.device)).description, dataset.reference)
         candidate = judge(settings, dataset, version, "candidate")
         rival: Judged | None = None
         while True:
@@ -98,7 +101,7 @@ def check_measurable(settings: PromoteSettings, dataset: PictureDataset) -> None
 
 def judge(settings: PromoteSettings, dataset: PictureDataset, version: str, role: str) -> Judged:
     """One version's evaluation, in a run of its own inside the promotion's."""
-    uri = f"models:/{settings.model_name}/{version}"
+    uri = uri_of(settings, version)
     print(f"\n{uri}, the {role}:")
     model = load_pyfunc(uri, settings.device)
     with mlflow.start_run(run_name=f"{role} {settings.model_name} {version}", nested=True) as run:
@@ -146,7 +149,11 @@ def announce(settings: PromoteSettings, candidate: Judged, champion: Judged | No
         )
     record(settings, candidate, champion, "promoted", sentence)
     print(f"\n{sentence}\nmodels:/{settings.model_name}@{ALIAS} names it.", flush=True)
-    return f"models:/{settings.model_name}/{candidate.version}"
+    return uri_of(settings, candidate.version)
+
+
+def uri_of(settings: PromoteSettings, version: str) -> str:
+    return f"models:/{settings.model_name}/{version}"
 
 
 def name_of(settings: PromoteSettings, judged: Judged) -> str:

@@ -245,7 +245,7 @@ class PromoteSettings(JudgeSettings, DataSettings):
         "0.02", fraction(), "By how much of the champion's figure it must be better; less is within chance."
     )
     thresholds: tuple[Threshold, ...] = setting(
-        "fid_ratio<=20,precision>=0.05,coverage>=0.2",
+        "precision>=0.05,recall>=0.05",
         some_thresholds(),
         "What every champion must meet, beside a champion or alone: figures with <= or >=, or none.",
     )

@@ -191,7 +191,7 @@ class FeatureExtractorInceptionV3(torch.nn.Module):
 
 
 @pytest.fixture
-def fake_torch_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+def fake_torch_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
     """A package of torch-fidelity's shape, so that all but the network itself is tested without it."""
     package = tmp_path / "fake/torch_fidelity"
     package.mkdir(parents=True)
@@ -304,6 +304,7 @@ def test_outputs_are_as_promised(network: Classifier, digits: tuple[Pictures, Pi
     assert features.shape == (1442, 64)
     assert logits is not None
     assert logits.shape == (1442, 10)
+    assert torch.allclose(logits, network.network.logits(features.relu()), atol=1e-4)
     assert features.dtype == logits.dtype == torch.float32
     assert not features.requires_grad
     assert (network.name, network.resize) == ("classifier", "none")
@@ -355,6 +356,11 @@ def test_pictures_of_another_size_are_refused(network: Classifier) -> None:
 def test_what_is_no_picture_is_refused(network: Classifier, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="uint8"):
         network(noise(*shape))
+
+
+def test_pictures_in_floating_point_are_refused(network: Classifier) -> None:
+    with pytest.raises(ValueError, match="float32"):
+        network(np.zeros((2, 28, 28, 1), np.float32))  # type: ignore[arg-type]
 
 
 @pytest.fixture
@@ -436,17 +442,38 @@ def test_a_shift_moves_pictures_and_repeats_their_edges() -> None:
     assert moved == expected
 
 
+@pytest.mark.usefixtures("quick")
+@pytest.mark.parametrize(("size", "most"), [(16, 1), (64, 2), (256, 8)])
+def test_every_step_shifts_its_pictures(size: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[int] = []
+
+    def black(pictures: Tensor, most: int) -> Tensor:
+        asked.append(most)
+        return torch.zeros_like(pictures)
+
+    def loss(network: object, redraw: nn.Linear, pictures: Tensor, labels: Tensor) -> Tensor:
+        assert not pictures.any()
+        return redraw.weight.sum()
+
+    monkeypatch.setattr(classifier, "shifted", black)
+    monkeypatch.setattr(classifier, "training_loss", loss)
+    train_classifier(torch.from_numpy(noise(2, 1, size, size)), torch.arange(2), 2, CPU)
+    assert asked == [most] * 3
+
+
 def test_the_loss_is_cross_entropy_and_what_cannot_be_redrawn() -> None:
     pictures = torch.from_numpy(noise(8, 1, 16, 16))
-    labels = torch.arange(8) % 2
+    labels = torch.ones(8, dtype=torch.int64)
     network = classifier.Network(16, 1, 2)
     redraw = nn.Linear(64, 64)
     with torch.no_grad():
-        for weight in (redraw.weight, redraw.bias, network.logits.weight, network.logits.bias):
+        for weight in (redraw.weight, redraw.bias, network.logits.weight):
             weight.zero_()
+        network.logits.bias.copy_(torch.tensor([0.0, np.log(3)]))  # probabilities of 1/4 and 3/4
         thumbnails = (pictures.float() / 127.5 - 1).view(8, 8, 2, 8, 2).mean((2, 4)).flatten(1)
         missed = thumbnails.square().mean() / thumbnails.var(0).mean()
-        expected = np.log(2) + missed.item()
+        smoothed = 0.05 * np.log(4) + 0.95 * np.log(4 / 3)  # a tenth of each label is spread over both classes
+        expected = smoothed + missed.item()
         assert training_loss(network, redraw, pictures, labels).item() == pytest.approx(expected, rel=1e-4)
 
 

@@ -250,6 +250,9 @@ def test_a_champion_whose_files_are_gone_is_said(client: MlflowClient, banks: di
     with pytest.raises(UserError, match="'models:/gan/2' cannot be loaded: "):
         promote(version=1)
     assert aliased(client, "gan") == "2"
+    with pytest.raises(UserError, match="The model makes pictures of 28×28×1 and the data has 32×32×1: give"):
+        promote(version=1, image_size=32)
+    assert {run.data.tags.get("gan.role") for run in client.search_runs(["0"])} == {None}  # nothing was judged
 
 
 # ---- as people run it ------------------------------------------------------------------------------------------------

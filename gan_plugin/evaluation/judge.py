@@ -35,6 +35,8 @@ SHOWN = 64
 NEIGHBOURS_SHOWN = 16
 PROJECTED = 2000  # points of each kind
 KID_SUBSET = 1000
+MOST_CLASS_WORK = 2e11  # classes × features³: some minutes on a CPU
+COSTLY = "not computed: so many classes in so many features would take hours"
 
 
 @dataclass(frozen=True)
@@ -78,7 +80,7 @@ def evaluate_generator(
         network=reference.network.name,
         protocol=protocol(generator.description, generated, reference),
         figures=tuple(figures),
-        classes=tuple(class_rows(generated, reference)),
+        classes=tuple(class_rows(generated, reference, device)),
         notes=tuple(notes(generated, reference)),
         samples=generated.pixels[:SHOWN],
         reference_samples=spread(as_pixels(reference.pictures), SHOWN),
@@ -128,7 +130,7 @@ def distances(generated: Generated, reference: Reference) -> list[Figure]:
     if held is None:
         return [fid, kid, *score]
     floor = fit_gaussian(held.features)
-    fid = replace(fid, floor=frechet_distance(floor, real), note=fid.note or singular_note(floor, "held-out"))
+    fid = replace(fid, floor=frechet_distance(floor, real), note=fid.note or floor_note(floor, made))
     kid = replace(kid, floor=kernel_figure(real_features, held.features).value)
     score = [replace(figure, floor=inception_score(held.logits).mean) for figure in score if held.logits is not None]
     return [fid, *ratio_figure(generated.outputs.features, held.features, real), kid, *score]
@@ -158,6 +160,14 @@ def singular_note(gaussian: Gaussian, which: str) -> str:
         f"The covariance of the {gaussian.count:,} {which} pictures in {len(gaussian.mean):,} features is singular, so "
         "the distance depends strongly on their number: prefer kid."
     )
+
+
+def floor_note(floor: Gaussian, made: Gaussian) -> str:
+    if note := singular_note(floor, "held-out"):
+        return note
+    if floor.count == made.count:
+        return ""
+    return f"The floor is from {floor.count:,} pictures, the figure from {made.count:,}: fid_ratio takes equally many."
 
 
 def kernel_figure(real: Tensor, generated: Tensor) -> Figure:
@@ -245,20 +255,25 @@ def classifier_score(
     ]
 
 
-def class_rows(generated: Generated, reference: Reference) -> list[ClassRow]:
+def class_rows(generated: Generated, reference: Reference, device: torch.device) -> list[ClassRow]:
     """One row for each class of labelled data."""
     if generated.labels is None:
         return []
-    real_labels, names = labels_of(reference.pictures), reference.pictures.class_names
-    real = outputs_of(reference.network, reference.pictures).features
-    classes, features = len(names), generated.outputs.features
+    names, real_labels = reference.pictures.class_names, labels_of(reference.pictures)
     labels = generated.labels if generated.asked is None else generated.asked
-    made = frechet_by_class(features, labels, real, real_labels, classes)
-    floor: Sequence[float | None] = [None] * classes
-    if reference.held_out is not None:
-        held = outputs_of(reference.network, reference.held_out).features
-        floor = frechet_by_class(held, labels_of(reference.held_out), real, real_labels, classes)
-    counts = [torch.bincount(some_labels, minlength=classes) for some_labels in (labels, real_labels)]
+    held_labels = None if reference.held_out is None else labels_of(reference.held_out)
+    classes, dimensions = len(names), generated.outputs.features.shape[1]
+    made: Sequence[float | None] = [None] * classes
+    floor = made
+    costly = classes * dimensions**3 > MOST_CLASS_WORK
+    if not costly:
+        real = outputs_of(reference.network, reference.pictures).features.to(device)
+        made = frechet_by_class(generated.outputs.features.to(device), labels, real, real_labels, classes)
+        if reference.held_out is not None and held_labels is not None:
+            held = outputs_of(reference.network, reference.held_out).features.to(device)
+            floor = frechet_by_class(held, held_labels, real, real_labels, classes)
+    made_counts, real_counts = (torch.bincount(each, minlength=classes).tolist() for each in (labels, real_labels))
+    held_counts = None if held_labels is None else torch.bincount(held_labels, minlength=classes).tolist()
     shares, real_shares = label_shares(generated.labels, classes), label_shares(real_labels, classes)
     return [
         ClassRow(
@@ -268,7 +283,13 @@ def class_rows(generated: Generated, reference: Reference) -> list[ClassRow]:
             fid=made[i],
             floor=floor[i],
             accuracy=accuracy_of_class(generated, i),
-            note=few_note(int(counts[0][i]), int(counts[1][i]), features.shape[1]),
+            note=COSTLY
+            if costly
+            else few_note(
+                {"generated": made_counts[i], "real": real_counts[i]}
+                | ({} if held_counts is None else {"held-out": held_counts[i]}),
+                dimensions,
+            ),
         )
         for i, name in enumerate(names)
     ]
@@ -280,15 +301,17 @@ def accuracy_of_class(generated: Generated, label: int) -> float | None:
     return (generated.labels[generated.asked == label] == label).double().mean().item()
 
 
-def few_note(generated: int, real: int, dimensions: int) -> str:
+def few_note(counts: dict[str, int], dimensions: int) -> str:
+    """What there are too few of, for any distance or for a covariance of full rank.
+
+    >>> few_note({"generated": 1, "real": 100}, 64)
+    'too few: 1 generated'
+    >>> few_note({"generated": 900, "real": 100, "held-out": 30}, 64)
+    'singular in 64 features: 30 held-out'
     """
-    >>> few_note(1, 100, 64)
-    'too few: 1 generated and 100 real pictures'
-    """
-    if min(generated, real) < 2:
-        return f"too few: {generated:,} generated and {real:,} real pictures"
-    if min(generated, real) <= dimensions:
-        return f"singular: {generated:,} generated and {real:,} real pictures in {dimensions:,} features"
+    for most, says in ((1, "too few"), (dimensions, f"singular in {dimensions:,} features")):
+        if few := [f"{count:,} {which}" for which, count in counts.items() if count <= most]:
+            return f"{says}: {', '.join(few)}"
     return ""
 
 
