@@ -60,7 +60,8 @@ class GanEvaluator(ModelEvaluator):
         Raises:
             UserError: the model, the data or the configuration is wrong; the sentence says what would be right.
         """
-        settings = parse(JudgeSettings, {name: str(value) for name, value in (evaluator_config or {}).items()})
+        given = {name: str(value) for name, value in (evaluator_config or {}).items() if value is not None}
+        settings = parse(JudgeSettings, given)
         if not isinstance(dataset, PictureEvaluationDataset):
             raise UserError('The data is not a set of pictures: give data=mlflow.data.from_pictures("digits").')
         generator = generator_of(model)

@@ -21,6 +21,7 @@ from gan_plugin.errors import UserError, first_line
 from gan_plugin.evaluation.light import LightJudge, make_light_judge
 from gan_plugin.evaluator import shape_text
 from gan_plugin.export import Parity, ParityError, export_generator
+from gan_plugin.features.classifier import Classifier, classifier_of
 from gan_plugin.recipes import Recipe, fit_batch, load_recipe, override
 from gan_plugin.serving.generator import Description
 from gan_plugin.settings import DataSettings, EvaluateSettings, JudgeSettings, TrainSettings, as_typed
@@ -149,6 +150,10 @@ def judge_on_the_way(settings: TrainSettings, pictures: Pictures, plan: Plan) ->
         print(f"Nothing judges the generator on the way, and the last one is exported: {error}", file=sys.stderr)
         return None
     print(f"{judge.metric} judges the generator on the way; getting ready took {judge.seconds:.1f} s.", flush=True)
+    mlflow.set_tag("judge", f"{judge.network.name}, digest {judge.network.digest}")
+    if isinstance(judge.network, Classifier):
+        _, file = classifier_of(pictures, plan.device)  # from the cache
+        mlflow.log_artifact(str(file), "judge")
     return judge
 
 

@@ -14,6 +14,7 @@ from mlflow.models.evaluation.validation import ModelValidationFailedException
 from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import PictureDataset
 from gan_plugin.errors import UserError
+from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import check_fit, generator_of
 from gan_plugin.jobs import evaluate_model, load_pyfunc, reference_of
 from gan_plugin.registry import ALIAS, champion_of, crown, find_version, remark, roll_back
@@ -70,18 +71,20 @@ def run_promotion(settings: PromoteSettings) -> str:
         dataset = reference_of(settings)
         check_measurable(settings, dataset)
         for each in filter(None, (version, champion)):
-            check_fit(generator_of(load_pyfunc(uri_of(settings, each), settings.device)).description, dataset.reference)
+            check_loads_and_fits(settings, each, dataset)
         candidate = judge(settings, dataset, version, "candidate")
         rival: Judged | None = None
         while True:
-            champion = champion_of(client, name)
             if champion is not None and (rival is None or rival.version != champion):
                 rival = judge(settings, dataset, champion, ALIAS)
-            decide(settings, candidate, rival if champion is not None else None)
+            against = None if champion is None else rival
+            decide(settings, candidate, against)
             if crown(client, name, version, champion, run.info.run_id):
-                break
+                return announce(settings, candidate, against)
+            champion = champion_of(client, name)
+            if champion == version:
+                raise UserError(f"{name} version {version} became the champion while it was judged here.")
             print(f"{name} has another champion than a moment ago: comparing with that one.")
-        return announce(settings, candidate, rival if champion is not None else None)
 
 
 def check_measurable(settings: PromoteSettings, dataset: PictureDataset) -> None:
@@ -92,11 +95,23 @@ def check_measurable(settings: PromoteSettings, dataset: PictureDataset) -> None
             f"{', '.join(figures)} needs held-out pictures and data={settings.data!r} has no split for them: name one "
             "with held_out, add a split test to the data, or leave the figure out of thresholds."
         )
-    if not dataset.reference.class_names[1:] and (figures := sorted(asked.intersection(NEED_LABELS))):
+    if not has_classes(dataset.reference) and (figures := sorted(asked.intersection(NEED_LABELS))):
         raise UserError(
             f"{', '.join(figures)} needs pictures of several classes and data={settings.data!r} has none: leave it out "
             "of metric and thresholds."
         )
+
+
+def check_loads_and_fits(settings: PromoteSettings, version: str, dataset: PictureDataset) -> None:
+    """Refuse a version whose files are gone, or whose pictures are not the data's, before any is judged."""
+    generator = generator_of(load_pyfunc(uri_of(settings, version), settings.device))
+    try:
+        check_fit(generator.description, dataset.reference)
+    except UserError as error:
+        raise UserError(
+            f"{settings.model_name} version {version} cannot be compared on this data. {error} Versions with other "
+            "pictures than the champion's belong under another model_name."
+        ) from None
 
 
 def judge(settings: PromoteSettings, dataset: PictureDataset, version: str, role: str) -> Judged:
@@ -110,29 +125,39 @@ def judge(settings: PromoteSettings, dataset: PictureDataset, version: str, role
 
 
 def decide(settings: PromoteSettings, candidate: Judged, champion: Judged | None) -> None:
-    """Raises :class:`Refused` unless MLflow's validation of the figures passes."""
+    """Raises :class:`Refused` unless MLflow's validation of the figures passes.
+
+    Thresholds are for the candidate alone and so are validated without the champion. A champion that lacks the figure
+    to improve on, such as a collapsed one without cas, is beaten by a candidate that has it.
+    """
     try:
-        mlflow.validate_evaluation_results(
-            conditions(settings, candidate, champion), candidate.result, None if champion is None else champion.result
-        )
+        if settings.thresholds:
+            mlflow.validate_evaluation_results(thresholds_of(settings, candidate), candidate.result)
+        lacks = champion is not None and champion.figure(settings.metric) is None
+        if champion is not None and not (lacks and candidate.figure(settings.metric) is not None):
+            mlflow.validate_evaluation_results(improvement_of(settings, candidate), candidate.result, champion.result)
     except ModelValidationFailedException as failure:
         sentence = f"{name_of(settings, candidate)} is not promoted: {' '.join(failure.message.split())}"
         record(settings, candidate, champion, "refused", sentence)
         raise Refused(sentence) from None
 
 
-def conditions(settings: PromoteSettings, candidate: Judged, champion: Judged | None) -> dict[str, MetricThreshold]:
-    """Thresholds for the candidate alone, and the least improvement where there is a champion."""
-    bounds = {threshold.figure: threshold.bound for threshold in settings.thresholds}
-    compared = set() if champion is None else {settings.metric}
+def thresholds_of(settings: PromoteSettings, candidate: Judged) -> dict[str, MetricThreshold]:
     return {
-        candidate.metric(figure): MetricThreshold(
-            threshold=bounds.get(figure),
-            min_relative_change=settings.least_improvement if figure in compared else None,
-            greater_is_better=BOUNDED[figure] == ">=",
-        )
-        for figure in sorted({*bounds, *compared})
+        candidate.metric(figure): MetricThreshold(threshold=bound, greater_is_better=higher_is_better(figure))
+        for figure, bound in settings.thresholds
     }
+
+
+def improvement_of(settings: PromoteSettings, candidate: Judged) -> dict[str, MetricThreshold]:
+    least = MetricThreshold(
+        min_relative_change=settings.least_improvement, greater_is_better=higher_is_better(settings.metric)
+    )
+    return {candidate.metric(settings.metric): least}
+
+
+def higher_is_better(figure: str) -> bool:
+    return BOUNDED[figure] == ">="
 
 
 def announce(settings: PromoteSettings, candidate: Judged, champion: Judged | None) -> str:
@@ -150,6 +175,10 @@ def announce(settings: PromoteSettings, candidate: Judged, champion: Judged | No
     record(settings, candidate, champion, "promoted", sentence)
     print(f"\n{sentence}\nmodels:/{settings.model_name}@{ALIAS} names it.", flush=True)
     return uri_of(settings, candidate.version)
+
+
+def shown(value: float | None) -> str:
+    return "none" if value is None else f"{value:.4g}"
 
 
 def uri_of(settings: PromoteSettings, version: str) -> str:

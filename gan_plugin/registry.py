@@ -44,9 +44,11 @@ def find_version(client: MlflowClient, name: str, version: int | None) -> str:
     """
     try:
         client.get_registered_model(name)
-    except MlflowException:
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
         raise UserError(f"model_name={name!r} is not registered here: give the name of a registered model.") from None
-    versions = sorted(int(found.version) for found in client.search_model_versions(f"name = '{name}'"))
+    versions = sorted(map(int, versions_of(client, name)))
     if not versions:
         raise UserError(f"model_name={name!r} has no versions: train one first.")
     if version is not None and version not in versions:
@@ -68,6 +70,11 @@ def champion_of(client: MlflowClient, name: str) -> str | None:
             "begin anew."
         )
     return current
+
+
+def versions_of(client: MlflowClient, name: str) -> set[str]:
+    """All versions of a model; its name has no quotes, which the settings refuse."""
+    return {str(found.version) for found in client.search_model_versions(f"name = '{name}'")}
 
 
 def aliased(client: MlflowClient, name: str) -> str | None:
@@ -109,7 +116,7 @@ def roll_back(client: MlflowClient, name: str, holder: str) -> tuple[str | None,
         current, past = aliased(client, name), history(client, name)
         if current in past:
             past = past[: len(past) - 1 - past[::-1].index(current)]
-        existing = {str(found.version) for found in client.search_model_versions(f"name = '{name}'")}
+        existing = versions_of(client, name)
         while past and past[-1] not in existing:
             past.pop()
         if not past:

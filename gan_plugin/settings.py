@@ -89,11 +89,11 @@ def some_text() -> Accepts:
 
 def registered_name() -> Accepts:
     def parse(text: str) -> str:
-        if not text.strip() or "/" in text or ":" in text:
+        if not text.strip() or set(text) & set("/:'\""):
             raise ValueError
         return text.strip()
 
-    return Accepts("a name without / and :", parse)
+    return Accepts("a name without / : and quotes", parse)
 
 
 def or_auto(accepts: Accepts) -> Accepts:
@@ -140,7 +140,7 @@ def some_thresholds() -> Accepts:
     return Accepts(f"bounds as in fid_ratio<=20,coverage>=0.2 (possible are {possible}), or none", parse)
 
 
-PROMOTING = ("fid", "kid", "precision", "recall", "density", "coverage", "cas")
+PROMOTING = ("fid", "kid", "precision", "recall", "coverage", "cas")
 BOUNDED = dict.fromkeys(("fid", "fid_ratio", "kid", "label_kl"), "<=") | dict.fromkeys(
     ("inception_score", "precision", "recall", "density", "coverage", "authenticity", "modes", "cas"), ">="
 )
@@ -242,7 +242,7 @@ class PromoteSettings(JudgeSettings, DataSettings):
     version: int | None = setting("auto", or_auto(whole_number(1)), "The version to promote; auto is the newest.")
     metric: str = setting("fid", one_of(*PROMOTING), "The figure by which the candidate must beat the champion.")
     least_improvement: float = setting(
-        "0.02", fraction(), "By how much of the champion's figure it must be better; less is within chance."
+        "0.02", fraction(), "By what share of the champion's figure it must be better; with few pictures, ask for more."
     )
     thresholds: tuple[Threshold, ...] = setting(
         "precision>=0.05,recall>=0.05",

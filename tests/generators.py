@@ -37,7 +37,9 @@ class Bank(nn.Module):
 def export_bank(pictures: Pictures, path: Path, images: Tensor | None = None, noise: float = 0.0) -> Path:
     """A bank of ``images``, by default all of ``pictures``, as the ONNX file of a generator for such pictures."""
     bank = Bank(pictures.images if images is None else images, noise).eval()
-    description = Description(LATENT, pictures.size, pictures.size, pictures.channels, data=pictures.name)
+    description = Description(
+        LATENT, pictures.size, pictures.size, pictures.channels, data=pictures.name, data_digest=pictures.digest
+    )
     path.parent.mkdir(parents=True, exist_ok=True)
     export_generator(bank, description, path)
     return path

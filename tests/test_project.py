@@ -22,7 +22,7 @@ from gan_plugin import flavor
 from gan_plugin.data import load_pictures
 from gan_plugin.training.checkpoint import read_header
 
-STEPS = 4  # 2 epochs of 1,442 // 512 steps
+STEPS = 4  # 2 epochs of 1,438 // 512 steps
 
 
 # ---- the run ---------------------------------------------------------------------------------------------------------
@@ -107,6 +107,9 @@ def test_the_generator_is_judged_on_the_way_and_the_choice_is_explained(trained:
     assert sentence.startswith(f"Exported: the averaged generator of step {best.step} of {STEPS}. It")
     assert f"fid_2k/classifier {best.value:.4g}" in sentence or f"fid_2k/classifier of {best.value:.4g}" in sentence
     assert sentence in done.stdout
+    (file,) = trained.project.client.list_artifacts(run.info.run_id, "judge")  # the classifier that judged
+    assert file.path.endswith(".safetensors")
+    assert run.data.tags["judge"].startswith("classifier, digest ")
     assert trained.run.data.tags["exported"].endswith("It is the last one: none was judged on the way.")
 
 
@@ -199,7 +202,7 @@ def test_sample_refuses(trained: Trained, words: tuple[str, ...], sentence: str)
         ({"recipe": "biggan"}, "recipe='biggan' is unknown: give one of dcgan, dcgan-minimax."),
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
         ({"split": "dev"}, "data='digits' has no split 'dev': its splits are 'train' and 'test'."),
-        ({"batch_size": 2000}, "batch_size=2000 is more than the 1442 pictures of the data: give a smaller one."),
+        ({"batch_size": 2000}, "batch_size=2000 is more than the 1438 pictures of the data: give a smaller one."),
         ({"output_dir": "MLproject"}, "output_dir='MLproject' cannot be written to: "),
         ({"resume": "nothing"}, "resume='nothing' is neither a checkpoint file, a folder with one, nor a run"),
     ],

@@ -149,6 +149,35 @@ def test_another_champion_in_the_meantime_is_the_one_to_beat(
     assert (aliased(client, "gan"), history(client, "gan")) == ("3", ["1", "3"])
 
 
+def test_one_that_became_champion_in_the_meantime_is_not_called_refused(
+    client: MlflowClient, banks: dict[float, Path], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The same version promoted twice at once."""
+    register(banks, GOOD)
+
+    def late(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
+        assert crown(client, name, "1", None, "another run")
+        return crown(client, name, version, instead_of, holder)
+
+    monkeypatch.setattr("gan_plugin.promotion.crown", late)
+    with pytest.raises(UserError, match=r"^gan version 1 became the champion while it was judged here\.$"):
+        promote()
+    assert (aliased(client, "gan"), history(client, "gan")) == ("1", ["1"])
+    assert "gan.promotion" not in outcome(client, "1")
+
+
+def test_a_collapsed_champion_can_be_replaced(client: MlflowClient, tmp_path: Path, banks: dict[float, Path]) -> None:
+    """It has no cas, since no classifier can be learned from a single class."""
+    digits = load_pictures("digits")
+    with mlflow.start_run():
+        flavor.log_model(export_bank(digits, tmp_path / "one.onnx", digits.images[:1]), registered_model_name="gan")
+    register(banks, GOOD)
+    promote(version=1, thresholds="none")
+    assert promote(version=2, thresholds="cas>=0.1", metric="cas") == "models:/gan/2"
+    with pytest.raises(Refused, match="cas/classifier was missing from the evaluation result of the candidate"):
+        promote(version=1, thresholds="none", metric="cas")
+
+
 # ---- the registry ----------------------------------------------------------------------------------------------------
 
 
@@ -211,9 +240,7 @@ def test_a_deleted_champion_is_said_and_rolled_back_from(client: MlflowClient) -
     crown(client, "gan", "1", None, "run")
     crown(client, "gan", "2", "1", "run")
     client.delete_model_version("gan", "2")
-    with pytest.raises(
-        UserError, match=r"^The last champion of gan was version 2, and no version has the"
-    ):
+    with pytest.raises(UserError, match=r"^The last champion of gan was version 2, and no version has the"):
         promote(version=3)
     assert promote(rollback=True) == "models:/gan/1"
     assert champion_of(client, "gan") == "1"
@@ -226,6 +253,7 @@ def test_a_deleted_champion_is_said_and_rolled_back_from(client: MlflowClient) -
     ("given", "sentence"),
     [
         ({"model_name": "nobody"}, "model_name='nobody' is not registered here: give the name of a registered model."),
+        ({"model_name": "it's"}, 'model_name="it\'s" is not possible: give a name without / : and quotes.'),
         ({"version": 7}, "gan has no version 7: its versions are 1, 2."),
         ({"version": 1}, "gan version 1 is the champion already: give another version."),
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder"),

@@ -321,6 +321,11 @@ def test_the_page_asks_for_nothing(page: Page) -> None:
     assert_self_contained(page)
 
 
+def test_the_page_has_no_policy_of_its_own(page: Page) -> None:
+    """MLflow's view of artifacts shows a page with a Content-Security-Policy as an empty frame."""
+    assert "content-security-policy" not in page.text.lower()
+
+
 def test_what_a_user_wrote_stays_text(tmp_path: Path) -> None:
     bad = "<script>alert(1)</script><img src=x onerror=alert(1)>\"'&amp;</style>"
     hostile = Evaluation(

@@ -54,7 +54,7 @@ def test_defaults_as_text_are_the_defaults() -> None:
         ("beta1", "1", "beta1='1' is not possible: give a number from 0 to below 1, or auto."),
         ("device", "gpu", "device='gpu' is not possible: give one of auto, cuda, cpu."),
         ("skip_unreadable", "perhaps", "skip_unreadable='perhaps' is not possible: give true or false."),
-        ("model_name", "a/b", "model_name='a/b' is not possible: give a name without / and :."),
+        ("model_name", "a/b", "model_name='a/b' is not possible: give a name without / : and quotes."),
         ("seed", "-1", "seed='-1' is not possible: give a whole number from 0 to 4294967295."),
         ("data", " ", "data=' ' is not possible: give some text."),
     ],

@@ -230,7 +230,8 @@ class Told:
     """A judge that says what it was told to, and keeps what it was shown."""
 
     def __init__(self, *values: float, seconds: float = 0.0, metric: str = "distance") -> None:
-        self.values, self.seconds, self.metric = list(values), seconds, metric
+        self.values, self.seconds = list(values), seconds
+        self.metric = self.digest = metric
         self.shown: list[dict[str, Tensor]] = []
 
     def __call__(self, generator: nn.Module) -> float:
@@ -249,6 +250,7 @@ def test_the_generator_that_was_judged_best_is_the_one_that_comes_out(pictures: 
     assert game.best is not None
     assert (game.best.metric, game.best.value, game.best.step, game.best.judged) == ("distance", 2.0, 6, 4)
     assert [memory.values[step]["distance"] for step in (3, 6, 9, 12)] == judge.values
+    assert 0 <= memory.values[12]["judging/share"] < 1
     assert_same(dict(game.ema.state_dict()), judge.shown[1])
     assert not torch.equal(judge.shown[1]["dense.weight"], judge.shown[3]["dense.weight"])
 
@@ -275,7 +277,18 @@ def test_judging_keeps_within_its_share_but_for_the_last_epoch(pictures: Picture
     assert not clock.allows()
 
 
-def test_the_best_so_far_survives_a_stop(pictures: Pictures, tmp_path: Path) -> None:
+def test_a_judge_that_fails_does_not_end_a_training(
+    pictures: Pictures, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    judge = Told(4.0)  # and then nothing more
+    game = train(pictures, judged(3), Memory(), tmp_path, judge=judge)
+    assert game.steps == 9
+    assert game.best is not None
+    assert (game.best.value, game.best.step, len(judge.shown)) == (4.0, 3, 2)
+    assert "Judging failed; training goes on" in caplog.text
+
+
+def test_the_best_so_far_survives_a_stop(pictures: Pictures, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     judge = Told(1.0, 9.0)
     train(pictures, judged(2), Memory(), tmp_path, judge=judge)
     checkpoint = tmp_path / "checkpoint.safetensors"
@@ -287,6 +300,7 @@ def test_the_best_so_far_survives_a_stop(pictures: Pictures, tmp_path: Path) -> 
     game = train(pictures, judged(3), Memory(), tmp_path / "rest", resume=checkpoint, judge=other)
     assert game.best is not None
     assert (game.best.metric, game.best.value, game.best.step, game.best.judged) == ("another", 5.0, 9, 1)
+    assert "distance 1 at step 3, is no longer a candidate: now another of another network judges." in caplog.text
     game = train(pictures, plan(epochs=3), Memory(), tmp_path / "rest", resume=checkpoint)
     assert game.best is None
 

@@ -15,15 +15,16 @@ from gan_plugin.data.pictures import NoSuchSplit, Pictures, grey_as_channels, ma
 DIGITS_SIZE = 28  # the size of MNIST, for which most small networks are drawn
 BRIGHTEST = 16
 SPLITS = ("train", "test")
-TEST_EVERY = 5  # of each class in the order of the file, every fifth digit is held out
+HELD_OUT = 359  # a fifth
 
 
 @dataclass(frozen=True)
 class Digits:
     """1,797 real handwritten digits of 8x8 pixels, test set of the UCI "optical recognition" data.
 
-    They come without splits. Here every fifth of each class is the split "test" (355), the others are "train" (1,442);
-    which is which is fixed by the file's order alone. The same writers are in both.
+    They come without splits. Here 359 drawn at random, once and for all, are the split "test", and the other 1,438
+    "train". Drawn from all alike and not from each class: equal shares of classes would make the two sets closer to
+    each other than two samples are. The same writers are in both.
     """
 
     split: str
@@ -38,7 +39,7 @@ class Digits:
         # Bicubic, not Lanczos: at this scale the latter leaves rings on the black around a stroke.
         images = resize_grey(small, size, Image.Resampling.BICUBIC)
         labels = digits.target.astype(np.int64)
-        chosen = held_out(labels) == (self.split == "test")  # [N]
+        chosen = held_out(len(labels)) == (self.split == "test")  # [N]
         return make_pictures(
             grey_as_channels(torch.from_numpy(images[chosen]), channels),
             torch.from_numpy(labels[chosen]),
@@ -50,11 +51,10 @@ class Digits:
         )
 
 
-def held_out(labels: npt.NDArray[np.int64]) -> npt.NDArray[np.bool_]:
-    """Which of the digits are "test": every fifth of its class, bool [N]."""
-    held = np.zeros(len(labels), bool)
-    for label in np.unique(labels):
-        held[np.flatnonzero(labels == label)[TEST_EVERY - 1 :: TEST_EVERY]] = True
+def held_out(count: int) -> npt.NDArray[np.bool_]:
+    """Which of ``count`` digits are "test", bool [count]; numpy keeps this generator's numbers for ever."""
+    held = np.zeros(count, bool)
+    held[np.random.RandomState(0).permutation(count)[:HELD_OUT]] = True
     return held
 
 

@@ -39,7 +39,7 @@ def load_pictures(
     Args:
         data: one of
 
-            - "digits", scikit-learn's 1,797 handwritten digits (1,442 in "train", 355 in "test");
+            - "digits", scikit-learn's 1,797 handwritten digits (1,438 in "train", 359 in "test");
             - a folder in IDX format (``train-images-idx3-ubyte`` and the like, plain or ``.gz``);
             - a folder of picture files, where sub-folders are classes, or splits if all are named like splits;
             - a parquet file, or a folder of such, as ``datasets`` writes them;
@@ -162,5 +162,6 @@ def check_held_out(held_out: Pictures, reference: Pictures) -> None:
     if held_out.class_names != reference.class_names:
         raise UserError(
             f"Split {held_out.split!r} has the classes {list_some(held_out.class_names) or 'none'} and split "
-            f"{reference.split!r} has {list_some(reference.class_names) or 'none'}: give both the same."
+            f"{reference.split!r} has {list_some(reference.class_names) or 'none'}: give both the same, or "
+            "held_out=none."
         )

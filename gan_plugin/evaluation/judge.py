@@ -7,7 +7,6 @@ covariance, a class that was never generated) becomes a sentence beside it; ther
 from __future__ import annotations
 
 import sys
-from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
@@ -24,7 +23,7 @@ from gan_plugin.features.classifier import Classifier, accuracy, predict_labels,
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, is_singular
 from gan_plugin.metrics.kernel import kernel_distance
 from gan_plugin.metrics.labels import frechet_by_class, label_kl, label_shares, mode_count
-from gan_plugin.metrics.neighbours import Neighbourhood, compare, fit_manifold
+from gan_plugin.metrics.neighbours import COVERAGE_K, PRECISION_K, Neighbourhood, compare, fit_manifold
 from gan_plugin.metrics.pixels import pixel_statistics
 from gan_plugin.metrics.score import inception_score
 from gan_plugin.serving.generator import Description, OnnxGenerator, default_labels
@@ -81,7 +80,7 @@ def evaluate_generator(
         protocol=protocol(generator.description, generated, reference),
         figures=tuple(figures),
         classes=tuple(class_rows(generated, reference, device)),
-        notes=tuple(notes(generated, reference)),
+        notes=tuple(notes(generator.description, generated, reference)),
         samples=generated.pixels[:SHOWN],
         reference_samples=spread(as_pixels(reference.pictures), SHOWN),
         neighbours=nearest_pairs(generator, generated, neighbourhood, reference.pictures),
@@ -124,15 +123,23 @@ def distances(generated: Generated, reference: Reference) -> list[Figure]:
     real, made = gaussian_of(network, reference.pictures), fit_gaussian(generated.outputs.features)
     real_features = outputs_of(network, reference.pictures).features
     held = None if reference.held_out is None else outputs_of(network, reference.held_out)
-    fid = Figure("fid", frechet_distance(made, real), better="lower", note=singular_note(made, "generated"))
+    fid = Figure("fid", frechet_distance(made, real), better="lower")
     kid = kernel_figure(real_features, generated.outputs.features)
     score = score_figure(generated.outputs.logits)
     if held is None:
-        return [fid, kid, *score]
-    floor = fit_gaussian(held.features)
-    fid = replace(fid, floor=frechet_distance(floor, real), note=fid.note or floor_note(floor, made))
+        return [replace(fid, note=singular_note(real=real, generated=made)), kid, *score]
+    floor, counts = fit_gaussian(held.features), count_note(len(held.features), len(generated.outputs.features))
+    fid = replace(
+        fid,
+        floor=frechet_distance(floor, real),
+        note=join(singular_note(real=real, generated=made, held_out=floor), counts and f"{counts}: see fid_ratio."),
+    )
     kid = replace(kid, floor=kernel_figure(real_features, held.features).value)
-    score = [replace(figure, floor=inception_score(held.logits).mean) for figure in score if held.logits is not None]
+    score = [
+        replace(figure, floor=inception_score(held.logits).mean, note=counts and f"{counts}.")
+        for figure in score
+        if held.logits is not None
+    ]
     return [fid, *ratio_figure(generated.outputs.features, held.features, real), kid, *score]
 
 
@@ -141,11 +148,11 @@ def ratio_figure(generated: Tensor, held_out: Tensor, real: Gaussian) -> list[Fi
     count = min(len(generated), len(held_out))
     made, floor = (fit_gaussian(some(features, count)) for features in (generated, held_out))
     note = f"Both from {count:,} pictures." if len(generated) != len(held_out) else ""
-    doubt = singular_note(floor, "generated and held-out")
     distance, least = frechet_distance(made, real), frechet_distance(floor, real)
     if least == 0:
         return []
-    return [Figure("fid_ratio", distance / least, better="lower", note=" ".join(filter(None, [note, doubt])))]
+    doubt = singular_note(real=real, generated=made, held_out=floor)
+    return [Figure("fid_ratio", distance / least, better="lower", note=join(note, doubt))]
 
 
 def some(features: Tensor, count: int) -> Tensor:
@@ -153,28 +160,36 @@ def some(features: Tensor, count: int) -> Tensor:
     return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:count]]
 
 
-def singular_note(gaussian: Gaussian, which: str) -> str:
-    if not is_singular(gaussian):
+def singular_note(**gaussians: Gaussian) -> str:
+    singular = [
+        f"{gaussian.count:,} {which.replace('_', '-')}"
+        for which, gaussian in gaussians.items()
+        if is_singular(gaussian)
+    ]
+    if not singular:
         return ""
+    dimensions = len(next(iter(gaussians.values())).mean)
     return (
-        f"The covariance of the {gaussian.count:,} {which} pictures in {len(gaussian.mean):,} features is singular, so "
-        "the distance depends strongly on their number: prefer kid."
+        f"The covariance of {' and '.join(singular)} pictures in {dimensions:,} features is singular, so the distance "
+        "depends strongly on their number: prefer kid."
     )
 
 
-def floor_note(floor: Gaussian, made: Gaussian) -> str:
-    if note := singular_note(floor, "held-out"):
-        return note
-    if floor.count == made.count:
-        return ""
-    return f"The floor is from {floor.count:,} pictures, the figure from {made.count:,}: fid_ratio takes equally many."
+def count_note(held_out: int, generated: int) -> str:
+    """For figures that depend on how many pictures they come from; without a full stop."""
+    return "" if held_out == generated else f"The floor is from {held_out:,} pictures, the figure from {generated:,}"
+
+
+def join(*sentences: str) -> str:
+    return " ".join(filter(None, sentences))
 
 
 def kernel_figure(real: Tensor, generated: Tensor) -> Figure:
     kid = kernel_distance(real, generated, subset_size=KID_SUBSET)
     few = kid.subset_size < KID_SUBSET
     note = f"Subsets of {kid.subset_size:,}, because there are no more pictures." if few else ""
-    return Figure("kid", kid.mean, spread=kid.std, better="lower", note=note)
+    alike = len(real) == len(generated) == kid.subset_size  # every subset is everything: nothing varies
+    return Figure("kid", kid.mean, spread=None if alike else kid.std, better="lower", note=note)
 
 
 def score_figure(logits: Tensor | None) -> list[Figure]:
@@ -192,12 +207,12 @@ def neighbour_figures(made: Neighbourhood, reference: Reference, device: torch.d
         return figures
     held = outputs_of(reference.network, reference.held_out).features.to(device)
     floor = compare(manifold_of(reference.network, reference.pictures, device), fit_manifold(held))
-    grows = f"The floor is from {len(held):,} pictures and the figure from {len(made.inside):,}: it grows with them."
+    counts = count_note(len(held), len(made.inside))
     return [
         replace(
             figure,
             floor=getattr(floor, figure.name),
-            note=grows if figure.name in ("recall", "coverage") and len(held) != len(made.inside) else "",
+            note=f"{counts}: it grows with them." if counts and figure.name in ("recall", "coverage") else "",
         )
         for figure in figures
     ]
@@ -208,17 +223,15 @@ def label_figures(
 ) -> list[Figure]:
     """What the data's own classifier says: classes found, their shares, and whether one learns from the pictures."""
     assert generated.labels is not None
-    assert reference.pictures.labels is not None
-    classes = len(reference.pictures.class_names)
-    network = classifier.name
+    classes, network = len(reference.pictures.class_names), classifier.name
+    real = comparable_labels(generated, reference.pictures, classifier)
     modes = Figure("modes", mode_count(generated.labels, classes), better="higher", network=network)
-    kl = Figure(
-        "label_kl", label_kl(generated.labels, reference.pictures.labels, classes), better="lower", network=network
-    )
+    kl = Figure("label_kl", label_kl(generated.labels, real, classes), better="lower", network=network)
     if reference.held_out is not None:
-        held = labels_of(reference.held_out)
+        held = comparable_labels(generated, reference.held_out, classifier)
+        counts = count_note(len(held), len(generated.labels))
         modes = replace(modes, floor=mode_count(held, classes))
-        kl = replace(kl, floor=label_kl(held, reference.pictures.labels, classes))
+        kl = replace(kl, floor=label_kl(held, real, classes), note=counts and f"{counts}.")
     figures = [modes, kl, *classifier_score(generated, reference, classifier, device)]
     if generated.asked is not None:
         right = (generated.labels == generated.asked).double().mean().item()
@@ -226,30 +239,47 @@ def label_figures(
     return figures
 
 
+def comparable_labels(generated: Generated, pictures: Pictures, classifier: Classifier) -> Tensor:
+    """Labels of real pictures that come about like the generated ones': what was asked, or what the classifier says.
+
+    A classifier's mistakes move pictures between classes; with the true labels on one side only, that would look like
+    a distance.
+    """
+    if generated.asked is not None:
+        return labels_of(pictures)
+    scores = outputs_of(classifier, pictures).logits
+    assert scores is not None
+    return scores.argmax(1)
+
+
 def classifier_score(
     generated: Generated, reference: Reference, classifier: Classifier, device: torch.device
 ) -> list[Figure]:
     """Accuracy on real pictures of a classifier that has seen generated ones only (Ravuri and Vinyals 2019).
 
-    The floor is the accuracy of the classifier trained on real pictures. Where the generator takes no label, the
-    data's classifier gives the labels.
+    The floor is the accuracy of the classifier trained on real pictures, on pictures that it has not seen. Where the
+    generator takes no label, the data's classifier gives the labels.
     """
     labels = generated.labels if generated.asked is None else generated.asked
     assert labels is not None
     labels = labels[: len(generated.pixels)]
-    judged = reference.held_out or reference.pictures
     if len(labels.unique()) < 2:
-        return []  # the row of modes says so
+        return []  # see notes()
+    judged = reference.held_out or reference.pictures
     pixels = torch.from_numpy(generated.pixels).permute(0, 3, 1, 2)
     student = train_classifier(pixels, labels, len(judged.class_names), device)
-    pseudo = "" if generated.asked is not None else "The data's classifier labelled the generated pictures."
+    seen = None if reference.held_out is None else accuracy(classifier, as_pixels(judged), labels_of(judged))
     return [
         Figure(
             "cas",
             accuracy(student, as_pixels(judged), labels_of(judged)),
-            floor=accuracy(classifier, as_pixels(judged), labels_of(judged)),
+            floor=seen,
             better="higher",
-            note=pseudo,
+            note=join(
+                f"Learned from {len(labels):,} pictures; the floor, from {len(reference.pictures):,} real ones.",
+                "" if generated.asked is not None else "The data's classifier labelled the generated ones.",
+                "" if reference.held_out is not None else "On the reference, since nothing was held out.",
+            ),
             network=classifier.name,
         )
     ]
@@ -257,24 +287,32 @@ def classifier_score(
 
 def class_rows(generated: Generated, reference: Reference, device: torch.device) -> list[ClassRow]:
     """One row for each class of labelled data."""
-    if generated.labels is None:
+    classifier = reference.classifier
+    if classifier is None or generated.labels is None:
         return []
-    names, real_labels = reference.pictures.class_names, labels_of(reference.pictures)
-    labels = generated.labels if generated.asked is None else generated.asked
-    held_labels = None if reference.held_out is None else labels_of(reference.held_out)
+    names, network = reference.pictures.class_names, reference.network
     classes, dimensions = len(names), generated.outputs.features.shape[1]
-    made: Sequence[float | None] = [None] * classes
-    floor = made
+    labels = {
+        "generated": generated.labels if generated.asked is None else generated.asked,
+        "real": comparable_labels(generated, reference.pictures, classifier),
+    }
+    features = {
+        "generated": generated.outputs.features.to(device),
+        "real": outputs_of(network, reference.pictures).features.to(device),
+    }
+    if reference.held_out is not None:
+        labels["held-out"] = comparable_labels(generated, reference.held_out, classifier)
+        features["held-out"] = outputs_of(network, reference.held_out).features.to(device)
     costly = classes * dimensions**3 > MOST_CLASS_WORK
-    if not costly:
-        real = outputs_of(reference.network, reference.pictures).features.to(device)
-        made = frechet_by_class(generated.outputs.features.to(device), labels, real, real_labels, classes)
-        if reference.held_out is not None and held_labels is not None:
-            held = outputs_of(reference.network, reference.held_out).features.to(device)
-            floor = frechet_by_class(held, held_labels, real, real_labels, classes)
-    made_counts, real_counts = (torch.bincount(each, minlength=classes).tolist() for each in (labels, real_labels))
-    held_counts = None if held_labels is None else torch.bincount(held_labels, minlength=classes).tolist()
-    shares, real_shares = label_shares(generated.labels, classes), label_shares(real_labels, classes)
+
+    def distances_to_real(which: str) -> list[float | None]:
+        if costly or which not in features:
+            return [None] * classes
+        return frechet_by_class(features[which], labels[which], features["real"], labels["real"], classes)
+
+    made, floor = distances_to_real("generated"), distances_to_real("held-out")
+    counts = {which: torch.bincount(each, minlength=classes).tolist() for which, each in labels.items()}
+    shares, real_shares = label_shares(generated.labels, classes), label_shares(labels["real"], classes)
     return [
         ClassRow(
             name=name,
@@ -283,13 +321,7 @@ def class_rows(generated: Generated, reference: Reference, device: torch.device)
             fid=made[i],
             floor=floor[i],
             accuracy=accuracy_of_class(generated, i),
-            note=COSTLY
-            if costly
-            else few_note(
-                {"generated": made_counts[i], "real": real_counts[i]}
-                | ({} if held_counts is None else {"held-out": held_counts[i]}),
-                dimensions,
-            ),
+            note=COSTLY if costly else few_note({which: each[i] for which, each in counts.items()}, dimensions),
         )
         for i, name in enumerate(names)
     ]
@@ -323,19 +355,28 @@ def labels_of(pictures: Pictures) -> Tensor:
 # ---- what explains the figures ---------------------------------------------------------------------------------------
 
 
-def notes(generated: Generated, reference: Reference) -> list[str]:
+def notes(model: Description, generated: Generated, reference: Reference) -> list[str]:
+    """Sentences on the whole evaluation."""
     found = []
-    if reference.held_out is None:
+    trained_on, held_out = model.data_digest, reference.held_out
+    if held_out is not None and trained_on == held_out.digest:
+        found.append("The model was trained on the held-out pictures: no floor says anything about it.")
+    elif trained_on != reference.pictures.digest:
         found.append(
-            f"{reference.pictures.name} has no held-out split, so there is no floor: name one with held_out, or give "
-            "the data a split test."
+            "The model was not trained on the reference pictures, or does not say so: authenticity and nearest "
+            "pictures are about the reference, not about what it may have memorised."
+        )
+    if held_out is None:
+        found.append(
+            f"Nothing of {reference.pictures.name} is held out here, so there is no floor: a split test, or one named "
+            "with held_out, gives it."
         )
     if generated.labels is not None:
-        missing = len(reference.pictures.class_names) - mode_count(
-            generated.labels, len(reference.pictures.class_names)
-        )
-        if missing:
-            found.append(f"{missing:,} of {len(reference.pictures.class_names):,} classes were never generated.")
+        classes = len(reference.pictures.class_names)
+        if missing := classes - mode_count(generated.labels, classes):
+            found.append(f"{missing:,} of {classes:,} classes were never generated.")
+        if missing == classes - 1:
+            found.append("From pictures of a single class no classifier can be learned, so there is no cas.")
     return found
 
 
@@ -349,6 +390,10 @@ def protocol(model: Description, generated: Generated, reference: Reference) -> 
         "held out": "none" if reference.held_out is None else in_words(reference.held_out),
         "features": f"{reference.network.name}, {dimensions:,} dimensions, digest {reference.network.digest}",
         "resize": reference.network.resize,
+        "neighbours": f"k = {PRECISION_K} for precision and recall, {COVERAGE_K} for density and coverage",
+        "classes": "none"
+        if reference.classifier is None
+        else f"as the classifier {reference.classifier.digest} sees them",
     }
 
 

@@ -34,11 +34,12 @@ class LightJudge:
 
     Attributes:
         metric: ``fid_2k/`` and the network's name.
+        digest: the network's.
         seconds: spent so far, on loading or training the network and on the reference's features, too.
     """
 
     def __init__(self, network: FeatureNetwork, reference: Gaussian, latent_size: int, seconds: float) -> None:
-        self.metric = f"fid_2k/{network.name}"
+        self.metric, self.digest = f"fid_2k/{network.name}", network.digest
         self.seconds = seconds
         self.network, self.reference = network, reference
         self.z = torch.from_numpy(latents(SEEDS, latent_size))

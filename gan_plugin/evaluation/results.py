@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 import re
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 
 import numpy as np
 import numpy.typing as npt
+
+LONGEST_NAME = 120  # MLflow takes 250 characters for a metric's whole name
 
 Pixels = npt.NDArray[np.uint8]  # [N, H, W, C]
 
@@ -18,7 +21,7 @@ class Figure:
     Attributes:
         name: as in the metric's name, such as "fid".
         value: the generator's.
-        floor: the same figure for as many held-out real pictures; None where there are none or it has no meaning.
+        floor: the same figure for held-out real pictures; None where there are none or it has no meaning.
         spread: one standard deviation of ``value`` where the figure is a mean over subsets, else None.
         better: "lower", "higher" or "".
         note: a sentence on how far the number can be trusted, or "".
@@ -126,16 +129,22 @@ class Evaluation:
                 values[f"{figure.name}_std/{network}"] = float(figure.spread)
             if figure.floor is not None:
                 values[f"{figure.name}_floor/{network}"] = float(figure.floor)
-        for row in self.classes:
+        names = metric_names([row.name for row in self.classes])
+        for name, row in zip(names, self.classes):
             if row.fid is not None:
-                values[f"fid_of_class/{self.network}/{metric_safe(row.name)}"] = row.fid
+                values[f"fid_of_class/{self.network}/{name}"] = row.fid
         return values
 
 
-def metric_safe(name: str) -> str:
-    """A name with the characters that MLflow takes in a metric's name; a slash would look like another level.
+def metric_names(classes: Sequence[str]) -> list[str]:
+    """Class names as MLflow takes them at the end of a metric's name, each different from the others.
 
-    >>> metric_safe("T-shirt/top")
-    'T-shirt_top'
+    Other characters become ``_``, a slash too, since it would look like another level. Where that, or shortening,
+    makes two alike or leaves nothing that can be a name, the class's index is added.
+
+    >>> metric_names(["T-shirt/top", "a!b", "a?b", ".."])
+    ['T-shirt_top', 'a_b class 1', 'a_b class 2', '.. class 3']
     """
-    return re.sub(r"[^\w.\- :]", "_", name)
+    safe = [re.sub(r"[^\w.\- :]", "_", name)[:LONGEST_NAME].strip() for name in classes]
+    doubtful = {name for name in safe if safe.count(name) > 1 or not name.strip(". ")}
+    return [f"{name} class {i}" if name in doubtful else name for i, name in enumerate(safe)]

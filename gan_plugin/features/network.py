@@ -91,8 +91,12 @@ def _joined(parts: list[Tensor]) -> Tensor:
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
     """No autocast and no TF32 inside, whatever the caller set: figures must not depend on who computes them."""
-    with (
-        torch.autocast(device.type, enabled=False),
-        torch.backends.cudnn.flags(enabled=True, allow_tf32=False),
-    ):
-        yield
+    convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    product = torch.backends.cuda.matmul
+    before = convolution.fp32_precision, product.fp32_precision
+    convolution.fp32_precision = product.fp32_precision = "ieee"
+    try:
+        with torch.autocast(device.type, enabled=False):
+            yield
+    finally:
+        convolution.fp32_precision, product.fp32_precision = before

@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import copy
 import dataclasses
+import logging
 import math
 import sys
 import time
@@ -28,6 +29,8 @@ from gan_plugin.training.device import gather, precision_name, resident
 from gan_plugin.training.ema import calibrate_batch_norm
 from gan_plugin.training.step import STEP_METRICS, Best, Game, make_step, new_game
 
+logger = logging.getLogger(__name__)
+
 METRICS_EVERY = 50  # steps
 LINE_EVERY = 30  # seconds, at least
 GRID_COLUMNS = 8
@@ -49,10 +52,12 @@ class Judge(Protocol):
 
     Attributes:
         metric: the name under which its figure is logged; lower is better.
+        digest: of what decides the figure; figures of judges with other digests cannot be compared.
         seconds: what it has cost so far, its preparation included.
     """
 
     metric: str
+    digest: str
     seconds: float
 
     def __call__(self, generator: nn.Module) -> float:
@@ -122,8 +127,7 @@ def train(
     if resume is not None:
         load_checkpoint(resume, game, identity)
         check_resumed(game, steps_an_epoch, plan.epochs)
-        if game.best is not None and (judge is None or judge.metric != game.best.metric):
-            game.best = None  # what comes now cannot be compared with it
+        forget_incomparable(game, judge)
     images = resident(pictures.images, plan.device)
     step = make_step(game, plan.recipe, plan.precision)
     checkpoint = folder / FILE_NAME
@@ -146,12 +150,14 @@ def train(
                 shown = showable_ema(game, plan.recipe)
             if sampled:
                 tracker.image("samples", sample_grid(shown, plan), game.steps)
-            if judge is not None and judged:
-                keep_best(game, judge, shown, tracker)
+            if judge is not None and judged and not keep_best(game, judge, shown, tracker):
+                judge = None
             if last or (epoch + 1) % plan.checkpoint_every == 0:
                 save_checkpoint(checkpoint, game, identity)
                 tracker.file(checkpoint, "checkpoint")
             report.restart_clock()  # samples, judging and checkpoints are not the training's time
+    if judge is not None:
+        tracker.metrics({"judging/share": clock.used()}, game.steps)
     calibrate_batch_norm(game.ema, plan.recipe.latent_size)
     if game.best is not None:
         game.ema.load_state_dict(game.best.weights)
@@ -159,7 +165,7 @@ def train(
 
 
 class JudgingClock:
-    """Keeps judging within a share of the time since training began."""
+    """Keeps judging within a share of the time since training began, its preparation included."""
 
     def __init__(self, share: float, judge: Judge | None) -> None:
         self.share, self.judge = share, judge
@@ -167,20 +173,45 @@ class JudgingClock:
 
     def allows(self) -> bool:
         """Whether what judging has cost is within its share: one call's cost is known only after it."""
-        assert self.judge is not None
-        return self.judge.seconds <= self.share * (time.perf_counter() - self.began)
+        return self.used() <= self.share
+
+    def used(self) -> float:
+        """The share so far."""
+        return 0.0 if self.judge is None else self.judge.seconds / (time.perf_counter() - self.began)
 
 
-def keep_best(game: Game, judge: Judge, shown: nn.Module, tracker: Tracker) -> None:
-    """Judge the averaged generator as it is shown, and remember it where it is the best so far."""
-    value = judge(shown)
+def keep_best(game: Game, judge: Judge, shown: nn.Module, tracker: Tracker) -> bool:
+    """Judge the averaged generator as it is shown, and remember it where it is the best so far.
+
+    False, with a warning, where judging failed: whatever goes wrong there, training goes on.
+    """
+    try:
+        value = judge(shown)
+    except Exception:
+        logger.warning("Judging failed; training goes on, and no generator is judged from here on.", exc_info=True)
+        return False
     tracker.metrics({judge.metric: value}, game.steps)
     judged = 1 if game.best is None else game.best.judged + 1
     if game.best is None or value <= game.best.value:
         weights = {name: tensor.clone() for name, tensor in shown.state_dict().items()}
-        game.best = Best(judge.metric, value, game.steps, judged, weights)
+        game.best = Best(judge.metric, judge.digest, value, game.steps, judged, weights)
     else:
         game.best = dataclasses.replace(game.best, judged=judged)
+    return True
+
+
+def forget_incomparable(game: Game, judge: Judge | None) -> None:
+    """Drop, with a warning, a best generator that what comes now cannot be compared with."""
+    if game.best is not None and (judge is None or judge.digest != game.best.digest):
+        now = "nothing judges" if judge is None else f"{judge.metric} of another network judges"
+        logger.warning(
+            "The best generator so far, %s %.4g at step %d, is no longer a candidate: now %s.",
+            game.best.metric,
+            game.best.value,
+            game.best.step,
+            now,
+        )
+        game.best = None
 
 
 def check_batch(pictures: Pictures, recipe: Recipe) -> int:

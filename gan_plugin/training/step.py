@@ -23,6 +23,7 @@ class Best:
 
     Attributes:
         metric: what it was judged by, lower is better.
+        digest: of the judge.
         value: of this generator.
         step: when.
         judged: how often, so far.
@@ -30,6 +31,7 @@ class Best:
     """
 
     metric: str
+    digest: str
     value: float
     step: int
     judged: int
