@@ -167,11 +167,9 @@ def announce(settings: PromoteSettings, candidate: Judged, champion: Judged | No
         bounds = as_typed(settings)["thresholds"]
         sentence = f"{name} is the first champion; thresholds: {bounds}."
     else:
-        now, before = candidate.figure(settings.metric), champion.figure(settings.metric)
+        now, before = (shown(judged.figure(settings.metric)) for judged in (candidate, champion))
         metric = candidate.metric(settings.metric)
-        sentence = (
-            f"{name} is the champion now: its {metric} is {now:.4g}, version {champion.version} had {before:.4g}."
-        )
+        sentence = f"{name} is the champion now: its {metric} is {now}, version {champion.version} had {before}."
     record(settings, candidate, champion, "promoted", sentence)
     print(f"\n{sentence}\nmodels:/{settings.model_name}@{ALIAS} names it.", flush=True)
     return uri_of(settings, candidate.version)
