@@ -356,7 +356,8 @@ def test_two_promotions_at_once_leave_the_better_one_champion(remote: Remote, ba
         return subprocess.Popen(
             words,
             cwd=remote.project.folder,
-            env=remote.project.environment(MLFLOW_TRACKING_URI=remote.uri),
+            # one thread each: torch's threads spin while they wait, and two processes would starve each other
+            env=remote.project.environment(MLFLOW_TRACKING_URI=remote.uri, OMP_NUM_THREADS="1"),
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
             text=True,
