@@ -895,6 +895,18 @@ def test_pictures_are_resized_to_a_fixed_size_with_antialiasing(tmp_path: Path) 
     assert np.allclose(fixed(board[..., :1]).features, fixed(board.repeat(3, 3)).features)
 
 
+def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
+    graph = onnx.load(onnx_file(tmp_path / "f.onnx"))
+    for node in graph.graph.node:
+        if node.op_type == "Mul" and node.output[0] == "xx":
+            node.op_type = "Div"  # 0/0 where a picture is black
+    onnx.save(graph, tmp_path / "f.onnx")
+    network = OnnxNetwork(tmp_path / "f.onnx", CPU)
+    assert network(noise(2, 8, 8, 3) | 1).features.isfinite().all()
+    said = refusal(lambda: network(np.zeros((2, 8, 8, 3), np.uint8)))
+    assert "gives features that are infinite or not a number" in said
+
+
 def test_a_fixed_batch_is_filled_up(tmp_path: Path) -> None:
     network = OnnxNetwork(onnx_file(tmp_path / "f.onnx", (4, 3, "h", "w"), logits=True), CPU)
     pictures = noise(6, 8, 8, 3)

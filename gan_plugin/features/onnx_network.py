@@ -85,7 +85,7 @@ class OnnxNetwork:
 
         Raises:
             UserError: the pictures are RGB and the network grey, or the network cannot compute them, or its outputs
-                are not one row a picture.
+                are not one row a picture or not finite.
         """
         check_pictures(pictures)
         if pictures.shape[3] > self.input.channels:
@@ -112,6 +112,11 @@ class OnnxNetwork:
                     "features are one row a picture, [N, D]."
                 )
         rows = [torch.from_numpy(array[:count].astype(np.float32)) for array in arrays]
+        if not all(bool(row.isfinite().all()) for row in rows):
+            raise UserError(
+                f"{self.file} gives features that are infinite or not a number: give a network that can compute "
+                "every picture, or check the range that it expects (float32 inputs get 0 to 1, uint8 ones 0 to 255)."
+            )
         return Outputs(rows[0], rows[1] if len(rows) == 2 else None)
 
 
