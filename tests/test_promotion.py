@@ -345,8 +345,8 @@ def remote(make_project: Callable[[], Project], monkeypatch: pytest.MonkeyPatch)
         process.wait(30)
 
 
-def test_two_promotions_at_once_leave_the_better_one_champion(remote: Remote, banks: dict[float, Path]) -> None:
-    """Through a server, in two processes that begin together; either may be the first to end."""
+def test_through_a_server_two_at_once_leave_the_better_one_champion(remote: Remote, banks: dict[float, Path]) -> None:
+    """Two processes that begin together, of which either may be the first to end; then rollback, and a worse one."""
     register(banks, GOOD, BETTER, BEST)
     client = MlflowClient(remote.uri, remote.uri)
     crown(client, "gan", "1", None, "run")
@@ -374,3 +374,10 @@ def test_two_promotions_at_once_leave_the_better_one_champion(remote: Remote, ba
         assert history(client, "gan") == ["1", "3"]
         assert "gan version 2 is not promoted" in outputs[2]
     assert [model.name for model in client.search_registered_models()] == ["gan"]
+
+    before = history(client, "gan")[-2]
+    assert promote(rollback=True) == f"models:/gan/{before}"
+    register(banks, BAD)
+    with pytest.raises(Refused, match="gan version 4 is not promoted"):
+        promote(thresholds="none")
+    assert aliased(client, "gan") == before
