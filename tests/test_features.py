@@ -232,7 +232,7 @@ def test_inception_without_its_extra_is_refused_with_the_ways_out(monkeypatch: p
         message = refusal(call)
         assert "pip install 'gan_plugin[inception]'" in message
         assert "features=classifier" in message
-    assert "The data has no labels, so features=auto" in refusal(lambda: choose_spec(None, labelled=False))
+    assert "The data has no classes, so features=auto" in refusal(lambda: choose_spec(None, labelled=False))
     assert choose_spec(None, labelled=True) == "classifier"
 
 

@@ -122,11 +122,11 @@ def test_features_that_cannot_be_had_do_not_end_a_training(make_project: Callabl
     done = project.command("gan-plugin", "train", *options(small))
     assert done.returncode == 0, done.stderr
     assert (
-        "Nothing judges the generator on the way, and the last one is exported: The data has no labels" in done.stderr
+        "Nothing judges the generator on the way, and the last one is exported: The data has no classes" in done.stderr
     )
     refused = project.command("gan-plugin", "train", *options({**small, "features": "classifier"}))
     assert (refused.returncode, len(project.client.search_model_versions("name = 'gan'"))) == (2, 1)
-    assert error_of(refused).startswith("features=classifier is trained on labels")
+    assert error_of(refused).startswith("features=classifier is trained to tell classes apart")
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------

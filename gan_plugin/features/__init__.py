@@ -26,7 +26,7 @@ def choose_spec(spec: str | None, labelled: bool) -> str:
     Args:
         spec: "classifier", "inception", "onnx:<path or URI>", or None: the classifier where there are
             labels, else Inception.
-        labelled: whether the data has labels.
+        labelled: whether the data has labels, of two classes at least.
 
     Returns:
         ``spec``, or what None stands for.
@@ -39,7 +39,7 @@ def choose_spec(spec: str | None, labelled: bool) -> str:
     if chosen == "classifier":
         if not labelled:
             raise UserError(
-                "features=classifier is trained on labels and this data has none: "
+                "features=classifier is trained to tell classes apart and this data has fewer than two: "
                 "choose features=inception or features=onnx:PATH."
             )
     elif chosen == "inception":
@@ -49,7 +49,9 @@ def choose_spec(spec: str | None, labelled: bool) -> str:
             import_extractor()
         except UserError as error:
             if spec is None:
-                raise UserError(f"The data has no labels, so features=auto stands for inception, and {error}") from None
+                raise UserError(
+                    f"The data has no classes, so features=auto stands for inception, and {error}"
+                ) from None
             raise
     elif chosen.startswith(ONNX):
         from gan_plugin.features.onnx_network import check_onnx_argument
