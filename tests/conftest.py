@@ -102,6 +102,7 @@ class Trained:
 
     project: Project
     run: Run
+    runs_made: int
     output: str
     model_uri: str = "models:/gan/1"
 
@@ -112,7 +113,8 @@ def trained(make_project: Callable[[], Project]) -> Trained:
     project = make_project()
     done = project.mlflow_run(**QUICK)
     assert done.returncode == 0, done.stdout + done.stderr
-    return Trained(project, project.runs()[0], done.stdout + done.stderr)
+    runs = project.runs()
+    return Trained(project, runs[0], len(runs), done.stdout + done.stderr)
 
 
 @pytest.fixture

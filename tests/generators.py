@@ -12,6 +12,7 @@ from gan_plugin.export import export_generator
 from gan_plugin.serving.generator import Description, OnnxGenerator
 
 LATENT = 16
+EXPORTED: dict[tuple[str, float], bytes] = {}  # ONNX files by digest and noise
 
 
 class Bank(nn.Module):
@@ -36,12 +37,16 @@ class Bank(nn.Module):
 
 def export_bank(pictures: Pictures, path: Path, images: Tensor | None = None, noise: float = 0.0) -> Path:
     """A bank of ``images``, by default all of ``pictures``, as the ONNX file of a generator for such pictures."""
-    bank = Bank(pictures.images if images is None else images, noise).eval()
-    description = Description(
-        LATENT, pictures.size, pictures.size, pictures.channels, data=pictures.name, data_digest=pictures.digest
-    )
     path.parent.mkdir(parents=True, exist_ok=True)
-    export_generator(bank, description, path)
+    key = (pictures.digest, noise)
+    if images is None and key in EXPORTED:  # an export takes seconds, and many tests want the same
+        path.write_bytes(EXPORTED[key])
+        return path
+    shape = (pictures.size, pictures.size, pictures.channels)
+    description = Description(LATENT, *shape, data=pictures.name, data_digest=pictures.digest)
+    export_generator(Bank(pictures.images if images is None else images, noise).eval(), description, path)
+    if images is None:
+        EXPORTED[key] = path.read_bytes()
     return path
 
 
