@@ -7,6 +7,7 @@ import json
 import logging
 import os
 import queue
+import random
 import signal
 import threading
 import time
@@ -18,6 +19,7 @@ from types import FrameType
 import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
+from mlflow.exceptions import MlflowException
 
 from gan_plugin.data import Pictures
 from gan_plugin.datasets import PictureDataset
@@ -101,9 +103,17 @@ def log_parameters(run_id: str, chosen: Mapping[str, object], resolved: Mapping[
 
 
 def log_pictures(pictures: Pictures, context: str) -> None:
-    """Log the data set as an input of the active run, with the digest over all its pictures."""
+    """Log the data set as an input of the active run, with the digest over all its pictures.
+
+    MLflow adds a data set that an experiment does not have yet, and fails where another run does so at that moment;
+    once more, and the data set is there.
+    """
     dataset = PictureDataset(pictures)
-    mlflow.log_input(dataset, context=context, tags=dataset.tags())
+    try:
+        mlflow.log_input(dataset, context=context, tags=dataset.tags())
+    except MlflowException:
+        time.sleep(random.uniform(0.5, 1.5))
+        mlflow.log_input(dataset, context=context, tags=dataset.tags())
 
 
 class MlflowTracker:
