@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import dataclasses
 import json
 import os
 import signal
 import socket
 import subprocess
 import sys
+import threading
 import time
 import urllib.request
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import NoReturn
 
@@ -20,7 +23,8 @@ import pytest
 from conftest import BIN, Project
 from mlflow import MlflowClient
 
-from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, project_run
+from gan_plugin.data import load_pictures
+from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, log_pictures, project_run
 
 
 @pytest.fixture
@@ -206,6 +210,23 @@ with stop.caught():
     )
     assert done.stdout == "True 130\n"
     assert done.returncode == -signal.SIGINT
+
+
+def test_runs_that_log_the_same_new_data_at_once_all_have_it(client: MlflowClient) -> None:
+    """MLflow adds a data set that the experiment lacks, and of several runs that do so all but one fail at first."""
+    digits = load_pictures("digits")
+    small = dataclasses.replace(digits, images=digits.images[:8], labels=None, class_names=())
+    runs = [client.create_run("0").info.run_id for _ in range(4)]
+    barrier = threading.Barrier(len(runs))
+
+    def log(run_id: str) -> None:
+        with mlflow.start_run(run_id=run_id):
+            barrier.wait()
+            log_pictures(small, context="training")
+
+    with ThreadPoolExecutor(len(runs)) as pool:
+        list(pool.map(log, runs))
+    assert [len(client.get_run(run_id).inputs.dataset_inputs) for run_id in runs] == [1] * 4
 
 
 def test_handlers_are_put_back() -> None:
