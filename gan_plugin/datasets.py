@@ -34,6 +34,7 @@ class PictureDataset(NumpyDataset):
         super().__init__(
             reference.images.numpy(),  # a view, nothing is copied
             source=dataset_source(reference.source),
+            # None is MLflow's default and missing from its annotation
             targets=None if reference.labels is None else reference.labels.numpy(),  # type: ignore[arg-type]
             name=reference.name,
             digest=reference.digest,

@@ -21,6 +21,8 @@ import pytest
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from gan_plugin.errors import UserError
+
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 # two epochs of 2 steps each: everything happens, nothing takes long
@@ -69,6 +71,15 @@ class Project:
 
 def options(parameters: dict[str, object]) -> list[str]:
     return [word for name, value in parameters.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:

@@ -9,7 +9,6 @@ import os
 import struct
 import subprocess
 import sys
-from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -17,6 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
+from conftest import refusal
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -25,7 +25,6 @@ from gan_plugin.data.convert import to_pixels, to_rgb
 from gan_plugin.data.digits import held_out
 from gan_plugin.data.parquet import HubDataset, find_parquet_files, split_in_name
 from gan_plugin.data.pictures import automatic_size, digest
-from gan_plugin.errors import UserError
 
 FASHION_MNIST = Path("/usr/share/datasets/fashion-mnist")  # where Debian's dataset-fashion-mnist puts it
 
@@ -49,15 +48,6 @@ def reopened(picture: Image.Image, suffix: str, tmp_path: Path, **options: Any) 
 
 def chw(picture: Image.Image) -> torch.Tensor:
     return torch.from_numpy(np.array(picture.convert("RGB"))).permute(2, 0, 1)
-
-
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith(".")
-    return message
 
 
 # --- conversion -------------------------------------------------------------------------------------------------------

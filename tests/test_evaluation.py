@@ -243,7 +243,7 @@ def test_more_training_is_better_and_real_is_best(
     recipe = fit_batch(load_recipe("dcgan"), len(digits))
     seen = Remember()
     plan = Plan(recipe, 12, 0, CPU, choose_precision("auto", CPU), 100, 100, judging_share=0.999)
-    train(digits, plan, Silent(), tmp_path, judge=seen)  # type: ignore[arg-type]
+    train(digits, plan, Silent(), tmp_path, judge=seen)  # type: ignore[arg-type]  # Silent takes anything
     description = Description(recipe.latent_size, 28, 28, 1)
     generators = {}
     for name, network in (("early", seen.first), ("trained", seen.last)):

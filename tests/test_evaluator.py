@@ -108,7 +108,7 @@ def test_what_cannot_be_judged_is_refused_in_one_sentence(registered: str, datas
     with pytest.raises(UserError, match=r"^The model is not a generator: give one that gan_plugin logged"):
         evaluate(lambda rows: rows, dataset)
     with pytest.raises(UserError, match=r"^The data is not a set of pictures: give data=mlflow\.data\.from_pictures"):
-        evaluate("models:/bank/1", mlflow.data.from_numpy(np.zeros((10, 2))))  # type: ignore[arg-type]
+        evaluate("models:/bank/1", mlflow.data.from_numpy(np.zeros((10, 2))))  # type: ignore[arg-type]  # wrong on purpose
     wrong: PictureDataset = mlflow.data.from_pictures("digits", image_size=32)
     with pytest.raises(UserError, match=r"^The model makes pictures of 28×28×1 and the data has 32×32×1: give"):
         evaluate("models:/bank/1", wrong)

@@ -23,13 +23,13 @@ import pytest
 import safetensors
 import torch
 import torch.nn.functional as F
+from conftest import refusal
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 
 from gan_plugin.data import Pictures, load_pictures
 from gan_plugin.data.pictures import make_pictures
-from gan_plugin.errors import UserError
 from gan_plugin.features import choose_spec, classifier, inception, load_network
 from gan_plugin.features.cache import cache_folder, write_atomically
 from gan_plugin.features.classifier import (
@@ -57,15 +57,6 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     monkeypatch.setenv("GAN_PLUGIN_CACHE", str(tmp_path / "cache"))
     monkeypatch.setenv("TORCH_HOME", str(tmp_path / "torch"))
     return tmp_path / "cache"
-
-
-def refusal(call: Callable[[], object]) -> str:
-    with pytest.raises(UserError) as caught:
-        call()
-    message = str(caught.value)
-    assert "\n" not in message
-    assert message.endswith(".")
-    return message
 
 
 def noise(*shape: int, seed: int = 0) -> Pixels:
@@ -376,7 +367,7 @@ def test_what_is_no_picture_is_refused(network: Classifier, shape: tuple[int, ..
 
 def test_pictures_in_floating_point_are_refused(network: Classifier) -> None:
     with pytest.raises(ValueError, match="float32"):
-        network(np.zeros((2, 28, 28, 1), np.float32))  # type: ignore[arg-type]
+        network(np.zeros((2, 28, 28, 1), np.float32))  # type: ignore[arg-type]  # wrong on purpose
 
 
 @pytest.fixture

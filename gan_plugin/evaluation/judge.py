@@ -17,7 +17,7 @@ from tqdm import tqdm
 
 from gan_plugin.data import Pictures
 from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, manifold_of, outputs_of
-from gan_plugin.evaluation.results import ClassRow, Evaluation, Figure, Neighbours, Pixels, Projection
+from gan_plugin.evaluation.results import ClassRow, Evaluation, Figure, Neighbours, Pixels, Projection, evenly
 from gan_plugin.features import Outputs
 from gan_plugin.features.classifier import Classifier, accuracy, predict_labels, train_classifier
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, is_singular
@@ -435,12 +435,3 @@ def project(real: Tensor, generated: Tensor, neighbourhood: Neighbourhood, gauss
         covered=neighbourhood.covered.cpu().numpy()[real_rows],
         inside=neighbourhood.inside.cpu().numpy()[made_rows],
     )
-
-
-def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    """At most ``most`` indices of ``count`` things, from the first to the last.
-
-    >>> evenly(5, 3).tolist()
-    [0, 2, 4]
-    """
-    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)

@@ -13,6 +13,7 @@ from gan_plugin.data import Pictures
 from gan_plugin.data.pictures import make_pictures
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import as_pixels, gaussian_of, has_classes
+from gan_plugin.evaluation.results import evenly
 from gan_plugin.export import Showable
 from gan_plugin.features import FeatureNetwork, choose_spec, load_network
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
@@ -83,7 +84,7 @@ def few(pictures: Pictures) -> Pictures:
     """At most REFERENCE of the pictures, from all over the data."""
     if len(pictures) <= REFERENCE:
         return pictures
-    rows = torch.linspace(0, len(pictures) - 1, REFERENCE).round().long()
+    rows = torch.from_numpy(evenly(len(pictures), REFERENCE))
     labels = None if pictures.labels is None else pictures.labels[rows]
     return make_pictures(
         pictures.images[rows],

@@ -91,7 +91,7 @@ def _joined(parts: list[Tensor]) -> Tensor:
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
     """No autocast and no TF32 inside, whatever the caller set: figures must not depend on who computes them."""
-    convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]
+    convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # made when the module is loaded
     product = torch.backends.cuda.matmul
     before = convolution.fp32_precision, product.fp32_precision
     convolution.fp32_precision = product.fp32_precision = "ieee"

@@ -228,7 +228,7 @@ def describe_input(session: onnxruntime.InferenceSession, file: Path) -> Input:
         size=(fixed[0], fixed[1]) if fixed else None,
         channels=shape[places[0]],
         channels_last=channels_last,
-        dtype=INPUT_TYPES[given.type],  # type: ignore[arg-type]
+        dtype=INPUT_TYPES[given.type],  # type: ignore[arg-type]  # mypy widens the table's two types to one
     )
 
 

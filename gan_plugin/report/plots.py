@@ -20,7 +20,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from gan_plugin.evaluation.results import ClassRow, Neighbours, Pixels, Projection
+from gan_plugin.evaluation.results import ClassRow, Neighbours, Pixels, Projection, evenly
 from gan_plugin.serving.pictures import Picture, contact_sheet, png, to_pil
 
 LARGEST_SIDE = 128  # pixels; larger pictures are shown shrunk to this
@@ -117,8 +117,8 @@ def _lettered(
 
 def drawn(figure: Figure) -> Picture:
     canvas = FigureCanvasAgg(figure)
-    canvas.draw()  # type: ignore[no-untyped-call]
-    return np.asarray(canvas.buffer_rgba())[:, :, :3]  # type: ignore[no-untyped-call]
+    canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib annotates neither of these two
+    return np.asarray(canvas.buffer_rgba())[:, :, :3]  # type: ignore[no-untyped-call]  # the same
 
 
 def chart_png(figure: Figure) -> bytes:
@@ -126,15 +126,6 @@ def chart_png(figure: Figure) -> bytes:
     buffer = io.BytesIO()
     to_pil(drawn(figure)).quantize(method=Image.Quantize.MAXCOVERAGE).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
-
-
-def evenly(count: int, most: int) -> npt.NDArray[np.intp]:
-    """At most ``most`` indices spread evenly over 0 … count − 1: pictures may lie in order of class.
-
-    >>> evenly(9, 3).tolist()
-    [0, 4, 8]
-    """
-    return np.arange(count) if count <= most else np.linspace(0, count - 1, most).round().astype(np.intp)
 
 
 def precision_recall_chart(projection: Projection, theme: Theme) -> bytes:
