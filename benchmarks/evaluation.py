@@ -59,7 +59,7 @@ def work(data: str, pictures: int, features: str, device_name: str, folder: Path
     from gan_plugin.evaluation.judge import evaluate_generator
     from gan_plugin.evaluation.reference import gaussian_of, manifold_of, prepare_reference
     from gan_plugin.export import export_generator
-    from gan_plugin.networks import FAMILIES
+    from gan_plugin.networks import Pictured, new_generator
     from gan_plugin.recipes import load_recipe
     from gan_plugin.report import write_report
     from gan_plugin.serving.generator import Description, OnnxGenerator
@@ -84,9 +84,7 @@ def work(data: str, pictures: int, features: str, device_name: str, folder: Path
     lap("neighbours in the data")
     recipe = load_recipe("dcgan")
     torch.manual_seed(0)
-    network = FAMILIES[recipe.family].generator(
-        recipe.latent_size, reference_pictures.size, reference_pictures.channels
-    )
+    network = new_generator(recipe, Pictured(reference_pictures.size, reference_pictures.channels))
     description = Description(
         recipe.latent_size, reference_pictures.size, reference_pictures.size, reference_pictures.channels
     )

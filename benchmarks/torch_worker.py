@@ -8,9 +8,10 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_plugin.networks import Pictured
 from gan_plugin.networks.dcgan import Discriminator, Dropout, Generator, StrideOneConvTranspose2d
 from gan_plugin.recipes import load_recipe
-from gan_plugin.training.step import make_step, new_game
+from gan_plugin.training.step import Batch, make_step, new_game
 
 
 def plain_step(device: torch.device) -> Callable[[Tensor], object]:
@@ -45,7 +46,8 @@ def plain_step(device: torch.device) -> Callable[[Tensor], object]:
 def our_step(device: torch.device, precision: torch.dtype) -> Callable[[Tensor], object]:
     recipe = load_recipe("dcgan")
     torch.backends.cudnn.benchmark = True
-    return make_step(new_game(recipe, 28, 1, device), recipe, precision)
+    step = make_step(new_game(recipe, Pictured(28, 1), device), recipe, precision)
+    return lambda pictures: step(Batch(pictures), Batch(pictures))
 
 
 def finished(device: torch.device) -> float:

@@ -106,6 +106,7 @@ def promote(**given: str | None) -> None:
 @click.option("--onnx", "onnx_file", type=click.Path(path_type=Path), help="An exported file, instead of --model.")
 @click.option("--seeds", default="0-63", show_default=True, help="Seeds, as in 0-63 or 3,14,15.")
 @click.option("--truncation", type=float, help="Bound of |z| in standard deviations: smaller is safer and less varied.")
+@click.option("--label", help="Class of all the pictures, by name or number; each seed has its own without.")
 @click.option("--columns", type=click.IntRange(1), default=8, show_default=True, help="Pictures in a row.")
 @click.option("--device", default="auto", show_default=True, help="auto, cuda or cpu.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)
@@ -114,6 +115,7 @@ def sample(
     onnx_file: Path | None,
     seeds: str,
     truncation: float | None,
+    label: str | None,
     columns: int,
     device: str,
     out: Path,
@@ -121,7 +123,7 @@ def sample(
     """Write a sheet of pictures from seeds."""
     from gan_plugin.sampling import write_samples
 
-    write_samples(model, onnx_file, parse_seeds(seeds), truncation, columns, device, out)
+    write_samples(model, onnx_file, parse_seeds(seeds), truncation, label, columns, device, out)
     click.echo(f"{out}")
 
 

@@ -22,13 +22,15 @@ from gan_plugin.evaluation.light import LightJudge, make_light_judge
 from gan_plugin.evaluator import shape_text
 from gan_plugin.export import Parity, ParityError, export_generator
 from gan_plugin.features.classifier import Classifier, classifier_of
-from gan_plugin.recipes import Recipe, fit_batch, load_recipe, override
+from gan_plugin.recipes import Recipe, fit_augmentation, fit_batch, load_recipe, override
+from gan_plugin.recipes import resolved as resolved_recipe
 from gan_plugin.serving.generator import Description
 from gan_plugin.settings import DataSettings, EvaluateSettings, JudgeSettings, TrainSettings, as_typed
 from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, log_pictures, project_run
 from gan_plugin.training.checkpoint import FILE_NAME, check_identity
 from gan_plugin.training.device import choose_device, choose_precision, precision_name
-from gan_plugin.training.loop import Interrupted, Plan, check_batch, train
+from gan_plugin.training.loop import Diverged, Interrupted, Plan, check_batch, pictured, train
+from gan_plugin.training.rules import check_combination
 from gan_plugin.training.step import Game
 
 
@@ -54,8 +56,8 @@ def run_training(settings: TrainSettings) -> str:
             channels=settings.channels,
             skip_unreadable=settings.skip_unreadable,
         )
-        if settings.batch_size is None:
-            recipe = fit_batch(recipe, len(pictures))
+        recipe = fit(recipe, settings, pictures)
+        check_combination(recipe, pictures)
         plan = Plan(
             recipe,
             settings.epochs,
@@ -65,6 +67,8 @@ def run_training(settings: TrainSettings) -> str:
             settings.samples_every,
             settings.checkpoint_every,
             settings.judging_share,
+            settings.guard,
+            settings.retries,
         )
         check_batch(pictures, recipe)
         if resume is not None:
@@ -77,6 +81,11 @@ def run_training(settings: TrainSettings) -> str:
                 game = train(pictures, plan, tracker, folder, resume, stop.asked, judge)
         except Interrupted as interrupted:
             print(interrupted, file=sys.stderr)
+        except Diverged as diverged:
+            mlflow.set_tag("failed", str(diverged))
+            if diverged.game is not None:
+                publish(diverged.game, recipe, pictures, None, run_id, folder)
+            raise
         if stop.asked():  # perhaps after the last step, when there was nothing left to interrupt
             raise SystemExit(stop.exit_status())
         return publish(game, recipe, pictures, settings.model_name, run_id, folder)
@@ -98,6 +107,23 @@ def chosen_recipe(settings: TrainSettings) -> Recipe:
     return override(load_recipe(settings.recipe), **{name: getattr(settings, name) for name in names})
 
 
+def fit(recipe: Recipe, settings: TrainSettings, pictures: Pictures) -> Recipe:
+    """The recipe for this data, where the user left it open: its batch, its augmentation, whether it takes labels.
+
+    Raises:
+        UserError: labels were asked of data that has none.
+    """
+    if settings.conditional and len(pictures.class_names) < 2:
+        raise UserError(
+            f"conditional=true is not possible: {pictures.name} has no classes to choose from; give conditional=false."
+        )
+    if settings.batch_size is None:
+        recipe = fit_batch(recipe, len(pictures))
+    if settings.augment is None:
+        recipe = fit_augmentation(recipe, len(pictures))
+    return override(recipe, conditional=recipe.conditional and len(pictures.class_names) > 1)
+
+
 def find_checkpoint(resume: str) -> Path:
     """A checkpoint from its file, its folder, or the run that logged it."""
     path = Path(resume)
@@ -116,7 +142,7 @@ def find_checkpoint(resume: str) -> Path:
 def describe(settings: TrainSettings, plan: Plan, pictures: Pictures, run_id: str) -> None:
     """Say, on the terminal and in the run, what is about to happen."""
     resolved = {
-        **{name: value for name, value in dataclasses.asdict(plan.recipe).items() if name not in ("name", "summary")},
+        **resolved_recipe(plan.recipe),
         "image_size": pictures.size,
         "channels": pictures.channels,
         "device": plan.device.type,
@@ -143,7 +169,14 @@ def judge_on_the_way(settings: TrainSettings, pictures: Pictures, plan: Plan) ->
         return None
     weights = None if settings.inception_weights is None else Path(settings.inception_weights)
     try:
-        judge = make_light_judge(pictures, settings.features, plan.recipe.latent_size, plan.device, weights)
+        judge = make_light_judge(
+            pictures,
+            settings.features,
+            plan.recipe.latent_size,
+            pictured(pictures, plan.recipe).classes,
+            plan.device,
+            weights,
+        )
     except UserError as error:
         if settings.features is not None:
             raise
@@ -167,13 +200,17 @@ def why_exported(game: Game) -> str:
     return f"Its {game.best.metric} of {game.best.value:.4g} was the lowest of {game.best.judged}.{last}"
 
 
-def publish(game: Game, recipe: Recipe, pictures: Pictures, model_name: str, run_id: str, folder: Path) -> str:
-    """Export the averaged generator, prove the file equal to it, log and register it; returns its URI."""
+def publish(game: Game, recipe: Recipe, pictures: Pictures, model_name: str | None, run_id: str, folder: Path) -> str:
+    """Export the averaged generator, prove the file equal to it, log it and, by ``model_name``, register it.
+
+    Returns the model's URI.
+    """
     description = Description(
         latent_size=recipe.latent_size,
         height=pictures.size,
         width=pictures.size,
         channels=pictures.channels,
+        class_names=pictures.class_names if recipe.conditional else (),
         recipe=recipe.name,
         run_id=run_id,
         data=pictures.name,
@@ -196,9 +233,10 @@ def publish(game: Game, recipe: Recipe, pictures: Pictures, model_name: str, run
         params={"recipe": recipe.name, "data": pictures.name, "data_digest": pictures.digest, "exported": reason},
         step=step,
     )
-    uri = f"models:/{model_name}/{info.registered_model_version}"
+    uri = info.model_uri if model_name is None else f"models:/{model_name}/{info.registered_model_version}"
+    done = "logged" if model_name is None else "registered"
     print(
-        f"{uri} is registered: PyTorch and ONNX Runtime are at most {parity.largest_difference} of 255 grey levels "
+        f"{uri} is {done}: PyTorch and ONNX Runtime are at most {parity.largest_difference} of 255 grey levels "
         f"apart, over {parity.pictures} pictures.\nServe it:"
     )
     serve = f"mlflow models serve -m {uri} --env-manager local --port 5001"

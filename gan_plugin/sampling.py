@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
 from mlflow.exceptions import MlflowException
 
 from gan_plugin import flavor
@@ -18,14 +21,16 @@ def write_samples(
     onnx_file: Path | None,
     seeds: list[int],
     truncation: float | None,
+    label: str | None,
     columns: int,
     device: str,
     out: Path,
 ) -> None:
-    """Write the pictures of ``seeds`` as one PNG sheet to ``out``.
+    """Write the pictures of ``seeds`` as one PNG sheet to ``out``, of one class where ``label`` names one.
 
     Raises:
-        UserError: neither or both of ``model`` and ``onnx_file`` are given, or one of them cannot be loaded.
+        UserError: neither or both of ``model`` and ``onnx_file`` are given, one of them cannot be loaded, or it has no
+            such class.
     """
     if (model is None) == (onnx_file is None):
         raise UserError("Give either --model with a URI such as models:/gan/1, or --onnx with a file.")
@@ -34,7 +39,24 @@ def write_samples(
     if not out.parent.is_dir():
         raise UserError(f"out={str(out)!r} cannot be written: the folder {out.parent} does not exist.")
     generator = load_generator(model, device) if onnx_file is None else load_file(onnx_file, device)
-    out.write_bytes(png(contact_sheet(generator.sample(seeds, truncation=truncation), columns)))
+    labels = None if label is None else labels_of(label, generator.description.class_names, len(seeds))
+    out.write_bytes(png(contact_sheet(generator.sample(seeds, labels, truncation), columns)))
+
+
+def labels_of(label: str, class_names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
+    """The index of a class given by name or number, ``count`` times.
+
+    Raises:
+        UserError: there is no such class; the message lists those that there are.
+    """
+    if not class_names:
+        raise UserError(f"label={label!r} is not possible: this generator was trained without classes.")
+    numbered = {str(i): i for i in range(len(class_names))}
+    named = {name: i for i, name in enumerate(class_names)}  # a name that is a number is taken for the name
+    index = (numbered | named).get(label)
+    if index is None:
+        raise UserError(f"label={label!r} is not possible: give {', '.join(class_names)}, or a number from 0.")
+    return np.full(count, index, np.int64)
 
 
 def load_generator(model_uri: str | None, device: str) -> OnnxGenerator:

@@ -12,6 +12,7 @@ from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 
 from gan_plugin.errors import UserError
+from gan_plugin.recipes.ramp import Ramp, parse_ramp
 
 AUTO = "auto"
 
@@ -44,6 +45,16 @@ def positive_number() -> Accepts:
     return Accepts("a number above 0", parse)
 
 
+def zero_or_more() -> Accepts:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not 0 <= value < math.inf:
+            raise ValueError
+        return value
+
+    return Accepts("a number of at least 0", parse)
+
+
 def fraction() -> Accepts:
     def parse(text: str) -> float:
         value = float(text)
@@ -52,6 +63,11 @@ def fraction() -> Accepts:
         return value
 
     return Accepts("a number from 0 to below 1", parse)
+
+
+def ramp(end: Accepts) -> Accepts:
+    """A number, or ``A..B``: from A to B while training goes on."""
+    return Accepts(f"{end.phrase}, or two with .. between them", lambda text: parse_ramp(text, end.parse))
 
 
 def one_of(*names: str) -> Accepts:
@@ -140,6 +156,9 @@ def some_thresholds() -> Accepts:
     return Accepts(f"bounds as in fid_ratio<=20,coverage>=0.2 (possible are {possible}), or none", parse)
 
 
+OBJECTIVES = ("minimax", "non-saturating", "least-squares", "hinge", "wasserstein", "relativistic")
+PENALTIES = ("wgan-gp", "dragan", "r1", "r1+r2")
+AUGMENTATIONS = ("none", "diffaugment", "ada", "scheduled")
 PROMOTING = ("fid", "kid", "precision", "recall", "coverage", "cas")
 BOUNDED = dict.fromkeys(("fid", "fid_ratio", "kid", "label_kl"), "<=") | dict.fromkeys(
     ("inception_score", "precision", "recall", "density", "coverage", "authenticity", "modes", "cas"), ">="
@@ -165,23 +184,105 @@ class TrainSettings:
     skip_unreadable: bool = setting("false", yes_or_no(), "Leave out pictures that cannot be read, and count them.")
     epochs: int = setting("50", whole_number(1), "Passes over the data.")
     recipe: str = setting("dcgan", some_text(), "Training method; gan-plugin recipes lists them.")
-    objective: str | None = setting(
-        "auto", or_auto(one_of("minimax", "non-saturating")), "Adversarial loss, instead of the recipe's."
+    conditional: bool | None = setting(
+        "auto",
+        or_auto(yes_or_no()),
+        "Whether the generator takes a class; auto is the recipe's choice where the data has classes.",
     )
+    objective: str | None = setting("auto", or_auto(one_of(*OBJECTIVES)), "Adversarial loss, instead of the recipe's.")
+    penalty: str | None = setting(
+        "auto", or_auto(one_of("none", *PENALTIES)), "Penalty on the discriminator's gradient, instead of the recipe's."
+    )
+    penalty_weight: Ramp | None = setting(
+        "auto", or_auto(ramp(zero_or_more())), "Weight of the penalty, instead of the recipe's."
+    )
+    penalty_every: int | None = setting(
+        "auto", or_auto(whole_number(1)), "Steps from one penalty to the next, instead of the recipe's."
+    )
+    turns: str | None = setting(
+        "auto",
+        or_auto(one_of("together", "alternating")),
+        "Both players learn from one batch of fakes, or one after the other.",
+    )
+    discriminator_steps: int | None = setting(
+        "auto",
+        or_auto(whole_number(1)),
+        "Steps of the discriminator for each of the generator's, with turns=alternating.",
+    )
+    augment: str | None = setting(
+        "auto",
+        or_auto(one_of(*AUGMENTATIONS)),
+        "Augmentation of what the discriminator sees; auto is the recipe's for little data.",
+    )
+    augment_p: Ramp | None = setting(
+        "auto", or_auto(ramp(fraction())), "Probability of the scheduled augmentation, instead of the recipe's."
+    )
+    augment_below: int | None = setting(
+        "auto",
+        or_auto(whole_number(0)),
+        "Number of pictures from which on augment=auto is none, instead of the recipe's.",
+    )
+    family: str | None = setting("auto", or_auto(one_of("dcgan", "r3gan")), "Network family, instead of the recipe's.")
     latent_size: int | None = setting("auto", or_auto(whole_number(1, 4096)), "Length of z, instead of the recipe's.")
+    width: int | None = setting(
+        "auto",
+        or_auto(whole_number(16, 4096, multiple_of=16)),
+        "Feature maps of r3gan's coarsest stages, instead of the recipe's.",
+    )
+    blocks: int | None = setting(
+        "auto", or_auto(whole_number(1, 16)), "Residual blocks of a stage of r3gan, instead of the recipe's."
+    )
+    dropout: float | None = setting(
+        "auto", or_auto(fraction()), "Dropout in dcgan's discriminator, instead of the recipe's."
+    )
+    spectral_norm: bool | None = setting(
+        "auto", or_auto(yes_or_no()), "Spectral norm on the discriminator's weights, instead of the recipe's."
+    )
+    discriminators: int | None = setting(
+        "auto", or_auto(whole_number(1, 16)), "How many discriminators, instead of the recipe's."
+    )
+    discriminator_dropout: float | None = setting(
+        "auto", or_auto(fraction()), "Probability with which the generator does not hear a discriminator."
+    )
+    softness: float | None = setting(
+        "auto", or_auto(zero_or_more()), "How much more the generator hears of a stricter discriminator; 0 is the mean."
+    )
+    pack: int | None = setting(
+        "auto", or_auto(whole_number(1, 16)), "Pictures that the discriminator judges at once, instead of the recipe's."
+    )
+    code_classes: int | None = setting(
+        "auto", or_auto(whole_number(0, 1000)), "InfoGAN: choices of the code that is one, instead of the recipe's."
+    )
+    code_values: int | None = setting(
+        "auto", or_auto(whole_number(0, 1000)), "InfoGAN: codes that are numbers, instead of the recipe's."
+    )
     batch_size: int | None = setting(
         "auto", or_auto(whole_number(2)), "Pictures a step; auto is the recipe's, or fewer for little data."
     )
-    generator_lr: float | None = setting(
-        "auto", or_auto(positive_number()), "Learning rate of the generator, instead of the recipe's."
+    optimizer: str | None = setting(
+        "auto", or_auto(one_of("adam", "rmsprop", "sgd")), "Optimiser of both players, instead of the recipe's."
     )
-    discriminator_lr: float | None = setting(
-        "auto", or_auto(positive_number()), "Learning rate of the discriminator, instead of the recipe's."
+    generator_lr: Ramp | None = setting(
+        "auto", or_auto(ramp(positive_number())), "Learning rate of the generator, instead of the recipe's."
     )
-    beta1: float | None = setting("auto", or_auto(fraction()), "Adam's beta1, instead of the recipe's.")
-    beta2: float | None = setting("auto", or_auto(fraction()), "Adam's beta2, instead of the recipe's.")
-    ema_half_life: float | None = setting(
-        "auto", or_auto(positive_number()), "Half-life of the averaged generator in pictures, instead of the recipe's."
+    discriminator_lr: Ramp | None = setting(
+        "auto", or_auto(ramp(positive_number())), "Learning rate of the discriminator, instead of the recipe's."
+    )
+    beta1: float | None = setting(
+        "auto", or_auto(fraction()), "Adam's beta1 or SGD's momentum, instead of the recipe's."
+    )
+    beta2: Ramp | None = setting(
+        "auto", or_auto(ramp(fraction())), "Adam's beta2 or RMSprop's alpha, instead of the recipe's."
+    )
+    ema_half_life: Ramp | None = setting(
+        "auto",
+        or_auto(ramp(zero_or_more())),
+        "Half-life of the averaged generator in pictures, instead of the recipe's.",
+    )
+    anneal: int | None = setting(
+        "auto",
+        or_auto(whole_number(0)),
+        "Pictures after which every value A..B has come to B, instead of the recipe's.",
     )
     seed: int = setting("0", whole_number(0, 2**32 - 1), "Equal seeds give equal weights on the CPU.")
     device: str = setting("auto", DEVICE, "auto is CUDA where there is a GPU, else the CPU.")
@@ -192,6 +293,10 @@ class TrainSettings:
     judging_share: float = setting(
         "0.1", fraction(), "Share of the time for judging the generator on the way; the best is exported. 0 is none."
     )
+    guard: bool = setting(
+        "true", yes_or_no(), "Go back to a good checkpoint when training collapses or a player wins outright."
+    )
+    retries: int = setting("3", whole_number(0), "How often the guard goes back before the run fails.")
     samples_every: int = setting("1", whole_number(1), "Epochs between two sample grids.")
     checkpoint_every: int = setting("10", whole_number(1), "Epochs between two checkpoints.")
     resume: str | None = setting("none", or_none(some_text()), "Run id or checkpoint folder to go on from.")

@@ -146,6 +146,10 @@ class MlflowTracker:
     def file(self, path: Path, folder: str) -> None:
         self.jobs.put(functools.partial(self.client.log_artifact, self.run_id, str(path), folder))
 
+    def note(self, key: str, text: str) -> None:
+        """A sentence about the run, as a tag."""
+        self.jobs.put(functools.partial(self.client.set_tag, self.run_id, key, text))
+
     def close(self) -> None:
         """Deliver what is left; returns when everything is with MLflow or on disk."""
         self.closing = True

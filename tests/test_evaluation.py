@@ -28,7 +28,7 @@ from gan_plugin.export import Showable, export_generator
 from gan_plugin.features import Outputs
 from gan_plugin.features.network import Pixels
 from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
-from gan_plugin.networks import FAMILIES
+from gan_plugin.networks.dcgan import Generator
 from gan_plugin.recipes import fit_batch, load_recipe
 from gan_plugin.serving.generator import Description, OnnxGenerator
 from gan_plugin.serving.latents import latents
@@ -270,11 +270,11 @@ def test_more_training_is_better_and_real_is_best(
 
 def test_the_light_judge_sees_what_the_whole_evaluation_sees(digits: Pictures, reference: Reference) -> None:
     """Here an untrained generator."""
-    judge = make_light_judge(digits, None, 100, CPU)
+    judge = make_light_judge(digits, None, 100, 0, CPU)
     assert judge.metric == "fid_2k/classifier"
     prepared = judge.seconds
     torch.manual_seed(0)
-    network = FAMILIES["dcgan"].generator(100, 28, 1).eval()
+    network = Generator(100, 28, 1).eval()
     calibrate_batch_norm(network, 100)
     state = {name: value.clone() for name, value in network.state_dict().items()}
     value = judge(network)
@@ -303,9 +303,9 @@ def test_features_too_slow_to_be_taken_unasked_are_left(digits: Pictures, monkey
     monkeypatch.setattr(light, "load_network", lambda *given: Slow())
     monkeypatch.setattr(light, "PATIENCE", 30.0)
     with pytest.raises(UserError, match=r"^slow would take 1 minutes to look at 3,486 pictures on this cpu: give feat"):
-        make_light_judge(digits, None, 100, CPU)
+        make_light_judge(digits, None, 100, 0, CPU)
     assert sum(slept) < 40
-    assert make_light_judge(digits, "classifier", 100, CPU).metric == "fid_2k/slow"  # asked for by name
+    assert make_light_judge(digits, "classifier", 100, 0, CPU).metric == "fid_2k/slow"  # asked for by name
 
 
 def test_the_light_judge_looks_at_few_of_many_pictures(digits: Pictures, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -1,12 +1,14 @@
-"""The DCGAN family: the tutorial's exact networks, and every size."""
+"""The DCGAN family: the tutorial's exact networks, and every size. What stands around the networks of any family."""
 
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_plugin.networks import FAMILIES
+from gan_plugin.networks import Pictured, new_discriminators, new_generator
 from gan_plugin.networks.dcgan import Discriminator, Dropout, Generator, StrideOneConvTranspose2d
+from gan_plugin.networks.players import CodedGenerator
+from gan_plugin.recipes import Recipe, load_recipe, override
 
 
 def values(module: nn.Module) -> int:
@@ -78,16 +80,82 @@ def test_dropout_keeps_seven_tenths_of_independent_values_and_the_mean() -> None
     assert half.dtype == torch.bfloat16
 
 
-@pytest.mark.parametrize("family", sorted(FAMILIES))
 @pytest.mark.parametrize(("size", "channels"), [(16, 1), (28, 3), (36, 1), (44, 3), (64, 3), (100, 1), (256, 3)])
-def test_every_size_makes_and_judges_its_own_pictures(family: str, size: int, channels: int) -> None:
-    generator = FAMILIES[family].generator(32, size, channels)
-    discriminator = FAMILIES[family].discriminator(size, channels)
+def test_every_size_makes_and_judges_its_own_pictures(size: int, channels: int) -> None:
+    generator, discriminator = Generator(32, size, channels), Discriminator(size, channels)
     pictures = generator(torch.randn(2, 32))
     assert pictures.shape == (2, channels, size, size)
     assert pictures.abs().max() <= 1
     logits = discriminator(pictures)
     assert logits.shape == (2,)
     logits.sum().backward()
-    silent = [name for name, p in generator.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
-    assert not silent
+    assert not silent(generator)
+
+
+def silent(module: nn.Module) -> list[str]:
+    """Weights that no gradient reaches."""
+    return [name for name, p in module.named_parameters() if p.grad is None or not p.grad.abs().sum() > 0]
+
+
+def tiny(**values: object) -> Recipe:
+    return override(load_recipe("dcgan"), latent_size=16, **values)
+
+
+@pytest.mark.parametrize("recipe", ["dcgan", "r3gan"])
+def test_labels_reach_both_players(recipe: str) -> None:
+    torch.manual_seed(0)
+    pictured = Pictured(16, 1, classes=3)
+    generator = new_generator(load_recipe(recipe), pictured).eval()
+    discriminators = new_discriminators(load_recipe(recipe), pictured).eval()
+    z = torch.randn(1, load_recipe(recipe).latent_size).expand(3, -1)
+    labels = torch.tensor([0, 1, 1])
+    pictures = generator(z, labels)
+    assert not torch.allclose(pictures[0], pictures[1], atol=1e-3)
+    torch.testing.assert_close(pictures[1], pictures[2])
+    real = torch.rand(1, 1, 16, 16).expand(3, -1, -1, -1)
+    logits = discriminators(real, labels)[0]
+    assert abs(logits[0] - logits[1]) > 1e-4
+    torch.testing.assert_close(logits[1], logits[2])
+
+
+def test_a_pack_is_consecutive_pictures_on_the_channels() -> None:
+    torch.manual_seed(0)
+    discriminators = new_discriminators(tiny(pack=2), Pictured(16, 3, classes=5)).eval()
+    x, labels = torch.rand(6, 3, 16, 16), torch.tensor([0, 1, 2, 3, 4, 0])
+    logits = discriminators(x, labels)
+    assert logits.shape == (1, 3)
+    member = discriminators.members[0]
+    alone = member(torch.cat([x[2], x[3]])[None], torch.tensor([[2, 3]]))
+    torch.testing.assert_close(logits[0, 1:2], alone)
+    turned = member(torch.cat([x[2], x[3]])[None], torch.tensor([[3, 2]]))  # each place has its own labels
+    assert abs(turned - alone) > 1e-4
+
+
+def test_several_discriminators_are_several() -> None:
+    discriminators = new_discriminators(tiny(discriminators=3), Pictured(16, 1)).eval()
+    first, second, third = discriminators(torch.rand(4, 1, 16, 16))
+    assert not torch.allclose(first, second)
+    assert not torch.allclose(second, third)
+
+
+def test_codes_are_a_choice_of_the_first_latents() -> None:
+    torch.manual_seed(0)
+    inner = Generator(16, 16, 1).eval()
+    coded = CodedGenerator(inner, classes=4)
+    z = torch.randn(8, 16)
+    chosen = torch.cat([F.one_hot(z[:, :4].argmax(1), 4).float(), z[:, 4:]], 1)
+    torch.testing.assert_close(coded(z), inner(chosen))
+    choices = torch.randn(4000, 16)[:, :4].argmax(1).bincount(minlength=4) / 4000
+    torch.testing.assert_close(choices, torch.full((4,), 0.25), atol=0.03, rtol=0)
+
+
+def test_spectral_norm_divides_by_the_largest_singular_value() -> None:
+    torch.manual_seed(0)
+    discriminators = new_discriminators(tiny(spectral_norm=True, dropout=0.0), Pictured(16, 1, 3))
+    x, labels = torch.rand(4, 1, 16, 16), torch.tensor([0, 1, 2, 0])
+    for _ in range(50):  # of a power iteration each
+        discriminators(x, labels)
+    layers = [m for m in discriminators.modules() if hasattr(m, "parametrizations")]
+    assert len(layers) == 4  # two convolutions, the logit and the labels
+    for layer in layers:
+        assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, rel=0.02)

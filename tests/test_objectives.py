@@ -1,36 +1,62 @@
-"""Adversarial losses against the value function, in float64 and with finite differences."""
+"""Adversarial losses against their formulas, in float64 and with finite differences."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
 
 import pytest
 import torch
+from torch import Tensor
 
-from gan_plugin.objectives import OBJECTIVES, minimax_loss, non_saturating_loss, value_loss
+from gan_plugin import settings
+from gan_plugin.objectives import OBJECTIVES, information_loss, minimax_loss, mixed, non_saturating_loss
 
 REAL = torch.tensor([2.0, -1.0, 0.3], dtype=torch.float64)
 FAKE = torch.tensor([-0.5, 1.5, -3.0], dtype=torch.float64)
 
 
-def test_the_discriminator_maximises_the_value_function() -> None:
-    value = torch.log(torch.sigmoid(REAL)).mean() + torch.log(1 - torch.sigmoid(FAKE)).mean()
-    torch.testing.assert_close(value_loss(REAL, FAKE), -value)
+def mean(values: Callable[[float, float], float]) -> float:
+    return sum(values(r, f) for r, f in zip(REAL.tolist(), FAKE.tolist())) / len(REAL)
 
 
-def test_the_minimax_generator_minimises_it() -> None:
-    torch.testing.assert_close(minimax_loss(FAKE), torch.log(1 - torch.sigmoid(FAKE)).mean())
+def sigmoid(x: float) -> float:
+    return 1 / (1 + math.exp(-x))
 
 
-def test_the_non_saturating_generator_maximises_log_d() -> None:
-    torch.testing.assert_close(non_saturating_loss(FAKE), -torch.log(torch.sigmoid(FAKE)).mean())
+FORMULAS: dict[str, tuple[Callable[[float, float], float], Callable[[float, float], float]]] = {
+    "minimax": (
+        lambda r, f: -math.log(sigmoid(r)) - math.log(1 - sigmoid(f)),
+        lambda r, f: math.log(1 - sigmoid(f)),
+    ),
+    "non-saturating": (
+        lambda r, f: -math.log(sigmoid(r)) - math.log(1 - sigmoid(f)),
+        lambda r, f: -math.log(sigmoid(f)),
+    ),
+    "least-squares": (lambda r, f: ((r - 1) ** 2 + f**2) / 2, lambda r, f: (f - 1) ** 2 / 2),
+    "hinge": (lambda r, f: max(0, 1 - r) + max(0, 1 + f), lambda r, f: -f),
+    "wasserstein": (lambda r, f: f - r, lambda r, f: -f),
+    "relativistic": (lambda r, f: -math.log(sigmoid(r - f)), lambda r, f: -math.log(sigmoid(f - r))),
+}
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_both_losses_are_their_formulas(name: str) -> None:
+    discriminator, generator = FORMULAS[name]
+    assert OBJECTIVES[name].discriminator(REAL, FAKE).item() == pytest.approx(mean(discriminator))
+    assert OBJECTIVES[name].generator(REAL, FAKE).item() == pytest.approx(mean(generator))
 
 
 def test_an_undecided_discriminator_pays_log_four() -> None:
     zero = torch.zeros(4, dtype=torch.float64)
-    torch.testing.assert_close(value_loss(zero, zero), torch.log(torch.tensor(4.0, dtype=torch.float64)))
+    loss = OBJECTIVES["non-saturating"].discriminator(zero, zero)
+    torch.testing.assert_close(loss, torch.log(torch.tensor(4.0, dtype=torch.float64)))
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_losses_stay_finite_and_right_for_logits_that_saturate_a_probability(name: str) -> None:
+def test_losses_stay_finite_for_logits_that_saturate_a_probability(name: str) -> None:
     sure = torch.tensor([-200.0, 200.0], requires_grad=True)
-    loss = OBJECTIVES[name].generator(sure) + OBJECTIVES[name].discriminator(sure, sure)
+    loss = OBJECTIVES[name].generator(sure, -sure) + OBJECTIVES[name].discriminator(sure, -sure)
     (gradient,) = torch.autograd.grad(loss, sure)
     assert torch.isfinite(loss)
     assert torch.isfinite(gradient).all()
@@ -38,15 +64,57 @@ def test_losses_stay_finite_and_right_for_logits_that_saturate_a_probability(nam
 
 def test_where_the_discriminator_is_sure_minimax_saturates_and_its_alternative_does_not() -> None:
     sure = torch.tensor([-20.0], requires_grad=True)
-    (saturated,) = torch.autograd.grad(minimax_loss(sure), sure)
-    (alive,) = torch.autograd.grad(non_saturating_loss(sure), sure)
+    (saturated,) = torch.autograd.grad(minimax_loss(sure, sure), sure)
+    (alive,) = torch.autograd.grad(non_saturating_loss(sure, sure), sure)
     assert saturated.abs().item() < 1e-8
     assert alive.item() == pytest.approx(-1, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
 def test_gradients_against_finite_differences(name: str) -> None:
-    objective = OBJECTIVES[name]
     real, fake = REAL.clone().requires_grad_(), FAKE.clone().requires_grad_()
-    assert torch.autograd.gradcheck(objective.discriminator, (real, fake))
-    assert torch.autograd.gradcheck(objective.generator, (fake,))
+    assert torch.autograd.gradcheck(OBJECTIVES[name].discriminator, (real, fake))
+    assert torch.autograd.gradcheck(OBJECTIVES[name].generator, (real, fake))
+
+
+@pytest.mark.parametrize("name", sorted(OBJECTIVES))
+def test_an_objective_says_what_its_logits_mean(name: str) -> None:
+    """A boundary where the absolute value counts; none where a constant added to all logits changes nothing."""
+    objective = OBJECTIVES[name]
+    moved = objective.discriminator(REAL + 5, FAKE + 5)
+    unmoved = bool(torch.isclose(moved, objective.discriminator(REAL, FAKE)))
+    assert (objective.boundary is None) == unmoved
+    hears_reals = objective.generator(REAL, FAKE) != objective.generator(REAL + 1, FAKE)
+    assert objective.relative == bool(hears_reals)
+    if objective.boundary is not None:  # where real and fake pull equally on the logit
+        logit = torch.tensor([objective.boundary], requires_grad=True)
+        (pull,) = torch.autograd.grad(objective.discriminator(logit, logit), logit)
+        assert pull.item() == pytest.approx(0, abs=1e-6)
+
+
+def test_the_settings_offer_every_objective() -> None:
+    assert set(settings.OBJECTIVES) == set(OBJECTIVES)
+
+
+def test_several_discriminators_are_mixed_by_a_softmax_of_their_losses() -> None:
+    losses = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
+    assert mixed(losses, 0).item() == pytest.approx(7 / 3)
+    weights = [math.exp(0.5 * x) for x in (1, 2, 4)]
+    expected = sum(w * x for w, x in zip(weights, (1, 2, 4))) / sum(weights)
+    assert mixed(losses, 0.5).item() == pytest.approx(expected)
+    (gradient,) = torch.autograd.grad(mixed(losses, 0.5), losses)  # the weights are constants
+    torch.testing.assert_close(gradient, torch.tensor(weights) / sum(weights))
+    assert mixed(losses, 100).item() == pytest.approx(4)
+
+
+def test_codes_cost_a_cross_entropy_and_a_square() -> None:
+    z = torch.tensor([[0.1, 2.0, 0.5, -1.0, 9.0]])  # the choice is 1 of 3; one code is a number, -1
+    guessed = torch.tensor([[1.0, 0.0, -1.0, 0.5]])
+    cross_entropy = -math.log(1 / (math.e + 1 + 1 / math.e))
+    assert information_loss(guessed, z, 3, 1).item() == pytest.approx(0.1 * cross_entropy + 0.5 * 1.5**2)
+    assert information_loss(guessed[:, :3], z, 3, 0).item() == pytest.approx(0.1 * cross_entropy)
+
+    def loss(x: Tensor) -> Tensor:
+        return information_loss(x, z.double(), 3, 1)
+
+    assert torch.autograd.gradcheck(loss, guessed.double().requires_grad_())

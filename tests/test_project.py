@@ -52,7 +52,7 @@ def test_parameters_are_as_typed_and_as_resolved(trained: Trained) -> None:
 
 def test_metrics_have_a_history(trained: Trained) -> None:
     client = trained.project.client
-    for name in ("loss/discriminator", "loss/generator", "probability_real/real", "throughput/images_per_second"):
+    for name in ("loss/discriminator", "loss/generator", "guard/discriminator_loss", "throughput/images_per_second"):
         history = client.get_metric_history(trained.run.info.run_id, name)
         assert [metric.step for metric in history] == [STEPS // 2, STEPS]
         assert all(np.isfinite(metric.value) and metric.value > 0 for metric in history)

@@ -7,6 +7,7 @@ import yaml
 from conftest import ROOT
 
 from gan_plugin.errors import UserError
+from gan_plugin.recipes.ramp import Ramp
 from gan_plugin.settings import EvaluateSettings, PromoteSettings, Threshold, TrainSettings, as_typed, parse
 
 
@@ -37,6 +38,7 @@ def test_defaults_as_text_are_the_defaults() -> None:
     assert {name: str(value) for name, value in as_typed(TrainSettings()).items()} == {
         **given,
         "skip_unreadable": "False",
+        "guard": "True",
     }
 
 
@@ -49,9 +51,23 @@ def test_defaults_as_text_are_the_defaults() -> None:
         ("image_size", "30", "image_size='30' is not possible: give a multiple of 4 from 16 to 256, or auto."),
         ("image_size", "512", "image_size='512' is not possible: give a multiple of 4 from 16 to 256, or auto."),
         ("channels", "2", "channels='2' is not possible: give 1 or 3, or auto."),
-        ("generator_lr", "abc", "generator_lr='abc' is not possible: give a number above 0, or auto."),
-        ("generator_lr", "nan", "generator_lr='nan' is not possible: give a number above 0, or auto."),
+        (
+            "generator_lr",
+            "abc",
+            "generator_lr='abc' is not possible: give a number above 0, or two with .. between them, or auto.",
+        ),
+        (
+            "generator_lr",
+            "nan",
+            "generator_lr='nan' is not possible: give a number above 0, or two with .. between them, or auto.",
+        ),
         ("beta1", "1", "beta1='1' is not possible: give a number from 0 to below 1, or auto."),
+        (
+            "beta2",
+            "0.9..1",
+            "beta2='0.9..1' is not possible: give a number from 0 to below 1, or two with .. between them, or auto.",
+        ),
+        ("penalty", "r3", "penalty='r3' is not possible: give one of none, wgan-gp, dragan, r1, r1+r2, or auto."),
         ("device", "gpu", "device='gpu' is not possible: give one of auto, cuda, cpu."),
         ("skip_unreadable", "perhaps", "skip_unreadable='perhaps' is not possible: give true or false."),
         ("model_name", "a/b", "model_name='a/b' is not possible: give a name without / : and quotes."),
@@ -74,11 +90,11 @@ def test_an_unknown_and_a_missing_parameter() -> None:
 
 def test_text_becomes_values() -> None:
     settings = parse(
-        TrainSettings, {"image_size": "32", "generator_lr": "1e-3", "skip_unreadable": "True", "resume": "none"}
+        TrainSettings, {"image_size": "32", "generator_lr": "1e-3..1e-4", "skip_unreadable": "True", "resume": "none"}
     )
     assert (settings.image_size, settings.generator_lr, settings.skip_unreadable, settings.resume) == (
         32,
-        0.001,
+        Ramp(0.001, 0.0001),
         True,
         None,
     )

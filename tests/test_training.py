@@ -14,6 +14,7 @@ from torch import Tensor, nn
 
 from gan_plugin.data import Pictures, load_pictures
 from gan_plugin.errors import UserError
+from gan_plugin.networks import Pictured
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.recipes import Recipe, fit_batch, load_recipe, override
 from gan_plugin.serving.pictures import Picture
@@ -22,9 +23,10 @@ from gan_plugin.training.checkpoint import load_checkpoint, read_header, save_ch
 from gan_plugin.training.device import bf16_is_native, choose_device, choose_precision
 from gan_plugin.training.ema import calibrate_batch_norm, ema_decay, update_ema
 from gan_plugin.training.loop import Diverged, Interrupted, JudgingClock, Plan, shuffled, train
-from gan_plugin.training.step import Game, make_step, new_game
+from gan_plugin.training.step import Batch, Game, make_step, new_game
 
 CPU = torch.device("cpu")
+GREY = Pictured(16, 1)
 
 
 class Memory:
@@ -34,6 +36,7 @@ class Memory:
         self.values: dict[int, dict[str, float]] = {}
         self.images: dict[int, Picture] = {}
         self.files: list[tuple[str, str]] = []
+        self.notes: dict[str, str] = {}
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         self.values.setdefault(step, {}).update(values)
@@ -44,6 +47,9 @@ class Memory:
     def file(self, path: Path, folder: str) -> None:
         self.files.append((path.name, folder))
 
+    def note(self, key: str, text: str) -> None:
+        self.notes[key] = text
+
 
 @pytest.fixture(scope="module")
 def pictures() -> Pictures:
@@ -52,7 +58,7 @@ def pictures() -> Pictures:
 
 
 def small_recipe(**values: object) -> Recipe:
-    return override(load_recipe("dcgan"), batch_size=32, latent_size=16, **values)
+    return override(load_recipe("dcgan"), **{"batch_size": 32, "latent_size": 16, **values})
 
 
 def plan(epochs: int = 2, seed: int = 0, **values: object) -> Plan:
@@ -77,25 +83,26 @@ def test_a_step_descends_both_losses_of_one_batch_of_fakes(objective: str) -> No
     """The step's gradients are those of the two losses, each with respect to its own player only."""
     torch.manual_seed(0)
     recipe = small_recipe(objective=objective)
-    game = new_game(recipe, 16, 1, CPU)
+    game = new_game(recipe, GREY, CPU)
     twin = copy.deepcopy(game)
     images = torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8)
 
     torch.manual_seed(1)
-    reported = make_step(game, recipe, torch.float32)(images)
+    reported = make_step(game, recipe, torch.float32)(Batch(images), Batch(images))
 
     torch.manual_seed(1)
     fake = twin.generator(torch.randn(8, 16))
     fake_logits = twin.discriminator(fake)
     real_logits = twin.discriminator(images.float() / 127.5 - 1)
     d_loss = OBJECTIVES[objective].discriminator(real_logits, fake_logits)
-    g_loss = OBJECTIVES[objective].generator(fake_logits)
+    g_loss = OBJECTIVES[objective].generator(real_logits, fake_logits)
     for network, loss in ((twin.generator, g_loss), (twin.discriminator, d_loss)):
         expected = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
         played = game.generator if network is twin.generator else game.discriminator
         for got, want in zip(played.parameters(), expected, strict=True):
             torch.testing.assert_close(got.grad, want, rtol=1e-4, atol=1e-7)
-    torch.testing.assert_close(reported[:2], torch.stack([d_loss, g_loss]).detach())
+    torch.testing.assert_close(reported["loss/discriminator"], d_loss.detach())
+    torch.testing.assert_close(reported["loss/generator"], g_loss.detach())
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
@@ -107,10 +114,10 @@ def test_the_fused_optimiser_moves_weights_as_the_plain_one(
         monkeypatch.setattr(f"gan_plugin.training.{module}.memory_format", lambda device: layout)
     recipe = small_recipe()
     torch.manual_seed(0)
-    game = new_game(recipe, 16, 1, CPU)
+    game = new_game(recipe, GREY, CPU)
     plain = copy.deepcopy(game)
     plain.generator_optimizer, plain.discriminator_optimizer = (
-        torch.optim.Adam(network.parameters(), lr, (recipe.beta1, recipe.beta2), fused=False, foreach=False)
+        torch.optim.Adam(network.parameters(), lr.end, (recipe.beta1, recipe.beta2.end), fused=False, foreach=False)
         for network, lr in (
             (plain.generator, recipe.generator_lr),
             (plain.discriminator, recipe.discriminator_lr),
@@ -122,11 +129,11 @@ def test_the_fused_optimiser_moves_weights_as_the_plain_one(
             torch.manual_seed(part)
             step = make_step(played, recipe, torch.float32)
             for _ in range(2):
-                step(images)
+                step(Batch(images), Batch(images))
         for name, value in weights(plain).items():
             torch.testing.assert_close(weights(game)[name], value, rtol=1e-4, atol=1e-6, msg=name)
         save_checkpoint(tmp_path / "c.safetensors", game, {})
-        game = new_game(recipe, 16, 1, CPU)
+        game = new_game(recipe, GREY, CPU)
         load_checkpoint(tmp_path / "c.safetensors", game, {})
         for optimizer in (game.generator_optimizer, game.discriminator_optimizer):
             for weight, moments in optimizer.state.items():
@@ -175,7 +182,7 @@ def test_a_resumed_run_may_be_longer_but_not_otherwise_different(pictures: Pictu
 
 
 def test_a_damaged_checkpoint_is_refused(pictures: Pictures, tmp_path: Path) -> None:
-    game = new_game(small_recipe(), 16, 1, CPU)
+    game = new_game(small_recipe(), GREY, CPU)
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, game, {})
     path.write_bytes(path.read_bytes()[:1000])
@@ -185,7 +192,7 @@ def test_a_damaged_checkpoint_is_refused(pictures: Pictures, tmp_path: Path) -> 
 
 def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash while writing leaves the checkpoint before it."""
-    game = new_game(small_recipe(), 16, 1, CPU)
+    game = new_game(small_recipe(), GREY, CPU)
     path = tmp_path / "c.safetensors"
     save_checkpoint(path, game, {})
     before = path.read_bytes()
@@ -207,8 +214,11 @@ def test_what_the_loop_reports(pictures: Pictures, tmp_path: Path) -> None:
     assert set(memory.values[6]) == {
         "loss/discriminator",
         "loss/generator",
-        "probability_real/real",
-        "probability_real/fake",
+        "logit/real",
+        "logit/fake",
+        "guard/ranked_right",
+        "guard/discriminator_loss",
+        "guard/diversity",
         "epoch",
         "throughput/images_per_second",
     }
@@ -258,7 +268,7 @@ def test_the_generator_that_was_judged_best_is_the_one_that_comes_out(pictures: 
 def test_judging_changes_nothing_about_the_training(pictures: Pictures, tmp_path: Path) -> None:
     train(pictures, judged(3), Memory(), tmp_path / "a", judge=Told(3.0, 2.0, 1.0))
     train(pictures, plan(epochs=3), Memory(), tmp_path / "b")
-    games = [new_game(small_recipe(), 16, 1, CPU) for _ in range(2)]
+    games = [new_game(small_recipe(), GREY, CPU) for _ in range(2)]
     for game, folder in zip(games, "ab", strict=True):
         load_checkpoint(tmp_path / folder / "checkpoint.safetensors", game, plan().identity(pictures))
     assert_same(weights(games[0]), weights(games[1]))
@@ -321,11 +331,6 @@ def test_a_few_epochs_teach_the_generator_the_datas_brightness(pictures: Picture
     assert distance(last) < 0.6 * distance(first)
 
 
-def test_divergence_ends_training_and_says_where(pictures: Pictures, tmp_path: Path) -> None:
-    with pytest.raises(Diverged, match=r"^(loss|probability_real)/\w+ became (nan|inf|-inf) in step \d+: training has"):
-        train(pictures, plan(epochs=9, generator_lr=1e30, discriminator_lr=1e30), Memory(), tmp_path)
-
-
 def test_too_few_pictures_for_a_batch(pictures: Pictures, tmp_path: Path) -> None:
     recipe = override(small_recipe(), batch_size=101)
     with pytest.raises(
@@ -335,25 +340,26 @@ def test_too_few_pictures_for_a_batch(pictures: Pictures, tmp_path: Path) -> Non
 
 
 def test_the_average_forgets_by_half_in_a_half_life() -> None:
-    game = new_game(small_recipe(), 16, 1, CPU)
+    game = new_game(small_recipe(), GREY, CPU)
     with torch.no_grad():
         for value in game.ema.state_dict().values():
             value.zero_()
         for value in game.generator.state_dict().values():
             value.fill_(1)
-    decay = ema_decay(half_life=1000, batch_size=100, steps=10_000)
+    recipe = small_recipe(ema_half_life=1000, batch_size=100)
+    decay = ema_decay(recipe, steps=10_000)
     for _ in range(10):  # 10 × 100 pictures are one half-life
         update_ema(game.ema, game.generator, decay)
     averaged = game.ema.state_dict()
     for name in ("dense.weight", "dense_norm.running_var", "upsample.1.running_mean"):
         torch.testing.assert_close(averaged[name], torch.full_like(averaged[name], 0.5))
     assert averaged["dense_norm.num_batches_tracked"] == 1
-    assert ema_decay(1000, 100, steps=1) < 1e-5  # the first, random weights are forgotten at once
+    assert ema_decay(recipe, steps=1) < 1e-5  # the first, random weights are forgotten at once
 
 
 def test_calibration_gives_the_average_its_own_statistics_and_leaves_the_random_state() -> None:
     torch.manual_seed(0)
-    game = new_game(small_recipe(), 16, 1, CPU)
+    game = new_game(small_recipe(), GREY, CPU)
     norm = game.ema.dense_norm
     norm.running_mean.fill_(9)
     state = torch.get_rng_state()
@@ -395,5 +401,5 @@ def test_recipes() -> None:
     assert load_recipe("dcgan-minimax") == dataclasses.replace(
         load_recipe("dcgan"), name="dcgan-minimax", objective="minimax", summary=load_recipe("dcgan-minimax").summary
     )
-    with pytest.raises(UserError, match=r"^recipe='dcgna' is unknown: give one of dcgan, dcgan-minimax\.$"):
+    with pytest.raises(UserError, match=r"^recipe='dcgna' is unknown: give one of dcgan, dcgan-minimax, .*wgan-gp\.$"):
         load_recipe("dcgna")

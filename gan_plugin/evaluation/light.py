@@ -10,14 +10,13 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin.data import Pictures
-from gan_plugin.data.pictures import make_pictures
+from gan_plugin.data.pictures import evenly, make_pictures
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import as_pixels, gaussian_of, has_classes
-from gan_plugin.evaluation.results import evenly
 from gan_plugin.export import Showable
 from gan_plugin.features import FeatureNetwork, choose_spec, load_network
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
-from gan_plugin.serving.latents import latents
+from gan_plugin.training.ema import inputs_of
 
 PICTURES = 2048  # generated
 SEEDS = np.arange(PICTURES) + 2**51  # far from those of evaluations, or the choice of the best would flatter these
@@ -39,28 +38,36 @@ class LightJudge:
         seconds: spent so far, on loading or training the network and on the reference's features, too.
     """
 
-    def __init__(self, network: FeatureNetwork, reference: Gaussian, latent_size: int, seconds: float) -> None:
+    def __init__(
+        self, network: FeatureNetwork, reference: Gaussian, latent_size: int, classes: int, seconds: float
+    ) -> None:
         self.metric, self.digest = f"fid_2k/{network.name}", network.digest
         self.seconds = seconds
         self.network, self.reference = network, reference
-        self.z = torch.from_numpy(latents(SEEDS, latent_size))
+        self.inputs = inputs_of(SEEDS, latent_size, classes, torch.device("cpu"))
 
     @torch.no_grad()
     def __call__(self, generator: nn.Module) -> float:
-        """The distance for a generator in eval mode, which makes −1…1 pictures [B, C, H, W] from z [B, latent_size]."""
+        """The distance for a generator in eval mode, which makes −1…1 pictures [B, C, H, W] from z [B, latent_size]
+        and, where it takes labels, from those, of all classes alike."""
         began = time.perf_counter()
         show = Showable(generator)
         device = next(generator.parameters()).device
         features: list[Tensor] = []
-        for z in self.z.split(BATCH):
-            features.append(self.network(show(z.to(device)).cpu().numpy()).features)
+        for batch in zip(*(x.split(BATCH) for x in self.inputs)):
+            features.append(self.network(show(*(x.to(device) for x in batch)).cpu().numpy()).features)
         distance = frechet_distance(fit_gaussian(torch.cat(features)), self.reference)
         self.seconds += time.perf_counter() - began
         return distance
 
 
 def make_light_judge(
-    pictures: Pictures, features: str | None, latent_size: int, device: torch.device, weights: Path | None = None
+    pictures: Pictures,
+    features: str | None,
+    latent_size: int,
+    classes: int,
+    device: torch.device,
+    weights: Path | None = None,
 ) -> LightJudge:
     """Load or train the network, and fit the Gaussian of the training pictures, unless the cache holds them.
 
@@ -77,7 +84,7 @@ def make_light_judge(
             f"{device.type}: give features={network.name} to have it all the same, or other features."
         )
     reference = gaussian_of(network, some)
-    return LightJudge(network, reference, latent_size, time.perf_counter() - began)
+    return LightJudge(network, reference, latent_size, classes, time.perf_counter() - began)
 
 
 def few(pictures: Pictures) -> Pictures:

@@ -2,7 +2,9 @@
 
 At 28×28×1 and latent size 100 the layers are the tutorial's, with Keras' constants (LeakyReLU slope .3, batch-norm
 epsilon .001 and momentum .99, Glorot-uniform weights): 2,330,944 values in the generator, 25,472 of them running
-statistics, and 212,865 in the discriminator. PyTorch pads a stride-2 convolution symmetrically where Keras puts the
+statistics, and 212,865 in the discriminator. With labels the generator gets an embedding of the class beside z, and
+the discriminator a projection (Miyato & Koyama 2018, arXiv:1802.05637): its logit gains the inner product of its
+features with an embedding of the class. PyTorch pads a stride-2 convolution symmetrically where Keras puts the
 odd pixel at the end; the counts and the function class are the same.
 
 Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolutional GANs", arXiv:1511.06434.
@@ -21,6 +23,7 @@ SLOPE = 0.3  # of LeakyReLU
 EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norm; Keras' momentum .99 is .01 in PyTorch's terms
 SMALLEST_START = 8  # the picture is halved until a side is no longer than this
 MOST_CHANNELS = 512
+LABEL_SIZE = 64  # of the generator's embedding of a class
 
 
 def sides(image_size: int) -> list[int]:
@@ -81,16 +84,21 @@ def init_like_keras(module: nn.Module) -> None:
 
 
 class Generator(nn.Module):
-    """z float32 [B, latent_size] → picture float32 [B, channels, image_size, image_size] in −1…1."""
+    """z float32 [B, latent_size] → picture float32 [B, channels, image_size, image_size] in −1…1.
 
-    def __init__(self, latent_size: int, image_size: int, channels: int) -> None:
+    With ``classes`` it takes labels int64 [B], too.
+    """
+
+    def __init__(self, latent_size: int, image_size: int, channels: int, classes: int = 0) -> None:
         super().__init__()
+        self.label = nn.Embedding(classes, LABEL_SIZE) if classes else None
         self.latent_size, self.image_size, self.channels = latent_size, image_size, channels
         up = sides(image_size)[::-1]  # 7, 14, 28
         inner = [*widths(len(up) - 1)[::-1], channels]  # 128, 64, 1
         first = min(2 * inner[0], MOST_CHANNELS)  # 256
         self.start = (first, up[0], up[0])
-        self.dense = nn.Linear(latent_size, first * up[0] ** 2, bias=False)
+        inputs = latent_size + LABEL_SIZE * bool(classes)
+        self.dense = nn.Linear(inputs, first * up[0] ** 2, bias=False)
         self.dense_norm = nn.BatchNorm1d(first * up[0] ** 2, EPSILON, MOMENTUM)
         layers = [StrideOneConvTranspose2d(first, inner[0], KERNEL, bias=False), *normed_activation(inner[0])]
         for before, after, low, high in zip(inner, inner[1:], up, up[1:]):
@@ -100,7 +108,9 @@ class Generator(nn.Module):
         self.upsample = nn.Sequential(*layers[:-2])  # the last convolution goes straight to tanh
         self.apply(init_like_keras)
 
-    def forward(self, z: Tensor) -> Tensor:
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        if self.label is not None:
+            z = torch.cat([z, self.label(label)], 1)  # [B, latent_size + 64]
         x = F.leaky_relu(self.dense_norm(self.dense(z)), SLOPE)  # [B, 256·7·7]
         x = x.view(-1, *self.start)  # [B, 256, 7, 7]
         return torch.tanh(self.upsample(x))  # [B, 1, 28, 28]
@@ -111,20 +121,42 @@ def normed_activation(channels: int) -> list[nn.Module]:
 
 
 class Discriminator(nn.Module):
-    """Picture float32 [B, channels, image_size, image_size] in −1…1 → logit [B], large for a real picture."""
+    """Picture float32 [B, pack·channels, image_size, image_size] in −1…1 → logit [B], large for a real picture.
 
-    def __init__(self, image_size: int, channels: int) -> None:
+    ``pack`` pictures are judged at once, stacked on their channels. With ``classes`` their labels int64 [B, pack] are
+    taken, too. ``dropout`` is the probability with which a feature is dropped.
+    """
+
+    def __init__(self, image_size: int, channels: int, classes: int = 0, dropout: float = 0.3, pack: int = 1) -> None:
         super().__init__()
         down = sides(image_size)
-        inner = [channels, *widths(len(down) - 1)]  # 1, 64, 128
+        inner = [channels * pack, *widths(len(down) - 1)]  # 1, 64, 128
         layers: list[nn.Module] = []
         for before, after in pairwise(inner):
-            layers += [nn.Conv2d(before, after, KERNEL, 2, KERNEL // 2), nn.LeakyReLU(SLOPE), Dropout(0.3)]
+            layers += [nn.Conv2d(before, after, KERNEL, 2, KERNEL // 2), nn.LeakyReLU(SLOPE)]
+            layers += [Dropout(dropout)] if dropout else []
         self.features = nn.Sequential(*layers)
-        self.logit = nn.Linear(inner[-1] * down[-1] ** 2, 1)
+        self.feature_size = inner[-1] * down[-1] ** 2
+        self.logit = nn.Linear(self.feature_size, 1)
+        self.label = nn.Embedding(classes * pack, self.feature_size) if classes else None
+        self.first_row: Tensor
+        self.register_buffer("first_row", torch.arange(pack) * classes, persistent=False)
         self.apply(init_like_keras)
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=self.feature_size**-0.5)
 
-    def forward(self, x: Tensor) -> Tensor:
-        x = self.features(x).flatten(1)  # [B, 128·7·7]
-        logit: Tensor = self.logit(x)
-        return logit.squeeze(1)
+    def embed(self, x: Tensor) -> Tensor:
+        """Pictures → features [B, feature_size]."""
+        features: Tensor = self.features(x).flatten(1)  # [B, 128·7·7]
+        return features
+
+    def score(self, features: Tensor, label: Tensor | None = None) -> Tensor:
+        """Features → logit [B]."""
+        logit: Tensor = self.logit(features).squeeze(1)
+        if self.label is None or label is None:
+            return logit
+        rows: Tensor = self.label(label + self.first_row)  # [B, pack, feature_size]: a table for each place in a pack
+        return logit + (rows.sum(1) * features).sum(1)
+
+    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
+        return self.score(self.embed(x), label)

@@ -7,8 +7,10 @@ import math
 import sys
 from dataclasses import dataclass
 from importlib import resources
+from typing import Any
 
 from gan_plugin.errors import UserError
+from gan_plugin.recipes.ramp import Ramp, parse_ramp
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -22,19 +24,49 @@ SMALLEST_BATCH = 16
 
 @dataclass(frozen=True)
 class Recipe:
-    """What a method consists of. Settings of the same name override a field."""
+    """What a method consists of. Settings of the same name override a field; TOML files name what is not usual.
+
+    A :class:`~gan_plugin.recipes.ramp.Ramp` is a number, or ``A..B``: from A to B along half a cosine.
+    """
 
     name: str
     summary: str
-    family: str  # of networks, see gan_plugin.networks.FAMILIES
-    objective: str  # see gan_plugin.objectives.OBJECTIVES
+    # the networks
+    family: str  # see gan_plugin.networks.FAMILIES
     latent_size: int  # length of z
-    batch_size: int  # pictures a step
-    generator_lr: float  # Adam's learning rate of the generator …
-    discriminator_lr: float  # … and of the discriminator
-    beta1: float  # Adam's decay of the gradient's mean
-    beta2: float  # Adam's decay of the gradient's square
-    ema_half_life: float  # pictures after which half of an old weight is left in the averaged generator
+    width: int = 0  # r3gan: feature maps of the coarsest stages
+    blocks: int = 0  # r3gan: residual blocks a stage
+    dropout: float = 0.0  # dcgan: share of the discriminator's features that are dropped
+    conditional: bool = False  # whether the generator takes a class, where the data has classes
+    spectral_norm: bool = False  # on every weight of the discriminators
+    discriminators: int = 1
+    discriminator_dropout: float = 0.0  # probability with which the generator does not hear one of them in a step
+    softness: float = 0.0  # λ of the softmax that weighs several discriminators; 0 is their mean
+    pack: int = 1  # pictures that a discriminator judges at once
+    code_classes: int = 0  # InfoGAN: choices of the code that is one, …
+    code_values: int = 0  # … and how many codes are numbers
+    # the game
+    objective: str = "non-saturating"  # see gan_plugin.objectives.OBJECTIVES
+    penalty: str = "none"  # on the discriminators' gradients, see gan_plugin.penalties.PENALTIES
+    penalty_weight: Ramp = Ramp(0, 0)
+    penalty_every: int = 1  # steps
+    turns: str = "together"  # both players from one batch of fakes, or "alternating": first the discriminators
+    discriminator_steps: int = 1  # for each of the generator's
+    augment: str = "none"  # see gan_plugin.training.step.AUGMENTATIONS
+    augment_p: Ramp = Ramp(0, 0)  # scheduled: probability of each augmentation
+    augment_below: int = 30_000  # pictures; with more, nothing is augmented unless that is asked for
+    # the optimisers
+    batch_size: int = 64  # pictures a step
+    optimizer: str = "adam"
+    generator_lr: Ramp = Ramp(2e-4, 2e-4)  # learning rates
+    discriminator_lr: Ramp = Ramp(2e-4, 2e-4)
+    beta1: float = 0.5  # Adam: decay of the gradient's mean; SGD: momentum
+    beta2: Ramp = Ramp(0.999, 0.999)  # Adam and RMSprop: decay of the gradient's square
+    ema_half_life: Ramp = Ramp(2_000, 2_000)  # pictures after which half of an old weight is left in the average
+    anneal: int = 0  # pictures until every ramp has come to its end
+
+
+RAMPS = frozenset(f.name for f in dataclasses.fields(Recipe) if f.type == "Ramp")
 
 
 def recipe_names() -> list[str]:
@@ -49,7 +81,16 @@ def load_recipe(name: str) -> Recipe:
     """
     if name not in recipe_names():
         raise UserError(f"recipe={name!r} is unknown: give one of {', '.join(recipe_names())}.")
-    return Recipe(name=name, **tomllib.loads((resources.files(__name__) / f"{name}.toml").read_text("utf-8")))
+    found = tomllib.loads((resources.files(__name__) / f"{name}.toml").read_text("utf-8"))
+    fields: dict[str, Any] = {k: parse_ramp(v) if k in RAMPS else v for k, v in found.items()}
+    return Recipe(name=name, **fields)
+
+
+def override(recipe: Recipe, **values: object) -> Recipe:
+    """The recipe with every value that is not None put in the place of its own; a number may stand for a ramp."""
+    given: dict[str, Any] = {k: v for k, v in values.items() if v is not None}
+    ramps = {k: parse_ramp(v) for k, v in given.items() if k in RAMPS and not isinstance(v, Ramp)}
+    return dataclasses.replace(recipe, **given | ramps)
 
 
 def fit_batch(recipe: Recipe, pictures: int) -> Recipe:
@@ -58,10 +99,16 @@ def fit_batch(recipe: Recipe, pictures: int) -> Recipe:
     In 50 epochs over 1,797 digits a batch of 64 makes 1,400 steps, which is too few; one of 16 makes 5,600.
     """
     few = max(2 ** int(math.log2(max(pictures // STEPS_AN_EPOCH, 1))), SMALLEST_BATCH)
-    return dataclasses.replace(recipe, batch_size=min(recipe.batch_size, few, pictures))
+    fitting = min(recipe.batch_size, few, pictures)
+    return dataclasses.replace(recipe, batch_size=fitting - fitting % recipe.pack)
 
 
-def override(recipe: Recipe, **values: object) -> Recipe:
-    """The recipe with every value that is not None put in the place of its own."""
-    given = {name: value for name, value in values.items() if value is not None}
-    return dataclasses.replace(recipe, **given)  # type: ignore[arg-type]
+def fit_augmentation(recipe: Recipe, pictures: int) -> Recipe:
+    """The recipe without augmentation where there are pictures enough without."""
+    return recipe if pictures < recipe.augment_below else dataclasses.replace(recipe, augment="none")
+
+
+def resolved(recipe: Recipe) -> dict[str, Any]:
+    """Every field that decides what training does, as plain values that JSON and people read."""
+    values = {k: getattr(recipe, k) for k in vars(recipe) if k not in ("name", "summary")}
+    return {k: (v.start if v.start == v.end else str(v)) if isinstance(v, Ramp) else v for k, v in values.items()}

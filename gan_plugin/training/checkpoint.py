@@ -19,7 +19,7 @@ from gan_plugin.errors import UserError
 from gan_plugin.training.step import Best, Game
 
 FILE_NAME = "checkpoint.safetensors"
-VERSION = 1
+VERSION = 2
 NETWORKS = ("generator", "discriminator", "ema")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 
@@ -37,7 +37,9 @@ def save_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
     for name in OPTIMIZERS:
         for i, values in getattr(game, name).state_dict()["state"].items():
             tensors |= {f"{name}.{i}.{key}": value.contiguous() for key, value in values.items()}
+    tensors |= {f"ada.{key}": value for key, value in game.ada.state().items()}
     header: dict[str, Any] = {"version": VERSION, "steps": game.steps, "identity": identity}
+    header["rollbacks"] = game.rollbacks
     if game.best is not None:
         tensors |= {f"best.{key}": value.contiguous() for key, value in game.best.weights.items()}
         header["best"] = {k: v for k, v in vars(game.best).items() if k != "weights"}
@@ -67,12 +69,13 @@ def load_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
             state.setdefault(int(index), {})[field] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
         for weight, values in optimizer.state.items():  # laid out like their weights, as the fused optimiser needs it
-            for field in ("exp_avg", "exp_avg_sq"):
+            for field in [name for name, value in values.items() if value.shape == weight.shape and value.dim()]:
                 values[field] = torch.empty_like(weight).copy_(values[field])
     torch.set_rng_state(tensors["random.cpu"])
     if "random.cuda" in tensors and on_cuda(game):
         torch.cuda.set_rng_state(tensors["random.cuda"])
-    game.steps = header["steps"]
+    game.ada.load(_under(tensors, "ada"))
+    game.steps, game.rollbacks = header["steps"], header["rollbacks"]
     if "best" in header:
         device = next(game.ema.parameters()).device
         weights = {key: value.to(device) for key, value in _under(tensors, "best").items()}

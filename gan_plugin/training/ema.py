@@ -3,22 +3,29 @@
 from __future__ import annotations
 
 import numpy as np
+import numpy.typing as npt
 import torch
-from torch import nn
+from torch import Tensor, nn
 
+from gan_plugin.recipes import Recipe
+from gan_plugin.serving.generator import default_labels
 from gan_plugin.serving.latents import latents
 
 CALIBRATION_SEEDS = np.arange(1024) + 2**52  # far from the seeds that people ask for
 CALIBRATION_BATCH = 128
 
 
-def ema_decay(half_life: float, batch_size: int, steps: int) -> float:
-    """β = ½^(batch / half-life in pictures), Karras et al. 2018 (arXiv:1710.10196).
+def ema_decay(recipe: Recipe, steps: int) -> float:
+    """β = ½^(pictures / half-life), Karras et al. 2018 (arXiv:1710.10196), for the pictures of one generator's step.
 
-    The half-life grows to its value with a twentieth of the pictures seen, so that the first, random weights are soon
-    forgotten (Karras et al. 2020, arXiv:2006.06676, "ramp-up").
+    A constant half-life grows to its value with a twentieth of the pictures seen, so that the first, random weights are
+    soon forgotten (Karras et al. 2020, arXiv:2006.06676, "ramp-up"); one with a ramp follows that.
     """
-    return float(0.5 ** (batch_size / min(half_life, 0.05 * steps * batch_size)))
+    seen = steps * recipe.batch_size
+    half_life = recipe.ema_half_life.at(seen, recipe.anneal)
+    if recipe.ema_half_life.start == recipe.ema_half_life.end:
+        half_life = min(half_life, 0.05 * seen)
+    return float(0.5 ** (recipe.batch_size * recipe.discriminator_steps / half_life)) if half_life else 0.0
 
 
 @torch.no_grad()
@@ -35,8 +42,8 @@ def update_ema(ema: nn.Module, generator: nn.Module, decay: float) -> None:
 
 
 @torch.no_grad()
-def calibrate_batch_norm(ema: nn.Module, latent_size: int) -> None:
-    """Measure batch norm's statistics anew, with the averaged weights, over 1,024 fixed latents.
+def calibrate_batch_norm(ema: nn.Module, latent_size: int, classes: int = 0) -> None:
+    """Measure batch norm's statistics anew, with the averaged weights, over 1,024 fixed latents and all ``classes``.
 
     The averages of running statistics belong to none of the weights that they were collected with; pictures get
     visibly better with statistics of the average itself (Izmailov et al. 2018, arXiv:1803.05407, section 3.2). A
@@ -52,7 +59,17 @@ def calibrate_batch_norm(ema: nn.Module, latent_size: int) -> None:
         norm.momentum = None  # a plain mean over all batches
     ema.train()
     for seeds in CALIBRATION_SEEDS.reshape(-1, CALIBRATION_BATCH):
-        ema(torch.from_numpy(latents(seeds, latent_size)).to(device))
+        ema(*inputs_of(seeds, latent_size, classes, device))
     ema.eval()
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
+
+
+def inputs_of(seeds: npt.ArrayLike, latent_size: int, classes: int, device: torch.device) -> tuple[Tensor, ...]:
+    """What a generator takes for N seeds: z float32 [N, latent_size] and, where it takes labels, each seed's own class.
+
+    >>> [tuple(x.shape) for x in inputs_of(range(3), 16, 10, torch.device("cpu"))]
+    [(3, 16), (3,)]
+    """
+    z = torch.from_numpy(latents(seeds, latent_size)).to(device)
+    return (z, torch.from_numpy(default_labels(seeds, classes)).to(device)) if classes else (z,)

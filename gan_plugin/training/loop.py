@@ -1,4 +1,7 @@
-"""The training loop: set up, resume, epochs of steps, and at their ends metrics, samples and checkpoints."""
+"""The training loop: set up, resume, epochs of steps, and at their ends metrics, samples and checkpoints.
+
+When the guard raises an alarm, the loop goes back to the last good checkpoint and on with other random numbers.
+"""
 
 from __future__ import annotations
 
@@ -6,7 +9,6 @@ import contextlib
 import copy
 import dataclasses
 import logging
-import math
 import sys
 import time
 from collections.abc import Callable, Mapping
@@ -19,15 +21,18 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gan_plugin.data import Pictures
+from gan_plugin.data.pictures import evenly
 from gan_plugin.errors import UserError
 from gan_plugin.export import Showable
-from gan_plugin.recipes import Recipe
-from gan_plugin.serving.latents import latents
+from gan_plugin.networks import Pictured
+from gan_plugin.objectives import OBJECTIVES
+from gan_plugin.recipes import Recipe, resolved
 from gan_plugin.serving.pictures import Picture, contact_sheet
 from gan_plugin.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
 from gan_plugin.training.device import gather, precision_name, resident
-from gan_plugin.training.ema import calibrate_batch_norm
-from gan_plugin.training.step import STEP_METRICS, Best, Game, make_step, new_game
+from gan_plugin.training.ema import calibrate_batch_norm, inputs_of
+from gan_plugin.training.guard import Alarm, Guard, check_finite, spread, undecided_loss
+from gan_plugin.training.step import Batch, Best, Game, make_step, metric_names, new_game, wants_two_batches
 
 logger = logging.getLogger(__name__)
 
@@ -35,6 +40,8 @@ METRICS_EVERY = 50  # steps
 LINE_EVERY = 30  # seconds, at least
 GRID_COLUMNS = 8
 GRID_SEEDS = range(GRID_COLUMNS**2)
+SPREAD_OF = 64  # real pictures, for the guard
+GENERATORS_ORDER = 2**31  # from the discriminators' order of the pictures to the generator's
 
 
 class Tracker(Protocol):
@@ -45,6 +52,8 @@ class Tracker(Protocol):
     def image(self, key: str, picture: Picture, step: int) -> None: ...
 
     def file(self, path: Path, folder: str) -> None: ...
+
+    def note(self, key: str, text: str) -> None: ...
 
 
 class Judge(Protocol):
@@ -65,7 +74,15 @@ class Judge(Protocol):
 
 
 class Diverged(RuntimeError):
-    """A loss is no longer a finite number."""
+    """Training failed, and going back to the last good checkpoint did not help either.
+
+    Attributes:
+        game: as it was when it was best, or in the last good checkpoint; None where there was nothing good.
+    """
+
+    def __init__(self, reason: str, game: Game | None) -> None:
+        super().__init__(reason)
+        self.game = game
 
 
 class Interrupted(RuntimeError):
@@ -88,10 +105,12 @@ class Plan:
     samples_every: int  # epochs
     checkpoint_every: int  # epochs
     judging_share: float = 0.0  # of the time
+    guard: bool = True  # whether more than a value that is not finite ends training
+    retries: int = 3  # returns to a good checkpoint
 
     def identity(self, pictures: Pictures) -> dict[str, Any]:
         """What a resumed run must agree on. More epochs are welcome; another device is possible."""
-        recipe = {k: v for k, v in dataclasses.asdict(self.recipe).items() if k != "summary"}
+        recipe = {"recipe": self.recipe.name, **resolved(self.recipe)}
         data = {"image_size": pictures.size, "channels": pictures.channels, "data": pictures.digest}
         return {**recipe, **data, "seed": self.seed, "precision": precision_name(self.precision)}
 
@@ -116,52 +135,170 @@ def train(
 
     Raises:
         UserError: the data and the plan do not fit together.
-        Diverged: a loss became infinite or not a number.
+        Diverged: the guard raised an alarm, and again after each of ``plan.retries`` returns to a good checkpoint.
         Interrupted: ``stop_asked`` said yes; the checkpoint is written.
     """
-    steps_an_epoch = check_batch(pictures, plan.recipe)
+    check_batch(pictures, plan.recipe)
     torch.manual_seed(plan.seed)
     torch.backends.cudnn.benchmark = True  # every batch has the same shape
-    game = new_game(plan.recipe, pictures.size, pictures.channels, plan.device)
-    identity = plan.identity(pictures)
-    if resume is not None:
-        load_checkpoint(resume, game, identity)
-        check_resumed(game, steps_an_epoch, plan.epochs)
-        forget_incomparable(game, judge)
-    images = resident(pictures.images, plan.device)
-    step = make_step(game, plan.recipe, plan.precision)
+    game = new_game(plan.recipe, pictured(pictures, plan.recipe), plan.device)
     checkpoint = folder / FILE_NAME
+    if resume is not None:
+        load_checkpoint(resume, game, plan.identity(pictures))
+        check_resumed(game, len(pictures) // plan.recipe.batch_size, plan.epochs)
+        forget_incomparable(game, judge)
+    good = resume
     clock = JudgingClock(plan.judging_share, judge)
-    with contextlib.closing(Report(tracker, plan, steps_an_epoch, game.steps)) as report:
-        for epoch in range(game.steps // steps_an_epoch, plan.epochs):
-            order = shuffled(len(pictures), plan.seed, epoch).to(images.device)  # [N]
-            for batch in range(game.steps % steps_an_epoch, steps_an_epoch):
-                rows = order[batch * plan.recipe.batch_size :][: plan.recipe.batch_size]
-                report.step(step(gather(images, rows, plan.device)), game.steps)
-                if stop_asked():
-                    save_checkpoint(checkpoint, game, identity)
-                    tracker.file(checkpoint, "checkpoint")
-                    raise Interrupted(checkpoint)
-            report.epoch(epoch + 1, game.steps)
-            last = epoch + 1 == plan.epochs
-            sampled = last or (epoch + 1) % plan.samples_every == 0
-            judged = judge is not None and (last or clock.allows())
-            if sampled or judged:
-                shown = showable_ema(game, plan.recipe)
-            if sampled:
-                tracker.image("samples", sample_grid(shown, plan), game.steps)
-            if judge is not None and judged and not keep_best(game, judge, shown, tracker):
-                judge = None
-            if last or (epoch + 1) % plan.checkpoint_every == 0:
-                save_checkpoint(checkpoint, game, identity)
-                tracker.file(checkpoint, "checkpoint")
-            report.restart_clock()  # samples, judging and checkpoints are not the training's time
+    while True:
+        run = Run(pictures, plan, tracker, checkpoint, stop_asked, judge, clock, good)
+        try:
+            run.play(game)
+            break
+        except Alarm as alarm:
+            game = go_back(game, alarm, run)
+            good = run.good
     if judge is not None:
         tracker.metrics({"judging/share": clock.used()}, game.steps)
-    calibrate_batch_norm(game.ema, plan.recipe.latent_size)
+    return finished(game, plan.recipe)
+
+
+def go_back(game: Game, alarm: Alarm, run: Run) -> Game:
+    """The last good checkpoint's game, or a new one where there is none, that goes on with other random numbers.
+
+    Raises:
+        Diverged: that has been done ``plan.retries`` times.
+    """
+    plan = run.plan
+    again = new_game(plan.recipe, game.pictured, plan.device)
+    if run.good is not None:
+        load_checkpoint(run.good, again, plan.identity(run.pictures))
+    again.best = game.best  # it may be younger than the checkpoint
+    where = f"step {again.steps:,}" if run.good is not None else "the start"
+    told = f"In step {game.steps:,} {alarm}"
+    again.rollbacks = game.rollbacks + 1
+    if not plan.guard or again.rollbacks > plan.retries:
+        kept = finished(again, plan.recipe) if run.good is not None or again.best is not None else None
+        tries = f", after {plan.retries} returns to a good checkpoint with another seed" if plan.guard else ""
+        raise Diverged(
+            f"{told}{tries}: training has diverged; a smaller generator_lr and discriminator_lr, a penalty, or "
+            "precision=float32 may hold it.",
+            kept,
+        ) from None
+    torch.manual_seed(seed_of(plan.seed, again.rollbacks))
+    logger.warning("%s: back to %s with another seed, %d of %d.", told, where, again.rollbacks, plan.retries)
+    run.tracker.note(f"guard.{again.rollbacks}", f"{told}: back to {where} with another seed.")
+    run.tracker.metrics({"guard/rollbacks": again.rollbacks}, game.steps)
+    return again
+
+
+def finished(game: Game, recipe: Recipe) -> Game:
+    """The game with the generator to keep in ``ema``: the best that was judged, else the latest."""
+    calibrate_batch_norm(game.ema, recipe.latent_size, game.pictured.classes)
     if game.best is not None:
         game.ema.load_state_dict(game.best.weights)
     return game
+
+
+def seed_of(seed: int, rollbacks: int) -> int:
+    """Another seed after each return to a checkpoint, or what failed would happen again."""
+    return seed + rollbacks * 2**32
+
+
+def pictured(pictures: Pictures, recipe: Recipe) -> Pictured:
+    return Pictured(pictures.size, pictures.channels, len(pictures.class_names) if recipe.conditional else 0)
+
+
+@dataclass
+class Run:
+    """One uninterrupted stretch of training: from the start, or from a checkpoint on, until the end or an alarm."""
+
+    pictures: Pictures
+    plan: Plan
+    tracker: Tracker
+    checkpoint: Path
+    stop_asked: Callable[[], bool]
+    judge: Judge | None
+    clock: JudgingClock
+    good: Path | None  # the last good checkpoint
+
+    def play(self, game: Game) -> None:
+        """Train ``game`` to the end of the last epoch.
+
+        Raises:
+            Alarm, Interrupted: as ``train`` says.
+        """
+        plan, recipe = self.plan, self.plan.recipe
+        steps_an_epoch = check_batch(self.pictures, recipe)
+        feed = Feed(self.pictures, plan, seed_of(plan.seed, game.rollbacks))
+        step = make_step(game, recipe, plan.precision)
+        guard = new_guard(self.pictures, recipe)
+        with contextlib.closing(Report(self.tracker, plan, guard, steps_an_epoch, game.steps)) as report:
+            for epoch in range(game.steps // steps_an_epoch, plan.epochs):
+                orders = feed.orders(epoch)
+                for batch in range(game.steps % steps_an_epoch, steps_an_epoch):
+                    values = step(*feed.batches(orders, batch))
+                    report.step(values, game.steps)
+                    if self.stop_asked():
+                        self.save(game)
+                        raise Interrupted(self.checkpoint)
+                report.epoch(epoch + 1, game.steps)
+                self.end_epoch(game, guard, epoch + 1)
+                report.restart_clock()  # samples, judging and checkpoints are not the training's time
+
+    def end_epoch(self, game: Game, guard: Guard, epoch: int) -> None:
+        """Samples, judging and a checkpoint, where they are due; the guard looks at what there is."""
+        plan = self.plan
+        last = epoch == plan.epochs
+        sampled = last or epoch % plan.samples_every == 0
+        judged = self.judge is not None and (last or self.clock.allows())
+        if sampled or judged:
+            shown = showable_ema(game, plan.recipe)
+            pictures = fixed_pictures(shown, game.pictured.classes, plan)
+        if sampled:
+            self.tracker.image("samples", contact_sheet(pictures, GRID_COLUMNS), game.steps)
+        if self.judge is not None and judged:
+            value = keep_best(game, self.judge, shown, self.tracker)
+            if value is None:
+                self.judge = None
+            elif plan.guard:
+                guard.judged(value)
+        if plan.guard and (sampled or judged):
+            self.tracker.metrics(guard.look(torch.from_numpy(pictures), game.steps), game.steps)
+        if last or (epoch % plan.checkpoint_every == 0 and not guard.suspicious):
+            self.save(game)
+            self.good = self.checkpoint
+
+    def save(self, game: Game) -> None:
+        save_checkpoint(self.checkpoint, game, self.plan.identity(self.pictures))
+        self.tracker.file(self.checkpoint, "checkpoint")
+
+
+class Feed:
+    """Batches of real pictures in each epoch's own order, from wherever the data lives."""
+
+    def __init__(self, pictures: Pictures, plan: Plan, seed: int) -> None:
+        self.images, self.device, self.seed = resident(pictures.images, plan.device), plan.device, seed
+        self.labels = None if pictures.labels is None or not plan.recipe.conditional else pictures.labels
+        self.size, self.two = plan.recipe.batch_size, wants_two_batches(plan.recipe)
+
+    def orders(self, epoch: int) -> list[Tensor]:
+        """The epoch's order [N] for the discriminators and, where it needs pictures of its own, for the generator."""
+        seeds = [self.seed, self.seed + GENERATORS_ORDER] if self.two else [self.seed]
+        return [shuffled(len(self.images), seed, epoch) for seed in seeds]
+
+    def batches(self, orders: list[Tensor], batch: int) -> tuple[Batch, Batch]:
+        """One for the discriminators and one for the generator, which are the same where one order serves both."""
+        found = [self.batch(order[batch * self.size :][: self.size]) for order in orders]
+        return found[0], found[-1]
+
+    def batch(self, rows: Tensor) -> Batch:
+        labels = None if self.labels is None else self.labels[rows].to(self.device)
+        return Batch(gather(self.images, rows, self.device), labels)
+
+
+def new_guard(pictures: Pictures, recipe: Recipe) -> Guard:
+    real = pictures.images[torch.from_numpy(evenly(len(pictures), SPREAD_OF))]
+    return Guard(undecided_loss(OBJECTIVES[recipe.objective]), spread(real))
 
 
 class JudgingClock:
@@ -180,16 +317,16 @@ class JudgingClock:
         return 0.0 if self.judge is None else self.judge.seconds / (time.perf_counter() - self.began)
 
 
-def keep_best(game: Game, judge: Judge, shown: nn.Module, tracker: Tracker) -> bool:
-    """Judge the averaged generator as it is shown, and remember it where it is the best so far.
+def keep_best(game: Game, judge: Judge, shown: nn.Module, tracker: Tracker) -> float | None:
+    """Judge the averaged generator as it is shown, and remember it where it is the best so far; returns the figure.
 
-    False, with a warning, where judging failed: whatever goes wrong there, training goes on.
+    None, with a warning, where judging failed: whatever goes wrong there, training goes on.
     """
     try:
         value = judge(shown)
     except Exception:
         logger.warning("Judging failed; training goes on, and no generator is judged from here on.", exc_info=True)
-        return False
+        return None
     tracker.metrics({judge.metric: value}, game.steps)
     judged = 1 if game.best is None else game.best.judged + 1
     if game.best is None or value <= game.best.value:
@@ -197,7 +334,7 @@ def keep_best(game: Game, judge: Judge, shown: nn.Module, tracker: Tracker) -> b
         game.best = Best(judge.metric, judge.digest, value, game.steps, judged, weights)
     else:
         game.best = dataclasses.replace(game.best, judged=judged)
-    return True
+    return value
 
 
 def forget_incomparable(game: Game, judge: Judge | None) -> None:
@@ -241,24 +378,26 @@ def showable_ema(game: Game, recipe: Recipe) -> nn.Module:
     A copy, because what is measured for showing must not change what is trained.
     """
     shown = copy.deepcopy(game.ema)
-    calibrate_batch_norm(shown, recipe.latent_size)
+    calibrate_batch_norm(shown, recipe.latent_size, game.pictured.classes)
     return shown
 
 
 @torch.no_grad()
-def sample_grid(shown: nn.Module, plan: Plan) -> Picture:
-    """A generator's pictures of the fixed seeds 0 to 63, as one contact sheet."""
-    z = torch.from_numpy(latents(GRID_SEEDS, plan.recipe.latent_size)).to(plan.device)
-    pictures = Showable(shown)(z).cpu().numpy()  # [64, H, W, C]
-    return contact_sheet(pictures, GRID_COLUMNS)
+def fixed_pictures(shown: nn.Module, classes: int, plan: Plan) -> Picture:
+    """A generator's pictures uint8 [64, H, W, C] of the fixed seeds 0 to 63, of every class where there are classes."""
+    pictures: Picture = (
+        Showable(shown)(*inputs_of(GRID_SEEDS, plan.recipe.latent_size, classes, plan.device)).cpu().numpy()
+    )
+    return pictures
 
 
 class Report:
     """Means of the step's values, kept on the device and read every METRICS_EVERY steps; a bar or a line an epoch."""
 
-    def __init__(self, tracker: Tracker, plan: Plan, steps_an_epoch: int, steps: int) -> None:
-        self.tracker, self.plan, self.steps_an_epoch = tracker, plan, steps_an_epoch
-        self.total, self.count = torch.zeros(len(STEP_METRICS), device=plan.device), 0
+    def __init__(self, tracker: Tracker, plan: Plan, guard: Guard, steps_an_epoch: int, steps: int) -> None:
+        self.tracker, self.plan, self.guard, self.steps_an_epoch = tracker, plan, guard, steps_an_epoch
+        self.names = metric_names(plan.recipe)
+        self.total, self.count = torch.zeros(len(self.names), device=plan.device), 0
         self.latest: dict[str, float] = {}
         self.seconds, self.first_step = time.perf_counter(), steps
         self.said = time.perf_counter()
@@ -270,24 +409,21 @@ class Report:
             disable=not sys.stderr.isatty(),
         )
 
-    def step(self, values: Tensor, step: int) -> None:
-        """Take in one step's values [4]; a synchronisation once in METRICS_EVERY steps."""
-        self.total += values
+    def step(self, values: Mapping[str, Tensor], step: int) -> None:
+        """Take in one step's values; a synchronisation once in METRICS_EVERY steps."""
+        self.total += torch.stack([values[name] for name in self.names])
         self.count += 1
         self.bar.update()
         if self.count == METRICS_EVERY or step % self.steps_an_epoch == 0:
             self._read(step)
 
     def _read(self, step: int) -> None:
-        self.latest = dict(zip(STEP_METRICS, (self.total / self.count).tolist()))
+        self.latest = dict(zip(self.names, (self.total / self.count).tolist()))
         self.total.zero_()
         self.count = 0
-        for name, value in self.latest.items():
-            if not math.isfinite(value):
-                raise Diverged(
-                    f"{name} became {value} in step {step}: training has diverged; "
-                    "a smaller generator_lr and discriminator_lr, or precision=float32, may hold it."
-                )
+        check_finite(self.latest, step)
+        if self.plan.guard:
+            self.latest |= self.guard.read(self.latest, step)
         self.tracker.metrics(self.latest, step)
         self.bar.set_postfix(G=f"{self.latest['loss/generator']:.3f}", D=f"{self.latest['loss/discriminator']:.3f}")
         if time.perf_counter() - self.said > LINE_EVERY:
@@ -308,7 +444,8 @@ class Report:
         self.said = time.perf_counter()
         if self.bar.disable:
             epochs = f"{step / self.steps_an_epoch:.4g}/{self.plan.epochs}"
-            losses = "  ".join(f"{name} {value:.3f}" for name, value in self.latest.items())
+            said = {name: value for name, value in self.latest.items() if name.startswith("loss/")}
+            losses = "  ".join(f"{name} {value:.3f}" for name, value in said.items())
             print(f"epoch {epochs}  {losses}  {self._speed(step):,.0f} images/s", flush=True)
 
     def restart_clock(self) -> None:

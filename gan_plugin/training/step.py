@@ -1,20 +1,34 @@
-"""One step of the game: both players' gradients from one batch of fakes, then both updates."""
+"""One step of the game: both players' losses, what is added to them, and their updates."""
 
 from __future__ import annotations
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
 
-from gan_plugin.networks import FAMILIES
-from gan_plugin.objectives import OBJECTIVES
+from gan_plugin.augment import AdaController, adaptive_augment, diff_augment, scheduled_augment
+from gan_plugin.networks import Pictured, new_discriminators, new_generator
+from gan_plugin.networks.players import Discriminators
+from gan_plugin.objectives import OBJECTIVES, information_loss, mixed
+from gan_plugin.penalties import PENALTIES, Judged
 from gan_plugin.recipes import Recipe
 from gan_plugin.training.device import autocast, memory_format
 from gan_plugin.training.ema import ema_decay, update_ema
+from gan_plugin.training.optimizers import follow_ramps, new_optimizers
 
-STEP_METRICS = ("loss/discriminator", "loss/generator", "probability_real/real", "probability_real/fake")
+TURNS = ("together", "alternating")
+AUGMENTATIONS = ("none", "diffaugment", "ada", "scheduled")
+
+
+class Batch(NamedTuple):
+    """Real pictures uint8 [B, C, H, W] and their labels int64 [B], None where the generator takes none."""
+
+    pictures: Tensor
+    labels: Tensor | None = None
 
 
 @dataclass(frozen=True)
@@ -42,69 +56,213 @@ class Best:
 class Game:
     """The players, the averaged generator and the optimisers: all that training changes."""
 
+    pictured: Pictured
     generator: nn.Module
-    discriminator: nn.Module
+    discriminator: Discriminators
     ema: nn.Module  # in eval mode, never trained
     generator_optimizer: torch.optim.Optimizer
     discriminator_optimizer: torch.optim.Optimizer
-    steps: int = 0  # updates made so far
+    ada: AdaController
+    steps: int = 0  # batches that the discriminators have learned from
     best: Best | None = None  # None as long as nothing has been judged
+    rollbacks: int = 0  # how often the guard has gone back to a checkpoint
 
 
-def new_game(recipe: Recipe, image_size: int, channels: int, device: torch.device) -> Game:
+def new_game(recipe: Recipe, pictured: Pictured, device: torch.device) -> Game:
     """Fresh networks from torch's global random state, and their optimisers, on ``device``."""
-    family = FAMILIES[recipe.family]
-    generator = family.generator(recipe.latent_size, image_size, channels)
-    discriminator = family.discriminator(image_size, channels)
-    ema = family.generator(recipe.latent_size, image_size, channels)
+    generator = new_generator(recipe, pictured)
+    discriminator = new_discriminators(recipe, pictured)
+    ema = new_generator(recipe, pictured)
     ema.load_state_dict(generator.state_dict())
     for network in (generator, discriminator, ema):
         network.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
+    optimizers = new_optimizers(recipe, generator, discriminator)
     return Game(
-        generator,
-        discriminator,
-        ema.eval().requires_grad_(False),
-        adam(generator, recipe.generator_lr, recipe),
-        adam(discriminator, recipe.discriminator_lr, recipe),
+        pictured, generator, discriminator, ema.eval().requires_grad_(False), *optimizers, AdaController(device)
     )
 
 
-def adam(network: nn.Module, lr: float, recipe: Recipe) -> torch.optim.Adam:
-    return torch.optim.Adam(network.parameters(), lr, betas=(recipe.beta1, recipe.beta2), fused=True)
+Step = Callable[[Batch, Batch], dict[str, Tensor]]
 
 
-def make_step(game: Game, recipe: Recipe, precision: torch.dtype) -> Callable[[Tensor], Tensor]:
-    """A function that plays one step on real pictures uint8 [B, C, H, W].
+def make_step(game: Game, recipe: Recipe, precision: torch.dtype) -> Step:
+    """A function that plays one step on a batch for the discriminators and one for the generator.
 
-    It returns float32 [4] on the device, the values of STEP_METRICS, and makes no host synchronisation.
+    The second is looked at where the generator's loss needs real pictures of its own (see ``wants_two_batches``). It
+    returns scalars on the device, by the names under which they are logged, and makes no host synchronisation.
     """
-    objective = OBJECTIVES[recipe.objective]
-    generator_weights = list(game.generator.parameters())
-    discriminator_weights = list(game.discriminator.parameters())
+    turn = alternating if recipe.turns == "alternating" else together
+    return functools.partial(turn, Play(game, recipe, precision))
 
-    def step(pictures: Tensor) -> Tensor:
-        device = pictures.device
-        real = (pictures.float() / 127.5 - 1).contiguous(memory_format=memory_format(device))  # [B, C, H, W]
-        z = torch.randn(len(real), recipe.latent_size, device=device)  # [B, latent_size]
-        with autocast(device, precision):
-            fake = game.generator(z)  # [B, C, H, W], shared by both losses
-            fake_logits = game.discriminator(fake).float()  # [B]
-            real_logits = game.discriminator(real).float()  # [B]
-        generator_loss = objective.generator(fake_logits)
-        discriminator_loss = objective.discriminator(real_logits, fake_logits)
 
-        game.generator_optimizer.zero_grad()
-        game.discriminator_optimizer.zero_grad()
-        # inputs= leaves the other player's gradients uncomputed. backward() and not grad(), because it lays a gradient
-        # out in memory like its weight, which the fused optimiser takes for granted.
-        generator_loss.backward(inputs=generator_weights, retain_graph=True)
-        discriminator_loss.backward(inputs=discriminator_weights)
-        game.generator_optimizer.step()
-        game.discriminator_optimizer.step()
+def wants_two_batches(recipe: Recipe) -> bool:
+    return recipe.turns == "alternating" and OBJECTIVES[recipe.objective].relative
+
+
+class Play:
+    """What both kinds of turns are made of. Values named in ``said`` are those of the latest step that had them."""
+
+    def __init__(self, game: Game, recipe: Recipe, precision: torch.dtype) -> None:
+        self.game, self.recipe, self.precision = game, recipe, precision
+        self.objective = OBJECTIVES[recipe.objective]
+        self.penalty = PENALTIES.get(recipe.penalty)
+        self.generator_weights = list(game.generator.parameters())
+        self.discriminator_weights = list(game.discriminator.parameters())
+        self.device = next(game.generator.parameters()).device
+        zero = torch.zeros((), device=self.device)
+        self.said = dict.fromkeys(metric_names(recipe), zero)
+
+    def begin(self) -> None:
+        follow_ramps(self.game, self.recipe)
+
+    def real(self, batch: Batch) -> Tensor:
+        """Pictures float32 [B, C, H, W] in −1…1."""
+        return (batch.pictures.float() / 127.5 - 1).contiguous(memory_format=memory_format(self.device))
+
+    def latents(self, batch: Batch) -> Tensor:
+        return torch.randn(len(batch.pictures), self.recipe.latent_size, device=self.device)  # [B, latent_size]
+
+    def fake(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        with autocast(self.device, self.precision):
+            pictures: Tensor = self.game.generator(z) if labels is None else self.game.generator(z, labels)
+        return pictures.float()
+
+    def judge(self, pictures: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        """Augmented pictures [B, C, H, W] → logits [K, B / pack] and guessed codes [B, codes]."""
+        with autocast(self.device, self.precision):
+            return self.game.discriminator.judge(self.augment(pictures), labels)
+
+    def augment(self, pictures: Tensor) -> Tensor:
+        match self.recipe.augment:
+            case "diffaugment":
+                return diff_augment(pictures)
+            case "ada":
+                return adaptive_augment(pictures, self.game.ada.p)
+            case "scheduled":
+                p = self.recipe.augment_p.at(self.game.steps * self.recipe.batch_size, self.recipe.anneal)
+                return scheduled_augment(pictures, torch.full((), p, device=self.device))
+            case _:
+                return pictures
+
+    def penalised(self) -> bool:
+        """Whether this step's gradients are penalised."""
+        return self.penalty is not None and self.game.steps % self.recipe.penalty_every == 0
+
+    def discriminator_loss(
+        self, real: Tensor, fake: Tensor, real_logits: Tensor, fake_logits: Tensor, labels: Tensor | None
+    ) -> Tensor:
+        """The discriminators' losses, summed because each has its own weights, and the penalty where it is due."""
+        losses = torch.stack([self.objective.discriminator(r, f) for r, f in zip(real_logits, fake_logits)])  # [K]
+        self.say("loss/discriminator", losses.mean())
+        self.say("logit/real", real_logits.mean())
+        self.say("logit/fake", fake_logits.mean())
+        self.say("guard/ranked_right", (real_logits > fake_logits).float().mean())
+        if self.recipe.augment == "ada":
+            assert self.objective.boundary is not None
+            self.game.ada.observe(real_logits.detach(), self.objective.boundary)
+            self.say("augment/p", self.game.ada.p)
+        if self.penalty is None or not self.penalised():
+            return losses.sum()
+        judged = Judged(lambda x: self.judge(x, labels)[0], real, fake, real_logits, fake_logits)
+        penalty = self.penalty(judged)
+        self.say("loss/penalty", penalty)
+        weight = self.recipe.penalty_weight.at(self.game.steps * self.recipe.batch_size, self.recipe.anneal)
+        return losses.sum() + weight * self.recipe.penalty_every * penalty
+
+    def generator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
+        """What the generator hears of each discriminator, mixed: scalar."""
+        heard = self.heard()
+        losses = torch.stack([self.objective.generator(real_logits[k], fake_logits[k]) for k in heard])
+        loss = mixed(losses, self.recipe.softness)
+        self.say("loss/generator", loss)
+        return loss
+
+    def heard(self) -> list[int]:
+        """Which discriminators the generator hears: each with its probability, and at least one."""
+        members, probability = len(self.game.discriminator.members), self.recipe.discriminator_dropout
+        if probability == 0:
+            return list(range(members))
+        kept = [k for k, u in enumerate(torch.rand(members).tolist()) if u >= probability]
+        return kept or [int(torch.randint(members, ()))]
+
+    def information(self, guessed: Tensor | None, z: Tensor) -> Tensor | float:
+        """What both players pay where a picture does not show the codes of its z."""
+        if guessed is None:
+            return 0.0
+        loss = information_loss(guessed, z, self.recipe.code_classes, self.recipe.code_values)
+        self.say("loss/code", loss)
+        return loss
+
+    def say(self, name: str, value: Tensor) -> None:
+        self.said[name] = value.detach()
+
+    def end(self, generator_moved: bool) -> dict[str, Tensor]:
+        game, recipe = self.game, self.recipe
         game.steps += 1
-        update_ema(game.ema, game.generator, ema_decay(recipe.ema_half_life, len(real), game.steps))
-        return torch.stack(
-            [discriminator_loss, generator_loss, real_logits.sigmoid().mean(), fake_logits.sigmoid().mean()]
-        ).detach()
+        if generator_moved:
+            update_ema(game.ema, game.generator, ema_decay(recipe, game.steps))
+        return self.said
 
-    return step
+
+def metric_names(recipe: Recipe) -> list[str]:
+    """What a step of this recipe reports."""
+    return [
+        *("loss/discriminator", "loss/generator", "logit/real", "logit/fake", "guard/ranked_right"),
+        *(["loss/penalty"] if recipe.penalty != "none" else []),
+        *(["loss/code"] if recipe.code_classes + recipe.code_values else []),
+        *(["augment/p"] if recipe.augment == "ada" else []),
+    ]
+
+
+def together(play: Play, batch: Batch, _: Batch) -> dict[str, Tensor]:
+    """Both players learn from one batch of fakes, as in the tutorial: one pass of the generator, two of the others."""
+    game, labels = play.game, batch.labels
+    play.begin()
+    real, z = play.real(batch), play.latents(batch)
+    fake = play.fake(z, labels)  # [B, C, H, W]
+    real.requires_grad_(play.penalised())
+    fake_logits, guessed = play.judge(fake, labels)  # [K, B / pack], [B, codes]
+    real_logits, _guessed = play.judge(real, labels)
+    information = play.information(guessed, z)
+    generator_loss = play.generator_loss(real_logits, fake_logits) + information
+    discriminator_loss = play.discriminator_loss(real, fake, real_logits, fake_logits, labels) + information
+
+    game.generator_optimizer.zero_grad()
+    game.discriminator_optimizer.zero_grad()
+    # inputs= leaves the other player's gradients uncomputed. backward() and not grad(), because it lays a gradient
+    # out in memory like its weight, which the fused optimiser takes for granted.
+    generator_loss.backward(inputs=play.generator_weights, retain_graph=True)
+    discriminator_loss.backward(inputs=play.discriminator_weights)
+    game.generator_optimizer.step()
+    game.discriminator_optimizer.step()
+    return play.end(generator_moved=True)
+
+
+def alternating(play: Play, batch: Batch, generators: Batch) -> dict[str, Tensor]:
+    """First the discriminators learn, then, every ``discriminator_steps``, the generator from pictures of its own."""
+    game = play.game
+    play.begin()
+    with torch.no_grad():
+        z = play.latents(batch)
+        fake = play.fake(z, batch.labels)
+    real = play.real(batch).requires_grad_(play.penalised())
+    fake = fake.detach().requires_grad_(play.penalised())
+    fake_logits, guessed = play.judge(fake, batch.labels)
+    real_logits, _ = play.judge(real, batch.labels)
+    loss = play.discriminator_loss(real, fake, real_logits, fake_logits, batch.labels) + play.information(guessed, z)
+    game.discriminator_optimizer.zero_grad()
+    loss.backward(inputs=play.discriminator_weights)
+    game.discriminator_optimizer.step()
+
+    generators_turn = (game.steps + 1) % play.recipe.discriminator_steps == 0
+    if generators_turn:
+        z = play.latents(generators)
+        fake_logits, guessed = play.judge(play.fake(z, generators.labels), generators.labels)
+        if play.objective.relative:
+            with torch.no_grad():
+                real_logits, _ = play.judge(play.real(generators), generators.labels)
+        loss = play.generator_loss(real_logits.detach(), fake_logits) + play.information(guessed, z)
+        game.generator_optimizer.zero_grad()
+        loss.backward(inputs=play.generator_weights)
+        game.generator_optimizer.step()
+    return play.end(generator_moved=generators_turn)

@@ -1,0 +1,138 @@
+"""Every recipe at an equal budget of pictures, over several seeds: trains, judges, and writes the table.
+
+    python benchmarks/recipes.py run --data /usr/share/datasets/fashion-mnist --epochs 1 --seeds 3 --workers 2
+    python benchmarks/recipes.py table
+
+``run`` goes through the command line that users have, in processes of their own, and keeps each result as a JSON file
+beside a sheet of samples. What is there already is not done again, so that it can be stopped and gone on with.
+``table`` prints what there is as Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+import subprocess
+import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import click
+import torch
+from mlflow import MlflowClient
+
+from gan_plugin.recipes import recipe_names
+
+BIN = Path(sys.executable).parent
+FOLDER = Path("benchmarks/results")
+FOR_A_GPU = ("r3gan-cifar10", "r3gan-ffhq64")
+FIGURES = ("fid", "fid_ratio", "precision", "recall", "coverage", "cas")
+
+
+@click.group()
+def main() -> None:
+    """Recipes side by side."""
+
+
+@main.command()
+@click.option("--data", default="digits", show_default=True)
+@click.option("--name", default="digits", show_default=True, help="Of the data, for the results' file names.")
+@click.option("--recipes", default=",".join(n for n in recipe_names() if n not in FOR_A_GPU), show_default=True)
+@click.option("--epochs", default=1, show_default=True)
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--workers", default=1, show_default=True, help="Runs at a time, with one thread each on a CPU.")
+@click.option("--option", "options", multiple=True, help="NAME=VALUE for every training run.")
+def run(data: str, name: str, recipes: str, epochs: int, seeds: int, workers: int, options: tuple[str, ...]) -> None:
+    """Train and judge each recipe with each seed."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    jobs = [
+        (recipe, seed, FOLDER / f"{name}-{epochs}-{recipe}-{seed}.json")
+        for seed in range(seeds)
+        for recipe in recipes.split(",")
+    ]
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(lambda job: measure(*job, data, epochs, options), [j for j in jobs if not j[2].exists()]):
+            pass
+
+
+def measure(recipe: str, seed: int, path: Path, data: str, epochs: int, options: tuple[str, ...]) -> None:
+    store = Path("outputs/recipes") / path.stem
+    store.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {
+        "MLFLOW_TRACKING_URI": f"sqlite:///{store.resolve()}/mlflow.db",
+        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
+    }
+    given = {"data": data, "recipe": recipe, "seed": seed, "epochs": epochs, "output_dir": store, "samples_every": 1}
+    given |= dict(option.split("=", 1) for option in options)
+    began = time.perf_counter()
+    trained = command("train", environment, store / "train.log", given)
+    seconds = time.perf_counter() - began
+    result: dict[str, Any] = {"recipe": recipe, "seed": seed, "epochs": epochs, "data": data, "seconds": seconds}
+    result |= {"device": device(), "trained": trained == 0}
+    if trained == 0:
+        command("evaluate", environment, store / "evaluate.log", {"model": "models:/gan/1", "data": data})
+        sheet = path.with_suffix(".png")
+        command("sample", environment, store / "sample.log", {"model": "models:/gan/1", "seeds": "0-31", "out": sheet})
+    result |= recorded(environment["MLFLOW_TRACKING_URI"])
+    path.write_text(json.dumps(result, indent=1))
+    print(path.stem, {k: round(v, 3) for k, v in result["figures"].items()}, f"{seconds:.0f} s", flush=True)
+
+
+def command(name: str, environment: dict[str, str], log: Path, given: dict[str, Any]) -> int:
+    words = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+    with log.open("w") as file:
+        done = subprocess.run(
+            [BIN / "gan-plugin", name, *words], env=environment, stdout=file, stderr=file, check=False
+        )
+    return done.returncode
+
+
+def recorded(uri: str) -> dict[str, Any]:
+    """What the runs say: the evaluation's figures, the guard's signals at the end, the speed."""
+    client = MlflowClient(uri)
+    runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
+    figures = {k.split("/")[0]: v for k, v in runs[-1].data.metrics.items() if k.split("/")[0] in FIGURES}
+    train = runs[0].data.metrics
+    signals = {k: v for k, v in train.items() if k.startswith(("guard/", "throughput/", "fid_2k"))}
+    return {"figures": figures, "signals": signals, "failed": runs[0].data.tags.get("failed")}
+
+
+def device() -> str:
+    if torch.cuda.is_available():
+        return torch.cuda.get_device_name()
+    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+
+
+@main.command()
+@click.option("--prefix", default="digits-1-", show_default=True, help="Of the results' file names.")
+def table(prefix: str) -> None:
+    """Print what has been measured, the best first."""
+    found = [json.loads(path.read_text()) for path in sorted(FOLDER.glob(f"{prefix}*.json"))]
+    by_recipe: dict[str, list[dict[str, Any]]] = {}
+    for result in found:
+        by_recipe.setdefault(result["recipe"], []).append(result)
+    print("| recipe | seeds | " + " | ".join(FIGURES) + " | pictures/s |")
+    print("|---" * (len(FIGURES) + 3) + "|")
+    for recipe, results in sorted(by_recipe.items(), key=lambda item: cell_mean(item[1], "fid")):
+        cells = [spread_of([r["figures"][f] for r in results if f in r["figures"]]) for f in FIGURES]
+        speed = mean(r["signals"]["throughput/images_per_second"] for r in results)
+        print(f"| `{recipe}` | {len(results)} | {' | '.join(cells)} | {speed:.0f} |")
+
+
+def cell_mean(results: list[dict[str, Any]], figure: str) -> float:
+    values = [r["figures"][figure] for r in results if figure in r["figures"]]
+    return mean(values) if values else float("inf")
+
+
+def spread_of(values: list[float]) -> str:
+    if not values:
+        return "–"
+    return f"{mean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,266 @@
+"""Differentiable augmentation of what a discriminator sees, real and fake alike, against overfitting to little data.
+
+Every picture draws for itself, from torch's global random state on its device, and nothing waits for the device. The
+maps are differentiable twice, as penalties on gradients need it.
+
+ADA: Karras et al. 2020, arXiv:2006.06676, appendix B, without its filtering and corruption ops, which its authors left
+out, too. Its warp is bilinear here, where the paper adds wavelet filters against aliasing: at the sizes of this project
+that is a tenth of the work. DiffAugment: Zhao et al. 2020, arXiv:2006.10738.
+"""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Tensor
+
+ADA_TARGET = 0.6  # of E sign(D(x)): where it is higher, the discriminator overfits
+ADA_EVERY = 4  # batches from one adjustment of p to the next
+ADA_PICTURES = 500_000  # in which p goes from 0 to 1
+MOST_P = 0.8  # beyond it, ops such as rotations begin to show in generated pictures: Karras et al. 2020, section 2.2
+SHIFT, CUTOUT = 0.125, 0.5  # shares of the side
+BRIGHTNESS, LOG_CONTRAST, LOG_SATURATION, LOG_SCALE = 0.2, 0.5, 1.0, 0.2  # standard deviations
+
+
+def diff_augment(x: Tensor) -> Tensor:
+    """Brightness, saturation, contrast, shift and cutout of every picture [B, C, H, W] in −1…1. Zhao et al. 2020.
+
+    Brightness ± ½, saturation × U(0, 2), contrast × U(½, 1½), shifts up to an eighth and a cutout of half the side;
+    what is shifted in or cut out is 0.
+    """
+    n, _, height, width = x.shape
+    x = x + (uniform(n, x) - 0.5)
+    x = scaled_around(x, x.mean(1, keepdim=True), 2 * uniform(n, x))
+    x = scaled_around(x, x.mean((1, 2, 3), keepdim=True), 0.5 + uniform(n, x))
+    down, right = (whole(n, x, round(side * SHIFT)) for side in (height, width))
+    return cut_out(shifted(x, down, right), anywhere(n, x, height), anywhere(n, x, width))
+
+
+def adaptive_augment(x: Tensor, p: Tensor) -> Tensor:
+    """ADA's blitting, geometry and colour, each op with probability ``p`` (a scalar on x's device), of [B, C, H, W]."""
+    return colour(warp(x, p), p)
+
+
+def scheduled_augment(x: Tensor, p: Tensor) -> Tensor:
+    """Blitting and geometry with probability ``p``, colour with p/2, a cutout with p. Huang et al. 2024, appendix."""
+    n, _, height, width = x.shape
+    x = colour(warp(x, p), p / 2)
+    return torch.where(happens(n, x, p), cut_out(x, anywhere(n, x, height), anywhere(n, x, width)), x)
+
+
+def uniform(n: int, x: Tensor) -> Tensor:
+    """U(0, 1), one number a picture, of x's type: [n, 1, 1, 1]."""
+    return torch.rand(n, 1, 1, 1, device=x.device).to(x.dtype)
+
+
+def happens(n: int, x: Tensor, p: Tensor) -> Tensor:
+    """True with probability ``p``, for each picture: [n, 1, 1, 1]."""
+    return torch.rand(n, 1, 1, 1, device=x.device) < p
+
+
+def whole(n: int, x: Tensor, most: int) -> Tensor:
+    """Whole numbers from −most to most: int64 [n]."""
+    return torch.randint(-most, most + 1, (n,), device=x.device)
+
+
+def anywhere(n: int, x: Tensor, side: int) -> Tensor:
+    """Where a cutout's middle lies: int64 [n], 0 … side − 1."""
+    return torch.randint(0, side, (n,), device=x.device)
+
+
+def scaled_around(x: Tensor, middle: Tensor, factor: Tensor) -> Tensor:
+    return middle + (x - middle) * factor
+
+
+def shifted(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
+    """Every picture moved by whole pixels, int64 [B] each; zeros move in."""
+    n, channels, height, width = x.shape
+    rows = torch.arange(height, device=x.device) - down[:, None]  # [B, H]
+    columns = torch.arange(width, device=x.device) - right[:, None]  # [B, W]
+    inside = ((rows >= 0) & (rows < height))[:, :, None] & ((columns >= 0) & (columns < width))[:, None, :]
+    flat = rows.clamp(0, height - 1)[:, :, None] * width + columns.clamp(0, width - 1)[:, None, :]  # [B, H, W]
+    index = flat.view(n, 1, -1).expand(-1, channels, -1)
+    return x.flatten(2).gather(2, index).view_as(x) * inside[:, None].to(x.dtype)
+
+
+def cut_out(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
+    """A square of half the side around (row, column), int64 [B] each, becomes 0."""
+    height, width = x.shape[2:]
+    rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
+    top, left = row[:, None] - round(height * CUTOUT / 2), column[:, None] - round(width * CUTOUT / 2)
+    inside_rows = (rows >= top) & (rows < top + round(height * CUTOUT))  # [B, H]
+    inside_columns = (columns >= left) & (columns < left + round(width * CUTOUT))  # [B, W]
+    cut = inside_rows[:, :, None] & inside_columns[:, None, :]  # [B, H, W]
+    return x * (~cut[:, None]).to(x.dtype)
+
+
+def warp(x: Tensor, p: Tensor) -> Tensor:
+    """Blitting and geometry, as one map of places. A picture that draws nothing stays as it is, to the bit."""
+    n, _, height, width = x.shape
+    matrices, touched = draw_warps(n, height, width, p)
+    return torch.where(touched[:, None, None, None], warped(x, matrices), x)
+
+
+def draw_warps(n: int, height: int, width: int, p: Tensor) -> tuple[Tensor, Tensor]:
+    """n maps from places in the result to places in the picture, each op drawn with probability ``p``.
+
+    Returns float32 [n, 3, 3], acting on (x, y, 1) in units of half a side from the middle, and bool [n]: any op drawn.
+    """
+
+    def drawn(value: Tensor, neutral: float, probability: Tensor = p) -> tuple[Tensor, Tensor]:
+        hit = torch.rand(n, device=p.device) < probability
+        return torch.where(hit, value, neutral), hit
+
+    def random() -> Tensor:
+        return torch.rand(n, device=p.device)
+
+    def normal() -> Tensor:
+        return torch.randn(n, device=p.device)
+
+    turn_p = 1 - (1 - p).sqrt()  # twice, so that a picture is turned with probability p
+    mirror, mirrored = drawn(torch.where(random() < 0.5, -1.0, 1.0), 1)
+    quarter, quartered = drawn((random() * 4).floor() * (math.pi / 2), 0)
+    right, blitted = drawn((2 * random() - 1) * SHIFT, 0)
+    down = torch.where(blitted, (2 * random() - 1) * SHIFT, 0.0)
+    scale, scaled = drawn(2 ** (normal() * LOG_SCALE), 1)
+    before, turned_before = drawn((2 * random() - 1) * math.pi, 0, turn_p)
+    stretch, stretched = drawn(2 ** (normal() * LOG_SCALE), 1)
+    after, turned_after = drawn((2 * random() - 1) * math.pi, 0, turn_p)
+    far_right, moved = drawn(normal() * SHIFT, 0)
+    far_down = torch.where(moved, normal() * SHIFT, 0.0)
+    one = torch.ones_like(mirror)
+    steps = [
+        scaling(mirror, one),
+        rotation(quarter),
+        translation((right * width).round() / width * 2, (down * height).round() / height * 2),
+        scaling(scale, scale),
+        rotation(before),
+        scaling(stretch, 1 / stretch),
+        rotation(after),
+        translation(far_right * 2, far_down * 2),
+    ]
+    matrices = torch.eye(3, device=p.device).expand(n, 3, 3)
+    for step in steps:
+        matrices = matrices @ step
+    flags = [mirrored, quartered, blitted, scaled, turned_before, stretched, turned_after, moved]
+    return matrices, torch.stack(flags).any(0)
+
+
+def scaling(x: Tensor, y: Tensor) -> Tensor:
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    return as_matrices(x, zero, zero, zero, y, zero, zero, zero, one)
+
+
+def rotation(angle: Tensor) -> Tensor:
+    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
+    return as_matrices(angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero, zero, zero, one)
+
+
+def translation(x: Tensor, y: Tensor) -> Tensor:
+    zero, one = torch.zeros_like(x), torch.ones_like(x)
+    return as_matrices(one, zero, x, zero, one, y, zero, zero, one)
+
+
+def as_matrices(*entries: Tensor) -> Tensor:
+    return torch.stack(entries, 1).view(-1, 3, 3)
+
+
+def warped(x: Tensor, matrices: Tensor) -> Tensor:
+    """Pictures [B, C, H, W] through maps [B, 3, 3] of places, bilinear, mirrored at the edges.
+
+    By gathering, which is differentiable as often as one likes; ``grid_sample`` is so only once.
+    """
+    channels, height, width = x.shape[1:]
+    ys = (torch.arange(height, device=x.device) + 0.5) / height * 2 - 1
+    xs = (torch.arange(width, device=x.device) + 0.5) / width * 2 - 1
+    grid = torch.stack([xs.expand(height, -1), ys[:, None].expand(-1, width), xs.new_ones(height, width)])  # [3, H, W]
+    places = (matrices[:, :2] @ grid.flatten(1)).float()  # [B, 2, H·W]
+    column = mirrored((places[:, 0] + 1) * (width / 2) - 0.5, width)  # [B, H·W], in pixels
+    row = mirrored((places[:, 1] + 1) * (height / 2) - 0.5, height)
+    left, top = column.floor(), row.floor()
+    flat, result = x.flatten(2), torch.zeros_like(x.flatten(2))
+    for dy in (0, 1):
+        for dx in (0, 1):
+            weight = (1 - (column - left - dx).abs()) * (1 - (row - top - dy).abs())  # [B, H·W]
+            index = (top + dy).clamp(0, height - 1) * width + (left + dx).clamp(0, width - 1)
+            index = index.long()[:, None].expand(-1, channels, -1)
+            result = result + flat.gather(2, index) * weight[:, None].to(x.dtype)
+    return result.view_as(x)
+
+
+def mirrored(place: Tensor, side: int) -> Tensor:
+    """Places in pixels, folded back into 0 … side − 1 at the middles of the outermost pixels.
+
+    >>> mirrored(torch.tensor([-1.0, 2.5, 3.5]), 4)
+    tensor([1.0000, 2.5000, 2.5000])
+    """
+    period = 2 * (side - 1)
+    folded = place.remainder(period)
+    return torch.minimum(folded, period - folded)
+
+
+def colour(x: Tensor, p: Tensor) -> Tensor:
+    """Brightness, contrast, luma flip and, of RGB, hue and saturation, each with probability ``p``."""
+    n, channels = x.shape[:2]
+    dtype = x.dtype
+
+    def normal() -> Tensor:
+        return torch.randn(n, 1, 1, 1, device=x.device).to(dtype)
+
+    x = torch.where(happens(n, x, p), x + BRIGHTNESS * normal(), x)
+    x = torch.where(happens(n, x, p), x * 2 ** (LOG_CONTRAST * normal()), x)
+    flip = torch.rand(n, 1, 1, 1, device=x.device) < 0.5
+    x = torch.where(happens(n, x, p) & flip, luma_flipped(x), x)
+    if channels == 1:
+        return x
+    angle = (2 * uniform(n, x) - 1) * math.pi
+    x = torch.where(happens(n, x, p), hue_turned(x, angle), x)
+    grey = x.mean(1, keepdim=True)
+    return torch.where(happens(n, x, p), scaled_around(x, grey, 2 ** (LOG_SATURATION * normal())), x)
+
+
+def luma_flipped(x: Tensor) -> Tensor:
+    """Light becomes dark and the reverse, at the same hue: mirrored at the plane across the grey axis."""
+    return x - 2 * x.mean(1, keepdim=True)
+
+
+def hue_turned(x: Tensor, angle: Tensor) -> Tensor:
+    """RGB [B, 3, H, W] turned about the grey axis by ``angle`` [B, 1, 1, 1]. Rodrigues' formula."""
+    grey = x.mean(1, keepdim=True)
+    across = (x.roll(1, 1) - x.roll(-1, 1)) / math.sqrt(3)  # the axis (1, 1, 1)/√3 times x
+    return grey + (x - grey) * angle.cos() + across * angle.sin()
+
+
+class AdaController:
+    """Moves p so that E sign(D(x) − boundary) over real pictures stays at ADA_TARGET, without waiting for the device.
+
+    Karras et al. 2020, section 3.1.
+
+    Attributes:
+        p: the probability, a scalar on the device.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.p = torch.zeros((), device=device)
+        self.signs = torch.zeros((), device=device)  # their sum since p was moved
+        self.logits = 0  # how many that were
+        self.batches = 0
+
+    def observe(self, real_logits: Tensor, boundary: float) -> None:
+        """Take in a batch's logits of real pictures; every ADA_EVERY batches p moves by (their number)/ADA_PICTURES."""
+        self.signs = self.signs + (real_logits.detach() - boundary).sign().sum().float()
+        self.logits += real_logits.numel()
+        self.batches += 1
+        if self.batches % ADA_EVERY == 0:
+            direction = (self.signs / self.logits - ADA_TARGET).sign()
+            self.p = (self.p + direction * (self.logits / ADA_PICTURES)).clamp(0, MOST_P)
+            self.signs, self.logits = torch.zeros_like(self.signs), 0
+
+    def state(self) -> dict[str, Tensor]:
+        counts = torch.tensor([self.logits, self.batches])
+        return {"p": self.p, "signs": self.signs, "counts": counts}
+
+    def load(self, state: dict[str, Tensor]) -> None:
+        self.p, self.signs = (state[name].to(self.p.device) for name in ("p", "signs"))
+        self.logits, self.batches = (int(count) for count in state["counts"])

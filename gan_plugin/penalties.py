@@ -1,0 +1,77 @@
+"""Penalties on the gradient of a discriminator with respect to the pictures: pure functions, headed by their formula.
+
+Norms are those of one picture's gradient, over channels, height and width (of one pack's, where pictures are packed);
+expectations are over the batch and over several discriminators.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+SMALLEST = 1e-12  # under the root of a norm, whose gradient at 0 would not be finite
+
+
+class Judged(NamedTuple):
+    """Pictures, and what the discriminators make of them.
+
+    Attributes:
+        critic: pictures [B, C, H, W] → logits [K, B / pack] of K discriminators that judge packs of pictures.
+        real, fake: such pictures, which require gradients.
+        real_logits, fake_logits: the critic's logits of them, connected to them.
+    """
+
+    critic: Callable[[Tensor], Tensor]
+    real: Tensor
+    fake: Tensor
+    real_logits: Tensor
+    fake_logits: Tensor
+
+
+Penalty = Callable[[Judged], Tensor]
+
+
+def squared_norms(logits: Tensor, pictures: Tensor) -> Tensor:
+    """‖∇D(x)‖² of each discriminator's logits [K, B'] with respect to the pictures [B, C, H, W]: [K, B']."""
+    gradients = [torch.autograd.grad(each.sum(), pictures, create_graph=True)[0] for each in logits]
+    return torch.stack([g.float().reshape(logits.shape[1], -1).square().sum(1) for g in gradients])
+
+
+def away_from_one(judged: Judged, pictures: Tensor) -> Tensor:
+    """E(‖∇D(x)‖ − 1)² at ``pictures``."""
+    pictures = pictures.detach().requires_grad_()
+    norms = (squared_norms(judged.critic(pictures), pictures) + SMALLEST).sqrt()
+    return (norms - 1).square().mean()
+
+
+def wgan_gp_penalty(judged: Judged) -> Tensor:
+    """E(‖∇D(x̂)‖ − 1)², x̂ = u x + (1 − u) G(z), u ~ U(0, 1) a picture. Gulrajani et al. 2017, eq. 3."""
+    share = torch.rand(len(judged.real), 1, 1, 1, dtype=judged.real.dtype, device=judged.real.device)
+    return away_from_one(judged, torch.lerp(judged.fake, judged.real, share))
+
+
+def dragan_penalty(judged: Judged) -> Tensor:
+    """E(‖∇D(x + δ)‖ − 1)², δ = ½ σ(x) U(0, 1) a value. Kodali et al. 2017, arXiv:1705.07215, as its authors draw δ."""
+    noise = 0.5 * judged.real.std() * torch.rand_like(judged.real)
+    return away_from_one(judged, judged.real + noise)
+
+
+def r1_penalty(judged: Judged) -> Tensor:
+    """½E‖∇D(x)‖². Mescheder et al. 2018, arXiv:1801.04406, eq. 9."""
+    return 0.5 * squared_norms(judged.real_logits, judged.real).mean()
+
+
+def r1_r2_penalty(judged: Judged) -> Tensor:
+    """½E‖∇D(x)‖² + ½E‖∇D(G(z))‖². Huang et al. 2024, arXiv:2501.05441, eq. 3."""
+    return r1_penalty(judged) + 0.5 * squared_norms(judged.fake_logits, judged.fake).mean()
+
+
+PENALTIES: dict[str, Penalty] = {
+    "wgan-gp": wgan_gp_penalty,
+    "dragan": dragan_penalty,
+    "r1": r1_penalty,
+    "r1+r2": r1_r2_penalty,
+}

@@ -1,0 +1,48 @@
+"""Values that change while training goes on. Imports no torch."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import NamedTuple
+
+
+class Ramp(NamedTuple):
+    """A value that goes from ``start`` to ``end`` along half a cosine, and stays there. Huang et al. 2024."""
+
+    start: float
+    end: float
+
+    def at(self, pictures: float, anneal: float) -> float:
+        """v(t) = v₁ + (v₀ − v₁)·½(1 + cos(π t/T)) after t pictures, T = ``anneal``; v₁ from T on.
+
+        >>> Ramp(2.0, 1.0).at(50, 100)
+        1.5
+        """
+        if pictures >= anneal or self.start == self.end:
+            return self.end
+        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * pictures / anneal))
+
+    def __str__(self) -> str:
+        return f"{self.start}" if self.start == self.end else f"{self.start}..{self.end}"
+
+
+def parse_ramp(value: str | float, parse: Callable[[str], float] = float) -> Ramp:
+    """``A..B``, or one number for both; each end is read by ``parse``.
+
+    >>> parse_ramp("1..0.1"), parse_ramp(3)
+    (Ramp(start=1.0, end=0.1), Ramp(start=3.0, end=3.0))
+
+    Raises:
+        ValueError: an end is not what ``parse`` takes.
+    """
+    start, dots, end = str(value).partition("..")
+    return Ramp(parse(start), parse(end if dots else start))
+
+
+def lazy(every: int) -> float:
+    """c = k/(k + 1), by which lr and the powers of β are corrected where a penalty comes at every k-th step only.
+
+    Karras et al. 2020, arXiv:1912.04958, appendix B. A penalty at every step needs no correction.
+    """
+    return 1.0 if every == 1 else every / (every + 1)

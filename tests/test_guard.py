@@ -1,0 +1,187 @@
+"""The guard: each signal by itself, and a training that it rolls back or ends."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+
+import pytest
+import torch
+from test_training import Memory, Told, judged, plan
+from torch import nn
+
+from gan_plugin.data import Pictures, load_pictures
+from gan_plugin.objectives import OBJECTIVES
+from gan_plugin.training import guard as guard_room
+from gan_plugin.training.checkpoint import read_header
+from gan_plugin.training.guard import LATEST_START, LOOKS, READS, Alarm, Guard, spread, undecided_loss
+from gan_plugin.training.loop import Diverged, train
+from gan_plugin.training.step import Game
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    digits = load_pictures("digits", image_size=16)
+    return dataclasses.replace(digits, images=digits.images[:100], labels=None, class_names=())
+
+
+def new_guard() -> Guard:
+    return Guard(undecided=1.0, real_spread=50.0)
+
+
+def test_what_is_not_finite_is_an_alarm_at_once() -> None:
+    with pytest.raises(Alarm, match=r"^loss/generator became nan in step 50$"):
+        new_guard().read({"loss/discriminator": 1.0, "loss/generator": float("nan")}, 50)
+
+
+@pytest.mark.parametrize(("loss", "said"), [(0.001, "the discriminator has won"), (9.0, "the discriminator has lost")])
+def test_a_player_that_wins_for_long_is_an_alarm(loss: float, said: str) -> None:
+    guard = new_guard()
+    for _ in range(READS - 1):
+        assert guard.read({"loss/discriminator": loss}, 1) == {"guard/discriminator_loss": loss}
+    assert guard.suspicious
+    guard.read({"loss/discriminator": 0.7}, 1)  # one good value, and the count begins anew
+    assert not guard.suspicious
+    for _ in range(READS - 1):
+        guard.read({"loss/discriminator": loss}, 1)
+    with pytest.raises(Alarm, match=said):
+        guard.read({"loss/discriminator": loss}, 1)
+
+
+def test_where_a_loss_has_no_zero_nobody_wins() -> None:
+    assert undecided_loss(OBJECTIVES["wasserstein"]) is None
+    assert undecided_loss(OBJECTIVES["least-squares"]) == pytest.approx(0.25)
+    guard = Guard(None, 50.0)
+    assert [guard.read({"loss/discriminator": -1000.0}, 1) for _ in range(2 * READS)] == [{}] * (2 * READS)
+
+
+def sheet(deviation: float) -> torch.Tensor:
+    random = torch.Generator().manual_seed(0)
+    noise = torch.randn(64, 16, 16, 1, generator=random) * deviation + 128
+    return noise.clamp(0, 255).to(torch.uint8)
+
+
+def test_the_spread_is_the_mean_distance_in_grey_levels() -> None:
+    black_and_white = torch.tensor([[0, 0], [255, 255]], dtype=torch.uint8)
+    assert spread(black_and_white) == pytest.approx(255)
+    assert spread(sheet(30)) == pytest.approx(30 * 2**0.5, rel=0.02)
+
+
+def test_a_collapse_after_variety_is_an_alarm() -> None:
+    guard = Guard(1.0, spread(sheet(40)))
+    for step in range(5):
+        guard.look(sheet(1), step)  # it has not begun yet
+    assert guard.look(sheet(30), 6)["guard/diversity"] == pytest.approx(0.75, abs=0.02)
+    for _ in range(LOOKS - 1):
+        guard.look(sheet(2), 7)
+    with pytest.raises(Alarm, match=r"collapsed: their diversity is 0\.0\d+ of that of real ones"):
+        guard.look(sheet(2), 8)
+
+
+def test_pictures_that_never_become_varied_are_an_alarm_in_the_end() -> None:
+    guard = Guard(1.0, spread(sheet(40)))
+    for _ in range(LOOKS - 1):
+        guard.look(sheet(2), LATEST_START + 1)
+    with pytest.raises(Alarm, match="collapsed"):
+        guard.look(sheet(2), LATEST_START + 1)
+
+
+def test_a_distance_far_above_the_best_is_an_alarm() -> None:
+    guard = new_guard()
+    for distance in (8.0, 5.0, 21.0, 6.0, 21.0):
+        guard.judged(distance)
+    with pytest.raises(Alarm, match=r"^the distance to real pictures is 22, and was 5$"):
+        guard.judged(22.0)
+
+
+def test_a_training_that_diverges_goes_back_tries_again_and_ends_with_the_reason(
+    pictures: Pictures, tmp_path: Path
+) -> None:
+    memory = Memory()
+    reckless = dataclasses.replace(plan(epochs=4, generator_lr=1e30, discriminator_lr=1e30), retries=2)
+    with pytest.raises(Diverged, match=r"^In step \d+ (loss|logit)/\w+ became (nan|inf|-inf) in step") as failed:
+        train(pictures, reckless, memory, tmp_path)
+    assert "after 2 returns to a good checkpoint with another seed: training has diverged; a smaller" in str(
+        failed.value
+    )
+    assert set(memory.notes) == {"guard.1", "guard.2"}
+    assert memory.notes["guard.1"].endswith(": back to the start with another seed.")
+    assert failed.value.game is None  # nothing was good
+
+
+class Poisoned(Told):
+    """A judge that, when asked for the ``at``-th time, puts a NaN into the generator that is being trained."""
+
+    def __init__(self, game: list[Game], at: int, times: int = 1) -> None:
+        super().__init__(*[5.0, 4.0, 3.0, 2.0, 2.5, 2.6, 2.7, 2.8, 2.9, 3.0])
+        self.game, self.at, self.times = game, at, times
+
+    def __call__(self, generator: nn.Module) -> float:
+        value = super().__call__(generator)
+        if len(self.shown) >= self.at and self.times:
+            self.times -= 1
+            with torch.no_grad():
+                next(self.game[-1].generator.parameters()).fill_(float("nan"))
+        return value
+
+
+@pytest.fixture
+def games(monkeypatch: pytest.MonkeyPatch) -> list[Game]:
+    """Every game that training makes."""
+    from gan_plugin.training import loop
+
+    made: list[Game] = []
+    new_game = loop.new_game
+
+    def remembered(*given: object) -> Game:
+        made.append(new_game(*given))  # type: ignore[arg-type]
+        return made[-1]
+
+    monkeypatch.setattr(loop, "new_game", remembered)
+    return made
+
+
+def test_after_one_accident_training_goes_on_from_the_last_good_checkpoint(
+    pictures: Pictures, tmp_path: Path, games: list[Game], caplog: pytest.LogCaptureFixture
+) -> None:
+    memory = Memory()
+    # poisoned after epoch 2 is judged, before its checkpoint is written: only every second epoch has one
+    told = dataclasses.replace(judged(5), checkpoint_every=2)
+    game = train(pictures, told, memory, tmp_path, judge=Poisoned(games, at=3))
+    assert game.steps == 15
+    assert game.rollbacks == 1
+    assert memory.notes["guard.1"].startswith("In step 12 loss/discriminator became nan")
+    assert memory.notes["guard.1"].endswith("back to step 6 with another seed.")
+    assert "back to step 6 with another seed, 1 of 3." in caplog.text
+    assert game.best is not None
+    assert game.best.value == 2.0
+    assert all(value.isfinite().all() for value in game.ema.state_dict().values())
+    assert read_header(tmp_path / "checkpoint.safetensors")["rollbacks"] == 1
+
+
+def test_when_nothing_helps_the_best_is_kept(pictures: Pictures, tmp_path: Path, games: list[Game]) -> None:
+    told = dataclasses.replace(judged(9), retries=1)
+    with pytest.raises(Diverged, match="after 1 returns to a good checkpoint") as failed:
+        train(pictures, told, Memory(), tmp_path, judge=Poisoned(games, at=4, times=9))
+    kept = failed.value.game
+    assert kept is not None
+    assert kept.best is not None
+    assert kept.best.value == 2.0
+    for name, value in kept.ema.state_dict().items():
+        assert torch.equal(value, kept.best.weights[name])
+
+
+def test_without_the_guard_only_what_is_not_finite_ends_a_training(
+    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(guard_room, "WORSE", 0.5)  # every figure is an alarm
+    rising = [1.0, 2.0, 3.0, 4.0]
+    game = train(pictures, dataclasses.replace(judged(4), guard=False), Memory(), tmp_path, judge=Told(*rising))
+    assert game.steps == 12
+    with pytest.raises(Diverged, match="the distance to real pictures is"):
+        train(pictures, dataclasses.replace(judged(4), retries=0), Memory(), tmp_path, judge=Told(*rising))
+    reckless = dataclasses.replace(plan(epochs=9, generator_lr=1e30, discriminator_lr=1e30), guard=False)
+    with pytest.raises(
+        Diverged, match=r"^In step \d+ (loss|logit)/\w+ became (nan|inf|-inf) in step \d+: training has"
+    ):
+        train(pictures, reckless, Memory(), tmp_path)

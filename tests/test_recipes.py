@@ -1,0 +1,154 @@
+"""Every recipe plays a few steps; what does not go together is refused before."""
+
+from __future__ import annotations
+
+import dataclasses
+import math
+from pathlib import Path
+
+import pytest
+import torch
+from conftest import refusal
+from test_training import CPU, Memory, assert_same, weights
+
+from gan_plugin.data import Pictures, load_pictures
+from gan_plugin.recipes import RAMPS, Recipe, fit_augmentation, load_recipe, override, recipe_names, resolved
+from gan_plugin.recipes.ramp import Ramp, lazy, parse_ramp
+from gan_plugin.training.loop import Plan, train
+from gan_plugin.training.optimizers import follow_ramps
+from gan_plugin.training.rules import check_combination
+from gan_plugin.training.step import Batch, Game, Pictured, make_step, new_game, wants_two_batches
+
+
+@pytest.fixture(scope="module")
+def pictures() -> Pictures:
+    digits = load_pictures("digits", image_size=16)
+    return dataclasses.replace(digits, images=digits.images[:96], labels=digits.labels[:96])
+
+
+def small(name: str, **values: object) -> Recipe:
+    """A recipe whose networks are small, and nothing else about it."""
+    recipe = load_recipe(name)
+    width = {"width": 32, "blocks": 1} if recipe.family == "r3gan" else {}
+    return override(recipe, **{"batch_size": 32, **width, **values})
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_a_recipe_is_reproducible_resumable_and_teaches_both_players(
+    name: str, pictures: Pictures, tmp_path: Path
+) -> None:
+    """On the CPU: the same weights again, also after a stop in the middle; and none stays where it began."""
+    recipe = small(name)
+    check_combination(recipe, pictures)
+
+    def plan(epochs: int) -> Plan:
+        return Plan(recipe, epochs, 0, CPU, torch.float32, samples_every=9, checkpoint_every=1)
+
+    whole = train(pictures, plan(2), Memory(), tmp_path / "whole")
+    train(pictures, plan(1), Memory(), tmp_path / "part")
+    rest = train(pictures, plan(2), Memory(), tmp_path / "rest", resume=tmp_path / "part" / "checkpoint.safetensors")
+    assert_same(weights(whole), weights(rest))
+    torch.manual_seed(0)
+    fresh = new_game(recipe, whole.pictured, CPU)
+    assert whole.pictured.classes == (10 if recipe.conditional else 0)
+    for player in ("generator", "discriminator"):
+        before = dict(getattr(fresh, player).named_parameters())
+        still = [k for k, v in getattr(whole, player).named_parameters() if torch.equal(v, before[k])]
+        # a constant added to all logits is nothing to the Wasserstein distance
+        assert still == (["members.0.logit.bias"] if (name, player) == ("wgan-gp", "discriminator") else [])
+
+
+@pytest.mark.parametrize("name", [n for n in recipe_names() if n not in ("r3gan-cifar10", "r3gan-ffhq64", "r3gan")])
+def test_the_discriminator_learns_to_tell(name: str, pictures: Pictures) -> None:
+    """Against a generator that stands still its loss falls."""
+    torch.manual_seed(0)
+    recipe = small(name, generator_lr=1e-12, augment="none", discriminators=1, discriminator_dropout=0.0, softness=0.0)
+    game = new_game(recipe, Pictured(16, 1), CPU)
+    step = make_step(game, recipe, torch.float32)
+    batch = Batch(pictures.images[:32])
+    losses = [step(batch, batch)["loss/discriminator"].item() for _ in range(30)]
+    assert sum(losses[-5:]) < sum(losses[:5]) - 0.1 * abs(sum(losses[:5]))
+
+
+def rates(game: Game) -> tuple[float, ...]:
+    g, d = (o.param_groups[0] for o in (game.generator_optimizer, game.discriminator_optimizer))
+    return g["lr"], d["lr"], *d["betas"]
+
+
+def test_optimisers_follow_the_ramps_and_lazy_penalties_correct_them() -> None:
+    recipe = small("r1", penalty_every=4, generator_lr="4e-3..1e-3", beta2="0.9..0.99", anneal=64)
+    game = new_game(recipe, Pictured(16, 1), CPU)
+    assert rates(game) == pytest.approx((4e-3, 2e-4 * 4 / 5, 0.5**0.8, 0.9**0.8))
+    game.steps = 1  # half-way
+    follow_ramps(game, recipe)
+    assert rates(game) == pytest.approx((2.5e-3, 2e-4 * 0.8, 0.5**0.8, 0.945**0.8))
+    game.steps = 5
+    follow_ramps(game, recipe)
+    assert rates(game)[0] == pytest.approx(1e-3)
+
+
+@pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
+def test_every_optimiser_resumes(optimizer: str, pictures: Pictures, tmp_path: Path) -> None:
+    recipe = small("dcgan", optimizer=optimizer, generator_lr="1e-3..1e-4", anneal=200)
+    plans = [Plan(recipe, n, 0, CPU, torch.float32, samples_every=9, checkpoint_every=1) for n in (1, 2)]
+    whole = train(pictures, plans[1], Memory(), tmp_path / "whole")
+    train(pictures, plans[0], Memory(), tmp_path / "part")
+    checkpoint = tmp_path / "part" / "checkpoint.safetensors"
+    assert_same(weights(whole), weights(train(pictures, plans[1], Memory(), tmp_path / "rest", resume=checkpoint)))
+
+
+def test_ramps() -> None:
+    ramp = parse_ramp("2e-4..5e-5")
+    assert (ramp.at(0, 100), ramp.at(100, 100), ramp.at(1e9, 100)) == (2e-4, 5e-5, 5e-5)
+    quarter = 5e-5 + 1.5e-4 * 0.5 * (1 + math.cos(math.pi / 4))
+    assert ramp.at(25, 100) == pytest.approx(quarter)
+    assert str(ramp) == "0.0002..5e-05"
+    assert str(parse_ramp(0.5)) == "0.5"
+    assert Ramp(3, 1).at(0, 0) == 1
+    assert [lazy(k) for k in (1, 4, 16)] == [1, 4 / 5, 16 / 17]
+    with pytest.raises(ValueError, match="could not convert"):
+        parse_ramp("1..")
+
+
+def test_a_recipe_is_logged_as_it_was_given() -> None:
+    assert {"generator_lr", "beta2", "penalty_weight", "ema_half_life", "augment_p"} <= RAMPS
+    plain = resolved(load_recipe("r3gan-cifar10"))
+    assert (plain["generator_lr"], plain["beta1"], plain["conditional"]) == ("0.0002..5e-05", 0.0, True)
+    assert resolved(load_recipe("dcgan"))["generator_lr"] == 2e-4
+
+
+def test_augmentation_is_for_little_data() -> None:
+    recipe = load_recipe("lsgan")
+    assert fit_augmentation(recipe, 1_438).augment == "diffaugment"
+    assert fit_augmentation(recipe, 60_000).augment == "none"
+    assert fit_augmentation(load_recipe("dcgan"), 1_438).augment == "none"  # the tutorial's, and nothing else
+    assert fit_augmentation(load_recipe("r3gan-cifar10"), 50_000).augment == "scheduled"
+
+
+def test_a_relative_loss_needs_real_pictures_for_the_generator() -> None:
+    assert wants_two_batches(load_recipe("r3gan"))
+    assert not wants_two_batches(load_recipe("wgan-gp"))
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values", "said"),
+    [
+        ("r3gan", {"augment": "ada"}, "augment=ada is not possible with objective=relativistic: its logits have no"),
+        ("wgan-gp", {"augment": "ada"}, "augment=ada is not possible with objective=wasserstein"),
+        ("dcgan", {"augment": "scheduled"}, "augment=scheduled needs a probability: give augment_p, for example"),
+        ("dcgan", {"penalty": "r1"}, "penalty=r1 needs a weight: give penalty_weight, for example 1 or 10."),
+        ("dcgan", {"discriminator_steps": 5}, "discriminator_steps=5 is not possible with turns=together"),
+        ("dcgan", {"width": 64}, "width belongs to family=r3gan, and the recipe's is dcgan: leave it out."),
+        ("dcgan", {"family": "r3gan"}, "family=r3gan needs width and blocks"),
+        ("r3gan", {"dropout": 0.3}, "dropout is not possible with family=r3gan"),
+        ("r3gan", {"width": 40}, "width=40 is not possible for 16 pixels: give a multiple of 16."),
+        ("pacgan", {"batch_size": 33}, "batch_size=33 is not a multiple of pack=2: give one that is."),
+        ("infogan", {"pack": 2}, "codes are shown by single pictures, and pack=2 packs them: give pack=1."),
+        ("infogan", {"latent_size": 12}, "latent_size=12 leaves nothing beside 12 codes: give more."),
+        ("dcgan", {"softness": 1.0}, "softness chooses among several discriminators: give discriminators of at"),
+    ],
+)
+def test_what_does_not_go_together_is_refused(
+    recipe: str, values: dict[str, object], said: str, pictures: Pictures
+) -> None:
+    assert refusal(lambda: check_combination(override(load_recipe(recipe), **values), pictures)).startswith(said)
