@@ -22,7 +22,7 @@ from gan_plugin.training import loop
 from gan_plugin.training.checkpoint import load_checkpoint, read_header, save_checkpoint
 from gan_plugin.training.device import bf16_is_native, choose_device, choose_precision
 from gan_plugin.training.ema import calibrate_batch_norm, ema_decay, update_ema
-from gan_plugin.training.loop import Diverged, Interrupted, JudgingClock, Plan, shuffled, train
+from gan_plugin.training.loop import Interrupted, JudgingClock, Plan, shuffled, train
 from gan_plugin.training.step import Batch, Game, make_step, new_game
 
 CPU = torch.device("cpu")

@@ -1,0 +1,114 @@
+"""Labels from end to end: a class asked for is the class shown. And a training that fails, as its user sees it."""
+
+from __future__ import annotations
+
+import base64
+import io
+from collections.abc import Callable
+
+import mlflow
+import numpy as np
+import pandas as pd
+import pytest
+import torch
+from conftest import QUICK, Project, error_of, options
+from PIL import Image
+
+from gan_plugin.data import load_pictures
+from gan_plugin.features.classifier import classifier_of, predict_labels
+
+CPU = torch.device("cpu")
+
+
+@pytest.fixture(scope="module")
+def conditional(make_project: Callable[[], Project]) -> Project:
+    """The tutorial's networks with labels, for three epochs of the digits at 16 pixels."""
+    project = make_project()
+    given = {"conditional": "true", "epochs": 3, "image_size": 16, "judging_share": 0, "samples_every": 3}
+    done = project.command("gan-plugin", "train", *options(given))
+    assert done.returncode == 0, done.stdout + done.stderr
+    return project
+
+
+def test_pictures_show_the_class_that_was_asked_for(conditional: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the data's own classifier sees it, over 50 pictures of each class, asked for by name."""
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", conditional.tracking_uri)
+    digits = load_pictures("digits", image_size=16)
+    classifier, _ = classifier_of(digits, CPU)
+    model = mlflow.pyfunc.load_model("models:/gan/1", model_config={"device": "cpu"})
+    rows = pd.DataFrame({"seed": np.arange(500), "label": [str(i // 50) for i in range(500)]})
+    answer = model.predict(rows)
+    shown = np.stack([np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in answer["image"]])
+    found = predict_labels(classifier, shown[..., None])
+    assert (found == torch.arange(500) // 50).float().mean() > 0.95
+    same_seed = model.predict(pd.DataFrame({"seed": [7, 7], "label": ["1", "2"]}))["image"]
+    assert same_seed[0] != same_seed[1]
+
+
+def test_sample_takes_a_class(conditional: Project) -> None:
+    def sample(label: str) -> str:
+        words = ["--model", "models:/gan/1", "--device", "cpu", "--label", label, "--seeds", "0-9", "--columns", 10]
+        done = conditional.command("gan-plugin", "sample", *words, "--out", "sheet.png")
+        return "" if done.returncode == 0 else error_of(done)
+
+    assert sample("3") == ""
+    sheet = np.asarray(Image.open(conditional.folder / "sheet.png"))
+    cells = np.stack([sheet[2:18, 2 + 18 * i : 18 + 18 * i] for i in range(10)])
+    digits = load_pictures("digits", image_size=16)
+    found = predict_labels(classifier_of(digits, CPU)[0], cells[..., None])
+    assert (found == 3).float().mean() >= 0.8
+    assert sample("three") == ("label='three' is not possible: give 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, or a number from 0.")
+
+
+def test_what_contradicts_the_data_is_refused_before_training(make_project: Callable[[], Project]) -> None:
+    project = make_project()
+    pictures = project.folder / "pictures"
+    pictures.mkdir()
+    for i in range(20):
+        Image.new("L", (36, 36), i * 10).save(pictures / f"{i}.png")
+
+    def refused(**given: object) -> str:
+        done = project.command("gan-plugin", "train", *options({"data": pictures, **given}))
+        assert done.returncode == 2
+        return error_of(done)
+
+    assert refused(conditional="true").startswith("conditional=true is not possible: ")
+    assert refused(recipe="r3gan").startswith("image_size=36 is not possible with family=r3gan")
+    assert not list(project.folder.rglob("*.safetensors"))
+
+
+def test_a_training_that_diverges_is_failed_with_the_reason(make_project: Callable[[], Project]) -> None:
+    project = make_project()
+    reckless = {**QUICK, "batch_size": 64, "generator_lr": 1e30, "discriminator_lr": 1e30, "retries": 1}
+    done = project.command("gan-plugin", "train", *options(reckless))
+    assert done.returncode == 1
+    said = error_of(done)
+    assert "became" in said
+    assert "after 1 returns to a good checkpoint with another seed: training has diverged" in said
+    (run,) = project.runs()
+    assert run.info.status == "FAILED"
+    assert run.data.tags["failed"] == said
+    assert run.data.tags["guard.1"].endswith("back to the start with another seed.")
+    assert run.data.metrics["guard/rollbacks"] == 1
+    assert project.client.search_registered_models() == []
+
+
+def test_a_training_that_fails_late_keeps_its_best_generator(make_project: Callable[[], Project]) -> None:
+    """Every figure of the judge is made an alarm: the best is exported and logged, and not registered."""
+    project = make_project()
+    given = {**QUICK, "image_size": 16, "epochs": 4, "judging_share": 0.99, "retries": 0}
+    code = (
+        "import gan_plugin.training.guard as g; g.WORSE = 0.5; from gan_plugin.cli import main; main("
+        + repr(["train", *options(given)])
+        + ")"
+    )
+    done = project.command("python", "-c", code)
+    assert done.returncode == 1
+    assert "the distance to real pictures is " in error_of(done)
+    (run,) = project.runs()
+    assert run.info.status == "FAILED"
+    best = min(project.client.get_metric_history(run.info.run_id, "fid_2k/classifier"), key=lambda m: m.value)
+    assert run.data.tags["exported"].startswith(f"Exported: the averaged generator of step {best.step} of ")
+    assert project.client.search_registered_models() == []
+    (model,) = project.client.search_logged_models(["0"])
+    assert f"{model.model_uri} is logged: PyTorch and ONNX Runtime are at most" in done.stdout
