@@ -61,11 +61,7 @@ def run(data: str, name: str, recipes: str, epochs: int, seeds: int, workers: in
 
 def measure(recipe: str, seed: int, path: Path, data: str, epochs: int, options: tuple[str, ...]) -> None:
     store = Path("outputs/recipes") / path.stem
-    store.mkdir(parents=True, exist_ok=True)
-    environment = os.environ | {
-        "MLFLOW_TRACKING_URI": f"sqlite:///{store.resolve()}/mlflow.db",
-        "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1"),
-    }
+    environment = environment_of(store)
     given = {"data": data, "recipe": recipe, "seed": seed, "epochs": epochs, "output_dir": store, "samples_every": 1}
     given |= dict(option.split("=", 1) for option in options)
     began = time.perf_counter()
@@ -80,6 +76,13 @@ def measure(recipe: str, seed: int, path: Path, data: str, epochs: int, options:
     result |= recorded(environment["MLFLOW_TRACKING_URI"])
     path.write_text(json.dumps(result, indent=1))
     print(path.stem, {k: round(v, 3) for k, v in result["figures"].items()}, f"{seconds:.0f} s", flush=True)
+
+
+def environment_of(store: Path) -> dict[str, str]:
+    """Where a run of its own has its tracking store, and one thread."""
+    store.mkdir(parents=True, exist_ok=True)
+    uri = f"sqlite:///{store.resolve()}/mlflow.db"
+    return os.environ | {"MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 
 
 def command(name: str, environment: dict[str, str], log: Path, given: dict[str, Any]) -> int:

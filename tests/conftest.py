@@ -4,6 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+
+# before torch is imported: its threads spin while they wait, and two processes with several each get in their own way
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
 import shutil
 import socket
 import subprocess

@@ -199,7 +199,7 @@ def test_sample_refuses(trained: Trained, words: tuple[str, ...], sentence: str)
     ("parameters", "sentence"),
     [
         ({"epochs": "x"}, "epochs='x' is not possible: give a whole number of at least 1."),
-        ({"recipe": "biggan"}, "recipe='biggan' is unknown: give one of dcgan, dcgan-minimax."),
+        ({"recipe": "biggan"}, "recipe='biggan' is unknown: give one of dcgan, dcgan-minimax, "),
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
         ({"split": "dev"}, "data='digits' has no split 'dev': its splits are 'train' and 'test'."),
         ({"batch_size": 2000}, "batch_size=2000 is more than the 1438 pictures of the data: give a smaller one."),
@@ -226,7 +226,7 @@ def test_mlflow_run_shows_the_refusal_and_fails_the_run(make_project: Callable[[
     assert project.runs()[0].info.status == "FAILED"
     unknown = project.mlflow_run(epoch=3)
     assert "No such option" in unknown.stderr
-    assert "Did you mean '--epochs'?" in unknown.stderr
+    assert "'--epochs'" in unknown.stderr  # among those that may be meant
 
 
 def test_sigterm_leaves_a_checkpoint_and_a_killed_run(make_project: Callable[[], Project]) -> None:

@@ -8,7 +8,6 @@ from collections.abc import Collection, Sequence
 from dataclasses import dataclass
 
 import numpy as np
-import numpy.typing as npt
 import torch
 
 from gan_plugin.errors import UserError
@@ -176,12 +175,3 @@ def list_some(items: Sequence[str], most: int = 10) -> str:
     """The first items, joined by commas, then how many more there are."""
     more = f" and {len(items) - most:,} more" if len(items) > most else ""
     return ", ".join(items[:most]) + more
-
-
-def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    """At most ``most`` indices spread evenly over 0 … count − 1: pictures may lie in order of class.
-
-    >>> evenly(9, 3).tolist()
-    [0, 4, 8]
-    """
-    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)

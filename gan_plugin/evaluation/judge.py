@@ -16,9 +16,8 @@ from torch import Tensor
 from tqdm import tqdm
 
 from gan_plugin.data import Pictures
-from gan_plugin.data.pictures import evenly
 from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, manifold_of, outputs_of
-from gan_plugin.evaluation.results import ClassRow, Evaluation, Figure, Neighbours, Pixels, Projection
+from gan_plugin.evaluation.results import ClassRow, Evaluation, Figure, Neighbours, Pixels, Projection, evenly
 from gan_plugin.features import Outputs
 from gan_plugin.features.classifier import Classifier, accuracy, predict_labels, train_classifier
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, is_singular

@@ -10,9 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin.data import Pictures
-from gan_plugin.data.pictures import evenly, make_pictures
+from gan_plugin.data.pictures import make_pictures
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import as_pixels, gaussian_of, has_classes
+from gan_plugin.evaluation.results import evenly
 from gan_plugin.export import Showable
 from gan_plugin.features import FeatureNetwork, choose_spec, load_network
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance

@@ -148,3 +148,12 @@ def metric_names(classes: Sequence[str]) -> list[str]:
     safe = [re.sub(r"[^\w.\- :]", "_", name)[:LONGEST_NAME].strip() for name in classes]
     doubtful = {name for name in safe if safe.count(name) > 1 or not name.strip(". ")}
     return [f"{name} class {i}" if name in doubtful else name for i, name in enumerate(safe)]
+
+
+def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
+    """At most ``most`` indices spread evenly over 0 … count − 1: pictures may lie in order of class.
+
+    >>> evenly(9, 3).tolist()
+    [0, 4, 8]
+    """
+    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)

@@ -52,12 +52,12 @@ class Recipe:
     penalty_every: int = 1  # steps
     turns: str = "together"  # both players from one batch of fakes, or "alternating": first the discriminators
     discriminator_steps: int = 1  # for each of the generator's
-    augment: str = "none"  # see gan_plugin.training.step.AUGMENTATIONS
+    augment: str = "none"  # of what the discriminators see: none, diffaugment, ada or scheduled
     augment_p: Ramp = Ramp(0, 0)  # scheduled: probability of each augmentation
     augment_below: int = 30_000  # pictures; with more, nothing is augmented unless that is asked for
     # the optimisers
     batch_size: int = 64  # pictures a step
-    optimizer: str = "adam"
+    optimizer: str = "adam"  # or rmsprop, or sgd
     generator_lr: Ramp = Ramp(2e-4, 2e-4)  # learning rates
     discriminator_lr: Ramp = Ramp(2e-4, 2e-4)
     beta1: float = 0.5  # Adam: decay of the gradient's mean; SGD: momentum

@@ -20,8 +20,7 @@ from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 from PIL import Image
 
-from gan_plugin.data.pictures import evenly
-from gan_plugin.evaluation.results import ClassRow, Neighbours, Pixels, Projection
+from gan_plugin.evaluation.results import ClassRow, Neighbours, Pixels, Projection, evenly
 from gan_plugin.serving.pictures import Picture, contact_sheet, png, to_pil
 
 LARGEST_SIDE = 128  # pixels; larger pictures are shown shrunk to this

@@ -21,7 +21,6 @@ from torch import Tensor, nn
 from tqdm import tqdm
 
 from gan_plugin.data import Pictures
-from gan_plugin.data.pictures import evenly
 from gan_plugin.errors import UserError
 from gan_plugin.export import Showable
 from gan_plugin.networks import Pictured
@@ -156,7 +155,7 @@ def train(
             break
         except Alarm as alarm:
             game = go_back(game, alarm, run)
-            good = run.good
+            good, judge = run.good, run.judge
     if judge is not None:
         tracker.metrics({"judging/share": clock.used()}, game.steps)
     return finished(game, plan.recipe)
@@ -278,13 +277,15 @@ class Feed:
 
     def __init__(self, pictures: Pictures, plan: Plan, seed: int) -> None:
         self.images, self.device, self.seed = resident(pictures.images, plan.device), plan.device, seed
-        self.labels = None if pictures.labels is None or not plan.recipe.conditional else pictures.labels
+        self.labels: Tensor | None = None
+        if plan.recipe.conditional and pictures.labels is not None:
+            self.labels = pictures.labels.to(self.images.device)
         self.size, self.two = plan.recipe.batch_size, wants_two_batches(plan.recipe)
 
     def orders(self, epoch: int) -> list[Tensor]:
         """The epoch's order [N] for the discriminators and, where it needs pictures of its own, for the generator."""
         seeds = [self.seed, self.seed + GENERATORS_ORDER] if self.two else [self.seed]
-        return [shuffled(len(self.images), seed, epoch) for seed in seeds]
+        return [shuffled(len(self.images), seed, epoch).to(self.images.device) for seed in seeds]
 
     def batches(self, orders: list[Tensor], batch: int) -> tuple[Batch, Batch]:
         """One for the discriminators and one for the generator, which are the same where one order serves both."""
@@ -297,7 +298,7 @@ class Feed:
 
 
 def new_guard(pictures: Pictures, recipe: Recipe) -> Guard:
-    real = pictures.images[torch.from_numpy(evenly(len(pictures), SPREAD_OF))]
+    real = pictures.images[shuffled(len(pictures), 0, 0)[:SPREAD_OF]]
     return Guard(undecided_loss(OBJECTIVES[recipe.objective]), spread(real))
 
 

@@ -13,8 +13,6 @@ from gan_plugin.recipes.ramp import lazy
 if TYPE_CHECKING:
     from gan_plugin.training.step import Game
 
-OPTIMIZERS = ("adam", "rmsprop", "sgd")
-
 
 def new_optimizers(
     recipe: Recipe, generator: nn.Module, discriminator: nn.Module

@@ -20,9 +20,6 @@ from gan_plugin.training.device import autocast, memory_format
 from gan_plugin.training.ema import ema_decay, update_ema
 from gan_plugin.training.optimizers import follow_ramps, new_optimizers
 
-TURNS = ("together", "alternating")
-AUGMENTATIONS = ("none", "diffaugment", "ada", "scheduled")
-
 
 class Batch(NamedTuple):
     """Real pictures uint8 [B, C, H, W] and their labels int64 [B], None where the generator takes none."""
@@ -111,9 +108,6 @@ class Play:
         self.device = next(game.generator.parameters()).device
         zero = torch.zeros((), device=self.device)
         self.said = dict.fromkeys(metric_names(recipe), zero)
-
-    def begin(self) -> None:
-        follow_ramps(self.game, self.recipe)
 
     def real(self, batch: Batch) -> Tensor:
         """Pictures float32 [B, C, H, W] in −1…1."""
@@ -217,7 +211,7 @@ def metric_names(recipe: Recipe) -> list[str]:
 def together(play: Play, batch: Batch, _: Batch) -> dict[str, Tensor]:
     """Both players learn from one batch of fakes, as in the tutorial: one pass of the generator, two of the others."""
     game, labels = play.game, batch.labels
-    play.begin()
+    follow_ramps(game, play.recipe)
     real, z = play.real(batch), play.latents(batch)
     fake = play.fake(z, labels)  # [B, C, H, W]
     real.requires_grad_(play.penalised())
@@ -241,7 +235,7 @@ def together(play: Play, batch: Batch, _: Batch) -> dict[str, Tensor]:
 def alternating(play: Play, batch: Batch, generators: Batch) -> dict[str, Tensor]:
     """First the discriminators learn, then, every ``discriminator_steps``, the generator from pictures of its own."""
     game = play.game
-    play.begin()
+    follow_ramps(game, play.recipe)
     with torch.no_grad():
         z = play.latents(batch)
         fake = play.fake(z, batch.labels)

@@ -1,0 +1,116 @@
+"""Three digits as red, green and blue make 1,000 modes: how many of them does a generator find?
+
+    python benchmarks/modes.py run --recipes dcgan,pacgan,r3gan --epochs 5
+    python benchmarks/modes.py table
+
+After Metz et al. 2017 and Lin et al. 2018, with scikit-learn's digits instead of MNIST: 20,000 stacks of three training
+digits drawn at random, no labels given. A classifier of single digits looks at each channel of 26,000 generated stacks.
+``real`` is the same for stacks of held-out digits. Results are kept as JSON; what is there is not done again.
+"""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import click
+import datasets
+import numpy as np
+import torch
+from PIL import Image
+from recipes import FOLDER, command, device, environment_of
+from torch import Tensor
+
+from gan_plugin.data import Pictures, load_pictures
+from gan_plugin.features.classifier import classifier_of, predict_labels
+from gan_plugin.metrics.labels import label_kl, mode_count
+from gan_plugin.serving.generator import OnnxGenerator
+
+SIZE, STACKS, JUDGED, MODES = 28, 20_000, 26_000, 1_000
+BATCH = 1_000
+
+
+@click.group()
+def main() -> None:
+    """Modes of stacked digits."""
+
+
+def stacks(pictures: Pictures, count: int, seed: int) -> Tensor:
+    """Three pictures as the channels of one, drawn at random: uint8 [count, 3, H, W]."""
+    rows = torch.randint(len(pictures), (count, 3), generator=torch.Generator().manual_seed(seed))
+    return pictures.images[rows, 0]
+
+
+def write_data(folder: Path) -> Path:
+    """The training stacks as a parquet file."""
+    file = folder / "train.parquet"
+    if not file.exists():
+        folder.mkdir(parents=True, exist_ok=True)
+        made = stacks(load_pictures("digits", image_size=SIZE), STACKS, 0).permute(0, 2, 3, 1).numpy()
+        rows = {"image": [Image.fromarray(picture) for picture in made]}
+        features = datasets.Features({"image": datasets.Image()})
+        datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
+    return folder.resolve()
+
+
+def modes_of(pictures: Tensor) -> Tensor:
+    """Which of the 1,000 modes each stack uint8 [N, 3, H, W] shows, by the classifier of single digits: int64 [N]."""
+    classifier, _ = classifier_of(load_pictures("digits", image_size=SIZE), torch.device("cpu"))
+    channels = [
+        torch.cat([predict_labels(classifier, p[:, c, :, :, None].numpy()) for p in pictures.split(BATCH)])
+        for c in range(3)
+    ]
+    return channels[0] * 100 + channels[1] * 10 + channels[2]
+
+
+def figures(found: Tensor) -> dict[str, float]:
+    uniform = torch.arange(MODES)
+    return {"modes": mode_count(found, MODES), "reverse_kl": label_kl(found, uniform, MODES)}
+
+
+@main.command()
+@click.option("--recipes", default="dcgan,pacgan,r3gan", show_default=True)
+@click.option("--epochs", default=5, show_default=True, help="Of 20,000 pictures each.")
+@click.option("--seed", default=0, show_default=True)
+def run(recipes: str, epochs: int, seed: int) -> None:
+    """Train and count."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    data = write_data(Path("outputs/stacked-digits"))
+    held_out = FOLDER / "stacked-real.json"
+    if not held_out.exists():
+        real = stacks(load_pictures("digits", split="test", image_size=SIZE), JUDGED, 1)
+        held_out.write_text(json.dumps({"recipe": "real", "epochs": 0, **figures(modes_of(real))}, indent=1))
+    for recipe in recipes.split(","):
+        path = FOLDER / f"stacked-{epochs}-{recipe}-{seed}.json"
+        if path.exists():
+            continue
+        store = Path("outputs/recipes") / path.stem
+        environment = environment_of(store)
+        given: dict[str, Any] = {"data": data, "recipe": recipe, "epochs": epochs, "seed": seed, "output_dir": store}
+        if command("train", environment, store / "train.log", given | {"judging_share": 0}):
+            raise SystemExit((store / "train.log").read_text())
+        (onnx_file,) = store.rglob("generator.onnx")
+        result = figures(modes_of(generated(onnx_file)))
+        path.write_text(json.dumps({"recipe": recipe, "epochs": epochs, "device": device(), **result}, indent=1))
+        print(path.stem, result, flush=True)
+
+
+def generated(onnx_file: Path) -> Tensor:
+    """The pictures of seeds 0 to 25,999: uint8 [26000, 3, H, W]."""
+    generator = OnnxGenerator(onnx_file)
+    made = np.concatenate([generator.sample(range(i, i + BATCH)) for i in range(0, JUDGED, BATCH)])
+    return torch.from_numpy(made).permute(0, 3, 1, 2)
+
+
+@main.command()
+def table() -> None:
+    """Print what has been measured."""
+    print("| recipe | pictures seen | modes of 1,000 | reverse KL |\n|---|---|---|---|")
+    for path in sorted(FOLDER.glob("stacked-*.json")):
+        r = json.loads(path.read_text())
+        print(f"| `{r['recipe']}` | {r['epochs'] * STACKS:,} | {r['modes']} | {r['reverse_kl']:.3f} |")
+
+
+if __name__ == "__main__":
+    main()
