@@ -229,6 +229,9 @@ class TrainSettings:
         or_auto(whole_number(16, 4096, multiple_of=16)),
         "Feature maps of r3gan's coarsest stages, instead of the recipe's.",
     )
+    full_stages: int | None = setting(
+        "auto", or_auto(whole_number(1, 8)), "Stages of r3gan that have the full width, instead of the recipe's."
+    )
     blocks: int | None = setting(
         "auto", or_auto(whole_number(1, 16)), "Residual blocks of a stage of r3gan, instead of the recipe's."
     )

@@ -84,7 +84,7 @@ def test_a_training_that_diverges_is_failed_with_the_reason(make_project: Callab
     assert done.returncode == 1
     said = error_of(done)
     assert "became" in said
-    assert "after 1 returns to a good checkpoint with another seed: training has diverged" in said
+    assert "and going back is used up with retries=1: training has diverged" in said
     (run,) = project.runs()
     assert run.info.status == "FAILED"
     assert run.data.tags["failed"] == said

@@ -101,9 +101,7 @@ def test_a_training_that_diverges_goes_back_tries_again_and_ends_with_the_reason
     reckless = dataclasses.replace(plan(epochs=4, generator_lr=1e30, discriminator_lr=1e30), retries=2)
     with pytest.raises(Diverged, match=r"^In step \d+ (loss|logit)/\w+ became (nan|inf|-inf) in step") as failed:
         train(pictures, reckless, memory, tmp_path)
-    assert "after 2 returns to a good checkpoint with another seed: training has diverged; a smaller" in str(
-        failed.value
-    )
+    assert "and going back is used up with retries=2: training has diverged; a smaller" in str(failed.value)
     assert set(memory.notes) == {"guard.1", "guard.2"}
     assert memory.notes["guard.1"].endswith(": back to the start with another seed.")
     assert failed.value.game is None  # nothing was good
@@ -161,7 +159,7 @@ def test_after_one_accident_training_goes_on_from_the_last_good_checkpoint(
 
 def test_when_nothing_helps_the_best_is_kept(pictures: Pictures, tmp_path: Path, games: list[Game]) -> None:
     told = dataclasses.replace(judged(9), retries=1)
-    with pytest.raises(Diverged, match="after 1 returns to a good checkpoint") as failed:
+    with pytest.raises(Diverged, match="going back is used up with retries=1") as failed:
         train(pictures, told, Memory(), tmp_path, judge=Poisoned(games, at=4, times=9))
     kept = failed.value.game
     assert kept is not None

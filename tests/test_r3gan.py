@@ -32,11 +32,13 @@ def test_the_presets_have_the_published_number_of_parameters(
 
 def test_sizes_double_from_a_base() -> None:
     assert [base(size) for size in (16, 28, 32, 40, 96, 256)] == [4, 7, 4, 5, 6, 4]
-    assert stage_widths(256, 768) == [768, 768, 768, 768, 384, 192, 96]
+    assert stage_widths(256, 768, 4) == [768, 768, 768, 768, 384, 192, 96]
     assert refusal(lambda: base(36)) == (
         "image_size=36 is not possible with family=r3gan, which doubles a side of 4 to 7 pixels: give 32 or 40."
     )
-    assert refusal(lambda: stage_widths(256, 64)) == "width=64 is not possible for 256 pixels: give a multiple of 128."
+    assert (
+        refusal(lambda: stage_widths(256, 64, 4)) == "width=64 is not possible for 256 pixels: give a multiple of 128."
+    )
 
 
 @pytest.mark.parametrize(("size", "channels"), [(16, 1), (28, 1), (40, 3), (64, 3)])

@@ -41,11 +41,11 @@ def dcgan_discriminator(recipe: Recipe, pictured: Pictured) -> nn.Module:
 
 
 def r3gan_generator(recipe: Recipe, pictured: Pictured) -> nn.Module:
-    return r3gan.Generator(recipe.latent_size, *pictured, recipe.width, recipe.blocks)
+    return r3gan.Generator(recipe.latent_size, *pictured, recipe.width, recipe.full_stages, recipe.blocks)
 
 
 def r3gan_discriminator(recipe: Recipe, pictured: Pictured) -> nn.Module:
-    return r3gan.Discriminator(*pictured, recipe.width, recipe.blocks, recipe.pack)
+    return r3gan.Discriminator(*pictured, recipe.width, recipe.full_stages, recipe.blocks, recipe.pack)
 
 
 FAMILIES: dict[str, Family] = {

@@ -20,7 +20,6 @@ from torch import Tensor, nn
 from gan_plugin.errors import UserError
 
 BASES = range(4, 8)  # sides of the coarsest stage
-FULL_STAGES = 4  # before the width is halved from stage to stage
 GROUP = 16  # channels of a group of the grouped convolution
 EXPANSION = 2  # of a block's width inside
 SLOPE = 0.2  # of LeakyReLU
@@ -51,18 +50,18 @@ def base(image_size: int) -> int:
     )
 
 
-def stage_widths(image_size: int, width: int) -> list[int]:
-    """Feature maps from the coarsest stage to the finest: ``width`` in the first four, then halved at each.
+def stage_widths(image_size: int, width: int, full_stages: int) -> list[int]:
+    """Feature maps from the coarsest stage to the finest: ``width`` in the first ``full_stages``, then halved at each.
 
-    >>> stage_widths(64, 768)
+    >>> stage_widths(64, 768, full_stages=4)  # as published
     [768, 768, 768, 768, 384]
 
     Raises:
         UserError: the size does not go down to a base, or a width is not a multiple of 16.
     """
     stages = int(math.log2(image_size // base(image_size))) + 1
-    widths = [width // 2 ** max(0, i - FULL_STAGES + 1) for i in range(stages)]
-    least = GROUP * 2 ** max(0, stages - FULL_STAGES)
+    widths = [width // 2 ** max(0, i - full_stages + 1) for i in range(stages)]
+    least = GROUP * 2 ** max(0, stages - full_stages)
     if width < least or width % least:
         raise UserError(f"width={width} is not possible for {image_size} pixels: give a multiple of {least}.")
     return widths
@@ -148,11 +147,18 @@ class Generator(nn.Module):
     """
 
     def __init__(
-        self, latent_size: int, image_size: int, channels: int, classes: int = 0, width: int = 768, blocks: int = 2
+        self,
+        latent_size: int,
+        image_size: int,
+        channels: int,
+        classes: int = 0,
+        width: int = 768,
+        full_stages: int = 4,
+        blocks: int = 2,
     ) -> None:
         super().__init__()
         self.latent_size, self.image_size, self.channels = latent_size, image_size, channels
-        widths = stage_widths(image_size, width)
+        widths = stage_widths(image_size, width, full_stages)
         self.label = initialised(nn.Embedding(classes, LABEL_SIZE)) if classes else None
         self.linear = initialised(nn.Linear(latent_size + LABEL_SIZE * bool(classes), widths[0], bias=False))
         self.basis = nn.Parameter(torch.randn(widths[0], base(image_size), base(image_size)))
@@ -181,10 +187,17 @@ class Discriminator(nn.Module):
     """
 
     def __init__(
-        self, image_size: int, channels: int, classes: int = 0, width: int = 768, blocks: int = 2, pack: int = 1
+        self,
+        image_size: int,
+        channels: int,
+        classes: int = 0,
+        width: int = 768,
+        full_stages: int = 4,
+        blocks: int = 2,
+        pack: int = 1,
     ) -> None:
         super().__init__()
-        widths = stage_widths(image_size, width)[::-1]  # from the finest to the coarsest
+        widths = stage_widths(image_size, width, full_stages)[::-1]  # from the finest to the coarsest
         in_all = blocks * len(widths)
         self.from_picture = conv(channels * pack, widths[0], 1)
         self.stages = nn.ModuleList([stage(w, blocks, in_all) for w in widths])

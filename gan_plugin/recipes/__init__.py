@@ -34,7 +34,8 @@ class Recipe:
     # the networks
     family: str  # see gan_plugin.networks.FAMILIES
     latent_size: int  # length of z
-    width: int = 0  # r3gan: feature maps of the coarsest stages
+    width: int = 0  # r3gan: feature maps of the coarsest stages, …
+    full_stages: int = 4  # … of that many; each finer one has half of those before
     blocks: int = 0  # r3gan: residual blocks a stage
     dropout: float = 0.0  # dcgan: share of the discriminator's features that are dropped
     conditional: bool = False  # whether the generator takes a class, where the data has classes

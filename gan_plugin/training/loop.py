@@ -177,7 +177,7 @@ def go_back(game: Game, alarm: Alarm, run: Run) -> Game:
     again.rollbacks = game.rollbacks + 1
     if not plan.guard or again.rollbacks > plan.retries:
         kept = finished(again, plan.recipe) if run.good is not None or again.best is not None else None
-        tries = f", after {plan.retries} returns to a good checkpoint with another seed" if plan.guard else ""
+        tries = f", and going back is used up with retries={plan.retries}" if plan.guard else ""
         raise Diverged(
             f"{told}{tries}: training has diverged; a smaller generator_lr and discriminator_lr, a penalty, or "
             "precision=float32 may hold it.",

@@ -29,7 +29,7 @@ def check_r3gan(recipe: Recipe, image_size: int) -> None:
     if recipe.dropout or recipe.spectral_norm:
         given = "dropout" if recipe.dropout else "spectral_norm"
         raise UserError(f"{given} is not possible with family=r3gan: its discriminator is held by its penalty alone.")
-    r3gan.stage_widths(image_size, recipe.width)
+    r3gan.stage_widths(image_size, recipe.width, recipe.full_stages)
 
 
 def check_game(recipe: Recipe) -> None:
