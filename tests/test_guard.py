@@ -15,7 +15,7 @@ from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.training import guard as guard_room
 from gan_plugin.training.checkpoint import read_header
 from gan_plugin.training.guard import LATEST_START, LOOKS, READS, Alarm, Guard, spread, undecided_loss
-from gan_plugin.training.loop import Diverged, train
+from gan_plugin.training.loop import Diverged, seed_of, shuffled, train
 from gan_plugin.training.step import Game
 
 
@@ -105,6 +105,17 @@ def test_a_training_that_diverges_goes_back_tries_again_and_ends_with_the_reason
     assert set(memory.notes) == {"guard.1", "guard.2"}
     assert memory.notes["guard.1"].endswith(": back to the start with another seed.")
     assert failed.value.game is None  # nothing was good
+
+
+def test_another_try_draws_other_numbers() -> None:
+    """Pictures in another order and other noise, each time: PyTorch's generator takes only 32 bits of a seed."""
+
+    def drawn(seed: int) -> tuple[float, ...]:
+        torch.manual_seed(seed)
+        return (*torch.rand(3).tolist(), *shuffled(50, seed, 4).tolist())
+
+    assert len({drawn(seed_of(seed, again)) for seed in (0, 2**32 - 1) for again in range(4)}) == 8
+    assert seed_of(7, 0) == 7
 
 
 class Poisoned(Told):

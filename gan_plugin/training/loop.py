@@ -168,9 +168,12 @@ def go_back(game: Game, alarm: Alarm, run: Run) -> Game:
         Diverged: that has been done ``plan.retries`` times.
     """
     plan = run.plan
+    seed = seed_of(plan.seed, game.rollbacks + 1)
+    torch.manual_seed(seed)
     again = new_game(plan.recipe, game.pictured, plan.device)
     if run.good is not None:
         load_checkpoint(run.good, again, plan.identity(run.pictures))
+        torch.manual_seed(seed)  # instead of the checkpoint's random state
     again.best = game.best  # it may be younger than the checkpoint
     where = f"step {again.steps:,}" if run.good is not None else "the start"
     told = f"In step {game.steps:,} {alarm}"
@@ -183,7 +186,6 @@ def go_back(game: Game, alarm: Alarm, run: Run) -> Game:
             "precision=float32 may hold it.",
             kept,
         ) from None
-    torch.manual_seed(seed_of(plan.seed, again.rollbacks))
     logger.warning("%s: back to %s with another seed, %d of %d.", told, where, again.rollbacks, plan.retries)
     run.tracker.note(f"guard.{again.rollbacks}", f"{told}: back to {where} with another seed.")
     run.tracker.metrics({"guard/rollbacks": again.rollbacks}, game.steps)
@@ -199,8 +201,11 @@ def finished(game: Game, recipe: Recipe) -> Game:
 
 
 def seed_of(seed: int, rollbacks: int) -> int:
-    """Another seed after each return to a checkpoint, or what failed would happen again."""
-    return seed + rollbacks * 2**32
+    """Another seed after each return to a checkpoint, or what failed would happen again.
+
+    Within 32 bits, because PyTorch's generator on the CPU looks at no others.
+    """
+    return (seed + rollbacks * 2_654_435_761) % 2**32
 
 
 def pictured(pictures: Pictures, recipe: Recipe) -> Pictured:
