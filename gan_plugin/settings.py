@@ -369,6 +369,8 @@ def as_typed(settings: Settings) -> dict[str, object]:
     def typed(value: object, text: str) -> object:
         if value is None:
             return text
+        if isinstance(value, Ramp):
+            return str(value)
         return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else value
 
     return {f.name: typed(getattr(settings, f.name), f.metadata["text"]) for f in fields(settings)}

@@ -101,6 +101,12 @@ def test_text_becomes_values() -> None:
     assert parse(TrainSettings, {"image_size": "auto"}).image_size is None
 
 
+def test_ramps_are_read_and_written() -> None:
+    settings = parse(TrainSettings, {"generator_lr": "1e-3..1e-4", "beta2": "0.9"})
+    typed = as_typed(settings)
+    assert (typed["generator_lr"], typed["beta2"], typed["discriminator_lr"]) == ("0.001..0.0001", "0.9", "auto")
+
+
 def test_thresholds_are_read_and_written() -> None:
     settings = parse(PromoteSettings, {"thresholds": "fid_ratio<=12.5, coverage >= 0.3"})
     assert settings.thresholds == (Threshold("fid_ratio", 12.5), Threshold("coverage", 0.3))
