@@ -1,7 +1,9 @@
 """Differentiable augmentation of what a discriminator sees, real and fake alike, against overfitting to little data.
 
-Every picture draws for itself, from torch's global random state on its device, and nothing waits for the device. The
-maps are differentiable twice, as penalties on gradients need it.
+Pictures are square, float32 or bfloat16. Each draws for itself, from torch's global random state on its device, and
+nothing waits for the device. The maps are differentiable twice, as penalties on gradients need it. Where a picture is
+looked up is computed in float32 and without matrix products, which autocast would round to 8 bits: at a side of 256
+that is up to two pixels.
 
 ADA: Karras et al. 2020, arXiv:2006.06676, appendix B, without its filtering and corruption ops, which its authors left
 out, too. Its warp is bilinear here, where the paper adds wavelet filters against aliasing: at the sizes of this project
@@ -10,6 +12,7 @@ that is a tenth of the work. DiffAugment: Zhao et al. 2020, arXiv:2006.10738.
 
 from __future__ import annotations
 
+import functools
 import math
 
 import torch
@@ -18,7 +21,10 @@ from torch import Tensor
 ADA_TARGET = 0.6  # of E sign(D(x)): where it is higher, the discriminator overfits
 ADA_EVERY = 4  # batches from one adjustment of p to the next
 ADA_PICTURES = 500_000  # in which p goes from 0 to 1
-MOST_P = 0.8  # beyond it, ops such as rotations begin to show in generated pictures: Karras et al. 2020, section 2.2
+# A generator can tell which way is up only while upright pictures are seen most often. Of quarter turns, upright ones
+# are twice as frequent as any other at p = .8, and no more frequent at 1: above .8, turned pictures may be generated
+# ("leak"). Karras et al. 2020, section 2.2
+MOST_P = 0.8
 SHIFT, CUTOUT = 0.125, 0.5  # shares of the side
 BRIGHTNESS, LOG_CONTRAST, LOG_SATURATION, LOG_SCALE = 0.2, 0.5, 1.0, 0.2  # standard deviations
 
@@ -34,19 +40,25 @@ def diff_augment(x: Tensor) -> Tensor:
     x = scaled_around(x, x.mean(1, keepdim=True), 2 * uniform(n, x))
     x = scaled_around(x, x.mean((1, 2, 3), keepdim=True), 0.5 + uniform(n, x))
     down, right = (whole(n, x, round(side * SHIFT)) for side in (height, width))
-    return cut_out(shifted(x, down, right), anywhere(n, x, height), anywhere(n, x, width))
+    return cut_out(shifted(x, down, right), middles(n, x, height), middles(n, x, width))
 
 
 def adaptive_augment(x: Tensor, p: Tensor) -> Tensor:
-    """ADA's blitting, geometry and colour, each op with probability ``p`` (a scalar on x's device), of [B, C, H, W]."""
+    """ADA's blitting, geometry and colour of [B, C, H, W], C 1 or 3, each op with probability ``p``.
+
+    ``p`` is a scalar float32 in 0…1 on x's device. At 0 pictures stay as they are, to the bit. Karras et al. 2020.
+    """
     return colour(warp(x, p), p)
 
 
 def scheduled_augment(x: Tensor, p: Tensor) -> Tensor:
-    """Blitting and geometry with probability ``p``, colour with p/2, a cutout with p. Huang et al. 2024, appendix."""
+    """Blitting and geometry with probability ``p``, colour with p/2, a cutout with p, as in ``adaptive_augment``.
+
+    Huang et al. 2024, arXiv:2501.05441, appendix.
+    """
     n, _, height, width = x.shape
     x = colour(warp(x, p), p / 2)
-    return torch.where(happens(n, x, p), cut_out(x, anywhere(n, x, height), anywhere(n, x, width)), x)
+    return torch.where(happens(n, x, p), cut_out(x, middles(n, x, height), middles(n, x, width)), x)
 
 
 def uniform(n: int, x: Tensor) -> Tensor:
@@ -64,9 +76,18 @@ def whole(n: int, x: Tensor, most: int) -> Tensor:
     return torch.randint(-most, most + 1, (n,), device=x.device)
 
 
-def anywhere(n: int, x: Tensor, side: int) -> Tensor:
-    """Where a cutout's middle lies: int64 [n], 0 … side − 1."""
-    return torch.randint(0, side, (n,), device=x.device)
+def cutout_side(side: int) -> int:
+    """Half of a picture's side, rounded up, in pixels.
+
+    >>> [cutout_side(side) for side in (28, 9)]
+    [14, 5]
+    """
+    return int(side * CUTOUT + 0.5)
+
+
+def middles(n: int, x: Tensor, side: int) -> Tensor:
+    """Where a cutout's middle lies, at either edge as often: int64 [n], a pixel, or a gap where its side is even."""
+    return torch.randint(0, side + 1 - cutout_side(side) % 2, (n,), device=x.device)
 
 
 def scaled_around(x: Tensor, middle: Tensor, factor: Tensor) -> Tensor:
@@ -85,12 +106,12 @@ def shifted(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
 
 
 def cut_out(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
-    """A square of half the side around (row, column), int64 [B] each, becomes 0."""
+    """A square of half the side becomes 0; its middle is (row, column), int64 [B] each (see ``middles``)."""
     height, width = x.shape[2:]
     rows, columns = torch.arange(height, device=x.device), torch.arange(width, device=x.device)
-    top, left = row[:, None] - round(height * CUTOUT / 2), column[:, None] - round(width * CUTOUT / 2)
-    inside_rows = (rows >= top) & (rows < top + round(height * CUTOUT))  # [B, H]
-    inside_columns = (columns >= left) & (columns < left + round(width * CUTOUT))  # [B, W]
+    top, left = row[:, None] - cutout_side(height) // 2, column[:, None] - cutout_side(width) // 2
+    inside_rows = (rows >= top) & (rows < top + cutout_side(height))  # [B, H]
+    inside_columns = (columns >= left) & (columns < left + cutout_side(width))  # [B, W]
     cut = inside_rows[:, :, None] & inside_columns[:, None, :]  # [B, H, W]
     return x * (~cut[:, None]).to(x.dtype)
 
@@ -140,11 +161,13 @@ def draw_warps(n: int, height: int, width: int, p: Tensor) -> tuple[Tensor, Tens
         rotation(after),
         translation(far_right * 2, far_down * 2),
     ]
-    matrices = torch.eye(3, device=p.device).expand(n, 3, 3)
-    for step in steps:
-        matrices = matrices @ step
     flags = [mirrored, quartered, blitted, scaled, turned_before, stretched, turned_after, moved]
-    return matrices, torch.stack(flags).any(0)
+    return functools.reduce(product, steps), torch.stack(flags).any(0)
+
+
+def product(a: Tensor, b: Tensor) -> Tensor:
+    """a b for matrices float32 [n, 3, 3], in full precision also under autocast."""
+    return (a[:, :, :, None] * b[:, None]).sum(2)
 
 
 def scaling(x: Tensor, y: Tensor) -> Tensor:
@@ -174,10 +197,12 @@ def warped(x: Tensor, matrices: Tensor) -> Tensor:
     channels, height, width = x.shape[1:]
     ys = (torch.arange(height, device=x.device) + 0.5) / height * 2 - 1
     xs = (torch.arange(width, device=x.device) + 0.5) / width * 2 - 1
-    grid = torch.stack([xs.expand(height, -1), ys[:, None].expand(-1, width), xs.new_ones(height, width)])  # [3, H, W]
-    places = (matrices[:, :2] @ grid.flatten(1)).float()  # [B, 2, H·W]
-    column = mirrored((places[:, 0] + 1) * (width / 2) - 0.5, width)  # [B, H·W], in pixels
-    row = mirrored((places[:, 1] + 1) * (height / 2) - 0.5, height)
+    across, along = (
+        m[:, 0, None, None] * xs + m[:, 1, None, None] * ys[:, None] + m[:, 2, None, None]
+        for m in matrices.unbind(1)[:2]
+    )  # [B, H, W]
+    column = mirrored(((across + 1) * (width / 2) - 0.5).flatten(1), width)  # [B, H·W], in pixels
+    row = mirrored(((along + 1) * (height / 2) - 0.5).flatten(1), height)
     left, top = column.floor(), row.floor()
     flat, result = x.flatten(2), torch.zeros_like(x.flatten(2))
     for dy in (0, 1):
@@ -249,7 +274,7 @@ class AdaController:
 
     def observe(self, real_logits: Tensor, boundary: float) -> None:
         """Take in a batch's logits of real pictures; every ADA_EVERY batches p moves by (their number)/ADA_PICTURES."""
-        self.signs = self.signs + (real_logits.detach() - boundary).sign().sum().float()
+        self.signs = self.signs + (real_logits.detach() - boundary).sign().float().sum()
         self.logits += real_logits.numel()
         self.batches += 1
         if self.batches % ADA_EVERY == 0:

@@ -144,3 +144,15 @@ def test_the_controllers_state_survives() -> None:
         for _ in range(ADA_EVERY - 1):
             controller.observe(torch.ones(1, 64), 0.0)
     assert second.p.item() == first.p.item() == pytest.approx(2 * ADA_EVERY * 64 / ADA_PICTURES)
+
+
+@BOTH
+def test_pictures_are_looked_up_in_full_precision_under_autocast(augmented: Adaptive) -> None:
+    """Places in eight bits would be pixels away from where they should be."""
+    x, p = noise(8, 1, 128, 128), torch.tensor(0.8)
+    torch.manual_seed(1)
+    plain = augmented(x, p)
+    torch.manual_seed(1)
+    with torch.autocast("cpu", torch.bfloat16):
+        cast = augmented(x, p)
+    torch.testing.assert_close(cast, plain)
