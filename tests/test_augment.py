@@ -93,6 +93,9 @@ def test_one_op_at_a_time_is_drawn_with_its_probability() -> None:
         "scaled": ((determinant.abs() - 1).abs() > 1e-4, p),
         "stretched": (stretches[:, 0] / stretches[:, 1] > 1 + 1e-4, p),
         "shifted": (shift.abs().amax(1) > 1e-5, 1 - (1 - p) * (1 - p * 48 / 49)),  # a blit by (0, 0) shows nothing
+        # quarter turns: of those not turned any further, a quarter each
+        "on its side": ((linear[:, 0, 0].abs() < 1e-5) & (linear[:, 1, 0] > 0), p / 4 * (1 - p)),
+        "upside down": ((linear[:, 1, 0].abs() < 1e-5) & (linear[:, 1, 1] < 0), p / 4 * (1 - p)),
         # at least one of two turns, which alone make angles that are no quarters
         "turned": ((linear[:, 0] / determinant.abs().sqrt()[:, None]).abs().amin(1) > 1e-3, p),
     }
@@ -214,9 +217,11 @@ def test_the_schedule_halves_the_colours_probability_and_cuts_out_with_all_of_it
     p = 0.4
     result = scheduled_augment(torch.ones(10_000, 3, 8, 8), torch.tensor(p)).flatten(1)  # warps change nothing here
     assert (result == 0).any(1).float().mean().item() == pytest.approx(p, abs=0.02)
-    value = result.gather(1, result.abs().argmax(1, keepdim=True))  # of what is not cut out
-    wanted = 1 - (1 - p / 2) ** 2 * (1 - p / 4)  # brightness, contrast, and a flip half of the time
-    assert ((value - 1).abs() > 1e-4).float().mean().item() == pytest.approx(wanted, abs=0.02)
+    unscheduled = adaptive_augment(torch.ones(10_000, 3, 8, 8), torch.tensor(p)).flatten(1)
+    for coloured, q in ((result, p / 2), (unscheduled, p)):
+        value = coloured.gather(1, coloured.abs().argmax(1, keepdim=True))  # of what is not cut out
+        wanted = 1 - (1 - q) ** 2 * (1 - q / 2)  # brightness, contrast, and a flip half of the time
+        assert ((value - 1).abs() > 1e-4).float().mean().item() == pytest.approx(wanted, abs=0.02)
 
 
 def test_diffaugments_draws_have_their_ranges() -> None:
@@ -230,6 +235,12 @@ def test_diffaugments_draws_have_their_ranges() -> None:
         assert high - 0.01 < drawn.max() < high + 1e-4
         assert drawn.mean().item() == pytest.approx((low + high) / 2, abs=0.02)
     assert ((result == 0).float().mean(1) > 0.25 - 1e-6).float().mean() > 0.2  # a whole cutout, wherever it is inside
+
+    places = torch.bincount(augment.whole(7000, stripes, 3) + 3)  # of the shifts
+    torch.testing.assert_close(places / 7000, torch.full((7,), 1 / 7), atol=0.02, rtol=0)
+    columns = torch.arange(28.0).expand(4000, 1, 28, 28) + 10
+    shifts = augment.shifted(columns, *augment.whole(8000, columns, 4).view(2, -1)).amax((1, 2, 3))
+    assert set(shifts.tolist()) == {37.0, 36.0, 35.0, 34.0, 33.0}
 
     colours = torch.tensor([4.0, 5.0, 6.0]).view(3, 1, 1).expand(4000, 3, 28, 28)
     red, green, blue = diff_augment(colours).flatten(2).amax(2).unbind(1)
