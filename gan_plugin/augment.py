@@ -268,24 +268,27 @@ class AdaController:
 
     def __init__(self, device: torch.device) -> None:
         self.p = torch.zeros((), device=device)
-        self.signs = torch.zeros((), device=device)  # their sum since p was moved
-        self.logits = 0  # how many that were
+        self.signs = torch.zeros((), device=device)  # the mean sign times the pictures since p was moved
+        self.pictures = 0  # how many that were
         self.batches = 0
 
-    def observe(self, real_logits: Tensor, boundary: float) -> None:
-        """Take in a batch's logits of real pictures; every ADA_EVERY batches p moves by (their number)/ADA_PICTURES."""
-        self.signs = self.signs + (real_logits.detach() - boundary).sign().float().sum()
-        self.logits += real_logits.numel()
+    def observe(self, real_logits: Tensor, boundary: float, pictures: int) -> None:
+        """Take in the logits of a batch of real pictures; every ADA_EVERY batches p moves by pictures / ADA_PICTURES.
+
+        There may be more logits than pictures, from several discriminators, or fewer, from packs.
+        """
+        self.signs = self.signs + (real_logits.detach() - boundary).sign().float().mean() * pictures
+        self.pictures += pictures
         self.batches += 1
         if self.batches % ADA_EVERY == 0:
-            direction = (self.signs / self.logits - ADA_TARGET).sign()
-            self.p = (self.p + direction * (self.logits / ADA_PICTURES)).clamp(0, MOST_P)
-            self.signs, self.logits = torch.zeros_like(self.signs), 0
+            direction = (self.signs / self.pictures - ADA_TARGET).sign()
+            self.p = (self.p + direction * (self.pictures / ADA_PICTURES)).clamp(0, MOST_P)
+            self.signs, self.pictures = torch.zeros_like(self.signs), 0
 
     def state(self) -> dict[str, Tensor]:
-        counts = torch.tensor([self.logits, self.batches])
+        counts = torch.tensor([self.pictures, self.batches])
         return {"p": self.p, "signs": self.signs, "counts": counts}
 
     def load(self, state: dict[str, Tensor]) -> None:
         self.p, self.signs = (state[name].to(self.p.device) for name in ("p", "signs"))
-        self.logits, self.batches = (int(count) for count in state["counts"])
+        self.pictures, self.batches = (int(count) for count in state["counts"])

@@ -260,7 +260,7 @@ def test_nothing_depends_on_what_is_in_a_tensor_when_it_is_called(channels: int)
         assert result.shape == x.shape
     controller = AdaController(torch.device("meta"))
     for _ in range(ADA_EVERY):
-        controller.observe(torch.empty(1, 4, device="meta"), 0.0)
+        controller.observe(torch.empty(1, 4, device="meta"), 0.0, 4)
     assert controller.p.device.type == "meta"
 
 
@@ -283,33 +283,42 @@ def test_gradients_flow_once_and_twice(augmented: Callable[[Tensor], Tensor], ch
 def test_p_rises_while_the_discriminator_is_sure_of_real_pictures() -> None:
     controller = AdaController(torch.device("cpu"))
     for _ in range(2 * ADA_EVERY):
-        controller.observe(torch.full((1, 64), 0.7), boundary=0.5)
+        controller.observe(torch.full((1, 64), 0.7), boundary=0.5, pictures=64)
     assert controller.p.item() == pytest.approx(2 * ADA_EVERY * 64 / ADA_PICTURES)
     for _ in range(ADA_EVERY):
-        controller.observe(torch.full((1, 64), 0.3), boundary=0.5)
+        controller.observe(torch.full((1, 64), 0.3), boundary=0.5, pictures=64)
     assert controller.p.item() == pytest.approx(ADA_EVERY * 64 / ADA_PICTURES)
     for _ in range(5 * ADA_EVERY):
-        controller.observe(torch.cat([torch.ones(1, 50), -torch.ones(1, 14)], 1), boundary=0.0)  # E sign is .5625
+        logits = torch.cat([torch.ones(1, 50), -torch.ones(1, 14)], 1)  # E sign is .5625
+        controller.observe(logits, boundary=0.0, pictures=64)
     assert controller.p.item() == 0
     for _ in range(4 * ADA_EVERY):
-        controller.observe(torch.ones(1, 200_000), boundary=0.0)
+        controller.observe(torch.ones(1, 8), boundary=0.0, pictures=200_000)
     assert controller.p.item() == pytest.approx(MOST_P)
+
+
+@pytest.mark.parametrize("logits", [(1, 64), (3, 64), (1, 32)])  # of one discriminator, of three, of packs of two
+def test_p_moves_with_the_pictures_seen_however_many_logits_judge_them(logits: tuple[int, int]) -> None:
+    controller = AdaController(torch.device("cpu"))
+    for _ in range(ADA_EVERY):
+        controller.observe(torch.ones(logits), boundary=0.0, pictures=64)
+    assert controller.p.item() == pytest.approx(ADA_EVERY * 64 / ADA_PICTURES)
 
 
 def test_signs_are_counted_exactly_in_bfloat16() -> None:
     controller = AdaController(torch.device("cpu"))
-    controller.observe(torch.ones(1, 307, dtype=torch.bfloat16), 0.0)
+    controller.observe(torch.ones(1, 307, dtype=torch.bfloat16), 0.0, 307)
     assert controller.signs.item() == 307
 
 
 def test_the_controllers_state_survives() -> None:
     first, second = AdaController(torch.device("cpu")), AdaController(torch.device("cpu"))
     for _ in range(ADA_EVERY + 1):
-        first.observe(torch.ones(1, 64), 0.0)
+        first.observe(torch.ones(1, 64), 0.0, 64)
     second.load(first.state())
     for controller in (first, second):
         for _ in range(ADA_EVERY - 1):
-            controller.observe(torch.ones(1, 64), 0.0)
+            controller.observe(torch.ones(1, 64), 0.0, 64)
     assert second.p.item() == first.p.item() == pytest.approx(2 * ADA_EVERY * 64 / ADA_PICTURES)
 
 

@@ -7,7 +7,7 @@ from torch import Tensor, nn
 
 from gan_plugin.networks import Pictured, new_discriminators, new_generator
 from gan_plugin.networks.dcgan import Discriminator, Dropout, Generator, StrideOneConvTranspose2d
-from gan_plugin.networks.players import CodedGenerator
+from gan_plugin.networks.players import CodedGenerator, one_power_iteration
 from gan_plugin.recipes import Recipe, load_recipe, override
 
 
@@ -159,3 +159,13 @@ def test_spectral_norm_divides_by_the_largest_singular_value() -> None:
     assert len(layers) == 4  # two convolutions, the logit and the labels
     for layer in layers:
         assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, rel=0.02)
+
+
+def test_within_one_power_iteration_every_picture_meets_the_same_discriminator() -> None:
+    torch.manual_seed(0)
+    discriminators = new_discriminators(tiny(spectral_norm=True, dropout=0.0), Pictured(16, 1, 0))
+    x = torch.rand(4, 1, 16, 16)
+    with one_power_iteration():
+        first, second = discriminators(x), discriminators(x)
+    assert torch.equal(first, second)
+    assert not torch.equal(second, discriminators(x)), "the next turn's iteration does not come"

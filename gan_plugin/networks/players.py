@@ -7,6 +7,7 @@ from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
+from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
 
@@ -54,10 +55,15 @@ class CodedGenerator(nn.Module):
         return picture
 
 
+# Within it, a discriminator with spectral norm is the same function of real and generated pictures.
+one_power_iteration = parametrize.cached
+
+
 def normalise_spectrally(discriminator: nn.Module) -> nn.Module:
     """Divide every weight by its largest singular value: Miyato et al. 2018, arXiv:1802.05957, section 2.
 
-    One power iteration a forward pass in training, whose vectors are part of the state.
+    The power iteration's vectors are part of the state. It moves on at each forward pass in training, or once for all
+    those within :func:`one_power_iteration`.
     """
     for module in list(discriminator.modules()):
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)):

@@ -12,7 +12,7 @@ from torch import Tensor, nn
 
 from gan_plugin.augment import AdaController, adaptive_augment, diff_augment, scheduled_augment
 from gan_plugin.networks import Pictured, new_discriminators, new_generator
-from gan_plugin.networks.players import Discriminators
+from gan_plugin.networks.players import Discriminators, one_power_iteration
 from gan_plugin.objectives import OBJECTIVES, information_loss, mixed
 from gan_plugin.penalties import PENALTIES, Judged
 from gan_plugin.recipes import Recipe
@@ -153,7 +153,7 @@ class Play:
         self.say("guard/ranked_right", (real_logits > fake_logits).float().mean())
         if self.recipe.augment == "ada":
             assert self.objective.boundary is not None
-            self.game.ada.observe(real_logits.detach(), self.objective.boundary)
+            self.game.ada.observe(real_logits, self.objective.boundary, len(real))
             self.say("augment/p", self.game.ada.p)
         if self.penalty is None or not self.penalised():
             return losses.sum()
@@ -215,11 +215,12 @@ def together(play: Play, batch: Batch, _: Batch) -> dict[str, Tensor]:
     real, z = play.real(batch), play.latents(batch)
     fake = play.fake(z, labels)  # [B, C, H, W]
     real.requires_grad_(play.penalised())
-    fake_logits, guessed = play.judge(fake, labels)  # [K, B / pack], [B, codes]
-    real_logits, _guessed = play.judge(real, labels)
-    information = play.information(guessed, z)
-    generator_loss = play.generator_loss(real_logits, fake_logits) + information
-    discriminator_loss = play.discriminator_loss(real, fake, real_logits, fake_logits, labels) + information
+    with one_power_iteration():
+        fake_logits, guessed = play.judge(fake, labels)  # [K, B / pack], [B, codes]
+        real_logits, _guessed = play.judge(real, labels)
+        information = play.information(guessed, z)
+        generator_loss = play.generator_loss(real_logits, fake_logits) + information
+        discriminator_loss = play.discriminator_loss(real, fake, real_logits, fake_logits, labels) + information
 
     game.generator_optimizer.zero_grad()
     game.discriminator_optimizer.zero_grad()
@@ -234,29 +235,39 @@ def together(play: Play, batch: Batch, _: Batch) -> dict[str, Tensor]:
 
 def alternating(play: Play, batch: Batch, generators: Batch) -> dict[str, Tensor]:
     """First the discriminators learn, then, every ``discriminator_steps``, the generator from pictures of its own."""
-    game = play.game
-    follow_ramps(game, play.recipe)
+    follow_ramps(play.game, play.recipe)
+    teach_discriminators(play, batch)
+    generators_turn = (play.game.steps + 1) % play.recipe.discriminator_steps == 0
+    if generators_turn:
+        teach_generator(play, generators)
+    return play.end(generator_moved=generators_turn)
+
+
+def teach_discriminators(play: Play, batch: Batch) -> None:
+    labels, optimizer = batch.labels, play.game.discriminator_optimizer
     with torch.no_grad():
         z = play.latents(batch)
-        fake = play.fake(z, batch.labels)
+        fake = play.fake(z, labels)  # [B, C, H, W]
     real = play.real(batch).requires_grad_(play.penalised())
     fake = fake.detach().requires_grad_(play.penalised())
-    fake_logits, guessed = play.judge(fake, batch.labels)
-    real_logits, _ = play.judge(real, batch.labels)
-    loss = play.discriminator_loss(real, fake, real_logits, fake_logits, batch.labels) + play.information(guessed, z)
-    game.discriminator_optimizer.zero_grad()
+    with one_power_iteration():
+        fake_logits, guessed = play.judge(fake, labels)  # [K, B / pack], [B, codes]
+        real_logits, _ = play.judge(real, labels)
+        loss = play.discriminator_loss(real, fake, real_logits, fake_logits, labels) + play.information(guessed, z)
+    optimizer.zero_grad()
     loss.backward(inputs=play.discriminator_weights)
-    game.discriminator_optimizer.step()
+    optimizer.step()
 
-    generators_turn = (game.steps + 1) % play.recipe.discriminator_steps == 0
-    if generators_turn:
-        z = play.latents(generators)
-        fake_logits, guessed = play.judge(play.fake(z, generators.labels), generators.labels)
+
+def teach_generator(play: Play, batch: Batch) -> None:
+    z = play.latents(batch)
+    with one_power_iteration():
+        fake_logits, guessed = play.judge(play.fake(z, batch.labels), batch.labels)  # [K, B / pack], [B, codes]
+        real_logits = fake_logits  # where the objective does not look at them
         if play.objective.relative:
             with torch.no_grad():
-                real_logits, _ = play.judge(play.real(generators), generators.labels)
-        loss = play.generator_loss(real_logits.detach(), fake_logits) + play.information(guessed, z)
-        game.generator_optimizer.zero_grad()
-        loss.backward(inputs=play.generator_weights)
-        game.generator_optimizer.step()
-    return play.end(generator_moved=generators_turn)
+                real_logits, _ = play.judge(play.real(batch), batch.labels)
+    loss = play.generator_loss(real_logits.detach(), fake_logits) + play.information(guessed, z)
+    play.game.generator_optimizer.zero_grad()
+    loss.backward(inputs=play.generator_weights)
+    play.game.generator_optimizer.step()
