@@ -139,14 +139,26 @@ def test_one_picture_again_and_again_is_a_collapse_without_a_nan(
     assert "From pictures of a single class no classifier can be learned, so there is no cas." in evaluation.notes
 
 
+def test_recall_is_from_no_more_pictures_than_there_are_real_ones(
+    digits: Pictures, reference: Reference, tmp_path: Path
+) -> None:
+    """More of them make the balls between them smaller, and would leave no recall to a generator that is fine."""
+    bank = open_bank(digits, tmp_path / "g.onnx", digits.images[:700])
+    count = len(digits)
+    as_many, more = (evaluate_generator(bank, reference, each, 0, CPU) for each in (count, 2 * count))
+    assert values_of(more)["recall"] == values_of(as_many)["recall"]
+    assert figures_of(more)["recall"].note == f"From {count:,} generated pictures, as many as real ones."
+    assert values_of(more)["coverage"] > values_of(as_many)["coverage"]
+
+
 def test_doubts_are_said_beside_the_number(copies: Evaluation) -> None:
     figures = figures_of(copies)
     counts = "The floor is from 359 pictures, the figure from 1,000"
     assert figures["fid_ratio"].note == "Both from 359 pictures."
     assert figures["fid"].note == f"{counts}: see fid_ratio."
-    assert figures["recall"].note == f"{counts}: it grows with them."
+    assert figures["coverage"].note == f"{counts}: it grows with them."
     assert figures["label_kl"].note == f"{counts}."
-    assert figures["precision"].note == figures["kid"].note == ""
+    assert figures["precision"].note == figures["recall"].note == figures["kid"].note == ""
     assert figures["cas"].note == (
         "Learned from 1,000 pictures; the floor, from 1,438 real ones. "
         "The data's classifier labelled the generated ones."

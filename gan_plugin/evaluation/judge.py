@@ -23,7 +23,7 @@ from gan_plugin.features.classifier import Classifier, accuracy, predict_labels,
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, is_singular
 from gan_plugin.metrics.kernel import kernel_distance
 from gan_plugin.metrics.labels import frechet_by_class, label_kl, label_shares, mode_count
-from gan_plugin.metrics.neighbours import COVERAGE_K, PRECISION_K, Neighbourhood, compare, fit_manifold
+from gan_plugin.metrics.neighbours import COVERAGE_K, PRECISION_K, Manifold, Neighbourhood, compare, fit_manifold
 from gan_plugin.metrics.pixels import pixel_statistics
 from gan_plugin.metrics.score import inception_score
 from gan_plugin.serving.generator import Description, OnnxGenerator, default_labels
@@ -72,7 +72,7 @@ def evaluate_generator(
     neighbourhood = compare(real, fit_manifold(features))
     figures = [
         *distances(generated, reference),
-        *neighbour_figures(neighbourhood, reference, device),
+        *neighbour_figures(neighbourhood, recall_of(neighbourhood, real, features), reference, device),
         *([] if reference.classifier is None else label_figures(generated, reference, reference.classifier, device)),
     ]
     return Evaluation(
@@ -199,22 +199,35 @@ def score_figure(logits: Tensor | None) -> list[Figure]:
     return [Figure("inception_score", score.mean, spread=score.std, better="higher")]
 
 
-def neighbour_figures(made: Neighbourhood, reference: Reference, device: torch.device) -> list[Figure]:
+def recall_of(made: Neighbourhood, real: Manifold, features: Tensor) -> Figure:
+    """Recall from at most as many generated pictures as there are real ones.
+
+    Equally many is how Kynkäänniemi et al. 2019 measure it. Each further generated picture makes the balls around all
+    of them smaller, so that from many more of them than of real ones even a good generator has hardly any recall.
+    """
+    count = len(real.points)
+    if len(features) <= count:
+        return Figure("recall", made.recall, better="higher")
+    recall = compare(real, fit_manifold(features[:count])).recall
+    return Figure("recall", recall, better="higher", note=f"From {count:,} generated pictures, as many as real ones.")
+
+
+def neighbour_figures(made: Neighbourhood, recall: Figure, reference: Reference, device: torch.device) -> list[Figure]:
     """Precision, recall, density, coverage and authenticity."""
-    names = ("precision", "recall", "density", "coverage", "authenticity")
-    figures = [Figure(name, getattr(made, name), better="higher") for name in names]
+
+    def figure(name: str) -> Figure:
+        return Figure(name, getattr(made, name), better="higher")
+
+    figures = [figure("precision"), recall, figure("density"), figure("coverage"), figure("authenticity")]
     if reference.held_out is None:
         return figures
     held = outputs_of(reference.network, reference.held_out).features.to(device)
     floor = compare(manifold_of(reference.network, reference.pictures, device), fit_manifold(held))
     counts = count_note(len(held), len(made.inside))
+    notes = {"coverage": f"{counts}: it grows with them."} if counts else {}
     return [
-        replace(
-            figure,
-            floor=getattr(floor, figure.name),
-            note=f"{counts}: it grows with them." if counts and figure.name in ("recall", "coverage") else "",
-        )
-        for figure in figures
+        replace(each, floor=getattr(floor, each.name), note=join(each.note, notes.get(each.name, "")))
+        for each in figures
     ]
 
 

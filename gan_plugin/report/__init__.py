@@ -35,7 +35,8 @@ EXPLANATIONS = {
     "inception_score": "How surely each picture is recognised, and how many kinds there are. Never looks at real "
     "pictures, so it misses a lot.",
     "precision": "Share of the generated pictures that look like some real one.",
-    "recall": "Share of the real pictures that look like some generated one.",
+    "recall": "Share of the real pictures that look like some generated one, from no more generated pictures than "
+    "there are real ones.",
     "density": "How many real pictures’ neighbourhoods a generated one lies in, beside what is expected. About 1 for "
     "real pictures; may exceed 1.",
     "coverage": "Share of the real pictures that have a generated one in their neighbourhood.",
