@@ -32,6 +32,15 @@ def lively(generator: nn.Module, latent_size: int) -> nn.Module:
     return generator
 
 
+def awake(generator: nn.Module) -> nn.Module:
+    """With no weights that are all zero, as R3GAN's blocks begin."""
+    with torch.no_grad():
+        for weight in generator.parameters():
+            if not weight.any():
+                weight.normal_(std=0.02)
+    return generator
+
+
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (36, 3), (64, 3)])
 def test_every_size_passes_the_gate(size: int, channels: int, tmp_path: Path) -> None:
     generator = lively(dcgan.Generator(20, size, channels), 20).train()
@@ -43,16 +52,21 @@ def test_every_size_passes_the_gate(size: int, channels: int, tmp_path: Path) ->
     assert [path.name for path in tmp_path.iterdir()] == ["g.onnx"]  # one file, weights inside
 
 
+@pytest.mark.parametrize("name", ["dcgan", "r3gan"])
+def test_the_largest_pictures_pass_the_gate(name: str, tmp_path: Path) -> None:
+    recipe = load_recipe(name)
+    torch.manual_seed(0)
+    generator = awake(new_generator(recipe, Pictured(256, 3)).eval())
+    description = Description(recipe.latent_size, 256, 256, 3, recipe=name)
+    assert export_generator(generator, description, tmp_path / "g.onnx").largest_difference <= 1
+
+
 @pytest.mark.parametrize("name", recipe_names())
 def test_every_recipes_generator_passes_the_gate_and_listens_to_labels(name: str, tmp_path: Path) -> None:
     """With labels, since those without are a part of it; at the smallest size, where a network has all its layers."""
     recipe = load_recipe(name)
     torch.manual_seed(0)
-    generator = new_generator(recipe, Pictured(16, 1, 3)).eval()
-    with torch.no_grad():
-        for weight in generator.parameters():
-            if not weight.any():  # R3GAN's blocks begin as the identity
-                weight.normal_(std=0.02)
+    generator = awake(new_generator(recipe, Pictured(16, 1, 3)).eval())
     description = Description(recipe.latent_size, 16, 16, 1, class_names=("a", "b", "c"), recipe=name)
     parity = export_generator(generator, description, tmp_path / "g.onnx")
     assert parity.largest_difference <= 1

@@ -34,11 +34,16 @@ def test_sizes_double_from_a_base() -> None:
     assert [base(size) for size in (16, 28, 32, 40, 96, 256)] == [4, 7, 4, 5, 6, 4]
     assert stage_widths(256, 768, 4) == [768, 768, 768, 768, 384, 192, 96]
     assert refusal(lambda: base(36)) == (
-        "image_size=36 is not possible with family=r3gan, which doubles a side of 4 to 7 pixels: give 32 or 40."
+        "image_size=36 is not possible with family=r3gan, which doubles a side of 4 to 7 pixels: give 32 or 40, or "
+        "recipe=dcgan."
     )
-    assert (
-        refusal(lambda: stage_widths(256, 64, 4)) == "width=64 is not possible for 256 pixels: give a multiple of 128."
+    assert stage_widths(256, 128, 1) == [128, 64, 32, 16, 16, 16, 16]
+    assert stage_widths(28, 48, 4) == [48, 48, 48]
+    assert refusal(lambda: stage_widths(28, 48, 1)) == (
+        "width=48 is not possible: it is halved from stage to stage, down to 16, and stays a multiple of 16. Give a "
+        "power of two, from 16 on."
     )
+    assert refusal(lambda: stage_widths(28, 8, 1)).startswith("width=8 is not possible")
 
 
 @pytest.mark.parametrize(("size", "channels"), [(16, 1), (28, 1), (40, 3), (64, 3)])

@@ -141,7 +141,7 @@ def test_a_relative_loss_needs_real_pictures_for_the_generator() -> None:
         ("dcgan", {"width": 64}, "width belongs to family=r3gan, and the recipe's is dcgan: leave it out."),
         ("dcgan", {"family": "r3gan"}, "family=r3gan needs width and blocks"),
         ("r3gan", {"dropout": 0.3}, "dropout is not possible with family=r3gan"),
-        ("r3gan", {"width": 40}, "width=40 is not possible for 16 pixels: give a multiple of 64."),
+        ("r3gan", {"width": 40}, "width=40 is not possible: it is halved from stage to stage"),
         ("pacgan", {"batch_size": 33}, "batch_size=33 is not a multiple of pack=2: give one that is."),
         ("infogan", {"pack": 2}, "codes are shown by single pictures, and pack=2 packs them: give pack=1."),
         ("infogan", {"latent_size": 12}, "latent_size=12 leaves nothing beside 12 codes: give more."),

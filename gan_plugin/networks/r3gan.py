@@ -46,24 +46,30 @@ def base(image_size: int) -> int:
     below, above = (max(s for s in possible if s < image_size), min(s for s in possible if s > image_size))
     raise UserError(
         f"image_size={image_size} is not possible with family=r3gan, which doubles a side of 4 to 7 pixels: give "
-        f"{below} or {above}."
+        f"{below} or {above}, or recipe=dcgan."
     )
 
 
 def stage_widths(image_size: int, width: int, full_stages: int) -> list[int]:
     """Feature maps from the coarsest stage to the finest: ``width`` in the first ``full_stages``, then halved at each.
 
+    Never fewer than 16, so that small networks make large pictures, too.
+
     >>> stage_widths(64, 768, full_stages=4)  # as published
     [768, 768, 768, 768, 384]
+    >>> stage_widths(128, 64, full_stages=1)
+    [64, 32, 16, 16, 16, 16]
 
     Raises:
         UserError: the size does not go down to a base, or a width is not a multiple of 16.
     """
     stages = int(math.log2(image_size // base(image_size))) + 1
-    widths = [width // 2 ** max(0, i - full_stages + 1) for i in range(stages)]
-    least = GROUP * 2 ** max(0, stages - full_stages)
-    if width < least or width % least:
-        raise UserError(f"width={width} is not possible for {image_size} pixels: give a multiple of {least}.")
+    widths = [max(width // 2 ** max(0, i - full_stages + 1), GROUP) for i in range(stages)]
+    if width < GROUP or any(w % GROUP for w in widths):
+        raise UserError(
+            f"width={width} is not possible: it is halved from stage to stage, down to {GROUP}, and stays a multiple "
+            f"of {GROUP}. Give a power of two, from {GROUP} on."
+        )
     return widths
 
 
