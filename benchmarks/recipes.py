@@ -1,11 +1,12 @@
 """Every recipe at an equal budget of pictures, over several seeds: trains, judges, and writes the table.
 
     python benchmarks/recipes.py run --data /usr/share/datasets/fashion-mnist --epochs 1 --seeds 3 --workers 2
-    python benchmarks/recipes.py table
+    python benchmarks/recipes.py table --prefix fashion-1-
+    python benchmarks/recipes.py stability --prefix digits-10-
 
 ``run`` goes through the command line that users have, in processes of their own, and keeps each result as a JSON file
 beside a sheet of samples. What is there already is not done again, so that it can be stopped and gone on with.
-``table`` prints what there is as Markdown.
+``table`` and ``stability`` print what there is as Markdown.
 """
 
 from __future__ import annotations
@@ -18,7 +19,7 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 import click
@@ -31,6 +32,8 @@ BIN = Path(sys.executable).parent
 FOLDER = Path("benchmarks/results")
 FOR_A_GPU = ("r3gan-cifar10", "r3gan-ffhq64")
 FIGURES = ("fid", "fid_ratio", "precision", "recall", "coverage", "cas")
+RECORDED = (*FIGURES, "modes", "modes_floor")
+LEAST_RECALL = 0.05  # promote's default
 
 
 @click.group()
@@ -70,9 +73,11 @@ def measure(recipe: str, seed: int, path: Path, data: str, epochs: int, options:
     result: dict[str, Any] = {"recipe": recipe, "seed": seed, "epochs": epochs, "data": data, "seconds": seconds}
     result |= {"device": device(), "trained": trained == 0}
     if trained == 0:
-        command("evaluate", environment, store / "evaluate.log", {"model": "models:/gan/1", "data": data})
-        sheet = path.with_suffix(".png")
-        command("sample", environment, store / "sample.log", {"model": "models:/gan/1", "seeds": "0-31", "out": sheet})
+        model, sheet = {"model": "models:/gan/1"}, path.with_suffix(".png")
+        evaluated = command("evaluate", environment, store / "evaluate.log", model | {"data": data})
+        sampled = command("sample", environment, store / "sample.log", model | {"seeds": "0-31", "out": sheet})
+        if evaluated or sampled:
+            raise SystemExit(f"{store}: evaluate ended with {evaluated}, sample with {sampled}")
     result |= recorded(environment["MLFLOW_TRACKING_URI"])
     path.write_text(json.dumps(result, indent=1))
     print(path.stem, {k: round(v, 3) for k, v in result["figures"].items()}, f"{seconds:.0f} s", flush=True)
@@ -98,7 +103,7 @@ def recorded(uri: str) -> dict[str, Any]:
     """What the runs say: the evaluation's figures, the guard's signals at the end, the speed."""
     client = MlflowClient(uri)
     runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
-    figures = {k.split("/")[0]: v for k, v in runs[-1].data.metrics.items() if k.split("/")[0] in FIGURES}
+    figures = {k.split("/")[0]: v for k, v in runs[-1].data.metrics.items() if k.split("/")[0] in RECORDED}
     train = runs[0].data.metrics
     signals = {k: v for k, v in train.items() if k.startswith(("guard/", "throughput/", "fid_2k"))}
     return {"figures": figures, "signals": signals, "failed": runs[0].data.tags.get("failed")}
@@ -114,16 +119,46 @@ def device() -> str:
 @click.option("--prefix", default="digits-1-", show_default=True, help="Of the results' file names.")
 def table(prefix: str) -> None:
     """Print what has been measured, the best first."""
-    found = [json.loads(path.read_text()) for path in sorted(FOLDER.glob(f"{prefix}*.json"))]
-    by_recipe: dict[str, list[dict[str, Any]]] = {}
-    for result in found:
-        by_recipe.setdefault(result["recipe"], []).append(result)
     print("| recipe | seeds | " + " | ".join(FIGURES) + " | pictures/s |")
     print("|---" * (len(FIGURES) + 3) + "|")
-    for recipe, results in sorted(by_recipe.items(), key=lambda item: cell_mean(item[1], "fid")):
+    for recipe, results in sorted(by_recipe(prefix).items(), key=lambda item: cell_mean(item[1], "fid")):
         cells = [spread_of([r["figures"][f] for r in results if f in r["figures"]]) for f in FIGURES]
         speed = mean(r["signals"]["throughput/images_per_second"] for r in results)
         print(f"| `{recipe}` | {len(results)} | {' | '.join(cells)} | {speed:.0f} |")
+
+
+@main.command()
+@click.option("--prefix", default="digits-10-", show_default=True, help="Of the results' file names.")
+def stability(prefix: str) -> None:
+    """Print how many seeds of each recipe ended healthy, and how far they are apart."""
+    print("| recipe | seeds | healthy | went back | failed | fid: least | median | most |")
+    print("|---" * 8 + "|")
+    for recipe, results in by_recipe(prefix).items():
+        well = sum(map(healthy, results))
+        back = sum("guard/rollbacks" in r["signals"] for r in results)
+        failed = sum(not r["trained"] for r in results)
+        fids = [r["figures"]["fid"] for r in results if "fid" in r["figures"]]
+        spread = " | ".join(f"{f(fids):.2f}" for f in (min, median, max)) if fids else "– | – | –"
+        print(f"| `{recipe}` | {len(results)} | {well} | {back} | {failed} | {spread} |")
+
+
+def healthy(result: dict[str, Any]) -> bool:
+    """Trained to the end without an alarm of the guard, with all classes, and with a recall that promotion accepts."""
+    figures = result["figures"]
+    return (
+        result["trained"]
+        and "guard/rollbacks" not in result["signals"]
+        and figures["modes"] >= figures["modes_floor"]
+        and figures["recall"] >= LEAST_RECALL
+    )
+
+
+def by_recipe(prefix: str) -> dict[str, list[dict[str, Any]]]:
+    found: dict[str, list[dict[str, Any]]] = {}
+    for path in sorted(FOLDER.glob(f"{prefix}*.json")):
+        result = json.loads(path.read_text())
+        found.setdefault(result["recipe"], []).append(result)
+    return found
 
 
 def cell_mean(results: list[dict[str, Any]], figure: str) -> float:

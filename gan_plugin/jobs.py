@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import importlib
 import re
 import shlex
 import sys
@@ -263,12 +264,22 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
         UserError: the model, the data or the device is wrong, or they do not fit together.
     """
     check_data_argument(settings.data, settings.split)
+    import_evaluators()
     with project_run() as run:
         model = load_pyfunc(settings.model, settings.device)
         dataset = reference_of(settings)
         resolved = {"image_size": dataset.reference.size, "channels": dataset.reference.channels}
         log_parameters(run.info.run_id, as_typed(settings), resolved)
         return evaluate_model(model, dataset, settings).metrics
+
+
+def import_evaluators() -> None:
+    """Import MLflow's evaluators, which is to be done before a run with a monitor of the machine begins.
+
+    MLflow imports them under its lock for import hooks. The monitor's thread takes that lock inside imports of its own:
+    at the same time, the two would wait for each other for ever.
+    """
+    importlib.import_module("mlflow.models.evaluation.evaluator_registry")
 
 
 def load_pyfunc(uri: str, device: str) -> PyFuncModel:

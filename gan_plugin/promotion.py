@@ -16,7 +16,7 @@ from gan_plugin.datasets import PictureDataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import check_fit, generator_of
-from gan_plugin.jobs import evaluate_model, load_pyfunc, reference_of
+from gan_plugin.jobs import evaluate_model, import_evaluators, load_pyfunc, reference_of
 from gan_plugin.registry import ALIAS, champion_of, crown, find_version, remark, roll_back
 from gan_plugin.settings import BOUNDED, PromoteSettings, as_typed
 from gan_plugin.tracking import log_parameters, project_run
@@ -62,6 +62,7 @@ def run_promotion(settings: PromoteSettings) -> str:
     if settings.rollback:
         return restore(settings)
     check_data_argument(settings.data, settings.split)
+    import_evaluators()
     with project_run() as run:
         client, name = MlflowClient(), settings.model_name
         version, champion = find_version(client, name, settings.version), champion_of(client, name)

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import mlflow
 import mlflow.data
 import numpy as np
 import pytest
-from conftest import Trained, error_of, options
+from conftest import Project, Trained, error_of, options
 from generators import export_bank
 from mlflow import MlflowClient
 from mlflow.entities import Run
@@ -179,3 +179,17 @@ def test_evaluate_refuses(trained: Trained, parameters: dict[str, object], sente
     done = trained.project.command("gan-plugin", "evaluate", *options({"model": trained.model_uri, **parameters}))
     assert done.returncode == 2
     assert error_of(done).startswith(sentence)
+
+
+@pytest.mark.parametrize("words", [["evaluate", "--model", "models:/gan/1"], ["promote"]])
+def test_mlflows_evaluators_are_there_before_a_thread_can_import_beside_them(
+    make_project: Callable[[], Project], words: list[str]
+) -> None:
+    """MLflow's monitor of the machine and its import of evaluators would now and then wait for each other for ever."""
+    code = (
+        "import sys, mlflow\n"
+        "known = lambda **_: sys.exit(str('mlflow.models.evaluation.evaluators.classifier' in sys.modules))\n"
+        "mlflow.start_run = known\n"
+        f"from gan_plugin.cli import main; main({words!r})"
+    )
+    assert make_project().command("python", "-c", code).stderr.splitlines()[-1] == "True"
