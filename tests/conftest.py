@@ -29,8 +29,16 @@ from gan_plugin.errors import UserError
 
 ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
-# two epochs of 2 steps each: everything happens, nothing takes long
-QUICK = {"epochs": 2, "batch_size": 512, "samples_every": 1, "checkpoint_every": 1, "seed": 3, "judging_share": 0.0}
+# two epochs of 2 steps each, with small networks: everything happens, nothing takes long
+QUICK = {
+    "recipe": "dcgan",
+    "epochs": 2,
+    "batch_size": 512,
+    "samples_every": 1,
+    "checkpoint_every": 1,
+    "seed": 3,
+    "judging_share": 0.0,
+}
 
 
 @dataclass(frozen=True)

@@ -24,10 +24,28 @@ CPU = torch.device("cpu")
 def conditional(make_project: Callable[[], Project]) -> Project:
     """The tutorial's networks with labels, for three epochs of the digits at 16 pixels."""
     project = make_project()
-    given = {"conditional": "true", "epochs": 3, "image_size": 16, "judging_share": 0, "samples_every": 3}
+    given = {
+        "recipe": "dcgan",
+        "conditional": "true",
+        "epochs": 3,
+        "image_size": 16,
+        "judging_share": 0,
+        "samples_every": 3,
+    }
     done = project.command("gan-plugin", "train", *options(given))
     assert done.returncode == 0, done.stdout + done.stderr
     return project
+
+
+def test_who_says_nothing_gets_r3gan_with_classes(make_project: Callable[[], Project]) -> None:
+    project = make_project()
+    done = project.mlflow_run(epochs=1, image_size=16, judging_share=0)
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = project.runs()
+    assert run.data.params["recipe"] == "r3gan"
+    assert (run.data.params["resolved.objective"], run.data.params["resolved.conditional"]) == ("relativistic", "True")
+    sheet = ("sample", "--model", "models:/gan/1", "--seeds", "0-3", "--label", "7", "--out", "sevens.png")
+    assert project.command("gan-plugin", *sheet).returncode == 0
 
 
 def test_pictures_show_the_class_that_was_asked_for(conditional: Project, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -43,7 +43,7 @@ def test_the_run_ends_finished_with_a_registered_model(trained: Trained) -> None
 def test_parameters_are_as_typed_and_as_resolved(trained: Trained) -> None:
     params = trained.run.data.params
     assert {name: params[name] for name in QUICK} == {name: str(value) for name, value in QUICK.items()}
-    assert (params["data"], params["recipe"], params["image_size"]) == ("digits", "dcgan", "auto")
+    assert (params["data"], params["latent_size"], params["image_size"]) == ("digits", "auto", "auto")
     assert params["resolved.image_size"] == "28"
     assert params["resolved.objective"] == "non-saturating"
     assert params["resolved.generator_lr"] == "0.0002"
@@ -118,7 +118,13 @@ def test_features_that_cannot_be_had_do_not_end_a_training(make_project: Callabl
     for i, picture in enumerate(load_pictures("digits").images[:64, 0].numpy()):
         Image.fromarray(picture).save(tmp_path / f"{i}.png")
     project = make_project()
-    small = {"data": tmp_path, "epochs": 1, "batch_size": 32, "inception_weights": tmp_path / "nothing.pth"}
+    small = {
+        "data": tmp_path,
+        "recipe": "dcgan",
+        "epochs": 1,
+        "batch_size": 32,
+        "inception_weights": tmp_path / "nothing.pth",
+    }
     done = project.command("gan-plugin", "train", *options(small))
     assert done.returncode == 0, done.stderr
     assert (
@@ -231,7 +237,7 @@ def test_mlflow_run_shows_the_refusal_and_fails_the_run(make_project: Callable[[
 
 def test_sigterm_leaves_a_checkpoint_and_a_killed_run(make_project: Callable[[], Project]) -> None:
     project = make_project()
-    words = ["gan-plugin", "train", *options({"batch_size": 64, "epochs": 500})]
+    words = ["gan-plugin", "train", *options({"recipe": "dcgan", "batch_size": 64, "epochs": 500})]
     with (project.folder / "log").open("w") as log:
         process = subprocess.Popen(words, cwd=project.folder, env=project.environment(), stdout=log, stderr=log)
         wait_for(lambda: "epoch 1/500" in (project.folder / "log").read_text(), process)
@@ -250,7 +256,7 @@ def test_sigterm_leaves_a_checkpoint_and_a_killed_run(make_project: Callable[[],
 def test_ctrl_c_on_mlflow_run_leaves_a_checkpoint(make_project: Callable[[], Project]) -> None:
     """A terminal sends SIGINT to every process of the job, and MLflow then SIGTERM to its child."""
     project = make_project()
-    words = ["mlflow", "run", ".", "--env-manager", "local", "-P", "batch_size=64", "-P", "epochs=500"]
+    words = ["mlflow", "run", ".", "--env-manager", "local", "-P", "recipe=dcgan", "-P", "epochs=500"]
     log = project.folder / "log"
     with log.open("w") as output:
         process = subprocess.Popen(
