@@ -225,7 +225,8 @@ def publish(game: Game, recipe: Recipe, pictures: Pictures, model_name: str | No
         raise
     log_parity(parity, game.steps)
     step = game.steps if game.best is None else game.best.step
-    reason = f"Exported: the averaged generator of step {step:,} of {game.steps:,}. {why_exported(game)}"
+    of_all = f" of {game.steps:,}" if step <= game.steps else ""  # after an alarm the best may be younger than the game
+    reason = f"Exported: the averaged generator of step {step:,}{of_all}. {why_exported(game)}"
     MlflowClient().set_tag(run_id, "exported", reason)
     print(reason)
     info = flavor.log_model(

@@ -48,6 +48,14 @@ def test_a_player_that_wins_for_long_is_an_alarm(loss: float, said: str) -> None
         guard.read({"loss/discriminator": loss}, 1)
 
 
+def test_a_game_that_swings_from_one_outright_end_to_the_other_is_an_alarm() -> None:
+    guard = new_guard()
+    for i in range(READS - 1):
+        guard.read({"loss/discriminator": (0.0, 5_000.0)[i % 2]}, 1)
+    with pytest.raises(Alarm, match="the discriminator has won"):
+        guard.read({"loss/discriminator": 0.0}, 1)
+
+
 def test_where_a_loss_has_no_zero_nobody_wins() -> None:
     assert undecided_loss(OBJECTIVES["wasserstein"]) is None
     assert undecided_loss(OBJECTIVES["least-squares"]) == pytest.approx(0.25)

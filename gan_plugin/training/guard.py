@@ -38,8 +38,7 @@ class Guard:
 
     undecided: float | None  # the discriminators' loss where they cannot tell; None where no such value means anything
     real_spread: float  # of the data, see ``spread``
-    winning: int = 0  # reads in a row
-    losing: int = 0
+    decided: int = 0  # reads in a row in which the discriminators won or lost outright
     uniform: int = 0  # looks in a row
     worse: int = 0
     was_varied: bool = False
@@ -48,7 +47,7 @@ class Guard:
     @property
     def suspicious(self) -> bool:
         """Whether any signal is bad already, if not for long enough: no moment for a checkpoint to go back to."""
-        return any((self.winning, self.losing, self.uniform, self.worse))
+        return any((self.decided, self.uniform, self.worse))
 
     def read(self, values: Mapping[str, float], step: int) -> dict[str, float]:
         """Take in a step's values; returns the signal to log.
@@ -60,13 +59,11 @@ class Guard:
         if self.undecided is None:
             return {}
         share = values["loss/discriminator"] / self.undecided
-        self.winning = self.winning + 1 if share < WINS else 0
-        self.losing = self.losing + 1 if share > LOSES else 0
-        if self.winning >= READS:
-            raise Alarm(
-                f"the discriminator has won: its loss is {share:.2g} of that of one that cannot tell real from fake"
-            )
-        if self.losing >= READS:
+        # One count for both: a game that is beyond control swings from one to the other.
+        self.decided = self.decided + 1 if not WINS <= share <= LOSES else 0
+        if self.decided >= READS:
+            if share < WINS:
+                raise Alarm(f"the discriminator has won: its loss is {share:.2g} of that of one that cannot tell")
             raise Alarm(f"the discriminator has lost: its loss is {share:.2g} times that of one that guesses")
         return {"guard/discriminator_loss": share}
 
