@@ -3,10 +3,11 @@
     python benchmarks/recipes.py run --data /usr/share/datasets/fashion-mnist --epochs 1 --seeds 3 --workers 2
     python benchmarks/recipes.py table --prefix fashion-1-
     python benchmarks/recipes.py stability --prefix digits-10-
+    python benchmarks/recipes.py speed
 
 ``run`` goes through the command line that users have, in processes of their own, and keeps each result as a JSON file
 beside a sheet of samples. What is there already is not done again, so that it can be stopped and gone on with.
-``table`` and ``stability`` print what there is as Markdown.
+``table`` and ``stability`` print what there is as Markdown, ``speed`` times the steps of training.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ import platform
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -26,11 +28,16 @@ import click
 import torch
 from mlflow import MlflowClient
 
-from gan_plugin.recipes import recipe_names
+from gan_plugin.data import Pictures, load_pictures
+from gan_plugin.recipes import load_recipe, override, recipe_names
+from gan_plugin.training.device import choose_device, choose_precision
+from gan_plugin.training.loop import pictured
+from gan_plugin.training.step import Batch, make_step, new_game
 
 BIN = Path(sys.executable).parent
 FOLDER = Path("benchmarks/results")
 FOR_A_GPU = ("r3gan-cifar10", "r3gan-ffhq64")
+COMPARED = ",".join(name for name in recipe_names() if name not in FOR_A_GPU)
 FIGURES = ("fid", "fid_ratio", "precision", "recall", "coverage", "cas")
 RECORDED = (*FIGURES, "modes", "modes_floor")
 LEAST_RECALL = 0.05  # promote's default
@@ -44,7 +51,7 @@ def main() -> None:
 @main.command()
 @click.option("--data", default="digits", show_default=True)
 @click.option("--name", default="digits", show_default=True, help="Of the data, for the results' file names.")
-@click.option("--recipes", default=",".join(n for n in recipe_names() if n not in FOR_A_GPU), show_default=True)
+@click.option("--recipes", default=COMPARED, show_default=True)
 @click.option("--epochs", default=1, show_default=True)
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--workers", default=1, show_default=True, help="Runs at a time, with one thread each on a CPU.")
@@ -119,12 +126,11 @@ def device() -> str:
 @click.option("--prefix", default="digits-1-", show_default=True, help="Of the results' file names.")
 def table(prefix: str) -> None:
     """Print what has been measured, the best first."""
-    print("| recipe | seeds | " + " | ".join(FIGURES) + " | pictures/s |")
-    print("|---" * (len(FIGURES) + 3) + "|")
+    print("| recipe | seeds | " + " | ".join(FIGURES) + " |")
+    print("|---" * (len(FIGURES) + 2) + "|")
     for recipe, results in sorted(by_recipe(prefix).items(), key=lambda item: cell_mean(item[1], "fid")):
         cells = [spread_of([r["figures"][f] for r in results if f in r["figures"]]) for f in FIGURES]
-        speed = mean(r["signals"]["throughput/images_per_second"] for r in results)
-        print(f"| `{recipe}` | {len(results)} | {' | '.join(cells)} | {speed:.0f} |")
+        print(f"| `{recipe}` | {len(results)} | {' | '.join(cells)} |")
 
 
 @main.command()
@@ -159,6 +165,47 @@ def by_recipe(prefix: str) -> dict[str, list[dict[str, Any]]]:
         result = json.loads(path.read_text())
         found.setdefault(result["recipe"], []).append(result)
     return found
+
+
+@main.command()
+@click.option("--recipes", default=COMPARED, show_default=True)
+@click.option("--rounds", default=5, show_default=True)
+@click.option("--steps", default=5, show_default=True, help="Of each recipe in each round.")
+def speed(recipes: str, rounds: int, steps: int) -> None:
+    """Print how long each recipe's step takes, beside dcgan's, on digits of 28 pixels in batches of 64.
+
+    The recipes take turns, so that a noisy machine disturbs all alike; printed is the median over the rounds.
+    """
+    where, pictures = choose_device("auto"), load_pictures("digits", image_size=28)
+    names = ["dcgan", *(name for name in recipes.split(",") if name != "dcgan")]
+    contenders = {name: timed_steps(name, pictures, where, steps) for name in names}
+    for contend in contenders.values():
+        contend()  # to warm up
+    taken = [{name: contend() for name, contend in contenders.items()} for _ in range(rounds)]
+    print("| recipe | pictures/s | time of a step, dcgan = 1 |\n|---|---|---|")
+    for name in names:
+        rate = median(64 * steps / seconds[name] for seconds in taken)
+        ratio = median(seconds[name] / seconds["dcgan"] for seconds in taken)
+        print(f"| `{name}` | {rate:.0f} | {ratio:.2f} |", flush=True)
+
+
+def timed_steps(name: str, pictures: Pictures, where: torch.device, steps: int) -> Callable[[], float]:
+    """A function that plays some steps and returns their seconds."""
+    recipe = override(load_recipe(name), batch_size=64)
+    step = make_step(new_game(recipe, pictured(pictures, recipe), where), recipe, choose_precision("auto", where))
+    assert pictures.labels is not None
+    labels = pictures.labels[:64].to(where) if recipe.conditional else None
+    batch = Batch(pictures.images[:64].to(where), labels)
+
+    def play() -> float:
+        began = time.perf_counter()
+        for _ in range(steps):
+            step(batch, batch)
+        if where.type == "cuda":
+            torch.cuda.synchronize()
+        return time.perf_counter() - began
+
+    return play
 
 
 def cell_mean(results: list[dict[str, Any]], figure: str) -> float:
