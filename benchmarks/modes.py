@@ -1,7 +1,7 @@
 """Three digits as red, green and blue make 1,000 modes: how many of them does a generator find?
 
-    python benchmarks/modes.py run --recipes dcgan,pacgan,r3gan --epochs 5
-    python benchmarks/modes.py table
+    python benchmarks/modes.py run --epochs 2 --seeds 3
+    python benchmarks/modes.py table --prefix stacked-2-
 
 After Metz et al. 2017 and Lin et al. 2018, with scikit-learn's digits instead of MNIST: 20,000 stacks of three training
 digits drawn at random, no labels given. A classifier of single digits looks at each channel of 26,000 generated stacks.
@@ -19,7 +19,7 @@ import datasets
 import numpy as np
 import torch
 from PIL import Image
-from recipes import FOLDER, command, device, environment_of
+from recipes import FOLDER, by_recipe, command, device, environment_of, spread_of
 from torch import Tensor
 
 from gan_plugin.data import Pictures, load_pictures
@@ -71,29 +71,33 @@ def figures(found: Tensor) -> dict[str, float]:
 
 @main.command()
 @click.option("--recipes", default="dcgan,pacgan,r3gan", show_default=True)
-@click.option("--epochs", default=5, show_default=True, help="Of 20,000 pictures each.")
-@click.option("--seed", default=0, show_default=True)
-def run(recipes: str, epochs: int, seed: int) -> None:
+@click.option("--epochs", default=2, show_default=True, help="Of 20,000 pictures each.")
+@click.option("--seeds", default=1, show_default=True)
+def run(recipes: str, epochs: int, seeds: int) -> None:
     """Train and count."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     data = write_data(Path("outputs/stacked-digits"))
     held_out = FOLDER / "stacked-real.json"
     if not held_out.exists():
         real = stacks(load_pictures("digits", split="test", image_size=SIZE), JUDGED, 1)
-        held_out.write_text(json.dumps({"recipe": "real", "epochs": 0, **figures(modes_of(real))}, indent=1))
-    for recipe in recipes.split(","):
-        path = FOLDER / f"stacked-{epochs}-{recipe}-{seed}.json"
-        if path.exists():
-            continue
-        store = Path("outputs/recipes") / path.stem
-        environment = environment_of(store)
-        given: dict[str, Any] = {"data": data, "recipe": recipe, "epochs": epochs, "seed": seed, "output_dir": store}
-        if command("train", environment, store / "train.log", given | {"judging_share": 0}):
-            raise SystemExit((store / "train.log").read_text())
-        (onnx_file,) = store.rglob("generator.onnx")
-        result = figures(modes_of(generated(onnx_file)))
-        path.write_text(json.dumps({"recipe": recipe, "epochs": epochs, "device": device(), **result}, indent=1))
-        print(path.stem, result, flush=True)
+        held_out.write_text(json.dumps(figures(modes_of(real)), indent=1))
+    for seed in range(seeds):
+        for recipe in recipes.split(","):
+            path = FOLDER / f"stacked-{epochs}-{recipe}-{seed}.json"
+            if not path.exists():
+                measure(recipe, seed, epochs, data, path)
+
+
+def measure(recipe: str, seed: int, epochs: int, data: Path, path: Path) -> None:
+    store = Path("outputs/recipes") / path.stem
+    environment = environment_of(store)
+    given: dict[str, Any] = {"data": data, "recipe": recipe, "epochs": epochs, "seed": seed, "output_dir": store}
+    if command("train", environment, store / "train.log", given | {"judging_share": 0}):
+        raise SystemExit((store / "train.log").read_text())
+    (onnx_file,) = store.rglob("generator.onnx")
+    result = figures(modes_of(generated(onnx_file)))
+    path.write_text(json.dumps({"recipe": recipe, "epochs": epochs, "device": device(), **result}, indent=1))
+    print(path.stem, result, flush=True)
 
 
 def generated(onnx_file: Path) -> Tensor:
@@ -104,12 +108,15 @@ def generated(onnx_file: Path) -> Tensor:
 
 
 @main.command()
-def table() -> None:
+@click.option("--prefix", default="stacked-2-", show_default=True, help="Of the results' file names.")
+def table(prefix: str) -> None:
     """Print what has been measured."""
-    print("| recipe | pictures seen | modes of 1,000 | reverse KL |\n|---|---|---|---|")
-    for path in sorted(FOLDER.glob("stacked-*.json")):
-        r = json.loads(path.read_text())
-        print(f"| `{r['recipe']}` | {r['epochs'] * STACKS:,} | {r['modes']} | {r['reverse_kl']:.3f} |")
+    print("| recipe | seeds | modes of 1,000 | reverse KL |\n|---|---|---|---|")
+    for recipe, results in by_recipe(prefix).items():
+        cells = [spread_of([r[figure] for r in results]) for figure in ("modes", "reverse_kl")]
+        print(f"| `{recipe}` | {len(results)} | {' | '.join(cells)} |")
+    real = json.loads((FOLDER / "stacked-real.json").read_text())
+    print(f"| stacks of held-out digits | | {real['modes']} | {real['reverse_kl']:.2g} |")
 
 
 if __name__ == "__main__":
