@@ -31,7 +31,7 @@ from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, log_
 from gan_plugin.training.checkpoint import FILE_NAME, check_identity
 from gan_plugin.training.device import choose_device, choose_precision, precision_name
 from gan_plugin.training.loop import Diverged, Interrupted, Plan, check_batch, pictured, train
-from gan_plugin.training.rules import check_combination
+from gan_plugin.training.rules import check_combination, check_effect
 from gan_plugin.training.step import Game
 
 
@@ -59,6 +59,7 @@ def run_training(settings: TrainSettings) -> str:
         )
         recipe = fit(recipe, settings, pictures)
         check_combination(recipe, pictures)
+        check_effect(recipe, overridden(settings).keys())
         plan = Plan(
             recipe,
             settings.epochs,
@@ -104,8 +105,13 @@ def make_folder(output_dir: str, run_id: str) -> Path:
 
 def chosen_recipe(settings: TrainSettings) -> Recipe:
     """The recipe with the settings that override it."""
+    return override(load_recipe(settings.recipe), **overridden(settings))
+
+
+def overridden(settings: TrainSettings) -> dict[str, object]:
+    """The recipe's fields that the settings give, with their values."""
     names = {f.name for f in dataclasses.fields(Recipe)} & {f.name for f in dataclasses.fields(settings)}
-    return override(load_recipe(settings.recipe), **{name: getattr(settings, name) for name in names})
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
 
 
 def fit(recipe: Recipe, settings: TrainSettings, pictures: Pictures) -> Recipe:

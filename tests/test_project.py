@@ -210,6 +210,10 @@ def test_sample_refuses(trained: Trained, words: tuple[str, ...], sentence: str)
         ({"split": "dev"}, "data='digits' has no split 'dev': its splits are 'train' and 'test'."),
         ({"batch_size": 2000}, "batch_size=2000 is more than the 1438 pictures of the data: give a smaller one."),
         ({"output_dir": "MLproject"}, "output_dir='MLproject' cannot be written to: "),
+        (
+            {"recipe": "dcgan", "penalty_weight": 1},
+            "penalty_weight changes nothing without a penalty: give that, too, ",
+        ),
         ({"resume": "nothing"}, "resume='nothing' is neither a checkpoint file, a folder with one, nor a run"),
     ],
 )

@@ -16,8 +16,8 @@ from gan_plugin.recipes import RAMPS, Recipe, fit_augmentation, load_recipe, ove
 from gan_plugin.recipes.ramp import Ramp, lazy, parse_ramp
 from gan_plugin.training.loop import Plan, train
 from gan_plugin.training.optimizers import follow_ramps
-from gan_plugin.training.rules import check_combination
-from gan_plugin.training.step import Batch, Game, Pictured, make_step, new_game, wants_two_batches
+from gan_plugin.training.rules import check_combination, check_effect
+from gan_plugin.training.step import Batch, Game, Pictured, Play, make_step, new_game, wants_two_batches
 
 
 @pytest.fixture(scope="module")
@@ -145,6 +145,7 @@ def test_a_relative_loss_needs_real_pictures_for_the_generator() -> None:
         ("pacgan", {"batch_size": 33}, "batch_size=33 is not a multiple of pack=2: give one that is."),
         ("infogan", {"pack": 2}, "codes are shown by single pictures, and pack=2 packs them: give pack=1."),
         ("infogan", {"latent_size": 12}, "latent_size=12 leaves nothing beside 12 codes: give more."),
+        ("dcgan", {"generator_lr": "2e-4..5e-5"}, "generator_lr goes from one value to another in no pictures: give"),
         ("dcgan", {"softness": 1.0}, "softness chooses among several discriminators: give discriminators of at"),
     ],
 )
@@ -152,3 +153,41 @@ def test_what_does_not_go_together_is_refused(
     recipe: str, values: dict[str, object], said: str, pictures: Pictures
 ) -> None:
     assert refusal(lambda: check_combination(override(load_recipe(recipe), **values), pictures)).startswith(said)
+
+
+@pytest.mark.parametrize(
+    ("recipe", "values", "said"),
+    [
+        ("dcgan", {"penalty_weight": 1}, "penalty_weight changes nothing without a penalty: give that, too, or leave"),
+        ("r1", {"penalty": "none", "penalty_every": 2}, "penalty_every changes nothing without a penalty"),
+        ("r1", {"augment_p": 0.5}, "augment_p changes nothing without augment=scheduled"),
+        ("dcgan", {"full_stages": 2}, "full_stages changes nothing without family=r3gan"),
+        ("dcgan", {"optimizer": "rmsprop", "beta1": 0.9}, "beta1 changes nothing without optimizer=adam or sgd"),
+        ("dcgan", {"optimizer": "sgd", "beta2": 0.9}, "beta2 changes nothing without optimizer=adam or rmsprop"),
+        ("dcgan", {"anneal": 1000}, "anneal changes nothing without a value A..B"),
+    ],
+)
+def test_what_would_change_nothing_is_refused(recipe: str, values: dict[str, object], said: str) -> None:
+    assert refusal(lambda: check_effect(override(load_recipe(recipe), **values), values)).startswith(said)
+    check_effect(load_recipe("r3gan"), values)  # which has all of it
+
+
+def test_each_of_several_discriminators_has_the_whole_penalty(pictures: Pictures) -> None:
+    """Two equal ones learn what one alone learns from the same pictures."""
+    gradients = []
+    for members in (1, 2):
+        recipe = small("r1", discriminators=members, augment="none", penalty_weight=100)
+        torch.manual_seed(0)
+        play = Play(new_game(recipe, Pictured(16, 1), CPU), recipe, torch.float32)
+        first = play.game.discriminator.members[0]
+        torch.manual_seed(1)
+        for weight in first.parameters():
+            torch.nn.init.normal_(weight, std=0.1)
+        for other in play.game.discriminator.members:
+            other.load_state_dict(first.state_dict())
+        real = play.real(Batch(pictures.images[:8])).requires_grad_()
+        fake = real.detach().flip(2)
+        logits = play.judge(real, None)[0], play.judge(fake, None)[0]
+        play.discriminator_loss(real, fake, *logits, None).backward()
+        gradients.append([weight.grad for weight in first.parameters()])
+    torch.testing.assert_close(gradients[1], gradients[0])

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from gan_plugin.data import Pictures
 from gan_plugin.errors import UserError
 from gan_plugin.networks import r3gan
 from gan_plugin.objectives import OBJECTIVES
-from gan_plugin.recipes import Recipe
+from gan_plugin.recipes import RAMPS, Recipe
 
 
 def check_combination(recipe: Recipe, pictures: Pictures) -> None:
@@ -21,6 +23,35 @@ def check_combination(recipe: Recipe, pictures: Pictures) -> None:
         raise UserError(f"{given} belongs to family=r3gan, and the recipe's is {recipe.family}: leave it out.")
     check_game(recipe)
     check_groups(recipe)
+    if recipe.anneal == 0 and (moving := moving_values(recipe)):
+        raise UserError(f"{moving[0]} goes from one value to another in no pictures: give anneal, for example 200000.")
+
+
+def check_effect(recipe: Recipe, given: Collection[str]) -> None:
+    """
+    Args:
+        given: the fields of the recipe that were overridden.
+
+    Raises:
+        UserError: one of them is a part of something that the recipe does not have, and would change nothing.
+    """
+    needs = {
+        "full_stages": ("family=r3gan", recipe.family == "r3gan"),
+        "penalty_weight": ("a penalty", recipe.penalty != "none"),
+        "penalty_every": ("a penalty", recipe.penalty != "none"),
+        "augment_p": ("augment=scheduled", recipe.augment == "scheduled"),
+        "beta1": ("optimizer=adam or sgd", recipe.optimizer != "rmsprop"),
+        "beta2": ("optimizer=adam or rmsprop", recipe.optimizer != "sgd"),
+        "anneal": ("a value A..B", bool(moving_values(recipe))),
+    }
+    for name, (what, there) in needs.items():
+        if name in given and not there:
+            raise UserError(f"{name} changes nothing without {what}: give that, too, or leave {name} out.")
+
+
+def moving_values(recipe: Recipe) -> list[str]:
+    """The fields whose value changes while training goes on."""
+    return [name for name in sorted(RAMPS) if getattr(recipe, name).start != getattr(recipe, name).end]
 
 
 def check_r3gan(recipe: Recipe, image_size: int) -> None:

@@ -161,7 +161,8 @@ class Play:
         penalty = self.penalty(judged)
         self.say("loss/penalty", penalty)
         weight = self.recipe.penalty_weight.at(self.game.steps * self.recipe.batch_size, self.recipe.anneal)
-        return losses.sum() + weight * self.recipe.penalty_every * penalty
+        # the penalty is a mean over the discriminators: times their number, each has the whole weight
+        return losses.sum() + len(losses) * weight * self.recipe.penalty_every * penalty
 
     def generator_loss(self, real_logits: Tensor, fake_logits: Tensor) -> Tensor:
         """What the generator hears of each discriminator, mixed: scalar."""
