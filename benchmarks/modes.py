@@ -1,7 +1,7 @@
 """Three digits as red, green and blue make 1,000 modes: how many of them does a generator find?
 
     python benchmarks/modes.py run --epochs 2 --seeds 3
-    python benchmarks/modes.py table --prefix stacked-2-
+    python benchmarks/modes.py table stacked-2-
 
 After Metz et al. 2017 and Lin et al. 2018, with scikit-learn's digits instead of MNIST: 20,000 stacks of three training
 digits drawn at random, no labels given. A classifier of single digits looks at each channel of 26,000 generated stacks.
@@ -108,9 +108,9 @@ def generated(onnx_file: Path) -> Tensor:
 
 
 @main.command()
-@click.option("--prefix", default="stacked-2-", show_default=True, help="Of the results' file names.")
+@click.argument("prefix")
 def table(prefix: str) -> None:
-    """Print what has been measured."""
+    """Print the results whose file names begin with PREFIX."""
     print("| recipe | seeds | modes of 1,000 | reverse KL |\n|---|---|---|---|")
     for recipe, results in by_recipe(prefix).items():
         cells = [spread_of([r[figure] for r in results]) for figure in ("modes", "reverse_kl")]

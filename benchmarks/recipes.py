@@ -1,8 +1,8 @@
 """Every recipe at an equal budget of pictures, over several seeds: trains, judges, and writes the table.
 
     python benchmarks/recipes.py run --data /usr/share/datasets/fashion-mnist --epochs 1 --seeds 3 --workers 2
-    python benchmarks/recipes.py table --prefix fashion-1-
-    python benchmarks/recipes.py stability --prefix digits-10-
+    python benchmarks/recipes.py table fashion-1-
+    python benchmarks/recipes.py stability digits-10-
     python benchmarks/recipes.py speed
 
 ``run`` goes through the command line that users have, in processes of their own, and keeps each result as a JSON file
@@ -123,18 +123,21 @@ def device() -> str:
 
 
 @main.command()
-@click.option("--prefix", default="digits-1-", show_default=True, help="Of the results' file names.")
-def table(prefix: str) -> None:
-    """Print what has been measured, the best first."""
-    print("| recipe | seeds | " + " | ".join(FIGURES) + " |")
-    print("|---" * (len(FIGURES) + 2) + "|")
-    for recipe, results in sorted(by_recipe(prefix).items(), key=lambda item: cell_mean(item[1], "fid")):
+@click.argument("prefixes", nargs=-1, required=True)
+def table(prefixes: tuple[str, ...]) -> None:
+    """Print the results whose file names begin with one of PREFIXES, the best recipe first."""
+    print("| recipe | epochs | minutes | seeds | " + " | ".join(FIGURES) + " |")
+    print("|---" * (len(FIGURES) + 4) + "|")
+    found = [item for prefix in prefixes for item in by_recipe(prefix).items()]
+    for recipe, results in sorted(found, key=lambda item: cell_mean(item[1], "fid")):
         cells = [spread_of([r["figures"][f] for r in results if f in r["figures"]]) for f in FIGURES]
-        print(f"| `{recipe}` | {len(results)} | {' | '.join(cells)} |")
+        minutes = mean(r["seconds"] for r in results) / 60
+        lead = f"`{recipe}` | {results[0]['epochs']} | {minutes:.1f} | {len(results)}"
+        print(f"| {lead} | {' | '.join(cells)} |")
 
 
 @main.command()
-@click.option("--prefix", default="digits-10-", show_default=True, help="Of the results' file names.")
+@click.argument("prefix")
 def stability(prefix: str) -> None:
     """Print how many seeds of each recipe ended healthy, and how far they are apart."""
     print("| recipe | seeds | healthy | went back | failed | fid: least | median | most |")

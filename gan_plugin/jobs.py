@@ -30,8 +30,8 @@ from gan_plugin.settings import DataSettings, EvaluateSettings, JudgeSettings, T
 from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, log_pictures, project_run
 from gan_plugin.training.checkpoint import FILE_NAME, check_identity
 from gan_plugin.training.device import choose_device, choose_precision, precision_name
-from gan_plugin.training.loop import Diverged, Interrupted, Plan, check_batch, pictured, train
-from gan_plugin.training.rules import check_combination, check_effect
+from gan_plugin.training.loop import Diverged, Interrupted, Plan, check_moves, pictured, train
+from gan_plugin.training.rules import check_combination, check_effect, without_leftovers
 from gan_plugin.training.step import Game
 
 
@@ -58,8 +58,9 @@ def run_training(settings: TrainSettings) -> str:
             skip_unreadable=settings.skip_unreadable,
         )
         recipe = fit(recipe, settings, pictures)
-        check_combination(recipe, pictures)
         check_effect(recipe, overridden(settings).keys())
+        recipe = without_leftovers(recipe)
+        check_combination(recipe, pictures)
         plan = Plan(
             recipe,
             settings.epochs,
@@ -72,7 +73,7 @@ def run_training(settings: TrainSettings) -> str:
             settings.guard,
             settings.retries,
         )
-        check_batch(pictures, recipe)
+        check_moves(pictures, recipe, settings.epochs)
         if resume is not None:
             check_identity(resume, plan.identity(pictures))
         describe(settings, plan, pictures, run_id)
@@ -118,11 +119,16 @@ def fit(recipe: Recipe, settings: TrainSettings, pictures: Pictures) -> Recipe:
     """The recipe for this data, where the user left it open: its batch, its augmentation, whether it takes labels.
 
     Raises:
-        UserError: labels were asked of data that has none.
+        UserError: labels were asked of data that has none, or a bound for an augmentation that has none.
     """
     if settings.conditional and len(pictures.class_names) < 2:
         raise UserError(
             f"conditional=true is not possible: {pictures.name} has no classes to choose from; give conditional=false."
+        )
+    if settings.augment_below is not None and (settings.augment is not None or recipe.augment == "none"):
+        raise UserError(
+            f"augment_below changes nothing where augment={recipe.augment} is settled: leave augment_below out, or "
+            "give augment=auto and a recipe that augments."
         )
     if settings.batch_size is None:
         recipe = fit_batch(recipe, len(pictures))

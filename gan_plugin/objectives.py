@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CODE_CLASS_WEIGHT = 0.1  # of the loss of a code that is a choice, Chen et al. 2016; codes that are numbers count fully
+CODE_VALUE_WEIGHT = 0.1  # of the loss of codes that are numbers; one that is a choice counts fully
 
 
 class Objective(NamedTuple):
@@ -106,12 +106,14 @@ def information_loss(guessed: Tensor, z: Tensor, classes: int, values: int) -> T
     """How badly the codes of z [B, latent] are seen in the pictures, from what was guessed [B, classes + values].
 
     −λ L_I without its constants, Chen et al. 2016, arXiv:1606.03657, eq. 5: the cross entropy of the choice (the
-    largest of the first ``classes`` numbers of z) with λ = .1, and ½E(guess − code)² of a Gaussian with unit variance
-    for the next ``values`` numbers.
+    largest of the first ``classes`` numbers of z) with λ = 1, and ½E(guess − code)² of a Gaussian with unit variance
+    for the next ``values`` numbers with λ = .1: the paper takes 1 for choices and less for numbers, which keeps
+    both on the scale of the game.
     """
     loss = guessed.new_zeros(())
     if classes:
-        loss = loss + CODE_CLASS_WEIGHT * F.cross_entropy(guessed[:, :classes], z[:, :classes].argmax(1))
+        loss = loss + F.cross_entropy(guessed[:, :classes], z[:, :classes].argmax(1))
     if values:
-        loss = loss + 0.5 * (guessed[:, classes:] - z[:, classes : classes + values]).square().sum(1).mean()
+        squares = (guessed[:, classes:] - z[:, classes : classes + values]).square().sum(1)  # [B]
+        loss = loss + CODE_VALUE_WEIGHT * 0.5 * squares.mean()
     return loss

@@ -183,7 +183,7 @@ class TrainSettings:
     )
     skip_unreadable: bool = setting("false", yes_or_no(), "Leave out pictures that cannot be read, and count them.")
     epochs: int = setting("50", whole_number(1), "Passes over the data.")
-    recipe: str = setting("r3gan", some_text(), "Training method; gan-plugin recipes lists them.")
+    recipe: str = setting("r1", some_text(), "Training method; gan-plugin recipes lists them.")
     conditional: bool | None = setting(
         "auto",
         or_auto(yes_or_no()),

@@ -14,9 +14,20 @@ from gan_plugin.data import Pictures, load_pictures
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.training import guard as guard_room
 from gan_plugin.training.checkpoint import read_header
-from gan_plugin.training.guard import LATEST_START, LOOKS, READS, Alarm, Guard, spread, undecided_loss
-from gan_plugin.training.loop import Diverged, seed_of, shuffled, train
+from gan_plugin.training.guard import (
+    LATEST_START,
+    LOOKS,
+    OUTRIGHT_STEPS,
+    Alarm,
+    Guard,
+    check_finite,
+    spread,
+    undecided_loss,
+)
+from gan_plugin.training.loop import Diverged, guarded_seeds, seed_of, shuffled, train
 from gan_plugin.training.step import Game
+
+ONE_GROUP = torch.zeros(64, dtype=torch.int64)
 
 
 @pytest.fixture(scope="module")
@@ -29,38 +40,59 @@ def new_guard() -> Guard:
     return Guard(undecided=1.0, real_spread=50.0)
 
 
+def told(guard: Guard, loss: float, step: int) -> dict[str, float]:
+    """A step's loss as the loop hands it on: taken in, then checked."""
+    signals = guard.read(loss, step)
+    guard.check(step)
+    return signals
+
+
+def looked(guard: Guard, pictures: torch.Tensor, step: int) -> dict[str, float]:
+    signals = guard.look(pictures, ONE_GROUP, step)
+    guard.check(step)
+    return signals
+
+
 def test_what_is_not_finite_is_an_alarm_at_once() -> None:
-    with pytest.raises(Alarm, match=r"^loss/generator became nan in step 50$"):
-        new_guard().read({"loss/discriminator": 1.0, "loss/generator": float("nan")}, 50)
+    with pytest.raises(Alarm, match=r"^loss/generator became nan$"):
+        check_finite({"loss/discriminator": 1.0, "loss/generator": float("nan")})
 
 
 @pytest.mark.parametrize(("loss", "said"), [(0.001, "the discriminator has won"), (9.0, "the discriminator has lost")])
 def test_a_player_that_wins_for_long_is_an_alarm(loss: float, said: str) -> None:
     guard = new_guard()
-    for _ in range(READS - 1):
-        assert guard.read({"loss/discriminator": loss}, 1) == {"guard/discriminator_loss": loss}
+    for step in range(50, OUTRIGHT_STEPS, 50):
+        assert told(guard, loss, step) == {"guard/discriminator_loss": loss}
     assert guard.suspicious
-    guard.read({"loss/discriminator": 0.7}, 1)  # one good value, and the count begins anew
+    told(guard, 0.7, OUTRIGHT_STEPS)  # one good value, and the time begins anew
     assert not guard.suspicious
-    for _ in range(READS - 1):
-        guard.read({"loss/discriminator": loss}, 1)
+    for step in range(OUTRIGHT_STEPS + 10, 2 * OUTRIGHT_STEPS, 10):  # however many readings that are
+        told(guard, loss, step)
+    assert guard.read(loss, 2 * OUTRIGHT_STEPS) == {"guard/discriminator_loss": loss}  # which is logged
     with pytest.raises(Alarm, match=said):
-        guard.read({"loss/discriminator": loss}, 1)
+        guard.check(2 * OUTRIGHT_STEPS)
+
+
+def test_after_a_return_to_a_checkpoint_the_time_begins_there() -> None:
+    guard = Guard(undecided=1.0, real_spread=50.0, held=5_000)
+    told(guard, 9.0, 5_000 + OUTRIGHT_STEPS - 1)
+    with pytest.raises(Alarm, match="has lost"):
+        told(guard, 9.0, 5_000 + OUTRIGHT_STEPS)
 
 
 def test_a_game_that_swings_from_one_outright_end_to_the_other_is_an_alarm() -> None:
     guard = new_guard()
-    for i in range(READS - 1):
-        guard.read({"loss/discriminator": (0.0, 5_000.0)[i % 2]}, 1)
+    for step in range(50, OUTRIGHT_STEPS, 50):
+        told(guard, (0.0, 5_000.0)[step // 50 % 2], step)
     with pytest.raises(Alarm, match="the discriminator has won"):
-        guard.read({"loss/discriminator": 0.0}, 1)
+        told(guard, 0.0, OUTRIGHT_STEPS)
 
 
 def test_where_a_loss_has_no_zero_nobody_wins() -> None:
     assert undecided_loss(OBJECTIVES["wasserstein"]) is None
     assert undecided_loss(OBJECTIVES["least-squares"]) == pytest.approx(0.25)
     guard = Guard(None, 50.0)
-    assert [guard.read({"loss/discriminator": -1000.0}, 1) for _ in range(2 * READS)] == [{}] * (2 * READS)
+    assert [told(guard, -1000.0, step) for step in (1, OUTRIGHT_STEPS, 3 * OUTRIGHT_STEPS)] == [{}] * 3
 
 
 def sheet(deviation: float) -> torch.Tensor:
@@ -71,35 +103,67 @@ def sheet(deviation: float) -> torch.Tensor:
 
 def test_the_spread_is_the_mean_distance_in_grey_levels() -> None:
     black_and_white = torch.tensor([[0, 0], [255, 255]], dtype=torch.uint8)
-    assert spread(black_and_white) == pytest.approx(255)
-    assert spread(sheet(30)) == pytest.approx(30 * 2**0.5, rel=0.02)
+    assert spread(black_and_white, torch.tensor([7, 7])) == pytest.approx(255)
+    assert spread(black_and_white, torch.tensor([7, 8])) == 0  # no two of a group
+    assert spread(sheet(30), ONE_GROUP) == pytest.approx(30 * 2**0.5, rel=0.02)
+
+
+def test_the_spread_of_classes_is_that_within_them() -> None:
+    grey_levels = torch.tensor([0, 100, 0, 30, 200], dtype=torch.uint8)[:, None]
+    assert spread(grey_levels, torch.tensor([1, 1, 2, 2, 3])) == pytest.approx((100 + 30) / 2)
+
+
+def test_the_guard_looks_at_several_pictures_of_each_of_some_classes() -> None:
+    seeds, groups = guarded_seeds(0)
+    assert (list(seeds), groups.tolist()) == (list(range(64)), [0] * 64)
+    for classes, each in ((2, 32), (10, 8), (1000, 8)):
+        seeds, groups = guarded_seeds(classes)
+        assert len(set(seeds)) == 64
+        assert groups.tolist() == [seed % classes for seed in seeds]
+        assert groups.bincount().tolist() == [each] * min(classes, 8)
 
 
 def test_a_collapse_after_variety_is_an_alarm() -> None:
-    guard = Guard(1.0, spread(sheet(40)))
+    guard = Guard(1.0, spread(sheet(40), ONE_GROUP))
     for step in range(5):
-        guard.look(sheet(1), step)  # it has not begun yet
-    assert guard.look(sheet(30), 6)["guard/diversity"] == pytest.approx(0.75, abs=0.02)
+        looked(guard, sheet(1), step)  # it has not begun yet
+    assert looked(guard, sheet(30), 6)["guard/diversity"] == pytest.approx(0.75, abs=0.02)
     for _ in range(LOOKS - 1):
-        guard.look(sheet(2), 7)
+        looked(guard, sheet(2), 7)
     with pytest.raises(Alarm, match=r"collapsed: their diversity is 0\.0\d+ of that of real ones"):
-        guard.look(sheet(2), 8)
+        looked(guard, sheet(2), 8)
 
 
 def test_pictures_that_never_become_varied_are_an_alarm_in_the_end() -> None:
-    guard = Guard(1.0, spread(sheet(40)))
+    guard = Guard(1.0, spread(sheet(40), ONE_GROUP))
     for _ in range(LOOKS - 1):
-        guard.look(sheet(2), LATEST_START + 1)
+        looked(guard, sheet(2), LATEST_START + 1)
     with pytest.raises(Alarm, match="collapsed"):
-        guard.look(sheet(2), LATEST_START + 1)
+        looked(guard, sheet(2), LATEST_START + 1)
+
+
+def test_at_the_end_one_look_at_uniform_pictures_is_enough() -> None:
+    guard = Guard(1.0, spread(sheet(40), ONE_GROUP))
+    guard.conclude()  # nothing was looked at
+    looked(guard, sheet(3), 1)
+    guard.conclude()  # not constant, and too early to be varied
+    looked(guard, sheet(0), 1)
+    with pytest.raises(Alarm, match="collapsed"):
+        guard.conclude()
+    looked(guard, sheet(30), 2)
+    looked(guard, sheet(3), 3)
+    with pytest.raises(Alarm, match="collapsed"):
+        guard.conclude()
 
 
 def test_a_distance_far_above_the_best_is_an_alarm() -> None:
     guard = new_guard()
     for distance in (8.0, 5.0, 21.0, 6.0, 21.0):
         guard.judged(distance)
+        guard.check(1)
+    guard.judged(22.0)
     with pytest.raises(Alarm, match=r"^the distance to real pictures is 22, and was 5$"):
-        guard.judged(22.0)
+        guard.check(1)
 
 
 def test_a_training_that_diverges_goes_back_tries_again_and_ends_with_the_reason(
@@ -107,7 +171,7 @@ def test_a_training_that_diverges_goes_back_tries_again_and_ends_with_the_reason
 ) -> None:
     memory = Memory()
     reckless = dataclasses.replace(plan(epochs=4, generator_lr=1e30, discriminator_lr=1e30), retries=2)
-    with pytest.raises(Diverged, match=r"^In step \d+ (loss|logit)/\w+ became (nan|inf|-inf) in step") as failed:
+    with pytest.raises(Diverged, match=r"^In step \d+ [\w/.]+ became (nan|inf|-inf), and") as failed:
         train(pictures, reckless, memory, tmp_path)
     assert "and going back is used up with retries=2: training has diverged; a smaller" in str(failed.value)
     assert set(memory.notes) == {"guard.1", "guard.2"}
@@ -198,7 +262,5 @@ def test_without_the_guard_only_what_is_not_finite_ends_a_training(
     with pytest.raises(Diverged, match="the distance to real pictures is"):
         train(pictures, dataclasses.replace(judged(4), retries=0), Memory(), tmp_path, judge=Told(*rising))
     reckless = dataclasses.replace(plan(epochs=9, generator_lr=1e30, discriminator_lr=1e30), guard=False)
-    with pytest.raises(
-        Diverged, match=r"^In step \d+ (loss|logit)/\w+ became (nan|inf|-inf) in step \d+: training has"
-    ):
+    with pytest.raises(Diverged, match=r"^In step \d+ [\w/.]+ became (nan|inf|-inf): training has"):
         train(pictures, reckless, Memory(), tmp_path)

@@ -111,8 +111,8 @@ def test_codes_cost_a_cross_entropy_and_a_square() -> None:
     z = torch.tensor([[0.1, 2.0, 0.5, -1.0, 9.0]])  # the choice is 1 of 3; one code is a number, -1
     guessed = torch.tensor([[1.0, 0.0, -1.0, 0.5]])
     cross_entropy = -math.log(1 / (math.e + 1 + 1 / math.e))
-    assert information_loss(guessed, z, 3, 1).item() == pytest.approx(0.1 * cross_entropy + 0.5 * 1.5**2)
-    assert information_loss(guessed[:, :3], z, 3, 0).item() == pytest.approx(0.1 * cross_entropy)
+    assert information_loss(guessed, z, 3, 1).item() == pytest.approx(cross_entropy + 0.1 * 0.5 * 1.5**2)
+    assert information_loss(guessed[:, :3], z, 3, 0).item() == pytest.approx(cross_entropy)
 
     def loss(x: Tensor) -> Tensor:
         return information_loss(x, z.double(), 3, 1)

@@ -24,6 +24,9 @@ EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norm; Keras' momentum .99 is .01 in P
 SMALLEST_START = 8  # the picture is halved until a side is no longer than this
 MOST_CHANNELS = 512
 LABEL_SIZE = 64  # of the generator's embedding of a class
+# Deviation of its first values. With 1 the dense layer hears of the class almost as much as of z, and the generator
+# soon makes one picture a class: on the digits, with recipe r1, a distance of 12.5 after 10 epochs instead of 3.0.
+LABEL_DEVIATION = 0.1
 
 
 def sides(image_size: int) -> list[int]:
@@ -107,6 +110,8 @@ class Generator(nn.Module):
             layers += [conv, *normed_activation(after)]
         self.upsample = nn.Sequential(*layers[:-2])  # the last convolution goes straight to tanh
         self.apply(init_like_keras)
+        if self.label is not None:
+            nn.init.normal_(self.label.weight, std=LABEL_DEVIATION)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         if self.label is not None:

@@ -46,7 +46,7 @@ def base(image_size: int) -> int:
     below, above = (max(s for s in possible if s < image_size), min(s for s in possible if s > image_size))
     raise UserError(
         f"image_size={image_size} is not possible with family=r3gan, which doubles a side of 4 to 7 pixels: give "
-        f"{below} or {above}, or recipe=dcgan."
+        f"{below} or {above}, or family=dcgan."
     )
 
 

@@ -4,8 +4,10 @@ Four signals, each also a metric of the run:
 
 - a value that is not a finite number;
 - ``guard/discriminator_loss``: the discriminators' loss as a share of what it is where they cannot tell real from fake.
-  Near 0 they win outright and the generator learns nothing from them; far above 1 they lose outright;
-- ``guard/diversity``: the mean distance between pictures of fixed seeds, as a share of that between real ones;
+  Near 0 they win outright and the generator learns nothing from them; far above 1 they lose outright. A Wasserstein
+  critic's loss has no such value;
+- ``guard/diversity``: the mean distance between pictures of fixed seeds, as a share of that between real ones; within
+  classes where the generator takes those, because a generator with one picture a class is varied otherwise;
 - the judge's distance, as a multiple of the best so far.
 """
 
@@ -21,8 +23,9 @@ from torch import Tensor
 from gan_plugin.objectives import Objective
 
 WINS, LOSES = 0.01, 4.0  # of the loss of a discriminator that cannot tell
-READS = 20  # in a row, each a mean over many steps, until that is an alarm
+OUTRIGHT_STEPS = 1_000  # without a loss between the two, until that is an alarm
 VARIED, COLLAPSED = 0.5, 0.25  # of the real pictures' diversity
+CONSTANT = 0.02  # of it: less than any generator begins with
 LATEST_START = 3_000  # steps after which even a generator that was never varied has collapsed
 WORSE = 4.0  # times the best distance so far
 LOOKS = 2  # in a row, until diversity or distance is an alarm
@@ -34,73 +37,90 @@ class Alarm(RuntimeError):
 
 @dataclass
 class Guard:
-    """The signals' state: how long each has been bad. A fresh one begins after every return to a checkpoint."""
+    """The signals' state: how long each has been bad. A new one begins after every return to a checkpoint.
+
+    What it takes in, it answers with the signals to log; ``check`` raises the alarm, after they have been logged.
+    """
 
     undecided: float | None  # the discriminators' loss where they cannot tell; None where no such value means anything
     real_spread: float  # of the data, see ``spread``
-    decided: int = 0  # reads in a row in which the discriminators won or lost outright
+    held: int = 0  # the last step in which neither side had won or lost outright
+    was_varied: bool = False
+    lowest: float | None = None  # distance so far
+    outright: str = ""  # what is wrong with the discriminators' loss, if anything is
     uniform: int = 0  # looks in a row
     worse: int = 0
-    was_varied: bool = False
-    best: float = math.inf
+    diversity: float = 1.0
+    distance: float = 0.0
 
     @property
     def suspicious(self) -> bool:
         """Whether any signal is bad already, if not for long enough: no moment for a checkpoint to go back to."""
-        return any((self.decided, self.uniform, self.worse))
+        return bool(self.outright or self.uniform or self.worse)
 
-    def read(self, values: Mapping[str, float], step: int) -> dict[str, float]:
-        """Take in a step's values; returns the signal to log.
-
-        Raises:
-            Alarm: a value is not finite, or the discriminators have won or lost outright for READS reads.
-        """
-        check_finite(values, step)
+    def read(self, discriminator_loss: float, step: int) -> dict[str, float]:
+        """Take in the discriminators' loss, a mean over the steps up to this one."""
         if self.undecided is None:
             return {}
-        share = values["loss/discriminator"] / self.undecided
-        # One count for both: a game that is beyond control swings from one to the other.
-        self.decided = self.decided + 1 if not WINS <= share <= LOSES else 0
-        if self.decided >= READS:
-            if share < WINS:
-                raise Alarm(f"the discriminator has won: its loss is {share:.2g} of that of one that cannot tell")
-            raise Alarm(f"the discriminator has lost: its loss is {share:.2g} times that of one that guesses")
+        share = discriminator_loss / self.undecided
+        if share < WINS:
+            self.outright = f"the discriminator has won: its loss is {share:.2g} of that of one that cannot tell"
+        elif share > LOSES:
+            self.outright = f"the discriminator has lost: its loss is {share:.2g} times that of one that guesses"
+        else:
+            # One clock for both: a game that is beyond control swings from one to the other.
+            self.outright, self.held = "", step
         return {"guard/discriminator_loss": share}
 
-    def look(self, pictures: Tensor, step: int) -> dict[str, float]:
-        """Take in pictures uint8 [N, H, W, C] of fixed seeds; returns the signal to log.
-
-        Raises:
-            Alarm: their diversity has been too small for LOOKS looks, after it was not or after LATEST_START steps.
-        """
-        diversity = spread(pictures) / self.real_spread if self.real_spread else 1.0
-        self.was_varied |= diversity >= VARIED
+    def look(self, pictures: Tensor, groups: Tensor, step: int) -> dict[str, float]:
+        """Take in pictures uint8 [N, …] of fixed seeds, in ``groups`` as in ``spread``."""
+        self.diversity = spread(pictures, groups) / self.real_spread if self.real_spread else 1.0
+        self.was_varied |= self.diversity >= VARIED
         expected = self.was_varied or step > LATEST_START
-        self.uniform = self.uniform + 1 if expected and diversity < COLLAPSED else 0
-        if self.uniform >= LOOKS:
-            raise Alarm(f"the pictures have collapsed: their diversity is {diversity:.2g} of that of real ones")
-        return {"guard/diversity": diversity}
+        self.uniform = self.uniform + 1 if expected and self.diversity < COLLAPSED else 0
+        return {"guard/diversity": self.diversity}
 
     def judged(self, distance: float) -> None:
-        """Take in the judge's figure.
+        """Take in the judge's figure."""
+        self.distance = distance
+        self.lowest = distance if self.lowest is None else min(self.lowest, distance)
+        self.worse = self.worse + 1 if distance > WORSE * self.lowest else 0
+
+    def check(self, step: int) -> None:
+        """
+        Raises:
+            Alarm: the discriminators have won or lost outright for OUTRIGHT_STEPS, or the last LOOKS found the pictures
+                uniform, after they were varied or after LATEST_START steps, or the distance WORSE times the lowest.
+        """
+        if self.outright and step - self.held >= OUTRIGHT_STEPS:
+            raise Alarm(self.outright)
+        if self.uniform >= LOOKS:
+            raise Alarm(self.collapse())
+        if self.worse >= LOOKS:
+            raise Alarm(f"the distance to real pictures is {self.distance:.4g}, and was {self.lowest:.4g}")
+
+    def conclude(self) -> None:
+        """Check once more when no other look will follow: one of uniform pictures is enough, and for constant ones it
+        needs no time in which they should have become varied.
 
         Raises:
-            Alarm: it has been WORSE times the best for LOOKS looks.
+            Alarm: the pictures have collapsed.
         """
-        self.best = min(self.best, distance)
-        self.worse = self.worse + 1 if distance > WORSE * self.best else 0
-        if self.worse >= LOOKS:
-            raise Alarm(f"the distance to real pictures is {distance:.4g}, and was {self.best:.4g}")
+        if self.uniform or self.diversity < CONSTANT:
+            raise Alarm(self.collapse())
+
+    def collapse(self) -> str:
+        return f"the pictures have collapsed: their diversity is {self.diversity:.2g} of that of real ones"
 
 
-def check_finite(values: Mapping[str, float], step: int) -> None:
+def check_finite(values: Mapping[str, float]) -> None:
     """
     Raises:
         Alarm: one of the values is not finite.
     """
     for name, value in values.items():
         if not math.isfinite(value):
-            raise Alarm(f"{name} became {value} in step {step}")
+            raise Alarm(f"{name} became {value}")
 
 
 def undecided_loss(objective: Objective) -> float | None:
@@ -115,8 +135,13 @@ def undecided_loss(objective: Objective) -> float | None:
     return loss if loss > 0 else None
 
 
-def spread(pictures: Tensor) -> float:
-    """The mean distance between any two of N pictures uint8 [N, …], root mean square of grey levels, 0…255."""
+def spread(pictures: Tensor, groups: Tensor) -> float:
+    """The mean distance between two pictures of the same group, root mean square of grey levels, 0…255.
+
+    Pictures uint8 [N, …] and groups int64 [N]; a group's pairs count as much as another's, and 0 is what there is
+    without any pair.
+    """
     flat = pictures.flatten(1).float()
-    mean: Tensor = torch.pdist(flat).mean()
-    return mean.item() / math.sqrt(flat.shape[1])
+    members = [flat[groups == group] for group in groups.unique()]
+    means = [torch.pdist(several).mean() for several in members if len(several) > 1]
+    return torch.stack(means).mean().item() / math.sqrt(flat.shape[1]) if means else 0.0

@@ -11,10 +11,10 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any, Protocol
+from typing import Any, NoReturn, Protocol
 
 import torch
 from torch import Tensor, nn
@@ -27,7 +27,7 @@ from gan_plugin.networks import Pictured
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.recipes import Recipe, resolved
 from gan_plugin.serving.pictures import Picture, contact_sheet
-from gan_plugin.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
+from gan_plugin.training.checkpoint import FILE_NAME, NETWORKS, load_checkpoint, save_checkpoint
 from gan_plugin.training.device import gather, precision_name, resident
 from gan_plugin.training.ema import calibrate_batch_norm, inputs_of
 from gan_plugin.training.guard import Alarm, Guard, check_finite, spread, undecided_loss
@@ -39,7 +39,7 @@ METRICS_EVERY = 50  # steps
 LINE_EVERY = 30  # seconds, at least
 GRID_COLUMNS = 8
 GRID_SEEDS = range(GRID_COLUMNS**2)
-SPREAD_OF = 64  # real pictures, for the guard
+GUARDED_PICTURES, GUARDED_CLASSES = 64, 8  # at which the guard looks, and into how many classes they fall at most
 GENERATORS_ORDER = 2**31  # from the discriminators' order of the pictures to the generator's
 
 
@@ -85,11 +85,11 @@ class Diverged(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """Training was asked to stop and left a checkpoint behind."""
+    """Training was asked to stop and left a checkpoint behind, unless nothing was worth it; None then."""
 
-    def __init__(self, checkpoint: Path) -> None:
-        super().__init__(f"Training stopped as asked; go on with resume={checkpoint}.")
-        self.checkpoint = checkpoint
+    def __init__(self, checkpoint: Path | None) -> None:
+        where = "its weights are not finite" if checkpoint is None else f"go on with resume={checkpoint}"
+        super().__init__(f"Training stopped as asked; {where}.")
 
 
 @dataclass(frozen=True)
@@ -188,7 +188,8 @@ def go_back(game: Game, alarm: Alarm, run: Run) -> Game:
         ) from None
     logger.warning("%s: back to %s with another seed, %d of %d.", told, where, again.rollbacks, plan.retries)
     run.tracker.note(f"guard.{again.rollbacks}", f"{told}: back to {where} with another seed.")
-    run.tracker.metrics({"guard/rollbacks": again.rollbacks}, game.steps)
+    # not at a step of the game, which goes back, too: MLflow takes the value of the highest one for the latest
+    run.tracker.metrics({"guard/rollbacks": again.rollbacks}, again.rollbacks)
     return again
 
 
@@ -235,18 +236,19 @@ class Run:
         steps_an_epoch = check_batch(self.pictures, recipe)
         feed = Feed(self.pictures, plan, seed_of(plan.seed, game.rollbacks))
         step = make_step(game, recipe, plan.precision)
-        guard = new_guard(self.pictures, recipe)
+        guard = new_guard(self.pictures, game, recipe)
         with contextlib.closing(Report(self.tracker, plan, guard, steps_an_epoch, game.steps)) as report:
             for epoch in range(game.steps // steps_an_epoch, plan.epochs):
                 orders = feed.orders(epoch)
                 for batch in range(game.steps % steps_an_epoch, steps_an_epoch):
                     values = step(*feed.batches(orders, batch))
                     report.step(values, game.steps)
-                    if self.stop_asked():
-                        self.save(game)
-                        raise Interrupted(self.checkpoint)
+                    if game.steps % steps_an_epoch and self.stop_asked():
+                        self.stop(game)
                 report.epoch(epoch + 1, game.steps)
                 self.end_epoch(game, guard, epoch + 1)
+                if epoch + 1 < plan.epochs and self.stop_asked():
+                    self.stop(game)
                 report.restart_clock()  # samples, judging and checkpoints are not the training's time
 
     def end_epoch(self, game: Game, guard: Guard, epoch: int) -> None:
@@ -257,24 +259,40 @@ class Run:
         judged = self.judge is not None and (last or self.clock.allows())
         if sampled or judged:
             shown = showable_ema(game, plan.recipe)
-            pictures = fixed_pictures(shown, game.pictured.classes, plan)
         if sampled:
-            self.tracker.image("samples", contact_sheet(pictures, GRID_COLUMNS), game.steps)
+            sheet = contact_sheet(pictures_of(shown, GRID_SEEDS, game.pictured.classes, plan), GRID_COLUMNS)
+            self.tracker.image("samples", sheet, game.steps)
         if self.judge is not None and judged:
             value = keep_best(game, self.judge, shown, self.tracker)
             if value is None:
                 self.judge = None
-            elif plan.guard:
+            else:
                 guard.judged(value)
         if plan.guard and (sampled or judged):
-            self.tracker.metrics(guard.look(torch.from_numpy(pictures), game.steps), game.steps)
+            seeds, groups = guarded_seeds(game.pictured.classes)
+            pictures = torch.from_numpy(pictures_of(shown, seeds, game.pictured.classes, plan))
+            self.tracker.metrics(guard.look(pictures, groups, game.steps), game.steps)
+            guard.check(game.steps)
+            if last:
+                guard.conclude()
+        game.varied, game.lowest = guard.was_varied, guard.lowest
         if last or (epoch % plan.checkpoint_every == 0 and not guard.suspicious):
+            check_weights(game)
             self.save(game)
             self.good = self.checkpoint
 
     def save(self, game: Game) -> None:
         save_checkpoint(self.checkpoint, game, self.plan.identity(self.pictures))
         self.tracker.file(self.checkpoint, "checkpoint")
+
+    def stop(self, game: Game) -> NoReturn:
+        """Leave a checkpoint that can be gone on from, the last good one where the weights are no longer finite."""
+        try:
+            check_weights(game)
+        except Alarm:
+            raise Interrupted(self.good) from None
+        self.save(game)
+        raise Interrupted(self.checkpoint)
 
 
 class Feed:
@@ -302,9 +320,48 @@ class Feed:
         return Batch(gather(self.images, rows, self.device), labels)
 
 
-def new_guard(pictures: Pictures, recipe: Recipe) -> Guard:
-    real = pictures.images[shuffled(len(pictures), 0, 0)[:SPREAD_OF]]
-    return Guard(undecided_loss(OBJECTIVES[recipe.objective]), spread(real))
+def new_guard(pictures: Pictures, game: Game, recipe: Recipe) -> Guard:
+    real = real_spread(pictures, game.pictured.classes)
+    return Guard(undecided_loss(OBJECTIVES[recipe.objective]), real, game.steps, game.varied, game.lowest)
+
+
+def guarded_seeds(classes: int) -> tuple[Sequence[int], Tensor]:
+    """Seeds of the pictures at which the guard looks, and their groups int64 [N]: classes, where there are such.
+
+    A seed's class is its remainder (see ``default_labels``).
+
+    >>> guarded_seeds(20)[0][:9]
+    [0, 20, 40, 60, 80, 100, 120, 140, 1]
+    """
+    if classes == 0:
+        return range(GUARDED_PICTURES), torch.zeros(GUARDED_PICTURES, dtype=torch.int64)
+    some = min(classes, GUARDED_CLASSES)
+    of_each = GUARDED_PICTURES // some
+    seeds = [label + classes * i for label in range(some) for i in range(of_each)]
+    return seeds, torch.arange(some).repeat_interleave(of_each)
+
+
+def real_spread(pictures: Pictures, classes: int) -> float:
+    """What the guard compares with: the spread of as many real pictures, of the same classes."""
+    order = shuffled(len(pictures), 0, 0)
+    if classes == 0 or pictures.labels is None:
+        some = order[:GUARDED_PICTURES]
+        return spread(pictures.images[some], torch.zeros_like(some))
+    labels, (_, groups) = pictures.labels[order], guarded_seeds(classes)
+    chosen = [(labels == label).nonzero()[: (groups == label).sum(), 0] for label in groups.unique()]
+    rows = order[torch.cat(chosen)]
+    return spread(pictures.images[rows], pictures.labels[rows])
+
+
+def check_weights(game: Game) -> None:
+    """
+    Raises:
+        Alarm: a weight is not finite; a loss shows that one step later.
+    """
+    for name in NETWORKS:
+        for key, value in getattr(game, name).state_dict().items():
+            if not value.isfinite().all():
+                raise Alarm(f"{name}.{key} became {value[~value.isfinite()][0].item()}")
 
 
 class JudgingClock:
@@ -327,12 +384,16 @@ def keep_best(game: Game, judge: Judge, shown: nn.Module, tracker: Tracker) -> f
     """Judge the averaged generator as it is shown, and remember it where it is the best so far; returns the figure.
 
     None, with a warning, where judging failed: whatever goes wrong there, training goes on.
+
+    Raises:
+        Alarm: the figure is not finite.
     """
     try:
         value = judge(shown)
     except Exception:
         logger.warning("Judging failed; training goes on, and no generator is judged from here on.", exc_info=True)
         return None
+    check_finite({judge.metric: value})
     tracker.metrics({judge.metric: value}, game.steps)
     judged = 1 if game.best is None else game.best.judged + 1
     if game.best is None or value <= game.best.value:
@@ -354,7 +415,7 @@ def forget_incomparable(game: Game, judge: Judge | None) -> None:
             game.best.step,
             now,
         )
-        game.best = None
+        game.best = game.lowest = None
 
 
 def check_batch(pictures: Pictures, recipe: Recipe) -> int:
@@ -364,6 +425,19 @@ def check_batch(pictures: Pictures, recipe: Recipe) -> int:
             f"batch_size={recipe.batch_size} is more than the {len(pictures)} pictures of the data: give a smaller one."
         )
     return len(pictures) // recipe.batch_size
+
+
+def check_moves(pictures: Pictures, recipe: Recipe, epochs: int) -> None:
+    """
+    Raises:
+        UserError: the data is less than a batch, or the generator would never learn.
+    """
+    steps = check_batch(pictures, recipe) * epochs
+    if steps < recipe.discriminator_steps:
+        raise UserError(
+            f"discriminator_steps={recipe.discriminator_steps} is more than the training's {steps} steps, in which the "
+            "generator would never learn: give a smaller one, more epochs, or a smaller batch_size."
+        )
 
 
 def check_resumed(game: Game, steps_an_epoch: int, epochs: int) -> None:
@@ -389,11 +463,9 @@ def showable_ema(game: Game, recipe: Recipe) -> nn.Module:
 
 
 @torch.no_grad()
-def fixed_pictures(shown: nn.Module, classes: int, plan: Plan) -> Picture:
-    """A generator's pictures uint8 [64, H, W, C] of the fixed seeds 0 to 63, of every class where there are classes."""
-    pictures: Picture = (
-        Showable(shown)(*inputs_of(GRID_SEEDS, plan.recipe.latent_size, classes, plan.device)).cpu().numpy()
-    )
+def pictures_of(shown: nn.Module, seeds: Sequence[int], classes: int, plan: Plan) -> Picture:
+    """A generator's pictures uint8 [N, H, W, C] of N seeds, each of its own class where there are classes."""
+    pictures: Picture = Showable(shown)(*inputs_of(seeds, plan.recipe.latent_size, classes, plan.device)).cpu().numpy()
     return pictures
 
 
@@ -427,10 +499,12 @@ class Report:
         self.latest = dict(zip(self.names, (self.total / self.count).tolist()))
         self.total.zero_()
         self.count = 0
-        check_finite(self.latest, step)
+        check_finite(self.latest)
         if self.plan.guard:
-            self.latest |= self.guard.read(self.latest, step)
+            self.latest |= self.guard.read(self.latest["loss/discriminator"], step)
         self.tracker.metrics(self.latest, step)
+        if self.plan.guard:
+            self.guard.check(step)
         self.bar.set_postfix(G=f"{self.latest['loss/generator']:.3f}", D=f"{self.latest['loss/discriminator']:.3f}")
         if time.perf_counter() - self.said > LINE_EVERY:
             self._say(step)

@@ -63,6 +63,8 @@ class Game:
     steps: int = 0  # batches that the discriminators have learned from
     best: Best | None = None  # None as long as nothing has been judged
     rollbacks: int = 0  # how often the guard has gone back to a checkpoint
+    varied: bool = False  # whether its pictures have ever been so
+    lowest: float | None = None  # distance of all that were judged
 
 
 def new_game(recipe: Recipe, pictured: Pictured, device: torch.device) -> Game:
@@ -150,7 +152,7 @@ class Play:
         self.say("loss/discriminator", losses.mean())
         self.say("logit/real", real_logits.mean())
         self.say("logit/fake", fake_logits.mean())
-        self.say("guard/ranked_right", (real_logits > fake_logits).float().mean())
+        self.say("logit/ranked_right", (real_logits > fake_logits).float().mean())
         if self.recipe.augment == "ada":
             assert self.objective.boundary is not None
             self.game.ada.observe(real_logits, self.objective.boundary, len(real))
@@ -202,7 +204,7 @@ class Play:
 def metric_names(recipe: Recipe) -> list[str]:
     """What a step of this recipe reports."""
     return [
-        *("loss/discriminator", "loss/generator", "logit/real", "logit/fake", "guard/ranked_right"),
+        *("loss/discriminator", "loss/generator", "logit/real", "logit/fake", "logit/ranked_right"),
         *(["loss/penalty"] if recipe.penalty != "none" else []),
         *(["loss/code"] if recipe.code_classes + recipe.code_values else []),
         *(["augment/p"] if recipe.augment == "ada" else []),
