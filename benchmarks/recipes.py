@@ -41,6 +41,7 @@ COMPARED = ",".join(name for name in recipe_names() if name not in FOR_A_GPU)
 FIGURES = ("fid", "fid_ratio", "precision", "recall", "coverage", "cas")
 RECORDED = (*FIGURES, "modes", "modes_floor")
 LEAST_RECALL = 0.05  # promote's default
+FAILED = 1  # status of a training that the guard ended
 
 
 @click.group()
@@ -76,6 +77,8 @@ def measure(recipe: str, seed: int, path: Path, data: str, epochs: int, options:
     given |= dict(option.split("=", 1) for option in options)
     began = time.perf_counter()
     trained = command("train", environment, store / "train.log", given)
+    if trained not in (0, FAILED):
+        raise SystemExit(f"{store}: train ended with {trained}")
     seconds = time.perf_counter() - began
     result: dict[str, Any] = {"recipe": recipe, "seed": seed, "epochs": epochs, "data": data, "seconds": seconds}
     result |= {"device": device(), "trained": trained == 0}

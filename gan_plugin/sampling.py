@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from gan_plugin.errors import UserError, first_line
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.latents import SMALLEST_TRUNCATION
 from gan_plugin.serving.pictures import contact_sheet, png
+from gan_plugin.serving.requests import listed
 
 
 def write_samples(
@@ -34,7 +36,7 @@ def write_samples(
     """
     if (model is None) == (onnx_file is None):
         raise UserError("Give either --model with a URI such as models:/gan/1, or --onnx with a file.")
-    if truncation is not None and not truncation >= SMALLEST_TRUNCATION:
+    if truncation is not None and not SMALLEST_TRUNCATION <= truncation < math.inf:
         raise UserError(f"truncation={truncation} is not possible: give a number of at least {SMALLEST_TRUNCATION}.")
     if not out.parent.is_dir():
         raise UserError(f"out={str(out)!r} cannot be written: the folder {out.parent} does not exist.")
@@ -55,7 +57,7 @@ def labels_of(label: str, class_names: Sequence[str], count: int) -> npt.NDArray
     named = {name: i for i, name in enumerate(class_names)}  # a name that is a number is taken for the name
     index = (numbered | named).get(label)
     if index is None:
-        raise UserError(f"label={label!r} is not possible: give {', '.join(class_names)}, or a number from 0.")
+        raise UserError(f"label={label!r} is not possible: give {listed(class_names)}, or a number from 0.")
     return np.full(count, index, np.int64)
 
 

@@ -37,13 +37,13 @@ def conditional(make_project: Callable[[], Project]) -> Project:
     return project
 
 
-def test_who_says_nothing_gets_r3gan_with_classes(make_project: Callable[[], Project]) -> None:
+def test_who_says_nothing_gets_r1_with_classes(make_project: Callable[[], Project]) -> None:
     project = make_project()
     done = project.mlflow_run(epochs=1, image_size=16, judging_share=0)
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = project.runs()
-    assert run.data.params["recipe"] == "r3gan"
-    assert (run.data.params["resolved.objective"], run.data.params["resolved.conditional"]) == ("relativistic", "True")
+    assert run.data.params["recipe"] == "r1"
+    assert (run.data.params["resolved.penalty"], run.data.params["resolved.conditional"]) == ("r1", "True")
     sheet = ("sample", "--model", "models:/gan/1", "--seeds", "0-3", "--label", "7", "--out", "sevens.png")
     assert project.command("gan-plugin", *sheet).returncode == 0
 

@@ -24,7 +24,7 @@ from gan_plugin.training.guard import (
     spread,
     undecided_loss,
 )
-from gan_plugin.training.loop import Diverged, guarded_seeds, seed_of, shuffled, train
+from gan_plugin.training.loop import Diverged, Interrupted, guarded_seeds, seed_of, shuffled, train
 from gan_plugin.training.step import Game
 
 ONE_GROUP = torch.zeros(64, dtype=torch.int64)
@@ -250,6 +250,71 @@ def test_when_nothing_helps_the_best_is_kept(pictures: Pictures, tmp_path: Path,
     assert kept.best.value == 2.0
     for name, value in kept.ema.state_dict().items():
         assert torch.equal(value, kept.best.weights[name])
+
+
+def spoil(game: Game) -> None:
+    with torch.no_grad():
+        next(game.discriminator.parameters())[0] = float("nan")
+
+
+def test_a_checkpoint_with_weights_that_are_not_finite_is_not_written(
+    pictures: Pictures, tmp_path: Path, games: list[Game]
+) -> None:
+    """A step's losses are those of the weights before it: what its last update spoils shows only in the weights."""
+
+    class Spoiling(Told):
+        def __call__(self, generator: nn.Module) -> float:
+            spoil(games[-1])
+            return super().__call__(generator)
+
+    memory = Memory()
+    with pytest.raises(
+        Diverged, match=r"discriminator\.members\.0\.\S+ became nan, and going back is used up"
+    ) as failed:
+        train(pictures, dataclasses.replace(judged(2), retries=1), memory, tmp_path, judge=Spoiling(1.0, 1.0))
+    assert memory.notes["guard.1"].endswith("became nan: back to the start with another seed.")
+    assert failed.value.game is not None  # the best that was judged
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_stop_does_not_put_lost_weights_in_the_place_of_a_good_checkpoint(
+    pictures: Pictures, tmp_path: Path, games: list[Game]
+) -> None:
+    asked = iter([False] * 3 + [True])
+
+    def stop() -> bool:
+        if now := next(asked):
+            spoil(games[-1])
+        return now
+
+    with pytest.raises(Interrupted, match=r"go on with resume=.*checkpoint\.safetensors\.$"):
+        train(pictures, plan(epochs=3), Memory(), tmp_path, stop_asked=stop)
+    assert games[-1].steps == 4
+    assert read_header(tmp_path / "checkpoint.safetensors")["steps"] == 3
+    asked = iter([True])
+    with pytest.raises(Interrupted, match=r"^Training stopped as asked; its weights are not finite\.$"):
+        train(pictures, plan(epochs=3), Memory(), tmp_path / "none", stop_asked=stop)
+
+
+def test_the_guard_remembers_across_a_return_what_was_before_the_checkpoint(
+    pictures: Pictures, tmp_path: Path, games: list[Game]
+) -> None:
+    """Lowest before the checkpoint of step 6 was 2: after the return, figures of 50 are an alarm again, and again."""
+    memory = Memory()
+    told = dataclasses.replace(judged(9), checkpoint_every=2, retries=2)
+    with pytest.raises(Diverged, match="the distance to real pictures is 50, and was 2"):
+        train(pictures, told, memory, tmp_path, judge=Told(3.0, 2.0, *[50.0] * 9))
+    assert [note.split(":")[1] for note in memory.notes.values()] == [" back to step 6 with another seed."] * 2
+
+
+def test_what_was_best_after_the_checkpoint_is_no_measure_for_another_try(pictures: Pictures, tmp_path: Path) -> None:
+    """The lowest before the checkpoint of step 6 was 8: 9 and 7 are no alarm, though 1 was reached after it."""
+    memory = Memory()
+    told = dataclasses.replace(judged(6), checkpoint_every=2)
+    game = train(pictures, told, memory, tmp_path, judge=Told(9.0, 8.0, 1.0, 40.0, 41.0, 9.0, 7.0, 7.0, 7.0))
+    assert len(memory.notes) == 1
+    assert game.best is not None
+    assert game.best.value == 1.0
 
 
 def test_without_the_guard_only_what_is_not_finite_ends_a_training(

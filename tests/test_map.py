@@ -9,6 +9,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
 import torch
 from conftest import ROOT
 
@@ -79,10 +80,12 @@ def test_rooms_marked_so_import_no_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
-def test_the_readmes_program_for_the_file_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("class_names", [(), ("cat", "dog")])
+def test_the_readmes_program_for_the_file_alone(class_names: tuple[str, ...], tmp_path: Path) -> None:
     """As printed: onnxruntime and numpy make pictures in a process that imports nothing else."""
     torch.manual_seed(0)
-    export_generator(Generator(8, 16, 1), Description(8, 16, 16, 1), tmp_path / "generator.onnx")
+    generator = Generator(8, 16, 1, len(class_names))
+    export_generator(generator, Description(8, 16, 16, 1, class_names=class_names), tmp_path / "generator.onnx")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     (program,) = [block for block in blocks if "InferenceSession" in block]
     program += (

@@ -14,9 +14,9 @@ from test_training import CPU, Memory, assert_same, weights
 from gan_plugin.data import Pictures, load_pictures
 from gan_plugin.recipes import RAMPS, Recipe, fit_augmentation, load_recipe, override, recipe_names, resolved
 from gan_plugin.recipes.ramp import Ramp, lazy, parse_ramp
-from gan_plugin.training.loop import Plan, train
+from gan_plugin.training.loop import Plan, check_moves, train
 from gan_plugin.training.optimizers import follow_ramps
-from gan_plugin.training.rules import check_combination, check_effect
+from gan_plugin.training.rules import check_combination, check_effect, without_leftovers
 from gan_plugin.training.step import Batch, Game, Pictured, Play, make_step, new_game, wants_two_batches
 
 
@@ -136,17 +136,23 @@ def test_a_relative_loss_needs_real_pictures_for_the_generator() -> None:
         ("r3gan", {"augment": "ada"}, "augment=ada is not possible with objective=relativistic: its logits have no"),
         ("wgan-gp", {"augment": "ada"}, "augment=ada is not possible with objective=wasserstein"),
         ("dcgan", {"augment": "scheduled"}, "augment=scheduled needs a probability: give augment_p, for example"),
-        ("dcgan", {"penalty": "r1"}, "penalty=r1 needs a weight: give penalty_weight, for example 1 or 10."),
+        (
+            "dcgan",
+            {"penalty": "r1"},
+            "penalty=r1 needs a weight: give penalty_weight, for example 1 or 10, or penalty=",
+        ),
         ("dcgan", {"discriminator_steps": 5}, "discriminator_steps=5 is not possible with turns=together"),
-        ("dcgan", {"width": 64}, "width belongs to family=r3gan, and the recipe's is dcgan: leave it out."),
         ("dcgan", {"family": "r3gan"}, "family=r3gan needs width and blocks"),
-        ("r3gan", {"dropout": 0.3}, "dropout is not possible with family=r3gan"),
+        ("r3gan", {"spectral_norm": True}, "spectral_norm is not possible with family=r3gan"),
+        ("wgan-gp", {"turns": "together"}, "discriminator_steps=5 is not possible with turns=together"),
+        ("dcgan", {"objective": "wasserstein"}, "objective=wasserstein needs a critic that is held"),
+        ("pacgan", {"pack": 100}, "pack=100 is more than the 96 pictures of the data: give a smaller one."),
+        ("infogan", {"code_classes": 1}, "code_classes=1 is a choice of one: give 0, or at least 2."),
         ("r3gan", {"width": 40}, "width=40 is not possible: it is halved from stage to stage"),
         ("pacgan", {"batch_size": 33}, "batch_size=33 is not a multiple of pack=2: give one that is."),
         ("infogan", {"pack": 2}, "codes are shown by single pictures, and pack=2 packs them: give pack=1."),
         ("infogan", {"latent_size": 12}, "latent_size=12 leaves nothing beside 12 codes: give more."),
         ("dcgan", {"generator_lr": "2e-4..5e-5"}, "generator_lr goes from one value to another in no pictures: give"),
-        ("dcgan", {"softness": 1.0}, "softness chooses among several discriminators: give discriminators of at"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
@@ -162,6 +168,10 @@ def test_what_does_not_go_together_is_refused(
         ("r1", {"penalty": "none", "penalty_every": 2}, "penalty_every changes nothing without a penalty"),
         ("r1", {"augment_p": 0.5}, "augment_p changes nothing without augment=scheduled"),
         ("dcgan", {"full_stages": 2}, "full_stages changes nothing without family=r3gan"),
+        ("dcgan", {"width": 64}, "width changes nothing without family=r3gan"),
+        ("r3gan", {"dropout": 0.3}, "dropout changes nothing without family=dcgan"),
+        ("dcgan", {"softness": 1.0}, "softness changes nothing without discriminators of at least 2: give that"),
+        ("dcgan", {"penalty_weight": "1..0.1"}, "penalty_weight changes nothing without a penalty"),
         ("dcgan", {"optimizer": "rmsprop", "beta1": 0.9}, "beta1 changes nothing without optimizer=adam or sgd"),
         ("dcgan", {"optimizer": "sgd", "beta2": 0.9}, "beta2 changes nothing without optimizer=adam or rmsprop"),
         ("dcgan", {"anneal": 1000}, "anneal changes nothing without a value A..B"),
@@ -169,7 +179,38 @@ def test_what_does_not_go_together_is_refused(
 )
 def test_what_would_change_nothing_is_refused(recipe: str, values: dict[str, object], said: str) -> None:
     assert refusal(lambda: check_effect(override(load_recipe(recipe), **values), values)).startswith(said)
-    check_effect(load_recipe("r3gan"), values)  # which has all of it
+
+
+@pytest.mark.parametrize(
+    ("name", "values", "gone"),
+    [
+        ("r3gan", {"family": "dcgan"}, {"width": 0, "full_stages": 4, "blocks": 0}),
+        ("dcgan", {"family": "r3gan", "width": 32, "blocks": 1}, {"dropout": 0.0}),
+        ("r3gan", {"penalty": "none", "augment": "none"}, {"penalty_weight": Ramp(0, 0), "augment_p": Ramp(0, 0)}),
+        ("gman", {"discriminators": 1}, {"softness": 0.0, "discriminator_dropout": 0.0}),
+        ("r1", {"penalty": "none"}, {"penalty_every": 1}),
+        ("dcgan", {"penalty_weight": "1..0.1", "anneal": 9}, {"penalty_weight": Ramp(0, 0), "anneal": 0}),
+    ],
+)
+def test_what_an_override_takes_away_leaves_nothing_behind(
+    name: str, values: dict[str, object], gone: dict[str, object], pictures: Pictures
+) -> None:
+    left = without_leftovers(override(load_recipe(name), **values))
+    assert {field: getattr(left, field) for field in gone} == gone
+    check_combination(left, pictures)
+
+
+@pytest.mark.parametrize("name", recipe_names())
+def test_no_recipe_has_leftovers(name: str) -> None:
+    assert without_leftovers(load_recipe(name)) == load_recipe(name)
+
+
+def test_a_generator_that_would_never_learn_is_refused(pictures: Pictures) -> None:
+    recipe = small("wgan-gp")  # three steps an epoch
+    check_moves(pictures, recipe, epochs=2)
+    assert refusal(lambda: check_moves(pictures, recipe, epochs=1)).startswith(
+        "discriminator_steps=5 is more than the training's 3 steps"
+    )
 
 
 def test_each_of_several_discriminators_has_the_whole_penalty(pictures: Pictures) -> None:

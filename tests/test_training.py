@@ -216,7 +216,7 @@ def test_what_the_loop_reports(pictures: Pictures, tmp_path: Path) -> None:
         "loss/generator",
         "logit/real",
         "logit/fake",
-        "guard/ranked_right",
+        "logit/ranked_right",
         "guard/discriminator_loss",
         "guard/diversity",
         "epoch",

@@ -31,7 +31,7 @@ class Request:
 
 def check_columns(names: Sequence[Any]) -> None:
     if unknown := [str(name) for name in names if name not in COLUMNS]:
-        raise UserError(f"Unknown column {_listed(unknown)}: a row may have {_listed(COLUMNS)}.")
+        raise UserError(f"Unknown column {listed(unknown)}: a row may have {listed(COLUMNS)}.")
 
 
 def read_request(rows: pd.DataFrame, description: Description, max_rows: int) -> Request:
@@ -122,7 +122,7 @@ def _label(value: Any, row: int, index: dict[str, int]) -> int:
     if _is_whole(value) and 0 <= value < len(index):
         return int(value)
     given = "z and no label" if value is None else f"label={value!r}"
-    raise UserError(f"Row {row} has {given}: give a class, {_listed(list(index))}, or its index from 0.")
+    raise UserError(f"Row {row} has {given}: give a class, {listed(list(index))}, or its index from 0.")
 
 
 def _is_number(value: Any) -> bool:
@@ -133,6 +133,7 @@ def _is_whole(value: Any) -> bool:
     return _is_number(value) and (isinstance(value, numbers.Integral) or float(value).is_integer())
 
 
-def _listed(names: Sequence[str], most: int = 20) -> str:
+def listed(names: Sequence[str], most: int = 20) -> str:
+    """The first names, and how many there are where those are not all."""
     shown = ", ".join(names[:most])
     return shown if len(names) <= most else f"{shown}, … ({len(names)} in all)"
