@@ -94,7 +94,7 @@ def measure(recipe: str, seed: int, epochs: int, data: Path, path: Path) -> None
     given: dict[str, Any] = {"data": data, "recipe": recipe, "epochs": epochs, "seed": seed, "output_dir": store}
     if command("train", environment, store / "train.log", given | {"judging_share": 0}):
         raise SystemExit((store / "train.log").read_text())
-    (onnx_file,) = store.rglob("generator.onnx")
+    onnx_file = max(store.rglob("generator.onnx"), key=lambda path: path.stat().st_mtime)  # of this try
     result = figures(modes_of(generated(onnx_file)))
     path.write_text(json.dumps({"recipe": recipe, "epochs": epochs, "device": device(), **result}, indent=1))
     print(path.stem, result, flush=True)

@@ -1,4 +1,4 @@
-"""Puts the measured tables into a page: runs each command that a comment of it names, from the project's folder.
+"""Puts the measured tables into a page: runs each command that a comment of it names.
 
     python benchmarks/write_results.py docs/results.md
 
@@ -13,6 +13,7 @@ import subprocess
 import sys
 from pathlib import Path
 
+ROOT = Path(__file__).parents[1]
 TABLE = re.compile(r"(<!-- (benchmarks/.+?) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 
@@ -22,7 +23,8 @@ def filled(page: str) -> str:
 
 
 def printed(command: str) -> str:
-    done = subprocess.run([sys.executable, *shlex.split(command)], check=True, capture_output=True, text=True)
+    words = [sys.executable, *shlex.split(command)]
+    done = subprocess.run(words, cwd=ROOT, check=True, stdout=subprocess.PIPE, text=True)
     return done.stdout
 
 

@@ -80,6 +80,15 @@ def test_rooms_marked_so_import_no_torch() -> None:
     assert done.stdout.strip() == "[]"
 
 
+def test_the_tables_of_results_are_those_that_their_commands_print(tmp_path: Path) -> None:
+    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    assert page.count("<!-- benchmarks/") == page.count("<!-- end -->") >= 5
+    copy = tmp_path / "results.md"
+    copy.write_text(page, "utf-8")
+    subprocess.run([sys.executable, ROOT / "benchmarks" / "write_results.py", copy], check=True)
+    assert copy.read_text("utf-8") == page
+
+
 @pytest.mark.parametrize("class_names", [(), ("cat", "dog")])
 def test_the_readmes_program_for_the_file_alone(class_names: tuple[str, ...], tmp_path: Path) -> None:
     """As printed: onnxruntime and numpy make pictures in a process that imports nothing else."""
