@@ -24,7 +24,7 @@ from gan_plugin.training.guard import (
     spread,
     undecided_loss,
 )
-from gan_plugin.training.loop import Diverged, Interrupted, guarded_seeds, seed_of, shuffled, train
+from gan_plugin.training.loop import Diverged, Interrupted, guarded_seeds, real_spread, seed_of, shuffled, train
 from gan_plugin.training.step import Game
 
 ONE_GROUP = torch.zeros(64, dtype=torch.int64)
@@ -121,6 +121,21 @@ def test_the_guard_looks_at_several_pictures_of_each_of_some_classes() -> None:
         assert len(set(seeds)) == 64
         assert groups.tolist() == [seed % classes for seed in seeds]
         assert groups.bincount().tolist() == [each] * min(classes, 8)
+
+
+def test_one_picture_a_class_is_no_variety() -> None:
+    """Of real digits, of all classes, one of each would pass for varied if the guard looked across."""
+    digits = load_pictures("digits", image_size=16)
+    assert digits.labels is not None
+    _, groups = guarded_seeds(10)
+    first = torch.stack([digits.images[digits.labels == label][0] for label in range(10)])[groups]
+    varied = torch.cat([digits.images[digits.labels == label][5:125:15] for label in range(8)])
+    guard = Guard(1.0, real_spread(digits, classes=10))
+    assert guard.look(varied, groups, 1)["guard/diversity"] == pytest.approx(1, abs=0.15)
+    assert guard.look(first, groups, 2)["guard/diversity"] == 0
+    assert guard.suspicious
+    across = Guard(1.0, real_spread(digits, classes=0))
+    assert across.look(first, ONE_GROUP, 2)["guard/diversity"] > 0.8
 
 
 def test_a_collapse_after_variety_is_an_alarm() -> None:
