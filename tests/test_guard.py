@@ -15,6 +15,7 @@ from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.training import guard as guard_room
 from gan_plugin.training.checkpoint import read_header
 from gan_plugin.training.guard import (
+    EARLIEST_START,
     LATEST_START,
     LOOKS,
     OUTRIGHT_STEPS,
@@ -131,8 +132,8 @@ def test_one_picture_a_class_is_no_variety() -> None:
     first = torch.stack([digits.images[digits.labels == label][0] for label in range(10)])[groups]
     varied = torch.cat([digits.images[digits.labels == label][5:125:15] for label in range(8)])
     guard = Guard(1.0, real_spread(digits, classes=10))
-    assert guard.look(varied, groups, 1)["guard/diversity"] == pytest.approx(1, abs=0.15)
-    assert guard.look(first, groups, 2)["guard/diversity"] == 0
+    assert guard.look(varied, groups, EARLIEST_START)["guard/diversity"] == pytest.approx(1, abs=0.15)
+    assert guard.look(first, groups, EARLIEST_START + 1)["guard/diversity"] == 0
     assert guard.suspicious
     across = Guard(1.0, real_spread(digits, classes=0))
     assert across.look(first, ONE_GROUP, 2)["guard/diversity"] > 0.8
@@ -140,13 +141,14 @@ def test_one_picture_a_class_is_no_variety() -> None:
 
 def test_a_collapse_after_variety_is_an_alarm() -> None:
     guard = Guard(1.0, spread(sheet(40), ONE_GROUP))
-    for step in range(5):
-        looked(guard, sheet(1), step)  # it has not begun yet
-    assert looked(guard, sheet(30), 6)["guard/diversity"] == pytest.approx(0.75, abs=0.02)
+    looked(guard, sheet(30), 1)  # as the pictures of any network that has not learned yet
+    for step in range(2, 7):
+        looked(guard, sheet(1), step)
+    assert looked(guard, sheet(30), EARLIEST_START)["guard/diversity"] == pytest.approx(0.75, abs=0.02)
     for _ in range(LOOKS - 1):
-        looked(guard, sheet(2), 7)
+        looked(guard, sheet(2), EARLIEST_START + 1)
     with pytest.raises(Alarm, match=r"collapsed: their diversity is 0\.0\d+ of that of real ones"):
-        looked(guard, sheet(2), 8)
+        looked(guard, sheet(2), EARLIEST_START + 2)
 
 
 def test_pictures_that_never_become_varied_are_an_alarm_in_the_end() -> None:
@@ -165,8 +167,8 @@ def test_at_the_end_one_look_at_uniform_pictures_is_enough() -> None:
     looked(guard, sheet(0), 1)
     with pytest.raises(Alarm, match="collapsed"):
         guard.conclude()
-    looked(guard, sheet(30), 2)
-    looked(guard, sheet(3), 3)
+    looked(guard, sheet(30), EARLIEST_START)
+    looked(guard, sheet(3), EARLIEST_START + 1)
     with pytest.raises(Alarm, match="collapsed"):
         guard.conclude()
 

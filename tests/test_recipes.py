@@ -198,6 +198,10 @@ def test_what_an_override_takes_away_leaves_nothing_behind(
     left = without_leftovers(override(load_recipe(name), **values))
     assert {field: getattr(left, field) for field in gone} == gone
     check_combination(left, pictures)
+    left = override(left, batch_size=8, conditional=False)
+    batch = Batch(pictures.images[:8])
+    said = make_step(new_game(left, Pictured(16, 1), CPU), left, torch.float32)(batch, batch)
+    assert all(value.isfinite() for value in said.values())
 
 
 @pytest.mark.parametrize("name", recipe_names())

@@ -147,19 +147,24 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_others(pictures: Picture
     assert not torch.equal(first["generator.dense.weight"], other["generator.dense.weight"])
 
 
-def test_stop_and_resume_equals_not_stopping(pictures: Pictures, tmp_path: Path) -> None:
-    """Stopped in the middle of an epoch, on a step that no checkpoint would have been written at."""
-    whole = Memory()
-    expected = weights(train(pictures, plan(epochs=3), whole, tmp_path / "whole"))
-    steps = iter(range(1, 100))
-    with pytest.raises(Interrupted) as stop:
-        train(pictures, plan(epochs=3), Memory(), tmp_path / "part", stop_asked=lambda: next(steps) == 5)
-    assert read_header(stop.value.checkpoint)["steps"] == 5
+@pytest.mark.parametrize("last", [5, 6])
+def test_stop_and_resume_equals_not_stopping(last: int, pictures: Pictures, tmp_path: Path) -> None:
+    """Stopped in the middle of an epoch, or at the end of one, which then has its samples and its judging, too."""
+    whole, part, resumed = Memory(), Memory(), Memory()
+    rare = dataclasses.replace(judged(3), checkpoint_every=9)
+    expected = weights(train(pictures, rare, whole, tmp_path / "whole", judge=Told(3.0, 2.0, 1.0)))
+    checkpoint, steps = tmp_path / "part" / "checkpoint.safetensors", iter(range(1, 100))
+    with pytest.raises(Interrupted, match=rf"go on with resume={checkpoint}\.$"):
+        train(pictures, rare, part, tmp_path / "part", None, lambda: next(steps) == last, Told(3.0, 2.0))
+    assert read_header(checkpoint)["steps"] == last
+    assert set(part.images) == {3} if last == 5 else {3, 6}
     torch.manual_seed(99)  # a fresh process has another random state
-    resumed = Memory()
-    game = train(pictures, plan(epochs=3), resumed, tmp_path / "rest", resume=stop.value.checkpoint)
+    rest = [2.0, 1.0] if last == 5 else [1.0]
+    game = train(pictures, rare, resumed, tmp_path / "rest", resume=checkpoint, judge=Told(*rest))
     assert_same(expected, weights(game))
     assert game.steps == 9
+    assert game.best is not None
+    assert (game.best.value, game.best.judged) == (1.0, 3)
     np.testing.assert_array_equal(resumed.images[9], whole.images[9])
 
 
@@ -394,6 +399,7 @@ def test_cuda_is_never_replaced_in_silence() -> None:
 def test_little_data_gets_smaller_batches() -> None:
     sizes = {n: fit_batch(load_recipe("dcgan"), n).batch_size for n in (10, 300, 1797, 3300, 60_000)}
     assert sizes == {10: 10, 300: 16, 1797: 16, 3300: 32, 60_000: 64}
+    assert fit_batch(load_recipe("r3gan-cifar10"), 50_000).batch_size == 512  # as published
 
 
 def test_recipes() -> None:

@@ -26,6 +26,7 @@ WINS, LOSES = 0.01, 4.0  # of the loss of a discriminator that cannot tell
 OUTRIGHT_STEPS = 1_000  # without a loss between the two, until that is an alarm
 VARIED, COLLAPSED = 0.5, 0.25  # of the real pictures' diversity
 CONSTANT = 0.02  # of it: less than any generator begins with
+EARLIEST_START = 500  # steps; before, variety is an untrained network's, and the first pictures learned are much alike
 LATEST_START = 3_000  # steps after which even a generator that was never varied has collapsed
 WORSE = 4.0  # times the best distance so far
 LOOKS = 2  # in a row, until diversity or distance is an alarm
@@ -75,7 +76,7 @@ class Guard:
     def look(self, pictures: Tensor, groups: Tensor, step: int) -> dict[str, float]:
         """Take in pictures uint8 [N, …] of fixed seeds, in ``groups`` as in ``spread``."""
         self.diversity = spread(pictures, groups) / self.real_spread if self.real_spread else 1.0
-        self.was_varied |= self.diversity >= VARIED
+        self.was_varied |= step >= EARLIEST_START and self.diversity >= VARIED
         expected = self.was_varied or step > LATEST_START
         self.uniform = self.uniform + 1 if expected and self.diversity < COLLAPSED else 0
         return {"guard/diversity": self.diversity}
@@ -89,8 +90,8 @@ class Guard:
     def check(self, step: int) -> None:
         """
         Raises:
-            Alarm: the discriminators have won or lost outright for OUTRIGHT_STEPS, or the last LOOKS found the pictures
-                uniform, after they were varied or after LATEST_START steps, or the distance WORSE times the lowest.
+            Alarm: the discriminators have won or lost outright for OUTRIGHT_STEPS, or the last LOOKS found pictures that
+                are uniform, having been varied or after LATEST_START, or a distance of WORSE times the lowest.
         """
         if self.outright and step - self.held >= OUTRIGHT_STEPS:
             raise Alarm(self.outright)
