@@ -90,8 +90,8 @@ class Guard:
     def check(self, step: int) -> None:
         """
         Raises:
-            Alarm: the discriminators have won or lost outright for OUTRIGHT_STEPS, or the last LOOKS found pictures that
-                are uniform, having been varied or after LATEST_START, or a distance of WORSE times the lowest.
+            Alarm: the discriminators have won or lost outright for OUTRIGHT_STEPS, or the last LOOKS found uniform
+                pictures, which had been varied or are late, or a distance of WORSE times the lowest.
         """
         if self.outright and step - self.held >= OUTRIGHT_STEPS:
             raise Alarm(self.outright)
