@@ -58,8 +58,8 @@ def run_training(settings: TrainSettings) -> str:
             skip_unreadable=settings.skip_unreadable,
         )
         recipe = fit(recipe, settings, pictures)
-        check_effect(recipe, overridden(settings).keys())
         recipe = without_leftovers(recipe)
+        check_effect(recipe, overridden(settings).keys())
         check_combination(recipe, pictures)
         plan = Plan(
             recipe,

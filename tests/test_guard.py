@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 
 import pytest
@@ -21,6 +22,7 @@ from gan_plugin.training.guard import (
     OUTRIGHT_STEPS,
     Alarm,
     Guard,
+    Past,
     check_finite,
     spread,
     undecided_loss,
@@ -75,7 +77,7 @@ def test_a_player_that_wins_for_long_is_an_alarm(loss: float, said: str) -> None
 
 
 def test_after_a_return_to_a_checkpoint_the_time_begins_there() -> None:
-    guard = Guard(undecided=1.0, real_spread=50.0, held=5_000)
+    guard = Guard(undecided=1.0, real_spread=50.0, past=Past(held=5_000))
     told(guard, 9.0, 5_000 + OUTRIGHT_STEPS - 1)
     with pytest.raises(Alarm, match="has lost"):
         told(guard, 9.0, 5_000 + OUTRIGHT_STEPS)
@@ -137,6 +139,7 @@ def test_one_picture_a_class_is_no_variety() -> None:
     assert guard.suspicious
     across = Guard(1.0, real_spread(digits, classes=0))
     assert across.look(first, ONE_GROUP, 2)["guard/diversity"] > 0.8
+    assert Guard(1.0, real_spread=0).look(first, groups, 2) == {}  # no two real pictures of a class to compare with
 
 
 def test_a_collapse_after_variety_is_an_alarm() -> None:
@@ -279,18 +282,18 @@ def test_a_checkpoint_with_weights_that_are_not_finite_is_not_written(
 ) -> None:
     """A step's losses are those of the weights before it: what its last update spoils shows only in the weights."""
 
-    class Spoiling(Told):
-        def __call__(self, generator: nn.Module) -> float:
-            spoil(games[-1])
-            return super().__call__(generator)
+    class Spoiling(Memory):
+        def metrics(self, values: Mapping[str, float], step: int) -> None:
+            super().metrics(values, step)
+            if "epoch" in values:  # after its last step
+                spoil(games[-1])
 
-    memory = Memory()
-    with pytest.raises(
-        Diverged, match=r"discriminator\.members\.0\.\S+ became nan, and going back is used up"
-    ) as failed:
-        train(pictures, dataclasses.replace(judged(2), retries=1), memory, tmp_path, judge=Spoiling(1.0, 1.0))
+    memory, judge = Spoiling(), Told(1.0, 1.0)
+    with pytest.raises(Diverged, match=r"discriminator\.members\.0\.\S+ became nan, and going back") as failed:
+        train(pictures, dataclasses.replace(judged(2), retries=1), memory, tmp_path, judge=judge)
     assert memory.notes["guard.1"].endswith("became nan: back to the start with another seed.")
-    assert failed.value.game is not None  # the best that was judged
+    assert failed.value.game is None
+    assert not judge.shown
     assert not list(tmp_path.iterdir())
 
 
@@ -324,6 +327,17 @@ def test_the_guard_remembers_across_a_return_what_was_before_the_checkpoint(
     assert [note.split(":")[1] for note in memory.notes.values()] == [" back to step 6 with another seed."] * 2
 
 
+def test_the_guards_clocks_survive_a_stop(pictures: Pictures, tmp_path: Path) -> None:
+    """Of two far figures in a row the second comes after a stop."""
+    told, asked = dataclasses.replace(judged(4), retries=0), iter([False] * 6 + [True])
+    with pytest.raises(Interrupted):
+        train(pictures, told, Memory(), tmp_path, None, asked.__next__, Told(2.0, 50.0))
+    checkpoint = tmp_path / "checkpoint.safetensors"
+    assert read_header(checkpoint)["past"] == {"held": 6, "varied": False, "lowest": 2.0, "uniform": 0, "worse": 1}
+    with pytest.raises(Diverged, match="the distance to real pictures is 51, and was 2"):
+        train(pictures, told, Memory(), tmp_path, resume=checkpoint, judge=Told(51.0))
+
+
 def test_what_was_best_after_the_checkpoint_is_no_measure_for_another_try(pictures: Pictures, tmp_path: Path) -> None:
     """The lowest before the checkpoint of step 6 was 8: 9 and 7 are no alarm, though 1 was reached after it."""
     memory = Memory()
@@ -339,8 +353,11 @@ def test_without_the_guard_only_what_is_not_finite_ends_a_training(
 ) -> None:
     monkeypatch.setattr(guard_room, "WORSE", 0.5)  # every figure is an alarm
     rising = [1.0, 2.0, 3.0, 4.0]
-    game = train(pictures, dataclasses.replace(judged(4), guard=False), Memory(), tmp_path, judge=Told(*rising))
+    game = train(
+        pictures, dataclasses.replace(judged(4), guard=False), memory := Memory(), tmp_path, judge=Told(*rising)
+    )
     assert game.steps == 12
+    assert len(memory.files) == 4  # checkpoints
     with pytest.raises(Diverged, match="the distance to real pictures is"):
         train(pictures, dataclasses.replace(judged(4), retries=0), Memory(), tmp_path, judge=Told(*rising))
     reckless = dataclasses.replace(plan(epochs=9, generator_lr=1e30, discriminator_lr=1e30), guard=False)

@@ -1,5 +1,7 @@
 """The DCGAN family: the tutorial's exact networks, and every size. What stands around the networks of any family."""
 
+import copy
+
 import pytest
 import torch
 import torch.nn.functional as F
@@ -118,6 +120,24 @@ def test_labels_reach_both_players(recipe: str) -> None:
     logits = discriminators(real, labels)[0]
     assert abs(logits[0] - logits[1]) > 1e-4
     torch.testing.assert_close(logits[1], logits[2])
+
+
+def test_every_batch_norm_of_the_generator_knows_the_class() -> None:
+    """All classes begin as the generator without any; each gain and each bias of a class is for its pictures alone."""
+    torch.manual_seed(0)
+    plain, generator = Generator(8, 28, 1).eval(), Generator(8, 28, 1, classes=3).eval()
+    generator.load_state_dict(plain.state_dict(), strict=False)
+    z, labels = torch.randn(3, 8), torch.tensor([0, 1, 2])
+    expected = plain(z)
+    torch.testing.assert_close(generator(z, labels), expected)
+    assert len(generator.class_affines) == 3
+    for affine in generator.class_affines:
+        for table in (affine.gain, affine.bias):
+            changed = copy.deepcopy(table.weight.data)
+            table.weight.data[1] += torch.randn_like(changed[1])
+            same = torch.isclose(generator(z, labels), expected, atol=1e-5).flatten(1).all(1)
+            assert same.tolist() == [True, False, True]
+            table.weight.data = changed
 
 
 def test_a_pack_is_consecutive_pictures_on_the_channels() -> None:

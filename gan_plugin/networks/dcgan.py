@@ -88,7 +88,7 @@ def init_like_keras(module: nn.Module) -> None:
 class ClassAffine(nn.Module):
     """Features [B, C] or [B, C, H, W] times a gain of the class plus a bias of it, the identity at first.
 
-    The class does not go in beside z: there the generator soon hears of nothing else, and makes one picture a class.
+    The class does not go in beside z: there these networks soon hear of little else, and make one picture a class.
     """
 
     def __init__(self, classes: int, width: int) -> None:
@@ -141,10 +141,9 @@ class Generator(nn.Module):
 
 
 def of_class(x: Tensor, label: Tensor | None, affines: Iterator[nn.Module]) -> Tensor:
-    """Normalised features through the next of the generator's class affines, where it takes labels."""
-    if label is None:
-        return x
-    y: Tensor = next(affines)(x, label)
+    """Normalised features through the next of the generator's class affines, where it has such."""
+    affine = next(affines, None)
+    y: Tensor = x if affine is None else affine(x, label)
     return y
 
 

@@ -16,12 +16,12 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gan_plugin.errors import UserError
+from gan_plugin.training.guard import Past
 from gan_plugin.training.step import Best, Game
 
 FILE_NAME = "checkpoint.safetensors"
 VERSION = 3
 NETWORKS = ("generator", "discriminator", "ema")
-REMEMBERED = ("rollbacks", "varied", "lowest")  # by the guard
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 
 
@@ -40,7 +40,7 @@ def save_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
             tensors |= {f"{name}.{i}.{key}": value.contiguous() for key, value in values.items()}
     tensors |= {f"ada.{key}": value for key, value in game.ada.state().items()}
     header: dict[str, Any] = {"version": VERSION, "steps": game.steps, "identity": identity}
-    header |= {name: getattr(game, name) for name in REMEMBERED}
+    header |= {"rollbacks": game.rollbacks, "past": vars(game.past)}
     if game.best is not None:
         tensors |= {f"best.{key}": value.contiguous() for key, value in game.best.weights.items()}
         header["best"] = {k: v for k, v in vars(game.best).items() if k != "weights"}
@@ -76,9 +76,7 @@ def load_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
     if "random.cuda" in tensors and on_cuda(game):
         torch.cuda.set_rng_state(tensors["random.cuda"])
     game.ada.load(_under(tensors, "ada"))
-    game.steps = header["steps"]
-    for name in REMEMBERED:
-        setattr(game, name, header[name])
+    game.steps, game.rollbacks, game.past = header["steps"], header["rollbacks"], Past(**header["past"])
     if "best" in header:
         device = next(game.ema.parameters()).device
         weights = {key: value.to(device) for key, value in _under(tensors, "best").items()}

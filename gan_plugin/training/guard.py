@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
@@ -37,27 +37,31 @@ class Alarm(RuntimeError):
 
 
 @dataclass
-class Guard:
-    """The signals' state: how long each has been bad. A new one begins after every return to a checkpoint.
+class Past:
+    """What a guard knows of a game so far: a part of the game's state, which a checkpoint keeps."""
 
-    What it takes in, it answers with the signals to log; ``check`` raises the alarm, after they have been logged.
-    """
+    held: int = 0  # the last step in which neither side had won or lost outright
+    varied: bool = False  # whether the pictures have ever been
+    lowest: float | None = None  # distance of all that were judged
+    uniform: int = 0  # the latest looks, in a row, that found the pictures so
+    worse: int = 0  # the latest figures of the judge, in a row, that were far above the lowest
+
+
+@dataclass
+class Guard:
+    """Takes in what happens and answers with the signals to log; ``check`` raises the alarm, when they are logged."""
 
     undecided: float | None  # the discriminators' loss where they cannot tell; None where no such value means anything
-    real_spread: float  # of the data, see ``spread``
-    held: int = 0  # the last step in which neither side had won or lost outright
-    was_varied: bool = False
-    lowest: float | None = None  # distance so far
+    real_spread: float  # of the data, see ``spread``; 0 where there is nothing to compare with
+    past: Past = field(default_factory=Past)
     outright: str = ""  # what is wrong with the discriminators' loss, if anything is
-    uniform: int = 0  # looks in a row
-    worse: int = 0
     diversity: float = 1.0
     distance: float = 0.0
 
     @property
     def suspicious(self) -> bool:
         """Whether any signal is bad already, if not for long enough: no moment for a checkpoint to go back to."""
-        return bool(self.outright or self.uniform or self.worse)
+        return bool(self.outright or self.past.uniform or self.past.worse)
 
     def read(self, discriminator_loss: float, step: int) -> dict[str, float]:
         """Take in the discriminators' loss, a mean over the steps up to this one."""
@@ -70,22 +74,24 @@ class Guard:
             self.outright = f"the discriminator has lost: its loss is {share:.2g} times that of one that guesses"
         else:
             # One clock for both: a game that is beyond control swings from one to the other.
-            self.outright, self.held = "", step
+            self.outright, self.past.held = "", step
         return {"guard/discriminator_loss": share}
 
     def look(self, pictures: Tensor, groups: Tensor, step: int) -> dict[str, float]:
         """Take in pictures uint8 [N, …] of fixed seeds, in ``groups`` as in ``spread``."""
-        self.diversity = spread(pictures, groups) / self.real_spread if self.real_spread else 1.0
-        self.was_varied |= step >= EARLIEST_START and self.diversity >= VARIED
-        expected = self.was_varied or step > LATEST_START
-        self.uniform = self.uniform + 1 if expected and self.diversity < COLLAPSED else 0
+        if not self.real_spread:
+            return {}
+        self.diversity = spread(pictures, groups) / self.real_spread
+        self.past.varied |= step >= EARLIEST_START and self.diversity >= VARIED
+        expected = self.past.varied or step > LATEST_START
+        self.past.uniform = self.past.uniform + 1 if expected and self.diversity < COLLAPSED else 0
         return {"guard/diversity": self.diversity}
 
     def judged(self, distance: float) -> None:
         """Take in the judge's figure."""
-        self.distance = distance
-        self.lowest = distance if self.lowest is None else min(self.lowest, distance)
-        self.worse = self.worse + 1 if distance > WORSE * self.lowest else 0
+        past, self.distance = self.past, distance
+        past.lowest = distance if past.lowest is None else min(past.lowest, distance)
+        past.worse = past.worse + 1 if distance > WORSE * past.lowest else 0
 
     def check(self, step: int) -> None:
         """
@@ -93,12 +99,12 @@ class Guard:
             Alarm: the discriminators have won or lost outright for OUTRIGHT_STEPS, or the last LOOKS found uniform
                 pictures, which had been varied or are late, or a distance of WORSE times the lowest.
         """
-        if self.outright and step - self.held >= OUTRIGHT_STEPS:
+        if self.outright and step - self.past.held >= OUTRIGHT_STEPS:
             raise Alarm(self.outright)
-        if self.uniform >= LOOKS:
+        if self.past.uniform >= LOOKS:
             raise Alarm(self.collapse())
-        if self.worse >= LOOKS:
-            raise Alarm(f"the distance to real pictures is {self.distance:.4g}, and was {self.lowest:.4g}")
+        if self.past.worse >= LOOKS:
+            raise Alarm(f"the distance to real pictures is {self.distance:.4g}, and was {self.past.lowest:.4g}")
 
     def conclude(self) -> None:
         """Check once more when no other look will follow: one of uniform pictures is enough, and for constant ones it
@@ -107,7 +113,7 @@ class Guard:
         Raises:
             Alarm: the pictures have collapsed.
         """
-        if self.uniform or self.diversity < CONSTANT:
+        if self.past.uniform or self.diversity < CONSTANT:
             raise Alarm(self.collapse())
 
     def collapse(self) -> str:

@@ -174,6 +174,7 @@ def go_back(game: Game, alarm: Alarm, run: Run) -> Game:
     if run.good is not None:
         load_checkpoint(run.good, again, plan.identity(run.pictures))
         torch.manual_seed(seed)  # instead of the checkpoint's random state
+        forget_incomparable(again, run.judge)
     again.best = game.best  # it may be younger than the checkpoint
     where = f"step {again.steps:,}" if run.good is not None else "the start"
     told = f"In step {game.steps:,} {alarm}"
@@ -253,6 +254,7 @@ class Run:
 
     def end_epoch(self, game: Game, guard: Guard, epoch: int) -> None:
         """Samples, judging and a checkpoint, where they are due; the guard looks at what there is."""
+        check_weights(game)
         plan = self.plan
         last = epoch == plan.epochs
         sampled = last or epoch % plan.samples_every == 0
@@ -266,7 +268,7 @@ class Run:
             value = keep_best(game, self.judge, shown, self.tracker)
             if value is None:
                 self.judge = None
-            else:
+            elif plan.guard:
                 guard.judged(value)
         if plan.guard and (sampled or judged):
             seeds, groups = guarded_seeds(game.pictured.classes)
@@ -275,9 +277,7 @@ class Run:
             guard.check(game.steps)
             if last:
                 guard.conclude()
-        game.varied, game.lowest = guard.was_varied, guard.lowest
         if last or (epoch % plan.checkpoint_every == 0 and not guard.suspicious):
-            check_weights(game)
             self.save(game)
             self.good = self.checkpoint
 
@@ -322,7 +322,7 @@ class Feed:
 
 def new_guard(pictures: Pictures, game: Game, recipe: Recipe) -> Guard:
     real = real_spread(pictures, game.pictured.classes)
-    return Guard(undecided_loss(OBJECTIVES[recipe.objective]), real, game.steps, game.varied, game.lowest)
+    return Guard(undecided_loss(OBJECTIVES[recipe.objective]), real, game.past)
 
 
 def guarded_seeds(classes: int) -> tuple[Sequence[int], Tensor]:
@@ -415,7 +415,8 @@ def forget_incomparable(game: Game, judge: Judge | None) -> None:
             game.best.step,
             now,
         )
-        game.best = game.lowest = None
+        game.best = None
+        game.past = dataclasses.replace(game.past, lowest=None, worse=0)
 
 
 def check_batch(pictures: Pictures, recipe: Recipe) -> int:

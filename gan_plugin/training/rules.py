@@ -16,6 +16,7 @@ from gan_plugin.recipes import RAMPS, Recipe
 def check_effect(recipe: Recipe, given: Collection[str]) -> None:
     """
     Args:
+        recipe: without leftovers.
         given: the fields of the recipe that were overridden.
 
     Raises:

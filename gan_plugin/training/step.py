@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import NamedTuple
 
 import torch
@@ -18,6 +18,7 @@ from gan_plugin.penalties import PENALTIES, Judged
 from gan_plugin.recipes import Recipe
 from gan_plugin.training.device import autocast, memory_format
 from gan_plugin.training.ema import ema_decay, update_ema
+from gan_plugin.training.guard import Past
 from gan_plugin.training.optimizers import follow_ramps, new_optimizers
 
 
@@ -63,8 +64,7 @@ class Game:
     steps: int = 0  # batches that the discriminators have learned from
     best: Best | None = None  # None as long as nothing has been judged
     rollbacks: int = 0  # how often the guard has gone back to a checkpoint
-    varied: bool = False  # whether its pictures have ever been so
-    lowest: float | None = None  # distance of all that were judged
+    past: Past = field(default_factory=Past)  # for the guard
 
 
 def new_game(recipe: Recipe, pictured: Pictured, device: torch.device) -> Game:
