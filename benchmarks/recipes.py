@@ -25,14 +25,11 @@ from statistics import mean, median, stdev
 from typing import Any
 
 import click
-import numpy as np
 import torch
 from mlflow import MlflowClient
 
 from gan_plugin.data import Pictures, load_pictures
-from gan_plugin.features.classifier import classifier_of, predict_labels
 from gan_plugin.recipes import load_recipe, override, recipe_names
-from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.training.device import choose_device, choose_precision
 from gan_plugin.training.loop import pictured
 from gan_plugin.training.step import Batch, make_step, new_game
@@ -174,20 +171,6 @@ def by_recipe(prefix: str) -> dict[str, list[dict[str, Any]]]:
         result = json.loads(path.read_text())
         found.setdefault(result["recipe"], []).append(result)
     return found
-
-
-@main.command()
-@click.argument("onnx_file", type=click.Path(path_type=Path))
-@click.option("--data", default="digits", show_default=True, help="What it was trained on.")
-def classes(onnx_file: Path, data: str) -> None:
-    """Print how many of 10,000 pictures show the class asked for, as the data's own classifier sees it."""
-    generator = OnnxGenerator(onnx_file)
-    pictures = load_pictures(data, image_size=generator.description.height)
-    classifier, _ = classifier_of(pictures, torch.device("cpu"))
-    seeds = range(10_000)  # each of the class seed mod classes
-    shown = torch.cat([predict_labels(classifier, generator.sample(some)) for some in np.split(np.array(seeds), 10)])
-    asked = torch.tensor(seeds) % len(pictures.class_names)
-    print(f"{(shown == asked).float().mean():.1%}")
 
 
 @main.command()
