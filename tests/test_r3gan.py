@@ -35,7 +35,7 @@ def test_sizes_double_from_a_base() -> None:
     assert stage_widths(256, 768, 4) == [768, 768, 768, 768, 384, 192, 96]
     assert refusal(lambda: base(36)) == (
         "image_size=36 is not possible with family=r3gan, which doubles a side of 4 to 7 pixels: give 32 or 40, or "
-        "recipe=dcgan."
+        "family=dcgan."
     )
     assert stage_widths(256, 128, 1) == [128, 64, 32, 16, 16, 16, 16]
     assert stage_widths(28, 48, 4) == [48, 48, 48]
