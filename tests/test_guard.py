@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from pathlib import Path
 
 import pytest
@@ -277,18 +277,39 @@ def spoil(game: Game) -> None:
         next(game.discriminator.parameters())[0] = float("nan")
 
 
+class AfterAnEpoch(Memory):
+    """A tracker that does something when an epoch's last step is done, and its end is not."""
+
+    def __init__(self, act: Callable[[], None]) -> None:
+        super().__init__()
+        self.act = act
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        super().metrics(values, step)
+        if "epoch" in values:
+            self.act()
+
+
+def test_a_training_does_not_end_well_with_one_picture_for_all_seeds(
+    pictures: Pictures, tmp_path: Path, games: list[Game]
+) -> None:
+    """However short it was: what is registered makes pictures."""
+
+    def paint_grey() -> None:
+        with torch.no_grad():
+            for weight in games[-1].ema.parameters():
+                weight.zero_()
+
+    with pytest.raises(Diverged, match="In step 3 the pictures have collapsed: their diversity is 0 of that of real"):
+        train(pictures, dataclasses.replace(plan(1), retries=0), AfterAnEpoch(paint_grey), tmp_path)
+
+
 def test_a_checkpoint_with_weights_that_are_not_finite_is_not_written(
     pictures: Pictures, tmp_path: Path, games: list[Game]
 ) -> None:
     """A step's losses are those of the weights before it: what its last update spoils shows only in the weights."""
 
-    class Spoiling(Memory):
-        def metrics(self, values: Mapping[str, float], step: int) -> None:
-            super().metrics(values, step)
-            if "epoch" in values:  # after its last step
-                spoil(games[-1])
-
-    memory, judge = Spoiling(), Told(1.0, 1.0)
+    memory, judge = AfterAnEpoch(lambda: spoil(games[-1])), Told(1.0, 1.0)
     with pytest.raises(Diverged, match=r"discriminator\.members\.0\.\S+ became nan, and going back") as failed:
         train(pictures, dataclasses.replace(judged(2), retries=1), memory, tmp_path, judge=judge)
     assert memory.notes["guard.1"].endswith("became nan: back to the start with another seed.")
