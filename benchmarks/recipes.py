@@ -41,7 +41,6 @@ COMPARED = ",".join(name for name in recipe_names() if name not in FOR_A_GPU)
 FIGURES = ("fid", "fid_ratio", "precision", "recall", "coverage", "cas")
 RECORDED = (*FIGURES, "modes", "modes_floor")
 LEAST_RECALL = 0.05  # promote's default
-FAILED = 1  # status of a training that the guard ended
 
 
 @click.group()
@@ -77,8 +76,6 @@ def measure(recipe: str, seed: int, path: Path, data: str, epochs: int, options:
     given |= dict(option.split("=", 1) for option in options)
     began = time.perf_counter()
     trained = command("train", environment, store / "train.log", given)
-    if trained not in (0, FAILED):
-        raise SystemExit(f"{store}: train ended with {trained}")
     seconds = time.perf_counter() - began
     result: dict[str, Any] = {"recipe": recipe, "seed": seed, "epochs": epochs, "data": data, "seconds": seconds}
     result |= {"device": device(), "trained": trained == 0}
@@ -89,6 +86,8 @@ def measure(recipe: str, seed: int, path: Path, data: str, epochs: int, options:
         if evaluated or sampled:
             raise SystemExit(f"{store}: evaluate ended with {evaluated}, sample with {sampled}")
     result |= recorded(environment["MLFLOW_TRACKING_URI"])
+    if trained != 0 and result["failed"] is None:  # not ended by the guard, but killed or refused
+        raise SystemExit(f"{store}: train ended with {trained}")
     path.write_text(json.dumps(result, indent=1))
     print(path.stem, {k: round(v, 3) for k, v in result["figures"].items()}, f"{seconds:.0f} s", flush=True)
 
@@ -113,6 +112,8 @@ def recorded(uri: str) -> dict[str, Any]:
     """What the runs say: the evaluation's figures, the guard's signals at the end, the speed."""
     client = MlflowClient(uri)
     runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
+    if not runs:  # refused before there was one
+        return {"figures": {}, "signals": {}, "failed": None}
     figures = {k.split("/")[0]: v for k, v in runs[-1].data.metrics.items() if k.split("/")[0] in RECORDED}
     train = runs[0].data.metrics
     signals = {k: v for k, v in train.items() if k.startswith(("guard/", "throughput/", "fid_2k"))}
