@@ -1,4 +1,4 @@
-"""The command line: ``gan-plugin train | evaluate | promote | sample | recipes | fetch``.
+"""The command line: ``gan-plugin train | evaluate | promote | sample | explore | recipes | fetch | doctor``.
 
 The options of the first three come from the settings classes.
 """
@@ -144,6 +144,17 @@ def fetch(network: str, out: Path | None) -> None:
     from gan_plugin.features.inception import fetch_inception
 
     click.echo(f"{fetch_inception(out)}")
+
+
+@main.command()
+@click.option("--demand", type=click.Choice(["cpu", "cuda"]), help="End with status 1 where this device cannot serve.")
+def doctor(demand: str | None) -> None:
+    """Say what generators can be served on here, and how to mend what does not work."""
+    from gan_plugin.doctor import report, works_on
+
+    click.echo("\n".join(report()))
+    if demand is not None and not works_on(demand):
+        raise SystemExit(1)
 
 
 def chosen(given: dict[str, str | None]) -> dict[str, str]:

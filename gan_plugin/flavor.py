@@ -7,11 +7,13 @@ The MLmodel file carries three flavours of one ONNX file: ``python_function`` (r
 
 from __future__ import annotations
 
+import dataclasses
 import functools
 import importlib.metadata
 import logging
 import shutil
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -37,13 +39,16 @@ from mlflow.utils.model_utils import (
 
 import gan_plugin
 from gan_plugin.errors import UserError
+from gan_plugin.serving.cuda import why_cuda_cannot_load
+from gan_plugin.serving.gate import put_before_server
 from gan_plugin.serving.generator import Description, OnnxGenerator
-from gan_plugin.serving.pictures import png_base64
-from gan_plugin.serving.requests import COLUMNS, FORMATS, check_columns, read_request
+from gan_plugin.serving.options import ServingOptions
+from gan_plugin.serving.pictures import ENCODERS, SMALL, Picture, contact_sheet
+from gan_plugin.serving.requests import COLUMNS, check_columns, check_params, read_request
+from gan_plugin.serving.session import CUDA
 
 FLAVOR_NAME = "gan"
 ONNX_FILE = "generator.onnx"
-MAX_ROWS = 1024
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server shows what is said
 
@@ -55,8 +60,7 @@ def save_model(
     onnx_file: str | Path,
     path: str | Path,
     *,
-    device: str = "auto",
-    max_rows: int = MAX_ROWS,
+    options: ServingOptions | None = None,
     mlflow_model: Model | None = None,
     pip_requirements: list[str] | None = None,
     metadata: dict[str, Any] | None = None,
@@ -66,13 +70,13 @@ def save_model(
     Args:
         onnx_file: the generator, one self-contained file.
         path: the model's directory; must not exist or be empty.
-        device: where serving runs: ``auto``, ``cuda`` or ``cpu``. Overridden at serving time by
-            ``SERVING_MODEL_CONFIG='{"device": "cuda"}'`` or ``load_model(model_config=…)``.
-        max_rows: the most pictures that one request may ask for; overridden in the same way.
+        options: how serving runs; any of them is overridden at serving time, as by
+            ``SERVING_MODEL_CONFIG='{"device": "cuda"}'`` or ``mlflow.pyfunc.load_model(uri, model_config=…)``.
         pip_requirements: what serving installs; default :func:`get_default_pip_requirements`.
         metadata: anything to keep in the MLmodel file.
     """
     _validate_and_prepare_target_save_path(str(path))
+    options = options or ServingOptions()
     root = Path(path)
     shutil.copyfile(onnx_file, root / ONNX_FILE)
     description = OnnxGenerator(onnx_file, device="cpu").description
@@ -85,7 +89,7 @@ def save_model(
     mlflow.pyfunc.add_to_model(
         model,
         loader_module=__name__,
-        model_config={"device": device, "max_rows": max_rows},
+        model_config=dataclasses.asdict(options),
         conda_env="conda.yaml",
         python_env="python_env.yaml",
         code=code,
@@ -110,7 +114,7 @@ def save_model(
     model.save(str(root / MLMODEL_FILE_NAME))
 
     conda_env, requirements, _ = _process_pip_requirements(
-        get_default_pip_requirements(), pip_requirements=pip_requirements
+        get_default_pip_requirements(options.device), pip_requirements=pip_requirements
     )
     (root / "conda.yaml").write_text(yaml.safe_dump(conda_env, default_flow_style=False))
     write_to(str(root / "requirements.txt"), "\n".join(requirements))
@@ -143,10 +147,14 @@ def log_model(
     return info
 
 
-def get_default_pip_requirements() -> list[str]:
-    """What serving needs, pinned to what is installed here. No torch."""
+def get_default_pip_requirements(device: str = "auto") -> list[str]:
+    """What serving needs, pinned to what is installed here. No torch.
+
+    CUDA's own libraries, some gigabytes, are among it if ``device`` is ``cuda``, or is ``auto`` and CUDA works here.
+    """
     version = importlib.metadata.version
     onnxruntime = _onnxruntime_version()
+    cuda = "[cuda,cudnn]" if device == "cuda" or (device == "auto" and why_cuda_cannot_load() is None) else ""
     gpu_platform = "platform_machine == 'x86_64' and sys_platform == 'linux' or platform_machine == 'AMD64'"
     other_platform = "(platform_machine != 'x86_64' or sys_platform != 'linux') and platform_machine != 'AMD64'"
     return [
@@ -154,7 +162,7 @@ def get_default_pip_requirements() -> list[str]:
         f"numpy=={version('numpy')}",
         f"pandas=={version('pandas')}",
         f"pillow=={version('pillow')}",
-        f"onnxruntime-gpu=={onnxruntime}; {gpu_platform}",
+        f"onnxruntime-gpu{cuda}=={onnxruntime}; {gpu_platform}",
         f"onnxruntime=={onnxruntime}; {other_platform}",
         # without these two MLflow's server answers each request 45 ms later as soon as it has two workers
         "uvloop; sys_platform != 'win32'",
@@ -167,7 +175,7 @@ def signature() -> ModelSignature:
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), name, required=False) for name in COLUMNS]),
         outputs=Schema([ColSpec(DataType.long, "seed", required=False), ColSpec(DataType.string, "image")]),
-        params=ParamSchema([ParamSpec("format", DataType.string, "png")]),
+        params=ParamSchema([ParamSpec("format", DataType.string, "png"), ParamSpec("grid", DataType.long, 0)]),
     )
 
 
@@ -192,22 +200,41 @@ def load_model(model_uri: str, dst_path: str | None = None, device: str = "auto"
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PyfuncGenerator:
     """Called by ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` with the model's root directory."""
-    config = {"device": "auto", "max_rows": MAX_ROWS, **(model_config or {})}
     _see_requests_as_sent()
     try:
-        if not isinstance(config["max_rows"], int) or config["max_rows"] < 1:
-            raise UserError(f"max_rows={config['max_rows']!r} is not possible: give a whole number of at least 1.")
-        generator = OnnxGenerator(Path(path) / ONNX_FILE, config["device"])
+        options = ServingOptions.from_config(model_config or {})
+        generator = OnnxGenerator(
+            Path(path) / ONNX_FILE, options.device, options.batching, options.threads, options.gpu_memory_mb
+        )
     except UserError as error:
         raise RefusedRequest(str(error)) from None
-    logger.info("The generator runs on %s; a request may have %d rows.", generator.provider, config["max_rows"])
-    return PyfuncGenerator(generator, config["max_rows"])
+    generator.warm_up()
+    gated = put_before_server(options.max_waiting, answer_headers(generator))
+    logger.info("%s", self_description(generator, options, gated))
+    return PyfuncGenerator(generator, options.max_rows)
+
+
+def answer_headers(generator: OnnxGenerator) -> dict[str, str]:
+    """What every answer of the server says of where it was made."""
+    device = {"x-gan-device": "cuda" if generator.provider == CUDA else "cpu"}
+    return device | ({} if generator.fallback is None else {"x-gan-fallback": generator.fallback})
+
+
+def self_description(generator: OnnxGenerator, options: ServingOptions, gated: bool) -> str:
+    """What the log says once the generator is ready."""
+    batching = "together" if generator.batched else "one by one"
+    waiting = f", and {options.max_waiting} requests may wait" if gated else ""
+    return (
+        f"The generator runs on {generator.provider}, {generator.threads} threads a picture, requests {batching}; "
+        f"a request may have {options.max_rows} rows{waiting}."
+    )
 
 
 class PyfuncGenerator:
     """Answers one request: a DataFrame with the columns ``seed`` and ``image``, one row a picture.
 
-    ``image`` is a base64 PNG, or nested lists of grey levels [height, width, channels] with ``format=array``.
+    ``image`` is a file in base64, PNG or with ``format=webp`` lossless WebP, or with ``format=array`` nested lists of
+    grey levels [height, width, channels]. With ``grid=N`` it is one picture with all the others, N in a line.
     """
 
     def __init__(self, generator: OnnxGenerator, max_rows: int) -> None:
@@ -218,20 +245,27 @@ class PyfuncGenerator:
         return self.generator
 
     def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
-        picture_format = (params or {}).get("format", "png")
+        params = {"format": "png", "grid": 0, **(params or {})}
         try:
-            if picture_format not in FORMATS:
-                raise UserError(f"format={picture_format!r} is unknown: give one of {', '.join(FORMATS)}.")
+            check_params(params)
             request = read_request(rows, self.generator.description, self.max_rows)
-            pictures = self.generator.generate(request.z, request.labels)
+            seeds, pictures = request.seeds, self.generator.generate(request.z, request.labels)
+            if params["grid"]:
+                seeds, pictures = [None], contact_sheet(pictures, min(params["grid"], len(pictures)))[None]
+            images = self._encoded(pictures, ENCODERS[params["format"]])
         except UserError as error:
             raise RefusedRequest(str(error)) from None
         except Exception as error:  # MLflow would send the client a stack trace
             logger.exception("A request failed.")
             raise RefusedRequest(f"The generator failed: {type(error).__name__}.", INTERNAL_ERROR) from None
-        encode = png_base64 if picture_format == "png" else (lambda picture: picture.tolist())
-        seeds = pd.Series(request.seeds, dtype=object)  # object keeps a missing seed null instead of NaN
-        return pd.DataFrame({"seed": seeds, "image": [encode(picture) for picture in pictures]})
+        answer = pd.DataFrame({"seed": seeds, "image": images}, dtype=object)  # in which a missing seed stays null
+        answer.attrs.update(answer_headers(self.generator))
+        return answer
+
+    def _encoded(self, pictures: Picture, encode: Callable[[Picture], Any]) -> list[Any]:
+        if pictures.shape[1] < SMALL:
+            return [encode(picture) for picture in pictures]
+        return self.generator.side_by_side(encode, list(pictures))
 
 
 class RefusedRequest(MlflowException):
@@ -273,8 +307,7 @@ def _check_request(data: Any, params: Any) -> None:
     rows = data if isinstance(data, list) else [data]  # a frame or dict of columns, or a list of rows
     try:
         check_columns([name for row in rows if isinstance(row, (pd.DataFrame, dict)) for name in row])
-        if unknown := sorted(set(params or {}) - {"format"}):
-            raise UserError(f"Unknown parameter {', '.join(map(str, unknown))}: the only one is format.")
+        check_params(params or {})
     except UserError as error:
         raise RefusedRequest(str(error)) from None
 

@@ -117,8 +117,8 @@ REFUSALS = [
         "Row 0 has truncation=0: truncation is a number of at least 0.1, in standard deviations.",
     ),
     ([{"seed": 1, "label": "cat"}], "This generator was trained without classes: leave out the column label."),
-    ([{"sede": 1}], "Unknown column sede: a row may have seed, z, label, truncation."),
-    ([{"seed": 1, "lable": 3}], "Unknown column lable: a row may have seed, z, label, truncation."),
+    ([{"sede": 1}], "Unknown column sede: a row may have seed, to_seed, position, z, label, truncation."),
+    ([{"seed": 1, "lable": 3}], "Unknown column lable: a row may have seed, to_seed, position, z, label, truncation."),
     ([], "The request has no rows: send one row with a seed for each picture."),
     (
         [{"seed": seed} for seed in range(10_000)],
@@ -140,8 +140,8 @@ def test_a_request_that_cannot_be_honoured_gets_400_and_one_sentence(
 @pytest.mark.parametrize(
     ("params", "sentence"),
     [
-        ({"format": "gif"}, "format='gif' is unknown: give one of png, array."),
-        ({"fromat": "png"}, "Unknown parameter fromat: the only one is format."),
+        ({"format": "gif"}, "format='gif' is unknown: give one of png, webp, array."),
+        ({"fromat": "png"}, "Unknown parameter fromat: there are format, grid."),
     ],
 )
 def test_wrong_parameters(server: Server, params: dict[str, str], sentence: str) -> None:
@@ -193,7 +193,7 @@ def test_pyfunc_refuses_like_the_server(store: Trained) -> None:
     model = mlflow.pyfunc.load_model(store.model_uri)
     for data in ({"sede": [1]}, [{"sede": 1}], pd.DataFrame({"sede": [1]})):
         with pytest.raises(
-            MlflowException, match=r"^Unknown column sede: a row may have seed, z, label, truncation\.$"
+            MlflowException, match=r"^Unknown column sede: a row may have seed, to_seed, position, z, label, trunc"
         ):
             model.predict(data)
     with pytest.raises(MlflowException, match=r"^Row 0 has seed=0\.5"):

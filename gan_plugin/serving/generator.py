@@ -3,22 +3,30 @@
 from __future__ import annotations
 
 import json
+import timeit
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
 from gan_plugin.errors import UserError
+from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher, Run
 from gan_plugin.serving.latents import latents
 from gan_plugin.serving.pictures import Picture
-from gan_plugin.serving.session import open_session
+from gan_plugin.serving.session import CUDA, Opened, cores, open_session
 
 CONTRACT_VERSION = "1"
 METADATA_PREFIX = "gan."
-LARGEST_BATCH = 64  # bounds the memory of one run; beyond it a batch gains no speed
+BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # rows of a run on a GPU; beyond 64 a run gains no speed
+SLOW_PICTURE_S = 0.02  # from here on a lone picture is worth all cores; below, they lose time waiting for each other
+
+Given = TypeVar("Given")
+Made = TypeVar("Made")
 
 
 @dataclass(frozen=True)
@@ -61,37 +69,104 @@ class Description:
 class OnnxGenerator:
     """A generator on ONNX Runtime: seeds or latents in, uint8 pictures [N, height, width, channels] out.
 
-    Thread-safe. ``device`` is ``auto``, ``cuda`` or ``cpu`` (see :func:`gan_plugin.serving.session.open_session`).
+    Thread-safe. On a CPU a run makes one picture and each core a picture: no larger run is faster, and so a picture is
+    the same to the bit whatever else was asked for. On a GPU runs have the sizes ``BUCKETS``.
+
+    Args:
+        onnx_file: what :func:`gan_plugin.export.export_generator` wrote.
+        device: ``auto``, ``cuda`` or ``cpu`` (see :func:`gan_plugin.serving.session.open_session`).
+        batching: whether requests of several threads run together: ``on``, ``off``, or ``auto`` for on with CUDA.
+        threads: CPU threads that work at one picture; None for one, or for all where a picture takes long.
+        gpu_memory_mb: the most GPU memory for tensors, in MiB; None for no limit.
+
+    Raises:
+        UserError: the file is no generator, or the device cannot be had.
     """
 
-    def __init__(self, onnx_file: str | Path, device: str = "auto") -> None:
-        self.session: onnxruntime.InferenceSession = open_session(onnx_file, device)
+    def __init__(
+        self,
+        onnx_file: str | Path,
+        device: str = "auto",
+        batching: str = "auto",
+        threads: int | None = None,
+        gpu_memory_mb: int | None = None,
+    ) -> None:
+        self.threads = threads or 1
+        self._opened = open_session(onnx_file, device, self.threads, gpu_memory_mb)
         self.description = Description.from_metadata(self.session.get_modelmeta().custom_metadata_map)
+        self._sizes: tuple[int, ...] = (1,)  # rows of a run
+        on_gpu = self.provider == CUDA
+        if not on_gpu and threads is None and cores() > 1 and self._seconds_a_picture() > SLOW_PICTURE_S:
+            self.threads = cores()
+            self._opened = Opened(open_session(onnx_file, "cpu", self.threads).session, self.fallback)
+        self.batched = batching == "on" or (batching == "auto" and on_gpu)
+        if on_gpu or self.batched:
+            self._sizes = BUCKETS
+        self._run: Run = MicroBatcher(self.run, self._sizes[-1]) if self.batched else self.run
+        self._workers = max(1, cores() // self.threads)
+        self._pool = ThreadPoolExecutor(self._workers, "gan-pictures")
+
+    @property
+    def session(self) -> onnxruntime.InferenceSession:
+        return self._opened.session
 
     @property
     def provider(self) -> str:
         """The execution provider that is active, for example ``CUDAExecutionProvider``."""
-        return str(self.session.get_providers()[0])
+        return self._opened.provider
 
-    def generate(self, z: npt.NDArray[np.float32], labels: npt.NDArray[np.int64] | None = None) -> Picture:
-        """Pictures of latents float32 [N, latent_size] and, for a conditional generator, labels int64 [N]."""
+    @property
+    def fallback(self) -> str | None:
+        """Why ``device=auto`` runs on the CPU; None where CUDA runs or the CPU was asked for."""
+        return self._opened.fallback
+
+    def run(self, z: Latents, labels: Labels = None) -> Picture:
+        """One run of the session, filled up to the next size that was warmed up; what fills it is thrown away."""
         feeds: dict[str, npt.NDArray[Any]] = {"z": z} if labels is None else {"z": z, "label": labels}
-        batches = [
-            self.session.run(["image"], {k: v[i : i + LARGEST_BATCH] for k, v in feeds.items()})[0]
-            for i in range(0, len(z), LARGEST_BATCH)
-        ]
-        return np.concatenate(batches)
+        missing = next((size - len(z) for size in self._sizes if size >= len(z)), 0)
+        if missing:
+            feeds = {name: np.resize(rows, (len(z) + missing, *rows.shape[1:])) for name, rows in feeds.items()}
+        pictures: Picture = self.session.run(["image"], feeds)[0]
+        return pictures[: len(z)]
 
-    def sample(
-        self,
-        seeds: npt.ArrayLike,
-        labels: npt.NDArray[np.int64] | None = None,
-        truncation: npt.ArrayLike | None = None,
-    ) -> Picture:
+    def warm_up(self) -> None:
+        """One run of every size, so that no request waits for memory or for the choice of an algorithm."""
+        for size in self._sizes:
+            self.run(*self._nothing(size))
+
+    def generate(self, z: Latents, labels: Labels = None) -> Picture:
+        """Pictures of latents float32 [N, latent_size] and, for a conditional generator, labels int64 [N]."""
+        largest = self._sizes[-1]
+        share = max(largest, -(-len(z) // self._workers))  # rows of a worker's task: a run, or several small ones
+
+        def task(start: int) -> list[Picture]:
+            end = min(start + share, len(z))
+            rows = [slice(i, min(i + largest, end)) for i in range(start, end, largest)]
+            return [self._run(z[some], None if labels is None else labels[some]) for some in rows]
+
+        runs = [run for runs in self.side_by_side(task, range(0, len(z), share)) for run in runs]
+        return runs[0] if len(runs) == 1 else np.concatenate(runs)
+
+    def side_by_side(self, task: Callable[[Given], Made], arguments: Sequence[Given]) -> list[Made]:
+        """``task`` of each argument, in order, on as many threads as there are cores free of the session's own."""
+        if len(arguments) == 1:  # a lone picture is not handed to another thread
+            return [task(arguments[0])]
+        return list(self._pool.map(task, arguments))
+
+    def sample(self, seeds: npt.ArrayLike, labels: Labels = None, truncation: npt.ArrayLike | None = None) -> Picture:
         """Pictures of N seeds, equal for equal seeds; without labels a conditional generator shows all its classes."""
         if labels is None and self.description.class_names:
             labels = default_labels(seeds, len(self.description.class_names))
         return self.generate(latents(seeds, self.description.latent_size, truncation), labels)
+
+    def _seconds_a_picture(self) -> float:
+        """The faster of two: the first one also pays for memory."""
+        return min(timeit.repeat(self.warm_up, number=1, repeat=2))
+
+    def _nothing(self, rows: int) -> tuple[Latents, Labels]:
+        """Inputs of a run whose pictures nobody looks at."""
+        labels = np.zeros(rows, np.int64) if self.description.class_names else None
+        return np.zeros((rows, self.description.latent_size), np.float32), labels
 
 
 def default_labels(seeds: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:

@@ -10,8 +10,15 @@ as 1, 2, 3", doi:10.1145/2063384.2063405). Value ``i`` of z comes from block ``i
     z       = √(−2 ln u₀)·cos 2πu₁, √(−2 ln u₀)·sin 2πu₁, √(−2 ln u₂)·cos 2πu₃, √(−2 ln u₂)·sin 2πu₃   as float32
 
 With a truncation t, a value beyond ±t is replaced by the one at the same place of attempt 1, 2, … until it lies
-within: z then follows the normal distribution cut off at ±t (Brock et al. 2019, arXiv:1809.11096). Test vectors for
-other languages are in tests/vectors/latents.json.
+within: z then follows the normal distribution cut off at ±t (Brock et al. 2019, arXiv:1809.11096).
+
+The way from the z of one seed to that of another is an arc (spherical interpolation, Shoemake 1985,
+doi:10.1145/325165.325242; White 2016, arXiv:1609.04468). At position p from 0 to 1, θ the angle between both, in
+float64:
+
+    z = sin((1−p)θ)/sin θ · z₀ + sin(pθ)/sin θ · z₁   as float32; (1−p)·z₀ + p·z₁ where sin θ < 10⁻⁶
+
+Test vectors for other languages are in tests/vectors/latents.json, pictures in examples/vectors.json.
 """
 
 from __future__ import annotations
@@ -21,6 +28,8 @@ import numpy.typing as npt
 
 LARGEST_SEED = 2**53 - 1  # the largest whole number that JSON, JavaScript and float64 all hold exactly
 SMALLEST_TRUNCATION = 0.1  # below it nearly every value has to be drawn again hundreds of times
+
+SMALLEST_SINE = 1e-6  # two z of nearly one direction have no arc between them
 
 _ROUNDS = 10
 _MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
@@ -63,6 +72,26 @@ def latents(seeds: npt.ArrayLike, latent_size: int, truncation: npt.ArrayLike | 
         again = _normals(keys[rows], latent_size, attempt)
         z[rows] = np.where(outside[rows], again, z[rows])
     return z
+
+
+def between(
+    start: npt.NDArray[np.float32], end: npt.NDArray[np.float32], position: npt.ArrayLike
+) -> npt.NDArray[np.float32]:
+    """z float32 [N, latent_size] on the arcs from ``start`` to ``end``, both [N, latent_size]; positions [N], 0…1.
+
+    >>> between(latents(0, 3), latents(7, 3), [0.0]).tolist() == latents(0, 3).tolist()
+    True
+    """
+    z0, z1 = start.astype(np.float64), end.astype(np.float64)
+    p = np.asarray(position, np.float64)[:, None]  # [N, 1]
+    lengths = np.linalg.norm(z0, axis=1) * np.linalg.norm(z1, axis=1)
+    cosine = np.clip((z0 * z1).sum(1) / lengths, -1, 1)
+    angle = np.arccos(cosine)[:, None]  # [N, 1]
+    straight = np.sin(angle) < SMALLEST_SINE
+    sine = np.where(straight, 1.0, np.sin(angle))
+    a = np.where(straight, 1 - p, np.sin((1 - p) * angle) / sine)
+    b = np.where(straight, p, np.sin(p * angle) / sine)
+    return (a * z0 + b * z1).astype(np.float32)
 
 
 def _normals(seeds: Words, latent_size: int, attempt: int) -> npt.NDArray[np.float32]:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -14,10 +14,12 @@ import pandas as pd
 
 from gan_plugin.errors import UserError
 from gan_plugin.serving.generator import Description, default_labels
-from gan_plugin.serving.latents import LARGEST_SEED, SMALLEST_TRUNCATION, latents
+from gan_plugin.serving.latents import LARGEST_SEED, SMALLEST_TRUNCATION, between, latents
+from gan_plugin.serving.pictures import ENCODERS
 
-COLUMNS = ("seed", "z", "label", "truncation")
-FORMATS = ("png", "array")
+COLUMNS = ("seed", "to_seed", "position", "z", "label", "truncation")
+PARAMS = ("format", "grid")
+LARGEST_GRID = 1024
 
 
 @dataclass(frozen=True)
@@ -34,6 +36,20 @@ def check_columns(names: Sequence[Any]) -> None:
         raise UserError(f"Unknown column {listed(unknown)}: a row may have {listed(COLUMNS)}.")
 
 
+def check_params(params: Mapping[Any, Any]) -> None:
+    """What holds for all rows: ``format``, and ``grid``, the pictures in a line of one large picture, 0 for none."""
+    if unknown := [str(name) for name in params if name not in PARAMS]:
+        raise UserError(f"Unknown parameter {listed(unknown)}: there are {listed(PARAMS)}.")
+    if (wanted := params.get("format", "png")) not in ENCODERS:
+        raise UserError(f"format={wanted!r} is unknown: give one of {', '.join(ENCODERS)}.")
+    grid = params.get("grid", 0)
+    if not _is_whole(grid) or not 0 <= grid <= LARGEST_GRID:
+        raise UserError(
+            f"grid={grid!r} is not possible: give how many pictures stand in a line of one large picture, at most "
+            f"{LARGEST_GRID}, or 0 for separate pictures."
+        )
+
+
 def read_request(rows: pd.DataFrame, description: Description, max_rows: int) -> Request:
     """
     Raises:
@@ -44,10 +60,11 @@ def read_request(rows: pd.DataFrame, description: Description, max_rows: int) ->
         raise UserError("The request has no rows: send one row with a seed for each picture.")
     if len(rows) > max_rows:
         raise UserError(f"The request has {len(rows)} rows and {max_rows} is the limit: send several smaller requests.")
-    columns = {name: _cells(rows, name) for name in COLUMNS}
-    seeds = [_seed(value, row) for row, value in enumerate(columns["seed"])]
-    own = [_z(value, row, description.latent_size) for row, value in enumerate(columns["z"])]
-    bounds = [_truncation(value, row) for row, value in enumerate(columns["truncation"])]
+    columns = {name: _cells(rows, name) for name in rows.columns}
+    absent: list[Any] = [None] * len(rows)
+    seeds = [_seed(value, "seed", row) for row, value in enumerate(columns.get("seed", absent))]
+    own = [_z(value, row, description.latent_size) for row, value in enumerate(columns.get("z", absent))]
+    bounds = [_truncation(value, row) for row, value in enumerate(columns.get("truncation", absent))]
     for row, (seed, z, bound) in enumerate(zip(seeds, own, bounds)):
         if (seed is None) == (z is None):
             raise UserError(
@@ -55,24 +72,48 @@ def read_request(rows: pd.DataFrame, description: Description, max_rows: int) ->
             )
         if z is not None and not math.isnan(bound):
             raise UserError(f"Row {row} has both z and truncation: truncation applies to seeds only.")
-    from_seeds = latents([seed or 0 for seed in seeds], description.latent_size, bounds)  # [N, latent_size]
-    z = np.stack([seeded if given is None else given for seeded, given in zip(from_seeds, own)])
-    return Request(seeds, z, _labels(columns["label"], seeds, description))
+    z = latents([seed or 0 for seed in seeds], description.latent_size, bounds)  # [N, latent_size]
+    if "to_seed" in columns or "position" in columns:
+        ends, positions = _ways(columns.get("to_seed", absent), columns.get("position", absent), seeds)
+        moving = [row for row, end in enumerate(ends) if end is not None]
+        if moving:
+            goals = latents([end for end in ends if end is not None], description.latent_size, np.take(bounds, moving))
+            z[moving] = between(z[moving], goals, np.take(positions, moving))
+    for row, given in enumerate(own):
+        if given is not None:
+            z[row] = given
+    return Request(seeds, z, _labels(columns.get("label", absent), seeds, description))
 
 
 def _cells(rows: pd.DataFrame, name: str) -> list[Any]:
-    """The column's values with every kind of missing value as None; all None where the column is absent."""
-    if name not in rows:
-        return [None] * len(rows)
-    return [None if pd.api.types.is_scalar(value) and pd.isna(value) else value for value in rows[name].tolist()]
+    """The column's values with every kind of missing value as None."""
+    return [None if _is_missing(value) else value for value in rows[name].tolist()]
 
 
-def _seed(value: Any, row: int) -> int | None:
+def _is_missing(value: Any) -> bool:
+    return value is None or value is pd.NA or value is pd.NaT or (isinstance(value, float) and math.isnan(value))
+
+
+def _seed(value: Any, column: str, row: int) -> int | None:
     if value is None:
         return None
     if not _is_whole(value) or not 0 <= value <= LARGEST_SEED:
-        raise UserError(f"Row {row} has seed={value!r}: a seed is a whole number from 0 to {LARGEST_SEED}.")
+        raise UserError(f"Row {row} has {column}={value!r}: a seed is a whole number from 0 to {LARGEST_SEED}.")
     return int(value)
+
+
+def _ways(to_seeds: list[Any], positions: list[Any], seeds: list[int | None]) -> tuple[list[int | None], list[float]]:
+    """The seed at the other end of each row's way, None where a row has no way to go, and how far along it lies."""
+    ends = [_seed(value, "to_seed", row) for row, value in enumerate(to_seeds)]
+    for row, (end, position) in enumerate(zip(ends, positions)):
+        if (end is None) != (position is None):
+            given, other = ("position", "to_seed") if end is None else ("to_seed", "position")
+            raise UserError(f"Row {row} has {given} and no {other}: a picture between two seeds needs both.")
+        if end is not None and seeds[row] is None:
+            raise UserError(f"Row {row} has both z and to_seed: the way to another seed begins at a seed.")
+        if position is not None and not (_is_number(position) and 0 <= position <= 1):
+            raise UserError(f"Row {row} has position={position!r}: give a number from 0 (seed) to 1 (to_seed).")
+    return ends, [0.0 if position is None else float(position) for position in positions]
 
 
 def _z(value: Any, row: int, latent_size: int) -> npt.NDArray[np.float32] | None:

@@ -1,0 +1,49 @@
+"""Write vectors.json: the pictures that every program of this folder must make, up to one grey level.
+
+python examples/write_vectors.py            (digits.onnx beside it is the generator; see README.md for how it was made)
+"""
+
+from __future__ import annotations
+
+import base64
+import json
+from pathlib import Path
+
+import pandas as pd
+
+from gan_plugin.serving.generator import OnnxGenerator
+from gan_plugin.serving.requests import read_request
+
+HERE = Path(__file__).parent
+ROWS: list[dict[str, object]] = [
+    {"seed": 0},
+    {"seed": 7},
+    {"seed": 123_456_789},
+    {"seed": 2**32},
+    {"seed": 2**53 - 1},
+    {"seed": 7, "label": 3},
+    {"seed": 8, "label": 0},
+    {"seed": 7, "truncation": 1.0},
+    {"seed": 3, "label": 5, "truncation": 0.4},
+    {"seed": 11, "to_seed": 12, "position": 0.0},
+    {"seed": 11, "to_seed": 12, "position": 0.25},
+    {"seed": 11, "to_seed": 12, "position": 1.0},
+    {"seed": 5, "to_seed": 2**40, "position": 0.5, "label": 9, "truncation": 0.8},
+]
+FIELDS = ("seed", "label", "truncation", "to_seed", "position")
+
+
+def main() -> None:
+    generator = OnnxGenerator(HERE / "digits.onnx", "cpu")
+    pictures = []
+    for row in ROWS:
+        request = read_request(pd.DataFrame([row]), generator.description, max_rows=1)
+        (picture,) = generator.generate(request.z, request.labels)
+        asked = {name: row.get(name) for name in FIELDS}
+        pictures.append({**asked, "image": base64.b64encode(picture.tobytes()).decode("ascii")})
+    lines = ",\n".join(json.dumps(picture) for picture in pictures)
+    (HERE / "vectors.json").write_text(f'{{"pictures": [\n{lines}\n]}}\n', "utf-8")
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,197 @@
+"""What stands between ONNX Runtime and CUDA in this process, and the line that mends it.
+
+ONNX Runtime lists CUDA as available wherever it was compiled in, whether or not it loads, and says only "failed to
+create" where it does not. The causes that users meet are looked for one by one: another package without CUDA, no
+driver, no visible GPU, a driver or a torch of another CUDA, libraries that are not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import ctypes
+import importlib.metadata
+import importlib.util
+import io
+import os
+import re
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+
+import onnxruntime
+
+LAST_FOR_CUDA_12 = "onnxruntime-gpu[cuda,cudnn]<1.27"  # later builds on the package index are for CUDA 13
+_WINDOWS = os.name == "nt"
+_CUDNN = "cudnn64_9.dll" if _WINDOWS else "libcudnn.so.9"
+
+
+@dataclass(frozen=True)
+class Obstacle:
+    """Why CUDA cannot be used, and what to do about it, each as a part of a sentence."""
+
+    cause: str
+    remedy: str
+
+    def __str__(self) -> str:
+        return f"{self.cause}; {self.remedy}"
+
+
+@dataclass(frozen=True)
+class Driver:
+    """What the NVIDIA driver says of itself."""
+
+    cuda: tuple[int, int]  # the newest CUDA that it runs, for example (13, 0)
+    gpus: tuple[str, ...]  # names of those that this process sees, with their memory
+
+
+def why_cuda_cannot_load() -> Obstacle | None:
+    """The reason why ONNX Runtime cannot use CUDA in this process, or None when nothing stands in the way.
+
+    Loads the CUDA and cuDNN libraries that pip installed, for the session that is to come.
+    """
+    checks: tuple[Callable[[], Obstacle | None], ...] = (_wrong_package, _wrong_driver, _missing_libraries)
+    for check in checks:
+        if (obstacle := check()) is not None:
+            return obstacle
+    return None
+
+
+def installed_runtimes() -> dict[str, str]:
+    """Versions of the packages that bring a module ``onnxruntime``. With two, the one installed last has won."""
+    names = ("onnxruntime-gpu", "onnxruntime")
+    found = {name: _version(name) for name in names}
+    return {name: version for name, version in found.items() if version is not None}
+
+
+def runtime_cuda() -> str | None:
+    """The CUDA that the imported ONNX Runtime was built for, for example ``13.0``; None for one without CUDA."""
+    from onnxruntime.capi import build_and_package_info
+
+    return getattr(build_and_package_info, "cuda_version", None) or None
+
+
+def torch_cuda() -> str | None:
+    """The CUDA that the installed torch was built for, read without importing torch; None for a CPU build, or none."""
+    spec = importlib.util.find_spec("torch")
+    if spec is None or spec.origin is None:
+        return None
+    found = re.search(
+        r"^cuda\b.*= '([\d.]+)'", Path(spec.origin).with_name("version.py").read_text("utf-8"), re.MULTILINE
+    )
+    return found[1] if found else None
+
+
+def find_driver() -> Driver | None:
+    """The NVIDIA driver of this machine, or None where there is none."""
+    try:
+        library = ctypes.CDLL("nvcuda.dll" if _WINDOWS else "libcuda.so.1")
+    except OSError:
+        return None
+    version, count = ctypes.c_int(0), ctypes.c_int(0)
+    library.cuDriverGetVersion(ctypes.byref(version))  # 13000 for CUDA 13.0
+    if library.cuInit(0) == 0:  # not 0 where no GPU is visible
+        library.cuDeviceGetCount(ctypes.byref(count))
+    names = tuple(_gpu_name(library, index) for index in range(count.value))
+    return Driver((version.value // 1000, version.value % 1000 // 10), names)
+
+
+def has_cudnn() -> bool:
+    """Whether cuDNN 9 loads, after the preloading of what pip installed."""
+    _preload()
+    return _loads(_CUDNN) is None
+
+
+def _gpu_name(library: ctypes.CDLL, index: int) -> str:
+    device, name, memory = ctypes.c_int(0), ctypes.create_string_buffer(256), ctypes.c_size_t(0)
+    library.cuDeviceGet(ctypes.byref(device), index)
+    library.cuDeviceGetName(name, len(name), device)
+    library.cuDeviceTotalMem_v2(ctypes.byref(memory), device)
+    return f"{name.value.decode()} ({memory.value / 2**30:.0f} GiB)"
+
+
+# ---- one cause after the other ---------------------------------------------------------------------------------------
+
+
+def _wrong_package() -> Obstacle | None:
+    if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
+        return None
+    runtimes = installed_runtimes()
+    if "onnxruntime-gpu" in runtimes:
+        reinstall = f"pip install --force-reinstall --no-deps onnxruntime-gpu=={runtimes['onnxruntime-gpu']}"
+        return Obstacle(
+            "the package onnxruntime, which has no CUDA in it, lies over onnxruntime-gpu",
+            f"pip uninstall -y onnxruntime && {reinstall}",
+        )
+    return Obstacle(
+        f"the installed onnxruntime {onnxruntime.__version__} has no CUDA in it",
+        "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'",
+    )
+
+
+def _wrong_driver() -> Obstacle | None:
+    driver = find_driver()
+    if driver is None:
+        return Obstacle(
+            "this machine has no NVIDIA driver (libcuda cannot be loaded)",
+            "install it, or start the container with --gpus all",
+        )
+    if not driver.gpus:
+        return Obstacle(
+            "the NVIDIA driver shows no GPU to this process",
+            "see nvidia-smi and CUDA_VISIBLE_DEVICES, or start the container with --gpus all",
+        )
+    needed = runtime_cuda()
+    if needed is not None and driver.cuda[0] < int(needed.split(".")[0]):
+        have = ".".join(map(str, driver.cuda))
+        return Obstacle(
+            f"the NVIDIA driver runs CUDA up to {have}, and onnxruntime-gpu {onnxruntime.__version__} was built for "
+            f"{needed}",
+            f"update the driver, or pip install '{LAST_FOR_CUDA_12}'",
+        )
+    return None
+
+
+def _missing_libraries() -> Obstacle | None:
+    """CUDA's libraries are linked: the provider does not load without them. cuDNN is opened at its first use."""
+    _preload()
+    capi = Path(onnxruntime.__file__).parent / "capi"
+    prefix, suffix = ("", ".dll") if _WINDOWS else ("lib", ".so")
+    names = ("onnxruntime_providers_shared", "onnxruntime_providers_cuda")
+    errors = [_loads(str(capi / f"{prefix}{name}{suffix}")) for name in names] + [_loads(_CUDNN)]
+    missing = next((error for error in errors if error is not None), None)
+    if missing is None:
+        return None
+    return Obstacle(
+        f"{missing}{_other_torch()}",
+        f"pip install 'onnxruntime-gpu[cuda,cudnn]=={onnxruntime.__version__}'",
+    )
+
+
+def _other_torch() -> str:
+    """A remark where torch has brought libraries, but those of another CUDA."""
+    theirs, ours = torch_cuda(), runtime_cuda()
+    if theirs is None or ours is None or theirs.split(".")[0] == ours.split(".")[0]:
+        return ""
+    return f" (torch's are for CUDA {theirs}, onnxruntime-gpu needs CUDA {ours})"
+
+
+def _preload() -> None:
+    """Load the CUDA and cuDNN libraries that pip installed. What ONNX Runtime prints about it is found out here."""
+    with contextlib.redirect_stdout(io.StringIO()):
+        onnxruntime.preload_dlls()
+
+
+def _loads(library: str) -> str | None:
+    """The linker's complaint about a library, or None where it loads."""
+    try:
+        ctypes.CDLL(library)
+    except OSError as error:
+        return str(error)
+    return None
+
+
+def _version(package: str) -> str | None:
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None

@@ -1,0 +1,48 @@
+"""How a served generator runs: what MLmodel's ``model_config`` holds and ``SERVING_MODEL_CONFIG`` overrides."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, fields
+from typing import Any
+
+from gan_plugin.errors import UserError
+from gan_plugin.serving.session import DEVICES
+
+BATCHING = ("auto", "on", "off")
+
+
+@dataclass(frozen=True)
+class ServingOptions:
+    """Raises :class:`UserError` on a value that is not possible, with what would be."""
+
+    device: str = "auto"  # auto, cuda or cpu
+    max_rows: int = 1024  # the most pictures of a request
+    max_waiting: int = 256  # the most requests in a worker at one time; one more is refused with 503
+    batching: str = "auto"  # requests that wait run together: on, off, or auto for on with CUDA
+    threads: int | None = None  # CPU threads for one picture; None for one, or for all where a picture takes long
+    gpu_memory_mb: int | None = None  # the most GPU memory for tensors, in MiB; None for no limit
+
+    def __post_init__(self) -> None:
+        _check_choice("device", self.device, DEVICES)
+        _check_choice("batching", self.batching, BATCHING)
+        for name in ("max_rows", "max_waiting", "threads", "gpu_memory_mb"):
+            value = getattr(self, name)
+            may_be_none = name in ("threads", "gpu_memory_mb")
+            if value is None and may_be_none:
+                continue
+            if type(value) is not int or value < 1:
+                or_none = ", or null" if may_be_none else ""
+                raise UserError(f"{name}={value!r} is not possible: give a whole number of at least 1{or_none}.")
+
+    @classmethod
+    def from_config(cls, config: dict[str, Any]) -> ServingOptions:
+        """Options from a mapping; those it lacks have their default values."""
+        known = [field.name for field in fields(cls)]
+        if unknown := sorted(set(config) - set(known)):
+            raise UserError(f"Unknown option {', '.join(unknown)}: there are {', '.join(known)}.")
+        return cls(**config)
+
+
+def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:
+    if value not in choices:
+        raise UserError(f"{name}={value!r} is unknown: give one of {', '.join(choices)}.")
