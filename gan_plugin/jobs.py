@@ -10,6 +10,7 @@ import sys
 from pathlib import Path
 
 import mlflow
+import torch
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import EvaluationResult
@@ -45,6 +46,7 @@ def run_training(settings: TrainSettings) -> str:
     recipe = chosen_recipe(settings)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
+    dtype = {"float32": torch.float32, "float16": torch.float16}[settings.export_precision]
     check_data_argument(settings.data, settings.split)
     with project_run() as run:
         run_id = run.info.run_id
@@ -87,11 +89,11 @@ def run_training(settings: TrainSettings) -> str:
         except Diverged as diverged:
             mlflow.set_tag("failed", str(diverged))
             if diverged.game is not None:
-                publish(diverged.game, recipe, pictures, None, run_id, folder)
+                publish(diverged.game, recipe, pictures, None, run_id, folder, dtype)
             raise
         if stop.asked():  # perhaps after the last step, when there was nothing left to interrupt
             raise SystemExit(stop.exit_status())
-        return publish(game, recipe, pictures, settings.model_name, run_id, folder)
+        return publish(game, recipe, pictures, settings.model_name, run_id, folder, dtype)
 
 
 def make_folder(output_dir: str, run_id: str) -> Path:
@@ -213,7 +215,15 @@ def why_exported(game: Game) -> str:
     return f"Its {game.best.metric} of {game.best.value:.4g} was the lowest of {game.best.judged}.{last}"
 
 
-def publish(game: Game, recipe: Recipe, pictures: Pictures, model_name: str | None, run_id: str, folder: Path) -> str:
+def publish(
+    game: Game,
+    recipe: Recipe,
+    pictures: Pictures,
+    model_name: str | None,
+    run_id: str,
+    folder: Path,
+    dtype: torch.dtype,
+) -> str:
     """Export the averaged generator, prove the file equal to it, log it and, by ``model_name``, register it.
 
     Returns the model's URI.
@@ -231,7 +241,7 @@ def publish(game: Game, recipe: Recipe, pictures: Pictures, model_name: str | No
     )
     onnx_file = folder / flavor.ONNX_FILE
     try:
-        parity = export_generator(game.ema, description, onnx_file)
+        parity = export_generator(game.ema, description, onnx_file, dtype)
     except ParityError as error:
         log_parity(error.parity, game.steps)
         raise

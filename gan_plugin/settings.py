@@ -290,6 +290,11 @@ class TrainSettings:
     seed: int = setting("0", whole_number(0, 2**32 - 1), "Equal seeds give equal weights on the CPU.")
     device: str = setting("auto", DEVICE, "auto is CUDA where there is a GPU, else the CPU.")
     precision: str = setting("auto", one_of("auto", "bf16", "float32"), "auto is bf16 where the device does it fast.")
+    export_precision: str = setting(
+        "float32",
+        one_of("float32", "float16"),
+        "Of the exported generator. float16, for GPUs, halves the file; it passes a parity gate, too, or is refused.",
+    )
     model_name: str = setting("gan", registered_name(), "Name of the registered model.")
     features: str | None = setting("auto", or_auto(some_text()), FEATURES)
     inception_weights: str | None = setting("none", or_none(some_text()), WEIGHTS)

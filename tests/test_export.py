@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from gan_plugin import export
 from gan_plugin.export import ExportError, ParityError, Showable, check_contract, export_generator
 from gan_plugin.networks import Pictured, dcgan, new_generator
-from gan_plugin.recipes import load_recipe, recipe_names
+from gan_plugin.recipes import load_recipe, override, recipe_names
 from gan_plugin.serving.generator import Description, OnnxGenerator
 from gan_plugin.serving.latents import latents
 
@@ -173,6 +173,31 @@ def test_one_grey_level_in_many_places_is_refused_too(tmp_path: Path, monkeypatc
         export_generator(generator, Description(8, 16, 16, 1), path)
     assert refusal.value.parity.largest_difference == 1
     assert refusal.value.parity.differing_pixels > 0.5
+
+
+@pytest.mark.parametrize("name", ["dcgan", "r3gan"])
+def test_half_precision_halves_the_file_and_passes_its_own_gate(name: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    generator = awake(new_generator(override(load_recipe(name), latent_size=64), Pictured(32, 3, 10)).eval())
+    description = Description(64, 32, 32, 3, class_names=tuple("0123456789"))
+    exact, half = tmp_path / "exact.onnx", tmp_path / "half.onnx"
+    export_generator(generator, description, exact)
+    parity = export_generator(generator, description, half, torch.float16)
+    assert 0 < parity.differing_pixels < 0.1
+    assert parity.largest_difference <= 2
+    assert half.stat().st_size < 0.6 * exact.stat().st_size  # the graph itself takes some of it
+    assert next(generator.parameters()).dtype == torch.float32
+    assert {i.name: i.type for i in OnnxGenerator(half, "cpu").session.get_inputs()} == {
+        "z": "tensor(float)", "label": "tensor(int64)",
+    }  # fmt: skip
+
+
+def test_half_precision_that_overflows_is_refused(tmp_path: Path) -> None:
+    generator = lively(dcgan.Generator(8, 16, 1), 8)
+    with torch.no_grad():
+        next(generator.parameters()).mul_(1e6)  # batch norm takes the factor out again, unless it came to infinity
+    with pytest.raises(ParityError, match=r"allowed are 2 in 10\.0%"):
+        export_generator(generator, Description(8, 16, 16, 1), tmp_path / "g.onnx", torch.float16)
 
 
 class Noisy(nn.Module):

@@ -288,9 +288,8 @@ def test_a_failed_parity_gate_registers_nothing(make_project: Callable[[], Proje
     """The gate is closed from outside by allowing no difference at all, not even none."""
     project = make_project()
     code = (
-        "import gan_plugin.export as e; e.MOST_GREY_LEVELS = -1; from gan_plugin.cli import main; main("
-        + repr(["train", *options(dict(QUICK))])
-        + ")"
+        "import gan_plugin.export as e; e.TOLERANCES[e.torch.float32] = e.Tolerance(-1, 0); "
+        "from gan_plugin.cli import main; main(" + repr(["train", *options(dict(QUICK))]) + ")"
     )
     done = project.command("python", "-c", code)
     assert done.returncode == 1
