@@ -15,7 +15,7 @@ import sys
 import time
 import urllib.error
 import urllib.request
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -153,12 +153,14 @@ class Answer:
     status: int
     body: Any
     text: str
+    headers: Mapping[str, str]
 
 
 @dataclass(frozen=True)
 class Server:
     port: int
     log: Path
+    pid: int
 
     def post(self, body: object, content_type: str = "application/json") -> Answer:
         data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
@@ -166,30 +168,33 @@ class Server:
         request = urllib.request.Request(url, data, {"Content-Type": content_type})
         try:
             with urllib.request.urlopen(request, timeout=60) as response:
-                status, text = response.status, response.read().decode()
+                status, text, headers = response.status, response.read().decode(), response.headers
         except urllib.error.HTTPError as error:
-            status, text = error.code, error.read().decode()
-        return Answer(status, json.loads(text), text)
+            status, text, headers = error.code, error.read().decode(), error.headers
+        return Answer(status, json.loads(text), text, headers)
 
     def records(self, *rows: dict[str, object], **params: object) -> Answer:
         return self.post({"dataframe_records": list(rows), **({"params": params} if params else {})})
 
 
 @contextmanager
-def serving(project: Project, model_uri: str, env_manager: str, wait_s: int, **variables: str) -> Iterator[Server]:
+def serving(
+    project: Project, model_uri: str, env_manager: str, wait_s: int, workers: int = 1, **variables: str
+) -> Iterator[Server]:
     """``mlflow models serve`` on a free loopback port, until the block ends."""
     with socket.socket() as probe:
         probe.bind(("127.0.0.1", 0))
         port = probe.getsockname()[1]
     log = project.folder / f"server-{port}.log"
     words = ["mlflow", "models", "serve", "-m", model_uri, "--env-manager", env_manager, "--port", str(port)]
+    words += ["--workers", str(workers)]
     with log.open("w") as output:
         process = subprocess.Popen(
             words, cwd=project.folder, env=project.environment(**variables), stdout=output, stderr=output
         )
         try:
             wait_until_ready(process, port, log, wait_s)
-            yield Server(port, log)
+            yield Server(port, log, process.pid)
         finally:
             process.terminate()
             process.wait(30)

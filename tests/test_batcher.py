@@ -1,0 +1,133 @@
+"""The micro-batcher, with a device whose pace the test decides, and with a real generator."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Callable
+from concurrent.futures import Future, ThreadPoolExecutor, wait
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher
+from gan_plugin.serving.generator import BUCKETS, OnnxGenerator
+from gan_plugin.serving.latents import latents
+from gan_plugin.serving.pictures import Picture
+from gan_plugin.serving.session import Opened
+
+WAIT_S = 20
+
+
+class Device:
+    """Makes of each z one picture of one pixel, its first value; holds its first run until ``go`` is set."""
+
+    def __init__(self) -> None:
+        self.runs: list[list[int]] = []
+        self.started, self.go = threading.Event(), threading.Event()
+
+    def __call__(self, z: Latents, labels: Labels) -> Picture:
+        self.runs.append(z[:, 0].astype(int).tolist())
+        self.started.set()
+        assert self.go.wait(WAIT_S)
+        if (z[:, 0] == 13).any():
+            raise ValueError("thirteen")
+        return z[:, :1, None, None].astype(np.uint8)
+
+
+def rows(*values: int) -> Latents:
+    return np.array(values, np.float32)[:, None]
+
+
+def pixels(pictures: Picture) -> list[int]:
+    return pictures.ravel().tolist()
+
+
+def while_busy(device: Device, batcher: MicroBatcher, requests: list[Latents]) -> list[Future[Picture]]:
+    """Send a first request, and while the device is busy with it the others, in order; then let it go on."""
+    pool = ThreadPoolExecutor(len(requests) + 1)
+    first = pool.submit(batcher, rows(99), None)
+    assert device.started.wait(WAIT_S)
+    futures = []
+    for request in requests:
+        before = batcher._waiting.qsize()
+        futures.append(pool.submit(batcher, request, None))
+        until(lambda before=before: batcher._waiting.qsize() > before)
+    device.go.set()
+    wait([first, *futures], WAIT_S)
+    assert pixels(first.result()) == [99]
+    return futures
+
+
+def until(condition: Callable[[], bool]) -> None:
+    for _ in range(WAIT_S * 100):
+        if condition():
+            return
+        time.sleep(0.01)
+    raise AssertionError
+
+
+def test_a_lone_request_runs_at_once_and_alone() -> None:
+    device = Device()
+    device.go.set()
+    batcher = MicroBatcher(device, largest=64)
+    for value in range(3):
+        assert pixels(batcher(rows(value), None)) == [value]
+    assert device.runs == [[0], [1], [2]]
+
+
+def test_what_waits_runs_together_in_order_whole_and_never_above_the_largest() -> None:
+    device = Device()
+    batcher = MicroBatcher(device, largest=4)
+    asked = [[1], [2, 3], [4, 5], [6], [7, 8, 9, 10], [11]]
+    answers = while_busy(device, batcher, [rows(*values) for values in asked])
+    assert [pixels(answer.result()) for answer in answers] == asked
+    assert device.runs == [[99], [1, 2, 3], [4, 5, 6], [7, 8, 9, 10], [11]]
+
+
+def test_one_request_fails_alone() -> None:
+    device = Device()
+    batcher = MicroBatcher(device, largest=64)
+    first, bad, last = while_busy(device, batcher, [rows(1, 2), rows(13), rows(3)])
+    assert (pixels(first.result()), pixels(last.result())) == ([1, 2], [3])
+    with pytest.raises(ValueError, match="thirteen"):
+        bad.result()
+    assert device.runs == [[99], [1, 2, 13, 3], [1, 2], [13], [3]]
+    assert pixels(batcher(rows(7), None)) == [7]  # and the batcher lives on
+
+
+def test_a_real_generator_gives_the_same_pictures_through_it() -> None:
+    """The digits of the examples, in requests of many sizes at once: sizes, padding, labels, splitting."""
+    onnx_file = ROOT / "examples" / "digits.onnx"
+    plain, batched = OnnxGenerator(onnx_file, "cpu"), OnnxGenerator(onnx_file, "cpu", batching="on")
+    assert (plain.batched, batched.batched) == (False, True)
+    sizes = []
+    original = batched.session
+
+    class Watched:
+        def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[Picture]:
+            sizes.append(len(feeds["z"]))
+            result: list[Picture] = original.run(names, feeds)
+            return result
+
+    batched._opened = Opened(Watched())
+    batched.warm_up()
+    assert tuple(sizes) == BUCKETS
+    requests = [list(range(start, start + count)) for start, count in enumerate([1, 2, 3, 7, 1, 64, 65, 1, 130, 5])]
+    with ThreadPoolExecutor(len(requests)) as pool:
+        answers = list(pool.map(batched.sample, requests))
+    for seeds, answer in zip(requests, answers, strict=True):
+        expected = plain.sample(seeds)
+        assert answer.shape == expected.shape
+        assert np.abs(answer.astype(int) - expected).max() <= 1
+    assert set(sizes) <= set(BUCKETS)  # no run of a size that was not warmed up
+
+
+def test_on_a_cpu_a_picture_is_the_same_to_the_bit_whatever_else_is_asked_for() -> None:
+    generator = OnnxGenerator(ROOT / "examples" / "digits.onnx", "cpu")
+    z = latents(range(40), generator.description.latent_size)
+    labels = np.arange(40) % 10
+    alone = np.concatenate([generator.generate(z[i : i + 1], labels[i : i + 1]) for i in range(40)])
+    np.testing.assert_array_equal(generator.generate(z, labels), alone)
+    np.testing.assert_array_equal(generator.generate(z[::-1], labels[::-1]), alone[::-1])
