@@ -1,0 +1,364 @@
+"""docker/ without an engine: its install line, its commands and its settings, run as they are written there.
+
+What only an engine or a GPU can show, docker/README.md says.
+"""
+
+from __future__ import annotations
+
+import base64
+import io
+import json
+import os
+import re
+import shlex
+import signal
+import socket
+import string
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+import yaml
+from conftest import BIN, ROOT, Server
+from PIL import Image
+
+from gan_plugin import flavor
+from gan_plugin.export import export_generator
+from gan_plugin.networks.dcgan import Generator
+from gan_plugin.serving.generator import Description
+
+DOCKER = ROOT / "docker"
+SERVICES: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text("utf-8"))["services"]
+STOPPED_WITHIN_S = 5  # docker stop kills after 10
+
+pytestmark = pytest.mark.skipif(
+    sys.version_info[:2] != (3, 11) or sys.platform != "linux", reason="the image is Linux with Python 3.11"
+)
+
+
+# ---- reading docker/ -------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Stage:
+    """One image of the Dockerfile, without those that it builds on: words after each instruction, in their order."""
+
+    instructions: list[tuple[str, str]]
+
+    def all(self, instruction: str) -> list[str]:
+        return [words for name, words in self.instructions if name == instruction]
+
+    def only(self, instruction: str) -> str:
+        (words,) = self.all(instruction)
+        return words
+
+    def environment(self, **build_arguments: str) -> dict[str, str]:
+        defaults = dict(words.split("=", 1) for words in self.all("ARG"))
+        words = " ".join(self.all("ENV"))
+        replaced = string.Template(words).substitute({**defaults, **build_arguments})
+        return dict(word.split("=", 1) for word in shlex.split(replaced))
+
+
+def stages() -> dict[str, Stage]:
+    text = re.sub(r"^#.*\n", "", (DOCKER / "Dockerfile").read_text("utf-8"), flags=re.MULTILINE)
+    found: dict[str, Stage] = {}
+    for line in re.sub(r"\\\n", " ", text).splitlines():
+        if not line.strip():
+            continue
+        instruction, words = line.split(maxsplit=1)
+        if instruction == "FROM":
+            name = words.split(" AS ")[1]
+            found[name] = Stage([])
+        found[name].instructions.append((instruction, words))
+    return found
+
+
+def install_words(stage: Stage, device: str) -> list[str]:
+    """The words that the image's shell gives to pip."""
+    (line,) = [words for words in stage.all("RUN") if "pip install" in words]
+    command = f"pip() {{ printf '%s\\n' \"$@\"; }}; {line}"
+    done = subprocess.run(
+        ["sh", "-c", command], env={"DEVICE": device}, capture_output=True, text=True, check=False, timeout=10
+    )
+    assert done.returncode == 0, done.stderr
+    return done.stdout.splitlines()
+
+
+def published(service: str) -> list[str]:
+    return [str(port) for port in SERVICES[service]["ports"]]
+
+
+def free_port() -> int:
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+# ---- what is written there -------------------------------------------------------------------------------------------
+
+
+def test_ports_are_published_on_the_loopback_address_only() -> None:
+    assert published("mlflow") == ["127.0.0.1:5000:5000"]
+    served = stages()["serve"].environment()["UVICORN_PORT"]
+    for name in ("serve", "serve-cpu"):
+        assert published(name) == [f"127.0.0.1:8080:{served}"]
+    typed = re.findall(r"^docker run .*", (DOCKER / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert len(typed) >= 3
+    for line in typed:
+        assert re.findall(r"-p (\S+)", line) == [f"127.0.0.1:8080:{served}"], line
+
+
+def test_a_gpu_is_reserved_for_the_service_that_needs_one_and_for_no_other() -> None:
+    (device,) = SERVICES["serve"]["deploy"]["resources"]["reservations"]["devices"]
+    assert device == {"driver": "nvidia", "count": 1, "capabilities": ["gpu"]}
+    assert not SERVICES["serve-cpu"]["deploy"]
+    assert "deploy" not in SERVICES["mlflow"]
+    assert SERVICES["serve-cpu"]["profiles"]  # or a plain "up" would start both on one port
+
+
+def test_no_image_runs_as_root() -> None:
+    images = stages()
+    (line,) = [words for words in images["base"].all("RUN") if "useradd" in words]
+    for name in ("serve", "tracking"):
+        assert images[name].only("USER") in line.split(), name
+        assert images[name].only("USER") != "0"
+
+
+def test_every_file_that_is_copied_is_let_through_and_no_other() -> None:
+    copied = {word for stage in stages().values() for words in stage.all("COPY") for word in words.split()[:-1]}
+    lines = (DOCKER / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
+    assert [line for line in lines if not line.startswith(("#", "!"))] == ["*"]
+    assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied
+    assert all((ROOT / name).is_file() for name in copied)
+
+
+def test_the_image_installs_what_a_model_asks_for() -> None:
+    asked = {re.split(r"[=;]", line)[0].strip() for line in flavor.get_default_pip_requirements()} - {"onnxruntime"}
+    pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()}
+    for device, extras in (("cuda", "[cuda,cudnn]"), ("cpu", "")):
+        pip, *words = install_words(stages()["serve"], device)
+        names = [word for word in words if not word.endswith(".txt") and word != "--constraint"]
+        assert pip == "install"
+        assert {name.split("[")[0] for name in names} == asked
+        assert f"onnxruntime-gpu{extras}" in names
+        assert words.count("constraints.txt") == 1
+    assert asked <= pinned
+
+
+def test_another_device_ends_the_build() -> None:
+    with pytest.raises(AssertionError, match=r"DEVICE=gpu is unknown: give one of cuda, cpu\."):
+        install_words(stages()["serve"], "gpu")
+
+
+def test_every_wheel_of_nvidia_is_pinned_and_what_onnx_runtime_loads_is_among_them(tmp_path: Path) -> None:
+    words = install_words(stages()["serve"], "cuda")
+    (tmp_path / "in.txt").write_text("\n".join(word for word in words if "onnxruntime" in word))
+    given = [path for name in ("constraints.txt", "docker/constraints-cuda.txt") for path in ("-c", ROOT / name)]
+    done = subprocess.run(
+        [BIN / "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", *given, "in.txt"],
+        cwd=tmp_path,
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+    )
+    assert done.returncode == 0, done.stderr
+    resolved = {line for line in done.stdout.splitlines() if line.startswith("nvidia-")}
+    lines = (DOCKER / "constraints-cuda.txt").read_text("utf-8").splitlines()
+    assert resolved == {line for line in lines if not line.startswith("#")}
+    names = {line.split("==")[0] for line in resolved}
+    assert names >= {f"nvidia-{name}" for name in ("cublas", "cuda-runtime", "cuda-nvrtc", "cufft", "curand")}
+    assert "nvidia-cudnn-cu13" in names
+
+
+# ---- the images' commands --------------------------------------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A fresh environment with what the CPU image's install line installs, and the files beside it."""
+    folder = tmp_path_factory.mktemp("image")
+    uv = [BIN / "uv", "--quiet"]
+    subprocess.run([*uv, "venv", "--python", sys.executable, folder / "venv"], check=True, timeout=60)
+    for words in stages()["base"].all("COPY") + stages()["serve"].all("COPY"):
+        for name in words.split()[:-1]:
+            (folder / Path(name).name).write_bytes((ROOT / name).read_bytes())
+    words = install_words(stages()["serve"], "cpu")
+    python = folder / "venv" / "bin" / "python"
+    subprocess.run(
+        [*uv, "pip", *words[:1], "--python", python, *words[1:]], cwd=folder, check=True, timeout=600
+    )  # uv, since it keeps what it fetched
+    return folder
+
+
+@contextmanager
+def running(
+    words: list[str], healthy: list[str], folder: Path, variables: dict[str, str]
+) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
+    """A command in an environment that has nothing but ``variables``, once it is ``healthy``; gives it and its log.
+
+    As an engine stops it: SIGTERM, and little time.
+    """
+    log = folder / "log.txt"
+    with log.open("w") as output:
+        process = subprocess.Popen(words, cwd=folder, env=variables, stdout=output, stderr=output)
+        try:
+            wait_until(process, lambda: is_healthy(healthy, variables), log)
+            yield process, log
+            process.terminate()
+            process.wait(STOPPED_WITHIN_S)
+        finally:
+            process.kill()
+            process.wait(10)
+
+
+def is_healthy(check: list[str], variables: dict[str, str]) -> bool:
+    done = subprocess.run(check, env=variables, capture_output=True, check=False, timeout=10)
+    return done.returncode == 0
+
+
+def wait_until(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path, wait_s: int = 60) -> None:
+    for _ in range(wait_s * 4):
+        if ready():
+            return
+        assert process.poll() is None, log.read_text()
+        time.sleep(0.25)
+    raise AssertionError(f"not ready after {wait_s} s:\n{log.read_text()}")
+
+
+@pytest.fixture(scope="module")
+def volume(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    return tmp_path_factory.mktemp("mlflow")
+
+
+@pytest.fixture(scope="module")
+def tracking(volume: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+    """The tracking server by compose.yaml's own command: another port and folder, and the loopback address."""
+    folder, port = tmp_path_factory.mktemp("tracking"), free_port()
+    service = SERVICES["mlflow"]
+    replaced = {"--host=0.0.0.0": "--host=127.0.0.1", "--port=5000": f"--port={port}"}
+    command = [replaced.get(word, word).replace("/mlflow/", f"{volume}/") for word in service["command"]]
+    assert all(word in service["command"] for word in replaced)
+    path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+    assert service["volumes"] == ["mlflow:/mlflow"]
+    kind, *check = service["healthcheck"]["test"]
+    assert kind == "CMD"
+    healthy = [word.replace("127.0.0.1:5000", f"127.0.0.1:{port}") for word in check]
+    with running(command, healthy, folder, {"PATH": path, "HOME": str(folder), **service["environment"]}):
+        yield f"http://127.0.0.1:{port}"
+
+
+@pytest.fixture(scope="module")
+def champion(tracking: str, volume: Path, tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A small generator, registered on that server under the name that compose.yaml serves; its ONNX file."""
+    path = tmp_path_factory.mktemp("generator") / "generator.onnx"
+    torch.manual_seed(0)
+    export_generator(Generator(8, 16, 1, 0), Description(8, 16, 16, 1), path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("MLFLOW_TRACKING_URI", tracking)
+        with mlflow.start_run():
+            info = flavor.log_model(path, registered_model_name="gan")
+        client = mlflow.MlflowClient()
+        client.set_registered_model_alias("gan", "champion", str(info.registered_model_version))
+    assert (volume / "mlflow.db").is_file()  # what has to outlive the container lies on its volume
+    assert list(volume.glob("artifacts/**/generator.onnx"))
+    return path
+
+
+@pytest.fixture
+def container(image: Path, tracking: str) -> Callable[..., dict[str, str]]:
+    """The variables of a container of the service ``serve``, on the loopback address and another port."""
+
+    def variables(port: int, **changed: str) -> dict[str, str]:
+        path = f"{image / 'venv' / 'bin'}:/usr/bin:/bin"
+        environment = stages()["base"].environment() | stages()["serve"].environment(DEVICE="cpu")
+        assert environment["UVICORN_HOST"] == "0.0.0.0"
+        ((name, default),) = re.findall(r"\$\{(\w+):-(.*)\}", SERVICES["serve"]["environment"]["MODEL_URI"])
+        here = {"UVICORN_HOST": "127.0.0.1", "UVICORN_PORT": str(port), "MLFLOW_TRACKING_URI": tracking}
+        return {**environment, name: default, **here, "PATH": path, "HOME": str(image), **changed}
+
+    return variables
+
+
+def run_command(image: Path, variables: dict[str, str]) -> subprocess.CompletedProcess[str]:
+    return subprocess.run(
+        serve_command(image), cwd=image, env=variables, capture_output=True, text=True, timeout=60, check=False
+    )
+
+
+def serve_command(image: Path) -> list[str]:
+    program, *words = json.loads(stages()["serve"].only("CMD"))
+    return [str(image / "venv" / "bin" / program), *words]
+
+
+def test_who_may_call_the_tracking_server(tracking: str) -> None:
+    def status(host: str) -> int:
+        url = f"{tracking}/api/2.0/mlflow/experiments/get?experiment_id=0"
+        try:
+            with urllib.request.urlopen(urllib.request.Request(url, headers={"Host": host}), timeout=10) as reply:
+                return int(reply.status)
+        except urllib.error.HTTPError as error:
+            return error.code
+
+    within = SERVICES["serve"]["environment"]["MLFLOW_TRACKING_URI"].removeprefix("http://")
+    assert within.split(":")[0] in SERVICES
+    assert [status(host) for host in (within, "127.0.0.1:5000", "localhost:5000")] == [200, 200, 200]
+    assert status("pictures.example:5000") == 403
+
+
+def test_the_champion_is_served_and_sigterm_ends_the_server_after_its_last_answer(
+    image: Path, champion: Path, container: Callable[..., dict[str, str]]
+) -> None:
+    port = free_port()
+    variables = container(port)
+    expected = flavor.OnnxGenerator(champion, "cpu").sample([5])[0, :, :, 0]
+    check = json.loads(stages()["serve"].only("HEALTHCHECK").split("CMD ")[1])
+    with running(serve_command(image), check, image, variables) as (process, log):
+        reply = Server(port, log, process.pid).records({"seed": 5})
+        assert reply.status == 200, reply.text
+        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(reply.body["predictions"][0]["image"]))))
+        np.testing.assert_array_equal(picture, expected)
+        with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
+            body = json.dumps({"dataframe_records": [{"seed": 5}]}).encode()
+            lines = ["POST /invocations HTTP/1.1", f"Host: 127.0.0.1:{port}", "Content-Type: application/json"]
+            lines += [f"Content-Length: {len(body)}", "Expect: 100-continue", "", ""]
+            client.sendall("\r\n".join(lines).encode())
+            assert client.recv(100).startswith(b"HTTP/1.1 100 ")  # it waits for the rest
+            process.terminate()
+            wait_until(process, lambda: "Waiting for connections to close" in log.read_text(), log)
+            client.sendall(body)
+            last = b"".join(iter(lambda: client.recv(10_000), b""))
+        assert last.startswith(b"HTTP/1.1 200 ")
+        assert json.loads(last.split(b"\r\n\r\n")[1]) == reply.body
+        process.wait(STOPPED_WITHIN_S)
+    assert "Finished server process" in log.read_text()  # uvicorn's own end, not a kill
+    assert process.returncode == -signal.SIGTERM
+    assert not is_healthy(check, variables)
+
+
+def test_the_image_for_a_gpu_refuses_to_run_without_one(
+    image: Path, champion: Path, container: Callable[..., dict[str, str]]
+) -> None:
+    if flavor.OnnxGenerator(champion).provider == "CUDAExecutionProvider":
+        pytest.skip("there is a GPU")
+    by_default = stages()["serve"].environment()["SERVING_MODEL_CONFIG"]
+    done = run_command(image, container(free_port(), SERVING_MODEL_CONFIG=by_default))
+    assert done.returncode != 0
+    assert "device=cuda was demanded but CUDA cannot be used: " in done.stderr.splitlines()[-1]
+
+
+def test_without_a_model_it_says_how_to_name_one(image: Path, container: Callable[..., dict[str, str]]) -> None:
+    done = run_command(image, container(free_port(), MODEL_URI=""))
+    assert done.returncode != 0
+    assert done.stderr.splitlines()[-1].startswith("No model is named: give MODEL_URI=")
