@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import dataclasses
 import logging
+import webbrowser
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -125,6 +126,27 @@ def sample(
 
     write_samples(model, onnx_file, parse_seeds(seeds), truncation, label, columns, device, out)
     click.echo(f"{out}")
+
+
+@main.command()
+@click.argument("model", required=False)
+@click.option(
+    "--onnx", "onnx_file", type=click.Path(path_type=Path), help="An exported file, instead of a model's URI."
+)
+@click.option("--out", type=click.Path(path_type=Path), default=Path("explorer.html"), show_default=True)
+@click.option("--browser/--no-browser", default=True, help="Open the page when it is written.")
+def explore(model: str | None, onnx_file: Path | None, out: Path, browser: bool) -> None:
+    """Look around in a generator, MODEL being a URI such as models:/gan@champion.
+
+    Writes a page that holds the generator and what runs it: one HTML file, which needs no server and no network.
+    """
+    from gan_plugin.explorer import write_page
+    from gan_plugin.sampling import find_onnx
+
+    write_page(find_onnx(model, onnx_file), out)
+    click.echo(f"{out}")
+    if browser and not webbrowser.open(out.resolve().as_uri()):
+        click.echo("There is no browser here: open the file on a machine that has one.", err=True)
 
 
 @main.command()

@@ -81,6 +81,7 @@ def save_model(
     shutil.copyfile(onnx_file, root / ONNX_FILE)
     description = OnnxGenerator(onnx_file, device="cpu").description
     code = _validate_and_copy_code_paths([str(Path(gan_plugin.__file__).parent)], str(path))
+    shutil.rmtree(root / code / "gan_plugin" / "explorer", ignore_errors=True)  # a browser's page, 5 MB
 
     model = mlflow_model or Model()
     model.signature = signature()
@@ -192,10 +193,15 @@ def load_model(model_uri: str, dst_path: str | None = None, device: str = "auto"
 
     Returns pictures uint8 [N, height, width, channels] from ``sample`` and ``generate``.
     """
+    return OnnxGenerator(download_onnx(model_uri, dst_path), device)
+
+
+def download_onnx(model_uri: str, dst_path: str | None = None) -> Path:
+    """The ONNX file of a logged generator, on this machine."""
     root = Path(_download_artifact_from_uri(artifact_uri=model_uri, output_path=dst_path))
     flavor = _get_flavor_configuration(model_path=str(root), flavor_name=FLAVOR_NAME)
     _add_code_from_conf_to_system_path(str(root), flavor)
-    return OnnxGenerator(root / flavor["data"], device)
+    return root / str(flavor["data"])
 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PyfuncGenerator:
@@ -211,7 +217,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
     generator.warm_up()
     gated = put_before_server(options.max_waiting, answer_headers(generator))
     logger.info("%s", self_description(generator, options, gated))
-    return PyfuncGenerator(generator, options.max_rows)
+    return (ServedGenerator if gated else PyfuncGenerator)(generator, options.max_rows)
 
 
 def answer_headers(generator: OnnxGenerator) -> dict[str, str]:
@@ -244,7 +250,7 @@ class PyfuncGenerator:
     def get_raw_model(self) -> OnnxGenerator:
         return self.generator
 
-    def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame:
+    def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame | list[dict[str, Any]]:
         params = {"format": "png", "grid": 0, **(params or {})}
         try:
             check_params(params)
@@ -258,14 +264,24 @@ class PyfuncGenerator:
         except Exception as error:  # MLflow would send the client a stack trace
             logger.exception("A request failed.")
             raise RefusedRequest(f"The generator failed: {type(error).__name__}.", INTERNAL_ERROR) from None
-        answer = pd.DataFrame({"seed": seeds, "image": images}, dtype=object)  # in which a missing seed stays null
-        answer.attrs.update(answer_headers(self.generator))
-        return answer
+        return self._table(seeds, images)
+
+    def _table(self, seeds: list[int | None], images: list[Any]) -> pd.DataFrame | list[dict[str, Any]]:
+        table = pd.DataFrame({"seed": seeds, "image": images}, dtype=object)  # in which a missing seed stays null
+        table.attrs.update(answer_headers(self.generator))
+        return table
 
     def _encoded(self, pictures: Picture, encode: Callable[[Picture], Any]) -> list[Any]:
         if pictures.shape[1] < SMALL:
             return [encode(picture) for picture in pictures]
         return self.generator.side_by_side(encode, list(pictures))
+
+
+class ServedGenerator(PyfuncGenerator):
+    """Answers in a form of which MLflow's server makes the same JSON in a twentieth of the time."""
+
+    def _table(self, seeds: list[int | None], images: list[Any]) -> list[dict[str, Any]]:
+        return [{"seed": seed, "image": image} for seed, image in zip(seeds, images, strict=True)]
 
 
 class RefusedRequest(MlflowException):

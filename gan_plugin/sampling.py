@@ -34,13 +34,11 @@ def write_samples(
         UserError: neither or both of ``model`` and ``onnx_file`` are given, one of them cannot be loaded, or it has no
             such class.
     """
-    if (model is None) == (onnx_file is None):
-        raise UserError("Give either --model with a URI such as models:/gan/1, or --onnx with a file.")
     if truncation is not None and not SMALLEST_TRUNCATION <= truncation < math.inf:
         raise UserError(f"truncation={truncation} is not possible: give a number of at least {SMALLEST_TRUNCATION}.")
     if not out.parent.is_dir():
         raise UserError(f"out={str(out)!r} cannot be written: the folder {out.parent} does not exist.")
-    generator = load_generator(model, device) if onnx_file is None else load_file(onnx_file, device)
+    generator = load_file(find_onnx(model, onnx_file), device)
     labels = None if label is None else labels_of(label, generator.description.class_names, len(seeds))
     out.write_bytes(png(contact_sheet(generator.sample(seeds, labels, truncation), columns)))
 
@@ -61,17 +59,26 @@ def labels_of(label: str, class_names: Sequence[str], count: int) -> npt.NDArray
     return np.full(count, index, np.int64)
 
 
-def load_generator(model_uri: str | None, device: str) -> OnnxGenerator:
-    """A logged model's generator; UserError in one sentence where there is none."""
+def find_onnx(model: str | None, onnx_file: Path | None) -> Path:
+    """The ONNX file of a logged model by its URI, or the file itself.
+
+    Raises:
+        UserError: neither or both are given, or there is none.
+    """
+    if (model is None) == (onnx_file is None):
+        raise UserError("Give either a model's URI such as models:/gan/1, or --onnx with a file.")
+    if onnx_file is not None:
+        if not onnx_file.is_file():
+            raise UserError(f"onnx={str(onnx_file)!r} does not exist.")
+        return onnx_file
     try:
-        return flavor.load_model(str(model_uri), device=device)
+        return flavor.download_onnx(str(model))
     except (MlflowException, OSError) as error:
-        raise UserError(f"model={model_uri!r} cannot be loaded: {first_line(error)}.") from None
+        raise UserError(f"model={model!r} cannot be loaded: {first_line(error)}.") from None
 
 
 def load_file(onnx_file: Path, device: str) -> OnnxGenerator:
-    if not onnx_file.is_file():
-        raise UserError(f"onnx={str(onnx_file)!r} does not exist.")
+    """The generator in an ONNX file; UserError in one sentence where it holds none."""
     try:
         return OnnxGenerator(onnx_file, device)
     except UserError:

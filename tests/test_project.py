@@ -182,7 +182,7 @@ def test_sample_writes_the_pictures_of_the_seeds(store: Trained) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        ((), "Give either --model with a URI such as models:/gan/1, or --onnx with a file."),
+        ((), "Give either a model's URI such as models:/gan/1, or --onnx with a file."),
         (("--onnx", "nothing.onnx"), "onnx='nothing.onnx' does not exist."),
         (("--onnx", "MLproject"), "onnx='MLproject' cannot be opened: "),
         (

@@ -6,7 +6,7 @@ import json
 import timeit
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -18,11 +18,12 @@ from gan_plugin.errors import UserError
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher, Run
 from gan_plugin.serving.latents import latents
 from gan_plugin.serving.pictures import Picture
-from gan_plugin.serving.session import CUDA, Opened, cores, open_session
+from gan_plugin.serving.session import CUDA, cores, open_session
 
 CONTRACT_VERSION = "1"
 METADATA_PREFIX = "gan."
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # rows of a run on a GPU; beyond 64 a run gains no speed
+CPU_ROWS = 8  # the most rows of a run on a CPU; beyond it a run gains no speed, and takes memory
 SLOW_PICTURE_S = 0.02  # from here on a lone picture is worth all cores; below, they lose time waiting for each other
 
 Given = TypeVar("Given")
@@ -69,8 +70,8 @@ class Description:
 class OnnxGenerator:
     """A generator on ONNX Runtime: seeds or latents in, uint8 pictures [N, height, width, channels] out.
 
-    Thread-safe. On a CPU a run makes one picture and each core a picture: no larger run is faster, and so a picture is
-    the same to the bit whatever else was asked for. On a GPU runs have the sizes ``BUCKETS``.
+    Thread-safe. On a CPU the pictures of a request are shared out among the cores: that is faster than several cores at
+    one picture, unless that takes long. On a GPU runs have the sizes ``BUCKETS``.
 
     Args:
         onnx_file: what :func:`gan_plugin.export.export_generator` wrote.
@@ -94,17 +95,17 @@ class OnnxGenerator:
         self.threads = threads or 1
         self._opened = open_session(onnx_file, device, self.threads, gpu_memory_mb)
         self.description = Description.from_metadata(self.session.get_modelmeta().custom_metadata_map)
-        self._sizes: tuple[int, ...] = (1,)  # rows of a run
         on_gpu = self.provider == CUDA
+        self._sizes = BUCKETS if on_gpu else ()  # to which a run's rows are filled up
         if not on_gpu and threads is None and cores() > 1 and self._seconds_a_picture() > SLOW_PICTURE_S:
             self.threads = cores()
-            self._opened = Opened(open_session(onnx_file, "cpu", self.threads).session, self.fallback)
+            self._opened = replace(open_session(onnx_file, "cpu", self.threads), fallback=self.fallback)
         self.batched = batching == "on" or (batching == "auto" and on_gpu)
-        if on_gpu or self.batched:
-            self._sizes = BUCKETS
-        self._run: Run = MicroBatcher(self.run, self._sizes[-1]) if self.batched else self.run
-        self._workers = max(1, cores() // self.threads)
-        self._pool = ThreadPoolExecutor(self._workers, "gan-pictures")
+        self._largest = BUCKETS[-1] if on_gpu or self.batched else CPU_ROWS
+        self._run: Run = MicroBatcher(self.run, self._largest) if self.batched else self.run
+        workers = max(1, cores() // self.threads)
+        self._makers = 1 if on_gpu or self.batched else workers  # among whom a request's pictures are shared out
+        self._pool = ThreadPoolExecutor(workers, "gan-pictures")
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
@@ -121,7 +122,7 @@ class OnnxGenerator:
         return self._opened.fallback
 
     def run(self, z: Latents, labels: Labels = None) -> Picture:
-        """One run of the session, filled up to the next size that was warmed up; what fills it is thrown away."""
+        """One run of the session; on a GPU filled up to a size that was warmed up, and what fills it thrown away."""
         feeds: dict[str, npt.NDArray[Any]] = {"z": z} if labels is None else {"z": z, "label": labels}
         missing = next((size - len(z) for size in self._sizes if size >= len(z)), 0)
         if missing:
@@ -131,13 +132,13 @@ class OnnxGenerator:
 
     def warm_up(self) -> None:
         """One run of every size, so that no request waits for memory or for the choice of an algorithm."""
-        for size in self._sizes:
+        for size in self._sizes or (1,):
             self.run(*self._nothing(size))
 
     def generate(self, z: Latents, labels: Labels = None) -> Picture:
         """Pictures of latents float32 [N, latent_size] and, for a conditional generator, labels int64 [N]."""
-        largest = self._sizes[-1]
-        share = max(largest, -(-len(z) // self._workers))  # rows of a worker's task: a run, or several small ones
+        largest = self._largest
+        share = -(-len(z) // self._makers)  # rows of a task, in one run or more
 
         def task(start: int) -> list[Picture]:
             end = min(start + share, len(z))
@@ -148,7 +149,7 @@ class OnnxGenerator:
         return runs[0] if len(runs) == 1 else np.concatenate(runs)
 
     def side_by_side(self, task: Callable[[Given], Made], arguments: Sequence[Given]) -> list[Made]:
-        """``task`` of each argument, in order, on as many threads as there are cores free of the session's own."""
+        """``task`` of each argument, in order, on as many threads as there are cores for them."""
         if len(arguments) == 1:  # a lone picture is not handed to another thread
             return [task(arguments[0])]
         return list(self._pool.map(task, arguments))

@@ -32,23 +32,23 @@ SMALLEST_TRUNCATION = 0.1  # below it nearly every value has to be drawn again h
 SMALLEST_SINE = 1e-6  # two z of nearly one direction have no arc between them
 
 _ROUNDS = 10
-_MULTIPLIERS = (np.uint64(0xD2511F53), np.uint64(0xCD9E8D57))
-_WEYL = (np.uint64(0x9E3779B9), np.uint64(0xBB67AE85))
+_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
 
 Words = npt.NDArray[np.uint64]  # 32-bit words, kept in 64 bits so that products do not overflow
 
 
-def philox(counter: tuple[Words, Words, Words, Words], key: tuple[Words, Words]) -> tuple[Words, Words, Words, Words]:
-    """Ten rounds of Philox4x32 on arrays of counters and keys that broadcast against each other."""
-    c0, c1, c2, c3 = counter
-    k0, k1 = key
+def philox(counter: Words, key: Words) -> Words:
+    """Ten rounds of Philox4x32: counters [4, …] and keys [2, …], whose other dimensions broadcast, → words [4, …]."""
+    multipliers, weyl = (_column(words, counter.ndim) for words in (_MULTIPLIERS, _WEYL))
+    even, odd = counter[0::2], counter[1::2]  # words 0 and 2, 1 and 3: a round does the same to both pairs
     for _ in range(_ROUNDS):
-        p0, p1 = _MULTIPLIERS[0] * c0, _MULTIPLIERS[1] * c2
-        c0, c1, c2, c3 = (p1 >> _HALF) ^ c1 ^ k0, p1 & _LOW, (p0 >> _HALF) ^ c3 ^ k1, p0 & _LOW
-        k0, k1 = (k0 + _WEYL[0]) & _LOW, (k1 + _WEYL[1]) & _LOW
-    return c0, c1, c2, c3
+        products = multipliers * even
+        even, odd = (products[::-1] >> _HALF) ^ odd ^ key, products[::-1] & _LOW
+        key = (key + weyl) & _LOW
+    return np.stack([even, odd], axis=1).reshape(4, *even.shape[1:])
 
 
 def latents(seeds: npt.ArrayLike, latent_size: int, truncation: npt.ArrayLike | None = None) -> npt.NDArray[np.float32]:
@@ -96,12 +96,15 @@ def between(
 
 def _normals(seeds: Words, latent_size: int, attempt: int) -> npt.NDArray[np.float32]:
     """Standard normal values float32 [N, latent_size] of one attempt."""
-    blocks = np.arange(-(-latent_size // 4), dtype=np.uint64)[None, :]  # [1, blocks]
-    zero = np.zeros_like(blocks)
-    key = (seeds[:, None] & _LOW, seeds[:, None] >> _HALF)  # [N, 1]
-    words = philox((blocks, zero + np.uint64(attempt), zero, zero), key)
-    u0, u1, u2, u3 = ((word.astype(np.float64) + 0.5) / 2.0**32 for word in words)
-    r0, r1 = np.sqrt(-2 * np.log(u0)), np.sqrt(-2 * np.log(u2))
-    a0, a1 = 2 * np.pi * u1, 2 * np.pi * u3
-    values = np.stack([r0 * np.cos(a0), r0 * np.sin(a0), r1 * np.cos(a1), r1 * np.sin(a1)], axis=-1)  # [N, blocks, 4]
-    return values.reshape(len(seeds), -1)[:, :latent_size].astype(np.float32)
+    blocks = -(-latent_size // 4)
+    counter = np.zeros((4, 1, blocks), np.uint64)
+    counter[0], counter[1] = np.arange(blocks), attempt
+    key = np.stack([seeds & _LOW, seeds >> _HALF])[:, :, None]  # [2, N, 1]
+    u = (philox(counter, key).astype(np.float64) + 0.5) / 2.0**32  # [4, N, blocks]
+    radius, angle = np.sqrt(-2 * np.log(u[0::2])), 2 * np.pi * u[1::2]  # [2, N, blocks] each
+    values = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)  # [pair, cosine or sine, N, blocks]
+    return values.transpose(2, 3, 0, 1).reshape(len(seeds), -1)[:, :latent_size].astype(np.float32)
+
+
+def _column(words: tuple[int, int], dimensions: int) -> Words:
+    return np.array(words, np.uint64).reshape(2, *[1] * (dimensions - 1))

@@ -72,7 +72,8 @@ def read_request(rows: pd.DataFrame, description: Description, max_rows: int) ->
             )
         if z is not None and not math.isnan(bound):
             raise UserError(f"Row {row} has both z and truncation: truncation applies to seeds only.")
-    z = latents([seed or 0 for seed in seeds], description.latent_size, bounds)  # [N, latent_size]
+    truncation = bounds if "truncation" in columns else None
+    z = latents([seed or 0 for seed in seeds], description.latent_size, truncation)  # [N, latent_size]
     if "to_seed" in columns or "position" in columns:
         ends, positions = _ways(columns.get("to_seed", absent), columns.get("position", absent), seeds)
         moving = [row for row, end in enumerate(ends) if end is not None]

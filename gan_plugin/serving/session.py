@@ -29,12 +29,8 @@ class Opened:
     """A session, and where it runs."""
 
     session: onnxruntime.InferenceSession
+    provider: str  # the execution provider that is active, for example ``CUDAExecutionProvider``
     fallback: str | None = None  # why ``auto`` did not become CUDA
-
-    @property
-    def provider(self) -> str:
-        """The execution provider that is active, for example ``CUDAExecutionProvider``."""
-        return str(self.session.get_providers()[0])
 
 
 def open_session(onnx_file: str | Path, device: str, threads: int = 1, gpu_memory_mb: int | None = None) -> Opened:
@@ -48,22 +44,22 @@ def open_session(onnx_file: str | Path, device: str, threads: int = 1, gpu_memor
     if device not in DEVICES:
         raise UserError(f"device={device!r} is unknown: give one of {', '.join(DEVICES)}.")
     if device == "cpu":
-        return Opened(_session(onnx_file, [CPU], threads))
+        return Opened(_session(onnx_file, [CPU], threads), CPU)
     if (obstacle := why_cuda_cannot_load()) is not None:
         cause = str(obstacle)
     else:
         try:
-            opened = Opened(_session(onnx_file, [(CUDA, cuda_options(gpu_memory_mb)), CPU], threads))
+            session = _session(onnx_file, [(CUDA, cuda_options(gpu_memory_mb)), CPU], threads)
         except Exception as error:  # a full or unsupported GPU; ONNX Runtime's exceptions have no common class
             cause = first_line(error)
         else:
-            if opened.provider == CUDA:  # what is active counts, not what was asked for
-                return opened
+            if session.get_providers()[0] == CUDA:  # what is active counts, not what was asked for
+                return Opened(session, CUDA)
             cause = "ONNX Runtime started the session without CUDA; its own message stands above"
     if device == "cuda":
         raise UserError(f"device=cuda was demanded but CUDA cannot be used: {cause}.")
     logger.warning("device=auto: running on the CPU because CUDA cannot be used: %s.", cause)
-    return Opened(_session(onnx_file, [CPU], threads), fallback=cause)
+    return Opened(_session(onnx_file, [CPU], threads), CPU, fallback=cause)
 
 
 def cuda_options(gpu_memory_mb: int | None) -> dict[str, str]:

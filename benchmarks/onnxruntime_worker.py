@@ -1,0 +1,40 @@
+"""ONNX Runtime alone for benchmarks/serving.py: a session as anybody opens it, with its default threads.
+
+Each line that comes in is a JSON object with batch and seconds, one with images_s goes out.
+"""
+
+from __future__ import annotations
+
+import json
+import sys
+import time
+
+import numpy as np
+import onnxruntime
+
+from gan_plugin.serving.cuda import why_cuda_cannot_load
+from gan_plugin.serving.generator import Description
+
+
+def main() -> None:
+    onnx_file, device = sys.argv[1:]
+    providers = ["CPUExecutionProvider"]
+    if device == "cuda":
+        assert why_cuda_cannot_load() is None  # this also loads CUDA's libraries
+        providers.insert(0, "CUDAExecutionProvider")
+    session = onnxruntime.InferenceSession(onnx_file, providers=providers)
+    about = Description.from_metadata(session.get_modelmeta().custom_metadata_map)
+    for line in sys.stdin:
+        task = json.loads(line)
+        z = np.random.default_rng(0).standard_normal((task["batch"], about.latent_size), np.float32)
+        feeds = {"z": z, "label": np.zeros(len(z), np.int64)} if about.class_names else {"z": z}
+        session.run(None, feeds)
+        runs, start = 0, time.perf_counter()
+        while (now := time.perf_counter()) < start + task["seconds"]:
+            session.run(None, feeds)
+            runs += 1
+        print(json.dumps({"images_s": runs * len(z) / (now - start)}), flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,259 @@
+"""``mlflow models serve`` with a generator, beside ONNX Runtime alone and beside a model that does nothing, in one run.
+
+    python benchmarks/serving.py [--onnx examples/digits.onnx] [--device auto] [--seconds 3] [--rounds 5]
+
+Real servers on the loopback address, each with one worker, take turns, and so does ONNX Runtime in a process of its
+own, so that a noisy machine disturbs all alike. Printed are medians over the rounds, and ratios within them:
+
+- images/s with 64 pictures a request, against ONNX Runtime alone with batches of 64 and its default threads;
+- requests/s with one picture, against what is left when ONNX Runtime's own time is added to that of the model that does
+  nothing, which has the same signature and gives the same answer, ready-made;
+- latency, bytes a picture, memory, and the time from ``mlflow models serve`` to the first picture.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import socket
+import statistics
+import subprocess
+import sys
+import tempfile
+import time
+import urllib.request
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import onnxruntime
+import pandas as pd
+import psutil
+
+from gan_plugin import flavor
+from gan_plugin.serving.generator import OnnxGenerator
+from gan_plugin.serving.options import ServingOptions
+
+HERE = Path(__file__).parent
+ROWS = 64
+CLIENTS = (1, 16, 64)
+
+
+class Process:
+    """A worker that answers each line of JSON with another one."""
+
+    def __init__(self, *words: str | Path) -> None:
+        command = [sys.executable, *(str(word) for word in words)]
+        self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
+
+    def ask(self, task: dict[str, Any]) -> Any:
+        assert self.process.stdin is not None
+        assert self.process.stdout is not None
+        self.process.stdin.write(json.dumps(task) + "\n")
+        line = self.process.stdout.readline()
+        if not line:
+            raise SystemExit(f"a worker ended with status {self.process.wait()}")
+        return json.loads(line)
+
+    def end(self) -> None:
+        self.process.terminate()
+        self.process.wait()
+
+
+class Server:
+    """``mlflow models serve`` of a model's folder, ready."""
+
+    def __init__(self, model: Path, log: Path) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            self.port = probe.getsockname()[1]
+        words = [
+            "-m",
+            "mlflow",
+            "models",
+            "serve",
+            "-m",
+            str(model),
+            "--env-manager",
+            "local",
+            "--port",
+            str(self.port),
+        ]
+        start = time.monotonic()
+        with log.open("w") as output:
+            self.process = subprocess.Popen([sys.executable, *words], cwd=model.parent, stdout=output, stderr=output)
+        while not self.answers():
+            if self.process.poll() is not None:
+                raise SystemExit(log.read_text())
+            time.sleep(0.05)
+        self.seconds_to_first_picture = time.monotonic() - start
+
+    def answers(self) -> bool:
+        body = json.dumps({"dataframe_records": [{"seed": 0}]}).encode()
+        url = f"http://127.0.0.1:{self.port}/invocations"
+        try:
+            urllib.request.urlopen(urllib.request.Request(url, body, {"Content-Type": "application/json"}), timeout=60)
+        except OSError:
+            return False
+        return True
+
+    def memory_mib(self) -> float:
+        """Proportional set size of the server that MLflow's command has started, without that command."""
+        servers = psutil.Process(self.process.pid).children(recursive=True)
+        return sum(server.memory_full_info().pss for server in servers) / 2**20
+
+    def end(self) -> None:
+        for process in [*psutil.Process(self.process.pid).children(recursive=True), self.process]:
+            process.terminate()
+        self.process.wait()
+
+
+class Idle(mlflow.pyfunc.PythonModel):
+    """Gives the answer of one request to all."""
+
+    def load_context(self, context: Any) -> None:
+        self.answer = pd.DataFrame(json.loads(Path(context.artifacts["answer"]).read_text()), dtype=object)
+
+    def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow would read hints
+        return self.answer
+
+
+def save_idle(folder: Path, generator: OnnxGenerator) -> Path:
+    answer = flavor.PyfuncGenerator(generator, 1).predict(pd.DataFrame({"seed": [0]}))
+    (folder / "answer.json").write_text(json.dumps(answer.to_dict("records")))
+    path = folder / "idle"
+    mlflow.pyfunc.save_model(
+        path,
+        python_model=Idle(),
+        artifacts={"answer": str(folder / "answer.json")},
+        signature=flavor.signature(),
+        pip_requirements=[],
+    )
+    return path
+
+
+def save_generator(folder: Path, name: str, onnx_file: Path, options: ServingOptions) -> Path:
+    flavor.save_model(onnx_file, folder / name, options=options)
+    return folder / name
+
+
+def percentile(latencies: list[float], share: float) -> float:
+    ordered = sorted(latencies)
+    return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
+
+
+class Measured:
+    """Figures by name, one value a round."""
+
+    def __init__(self) -> None:
+        self.values: dict[str, list[float]] = {}
+
+    def add(self, name: str, value: float) -> None:
+        self.values.setdefault(name, []).append(value)
+
+    def median(self, name: str) -> float:
+        return statistics.median(self.values[name])
+
+    def ratio(self, name: str, of: Callable[[dict[str, float]], float]) -> float:
+        """Median over the rounds of a figure against what the other figures of the same round make."""
+        rounds = [dict(zip(self.values, row)) for row in zip(*self.values.values())]
+        return statistics.median(row[name] / of(row) for row in rounds)
+
+
+def one_round(measured: Measured, client: Process, alone: Process, servers: dict[str, Server], seconds: float) -> None:
+    for batch in (1, ROWS):
+        measured.add(f"alone, batch {batch}", alone.ask({"batch": batch, "seconds": seconds})["images_s"])
+    for name, server in servers.items():
+        for clients in CLIENTS:
+            task = {"port": server.port, "clients": clients, "seconds": seconds, "rows": [{"seed": 7}], "params": {}}
+            found = client.ask(task)
+            measured.add(f"{name}, {clients} clients", len(found["latencies"]) / found["seconds"])
+            for share in (0.5, 0.99):
+                measured.add(
+                    f"{name}, {clients} clients, p{share * 100:.0f}", 1e3 * percentile(found["latencies"], share)
+                )
+        if name == "idle":
+            continue
+        many = [{"seed": seed} for seed in range(ROWS)]
+        found = client.ask({"port": server.port, "clients": 2, "seconds": seconds, "rows": many, "params": {}})
+        measured.add(f"{name}, {ROWS} a request", ROWS * len(found["latencies"]) / found["seconds"])
+
+
+def bytes_a_picture(client: Process, port: int) -> dict[str, float]:
+    rows = [{"seed": seed} for seed in range(ROWS)]
+    task = {"port": port, "clients": 1, "seconds": 0.2, "rows": rows}
+    return {kind: client.ask({**task, "params": {"format": kind}})["bytes"] / ROWS for kind in ("png", "webp", "array")}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--onnx", type=Path, default=HERE.parent / "examples" / "digits.onnx")
+    parser.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu"])
+    parser.add_argument("--seconds", type=float, default=3, help="of each measurement")
+    parser.add_argument("--rounds", type=int, default=5)
+    options = parser.parse_args()
+
+    generator = OnnxGenerator(options.onnx, options.device)
+    device = "cuda" if generator.provider.startswith("CUDA") else "cpu"
+    with tempfile.TemporaryDirectory() as name:
+        folder = Path(name)
+        models = {
+            "idle": save_idle(folder, generator),
+            "one by one": save_generator(folder, "plain", options.onnx, ServingOptions(device, batching="off")),
+            "batched": save_generator(folder, "batched", options.onnx, ServingOptions(device, batching="on")),
+        }
+        servers = {name: Server(model, folder / f"{model.name}.log") for name, model in models.items()}
+        client, alone = Process(HERE / "load_client.py"), Process(HERE / "onnxruntime_worker.py", options.onnx, device)
+        try:
+            measured = Measured()
+            one_round(Measured(), client, alone, servers, seconds=min(1, options.seconds))  # to warm all up
+            for _ in range(options.rounds):
+                one_round(measured, client, alone, servers, options.seconds)
+            sizes = bytes_a_picture(client, servers["one by one"].port)
+            show(measured, generator, options, servers, sizes)
+        finally:
+            for process in (client, alone, *servers.values()):
+                process.end()
+
+
+def show(
+    measured: Measured,
+    generator: OnnxGenerator,
+    options: argparse.Namespace,
+    servers: dict[str, Server],
+    sizes: dict[str, float],
+) -> None:
+    about = generator.description
+    print(f"{options.onnx.name}: {about.recipe}, {about.height}×{about.width}×{about.channels}, ", end="")
+    print(f"{options.onnx.stat().st_size / 2**20:.1f} MiB; {generator.provider}, {os.cpu_count()} cores, ", end="")
+    print(f"{platform.machine()}; onnxruntime {onnxruntime.__version__}, mlflow {mlflow.__version__}; ", end="")
+    print(f"medians of {options.rounds} rounds of {options.seconds:g} s")
+    print(f"\n{'images/s':34}{'':>10}{'ratio to ONNX Runtime alone':>30}")
+    reference = f"alone, batch {ROWS}"
+    for name in (f"alone, batch {ROWS}", f"one by one, {ROWS} a request", f"batched, {ROWS} a request"):
+        print(f"{name:34}{measured.median(name):10,.0f}{measured.ratio(name, lambda row: row[reference]):30.2f}")
+    print(f"\n{'requests/s, one picture':34}{'':>10}{'p50, ms':>10}{'p99, ms':>10}{'ratio to what is left':>24}")
+    for name in servers:
+        for clients in CLIENTS:
+            key = f"{name}, {clients} clients"
+            line = f"{key:34}{measured.median(key):10,.0f}"
+            line += f"{measured.median(key + ', p50'):10.1f}{measured.median(key + ', p99'):10.1f}"
+            if name != "idle":
+                line += f"{measured.ratio(key, left_over(clients)):24.2f}"
+            print(line)
+    print()
+    for name, server in servers.items():
+        print(f"{name}: {server.seconds_to_first_picture:.1f} s to the first answer, {server.memory_mib():,.0f} MiB")
+    print("bytes a picture in the answer: " + ", ".join(f"{kind} {size:,.0f}" for kind, size in sizes.items()))
+
+
+def left_over(clients: int) -> Callable[[dict[str, float]], float]:
+    """Requests/s if each took the time of the model that does nothing and that of ONNX Runtime for its picture."""
+    return lambda row: 1 / (1 / row[f"idle, {clients} clients"] + 1 / row["alone, batch 1"])
+
+
+if __name__ == "__main__":
+    main()
