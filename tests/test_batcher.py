@@ -6,17 +6,21 @@ import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
+from typing import Any
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 from conftest import ROOT
 
+from gan_plugin.serving import generator as rooms
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher
 from gan_plugin.serving.generator import BUCKETS, OnnxGenerator
 from gan_plugin.serving.latents import latents
 from gan_plugin.serving.pictures import Picture
 from gan_plugin.serving.session import Opened
 
+DIGITS = ROOT / "examples" / "digits.onnx"
 WAIT_S = 20
 
 
@@ -68,6 +72,21 @@ def until(condition: Callable[[], bool]) -> None:
     raise AssertionError
 
 
+def watch(generator: OnnxGenerator) -> list[int]:
+    """The rows of each run of the generator's session from now on."""
+    sizes: list[int] = []
+    original = generator.session
+
+    class Watched:
+        def run(self, names: list[str], feeds: dict[str, npt.NDArray[Any]]) -> list[Picture]:
+            sizes.append(len(feeds["z"]))
+            result: list[Picture] = original.run(names, feeds)
+            return result
+
+    generator._opened = Opened(Watched(), generator.provider)
+    return sizes
+
+
 def test_a_lone_request_runs_at_once_and_alone() -> None:
     device = Device()
     device.go.set()
@@ -99,19 +118,9 @@ def test_one_request_fails_alone() -> None:
 
 def test_a_real_generator_gives_the_same_pictures_through_it() -> None:
     """The digits of the examples, in requests of many sizes at once: sizes, padding, labels, splitting."""
-    onnx_file = ROOT / "examples" / "digits.onnx"
-    plain, batched = OnnxGenerator(onnx_file, "cpu"), OnnxGenerator(onnx_file, "cpu", batching="on")
+    plain, batched = OnnxGenerator(DIGITS, "cpu"), OnnxGenerator(DIGITS, "cpu", batching="on")
     assert (plain.batched, batched.batched) == (False, True)
-    sizes = []
-    original = batched.session
-
-    class Watched:
-        def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[Picture]:
-            sizes.append(len(feeds["z"]))
-            result: list[Picture] = original.run(names, feeds)
-            return result
-
-    batched._opened = Opened(Watched(), batched.provider)
+    sizes = watch(batched)
     requests = [list(range(start, start + count)) for start, count in enumerate([1, 2, 3, 7, 1, 64, 65, 1, 130, 5])]
     with ThreadPoolExecutor(len(requests)) as pool:
         answers = list(pool.map(batched.sample, requests))
@@ -123,9 +132,37 @@ def test_a_real_generator_gives_the_same_pictures_through_it() -> None:
 
 
 def test_on_a_cpu_a_picture_is_the_same_to_the_bit_whatever_else_is_asked_for() -> None:
-    generator = OnnxGenerator(ROOT / "examples" / "digits.onnx", "cpu")
+    generator = OnnxGenerator(DIGITS, "cpu")
     z = latents(range(40), generator.description.latent_size)
     labels = np.arange(40) % 10
     alone = np.concatenate([generator.generate(z[i : i + 1], labels[i : i + 1]) for i in range(40)])
     np.testing.assert_array_equal(generator.generate(z, labels), alone)
     np.testing.assert_array_equal(generator.generate(z[::-1], labels[::-1]), alone[::-1])
+
+
+def test_runs_on_a_gpu_have_a_few_sizes_which_are_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
+    """On the CPU, which is told that it is a GPU: what fills a run up is thrown away."""
+    monkeypatch.setattr(rooms, "CUDA", "CPUExecutionProvider")
+    on_gpu = OnnxGenerator(DIGITS, "cpu", batching="off")
+    monkeypatch.undo()
+    sizes = watch(on_gpu)
+    on_gpu.warm_up()
+    assert tuple(sizes) == BUCKETS
+    expected = OnnxGenerator(DIGITS, "cpu").sample(range(130))
+    sizes.clear()
+    for rows, runs in ((1, [1]), (3, [4]), (33, [64]), (64, [64]), (65, [64, 1]), (130, [64, 64, 2])):
+        np.testing.assert_array_equal(on_gpu.sample(range(rows)), expected[:rows])
+        assert sizes == runs
+        sizes.clear()
+
+
+def test_a_picture_that_takes_long_gets_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(rooms, "cores", lambda: 2)
+    assert OnnxGenerator(DIGITS).threads == 1
+    assert OnnxGenerator(DIGITS, threads=2).threads == 2
+    monkeypatch.setattr(rooms, "SLOW_PICTURE_S", 0)
+    slow = OnnxGenerator(DIGITS)
+    assert slow.threads == 2
+    assert slow.session.get_session_options().intra_op_num_threads == 2
+    assert slow.fallback == OnnxGenerator(DIGITS, threads=1).fallback
+    assert OnnxGenerator(DIGITS, threads=1).threads == 1  # as was asked for

@@ -94,6 +94,17 @@ def test_libraries_that_are_missing_are_named_with_the_line_that_brings_them(dri
     assert screen["to mend that"] == f"pip install 'onnxruntime-gpu[cuda,cudnn]=={WITH_CUDA}'"
 
 
+def test_a_missing_cudnn_is_found_before_the_first_picture_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It is not linked to the provider, so that nothing else would notice before the first convolution."""
+    complaint = "libcudnn.so.9: cannot open shared object file: No such file or directory"
+    monkeypatch.setattr(cuda, "_wrong_driver", lambda: None)
+    monkeypatch.setattr(cuda, "_loads", lambda library: complaint if "cudnn" in library else None)
+    obstacle = cuda.why_cuda_cannot_load()
+    assert obstacle is not None
+    assert obstacle.cause.startswith(complaint)
+    assert obstacle.remedy == f"pip install 'onnxruntime-gpu[cuda,cudnn]=={WITH_CUDA}'"
+
+
 def test_a_torch_of_another_cuda_is_named(driver: Path, tmp_path: Path) -> None:
     """Its libraries do not serve, and a user who sees them in the environment would not know."""
     torch = tmp_path / "torch"
