@@ -63,13 +63,13 @@ def test_no_page_is_made_of_what_is_no_generator(tmp_path: Path) -> None:
     model = onnx.load(DIGITS)
     del model.metadata_props[:]
     onnx.save(model, foreign)
-    assert refusal(lambda: write_page(text, out)).startswith(f"{text} is not a generator: ")
-    assert refusal(lambda: write_page(foreign, out)).startswith(f"{foreign}: This ONNX file says contract None")
-    nowhere = tmp_path / "nowhere"
-    assert refusal(lambda: write_page(nowhere, out)) == f"{nowhere} cannot be read: No such file or directory."
+    assert refusal(lambda: write_page(text, out)).startswith(f"onnx='{text}' cannot be opened: ")
+    assert refusal(lambda: write_page(foreign, out)).startswith("This ONNX file says contract None")
     assert not out.exists()
-    within = nowhere / "page.html"
-    assert refusal(lambda: write_page(DIGITS, within)) == f"{within} cannot be written: No such file or directory."
+    within = tmp_path / "nowhere" / "page.html"
+    assert (
+        refusal(lambda: write_page(DIGITS, within)) == f"out='{within}' cannot be written: No such file or directory."
+    )
 
 
 def test_no_file_of_the_examples_names_a_registry() -> None:

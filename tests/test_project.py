@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import os
@@ -147,7 +148,13 @@ def test_three_flavours_of_one_file(store: Trained) -> None:
     about = {entry.key: entry.value for entry in graph.metadata_props}
     assert (about["gan.run_id"], about["gan.recipe"]) == (store.run.info.run_id, "dcgan")
     assert [column.name for column in info.signature.inputs] == ["seed", "z", "label", "truncation"]
-    assert [param.name for param in info.signature.params] == ["format"]
+    assert [param.name for param in info.signature.params] == ["format", "grid"]
+
+
+def test_the_model_carries_what_serving_needs_and_not_the_page(store: Trained) -> None:
+    code = Path(mlflow.artifacts.download_artifacts(store.model_uri)) / "code" / "gan_plugin"
+    assert (code / "flavor.py").exists()
+    assert not (code / "explorer").exists()
 
 
 def test_no_pickle_anywhere_in_the_model(store: Trained, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -164,6 +171,34 @@ def test_the_input_example_is_a_request_that_works(store: Trained) -> None:
     example = model.load_input_example(folder)
     assert example["seed"].tolist() == [0, 1]
     assert len(mlflow.pyfunc.load_model(store.model_uri).predict(example)) == 2
+
+
+# ---- explore ---------------------------------------------------------------------------------------------------------
+
+
+def test_explore_opens_a_page_with_the_registered_generator(store: Trained, tmp_path: Path) -> None:
+    browser, page = tmp_path / "browser", tmp_path / "page.html"
+    browser.write_text(f'#!/bin/sh\necho "$1" > {tmp_path}/opened\n')
+    browser.chmod(0o755)
+    store.project.client.set_registered_model_alias("gan", "explored", "1")
+    words = ["gan-plugin", "explore", "models:/gan@explored", "--out", page]
+    done = store.project.command(*words, BROWSER=f"{browser} %s")
+    assert (done.returncode, done.stdout.strip()) == (0, str(page)), done.stderr
+    assert (tmp_path / "opened").read_text().strip() == page.as_uri()
+    model = page.read_text("utf-8").split('id="model">')[1].split("<")[0]
+    onnx_file = Path(mlflow.artifacts.download_artifacts(store.model_uri)) / flavor.ONNX_FILE
+    assert base64.b64decode(model) == onnx_file.read_bytes()
+
+
+def test_explore_refuses(trained: Trained) -> None:
+    for words, sentence in (
+        ((), "Give either a model's URI such as models:/gan/1, or --onnx with a file."),
+        (("models:/nobody/1",), "model='models:/nobody/1' cannot be loaded: "),
+        (("--onnx", "MLproject"), "onnx='MLproject' cannot be opened: "),
+    ):
+        done = trained.project.command("gan-plugin", "explore", "--no-browser", *words)
+        assert done.returncode == 2
+        assert error_of(done).startswith(sentence)
 
 
 # ---- sample ----------------------------------------------------------------------------------------------------------

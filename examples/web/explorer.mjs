@@ -1,0 +1,353 @@
+/**
+ * The page. Its state says which pictures are wanted; every canvas is a place for one of them, and `paint` makes the
+ * pictures that are wanted and not there yet, the most important first.
+ */
+
+import { LARGEST_SEED, SMALLEST_TRUNCATION, UserError } from "../node/gan.mjs";
+import { startEngine } from "./engine.mjs";
+import { aim, curl, requestRow, rowOf } from "./request.mjs";
+
+const PAGE = 48; // seeds in the grid
+const FARTHEST = 4; // standard deviations along a direction
+const NO_TRUNCATION = 3; // the slider's right end, where a bound would hardly bind
+const AT_ONCE = 6; // small pictures in one go: few, so that the chosen one never waits long
+
+const find = (id) => document.getElementById(id);
+const settings = () => ({ label: null, truncation: null, position: 0, steps: directions.map(() => 0) });
+
+let wasm; // promises the bytes, which are unpacked once
+let openings = 0;
+let engine;
+let description;
+let directions = [];
+let places = [];
+let state = {};
+let painting = false;
+
+/** Builds the page; `workerUrl` is the address of the worker's script. */
+export function start(workerUrl) {
+  wasm = unzip(fromBase64(find("wasm").textContent));
+  const open = (name, bytes) => openModel(workerUrl, name, bytes).catch(refuse);
+  listen((file) => open(file.name, file.arrayBuffer()));
+  const model = find("model").textContent;
+  if (model) open("", fromBase64(model));
+  else show("welcome");
+  document.body.dataset.ready = ""; // from here on a file is taken
+}
+
+// ---------------------------------------------------------------- a model
+
+/** Opens `bytes`, or what they promise to become; the file that was chosen last wins. */
+async function openModel(workerUrl, name, bytes) {
+  const opening = ++openings;
+  say("");
+  show("opening");
+  let fresh;
+  try {
+    fresh = await startEngine(workerUrl);
+    const opened = await fresh.ask("open", { wasm: await wasm, model: new Uint8Array(await bytes) });
+    if (opening !== openings) return fresh.close();
+    description = opened;
+  } catch (error) {
+    fresh?.close();
+    if (opening !== openings) return;
+    show(engine ? "explorer" : "welcome"); // a wrong file leaves what was there
+    throw error;
+  }
+  engine?.close();
+  [engine, directions] = [fresh, []];
+  state = { first: 0, seed: 0, toSeed: 1, ...settings() };
+  describe(name);
+  layOut();
+  show("explorer");
+  changed();
+  await searchDirections(fresh);
+}
+
+async function searchDirections(asked) {
+  Object.assign(find("progress"), { hidden: false, value: 0 });
+  find("found").textContent = "Comparing pictures of nearby z, to find what moves them most …";
+  find("directions").replaceChildren();
+  const found = await asked.ask("directions", null, (progress) => (find("progress").value = progress));
+  if (asked !== engine) return; // another model was opened meanwhile
+  directions = found;
+  state.steps = directions.map(() => 0);
+  find("progress").hidden = true;
+  const share = directions.reduce((sum, direction) => sum + direction.share, 0);
+  find("found").textContent =
+    `${directions.length} of ${description.latentSize} make ${percent(share)} of the change; ` +
+    "the pictures beside them show where they lead.";
+  find("directions").replaceChildren(...directions.map(directionRow));
+  changed();
+}
+
+function describe(name) {
+  const { recipe, data, height, width, latentSize, classNames } = description;
+  const said = [name, data, recipe, `${width} × ${height}`, `${latentSize} latent numbers`];
+  if (classNames.length) said.push(`${classNames.length} classes`);
+  find("about").textContent = said.filter(Boolean).join(" · ");
+  document.documentElement.style.setProperty("--shape", `${width} / ${height}`);
+}
+
+// ---------------------------------------------------------------- places for pictures
+
+/** Fills the grid and lists all places; a place's `wanted` says which picture belongs there now. */
+function layOut() {
+  find("class-row").hidden = description.classNames.length === 0;
+  const names = description.classNames.map((name) => new Option(name, name));
+  find("class").replaceChildren(new Option("each seed’s own", ""), ...names);
+  const cells = Array.from({ length: PAGE }, () => {
+    const cell = document.createElement("button");
+    cell.type = "button";
+    cell.append(document.createElement("canvas"));
+    return cell;
+  });
+  find("grid").replaceChildren(...cells);
+  const ends = document.querySelectorAll("#way canvas");
+  places = [
+    place(find("picture"), () => ({ row: rowOf(state), steps: state.steps })),
+    ...[0, 1].map((position) =>
+      place(ends[position], () => ({ row: rowOf({ ...state, position }), steps: state.steps })),
+    ),
+    ...cells.map((cell, i) =>
+      place(cell.firstChild, () => ({ row: rowOf({ ...state, seed: state.first + i, position: 0 }), steps: [] })),
+    ),
+  ];
+}
+
+/** `wanted` -> {row, steps}: whose picture belongs on the canvas; `shown` says whose is there, as JSON. */
+const place = (canvas, wanted) => ({ canvas, wanted, shown: "" });
+
+function directionRow(direction, i) {
+  const line = document.createElement("div");
+  line.className = "way";
+  const slider = Object.assign(document.createElement("input"), {
+    type: "range",
+    min: -FARTHEST,
+    max: FARTHEST,
+    step: 0.1,
+    value: 0,
+  });
+  slider.title = `Direction ${i + 1}: ${percent(direction.share)} of the change`;
+  slider.setAttribute("aria-label", slider.title);
+  slider.addEventListener("input", () => changed({ steps: state.steps.with(i, Number(slider.value)) }));
+  const ends = [-FARTHEST, FARTHEST].map((end) => {
+    const canvas = document.createElement("canvas");
+    canvas.setAttribute("aria-hidden", "true");
+    places.push(place(canvas, () => ({ row: rowOf(state), steps: state.steps.with(i, end) })));
+    return canvas;
+  });
+  line.append(ends[0], slider, ends[1], document.createElement("output"));
+  return line;
+}
+
+const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
+
+/** Makes what is wanted and not shown; one call works until nothing is left, whatever changes meanwhile. */
+async function paint() {
+  if (painting) return;
+  painting = true;
+  find("explorer").setAttribute("aria-busy", "true");
+  try {
+    for (let next = missing(); next.length; next = missing()) {
+      const [asked, shape] = [engine, description];
+      const aims = next.map(({ want }) => aim(want.row, want.steps, directions, shape));
+      const pictures = await asked.ask("pictures", {
+        zs: aims.map(({ z }) => z),
+        labels: aims.map(({ label }) => label),
+      });
+      if (asked !== engine) continue; // another model was opened meanwhile
+      next.forEach(({ place, want }, i) => {
+        draw(place.canvas, pictures[i], shape);
+        place.shown = JSON.stringify(want);
+      });
+    }
+    find("explorer").setAttribute("aria-busy", "false");
+  } finally {
+    painting = false;
+  }
+}
+
+/** The chosen picture if it is missing, else the next few of the others. */
+function missing() {
+  const stale = [];
+  for (const one of places) {
+    const want = one.wanted();
+    if (JSON.stringify(want) === one.shown) continue;
+    stale.push({ place: one, want });
+    if (one === places[0] || stale.length === AT_ONCE) break;
+  }
+  return stale;
+}
+
+function draw(canvas, picture, { height, width, channels }) {
+  const pixels = new ImageData(width, height);
+  for (let i = 0; i < width * height; i++) {
+    for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = picture[i * channels + (channels === 3 ? c : 0)];
+    pixels.data[4 * i + 3] = 255;
+  }
+  Object.assign(canvas, { width, height }).getContext("2d").putImageData(pixels, 0, 0);
+}
+
+// ---------------------------------------------------------------- from the state to the page
+
+/** Takes over what changed, and shows it. */
+function changed(changes = {}) {
+  Object.assign(state, changes);
+  say("");
+  const { first, seed, label, truncation, toSeed, position, steps } = state;
+  for (const [id, value] of Object.entries({ first, seed, "to-seed": toSeed, position })) setValue(id, value);
+  setValue("class", label ?? "");
+  setValue("truncation", truncation ?? NO_TRUNCATION);
+  find("truncation-shown").value = truncation === null ? "off" : `±${truncation.toFixed(1)}`;
+  find("position-shown").value = position.toFixed(2);
+  find("directions").childNodes.forEach(({ children: [, slider, , shown] }, i) => {
+    slider.value = steps[i];
+    shown.value = steps[i] === 0 ? "0" : `${steps[i] > 0 ? "+" : "−"}${Math.abs(steps[i]).toFixed(1)}`;
+  });
+  const named = classOf(seed);
+  find("class-shown").textContent = named && `class ${named}`;
+  find("picture").setAttribute("aria-label", `The picture of seed ${seed}${named && `, class ${named}`}`);
+  find("request").textContent = curl(requestRow(rowOf(state), steps, directions, description));
+  [...find("grid").children].forEach((cell, i) => {
+    cell.setAttribute("aria-label", `Seed ${first + i}${classOf(first + i) && `, class ${classOf(first + i)}`}`);
+    cell.title = cell.getAttribute("aria-label");
+    cell.setAttribute("aria-pressed", String(first + i === seed));
+  });
+  rove();
+  paint().catch(refuse);
+}
+
+function classOf(seed) {
+  const { classNames } = description;
+  return classNames.length === 0 ? "" : (state.label ?? classNames[seed % classNames.length]);
+}
+
+/** Writes a control's value unless it is there, so that who types keeps the cursor's place. */
+function setValue(id, value) {
+  find(id).removeAttribute("aria-invalid");
+  if (find(id).value !== String(value)) find(id).value = value;
+}
+
+/** One stop for the Tab key in the whole grid: the chosen cell, or the first. */
+function rove() {
+  const cells = [...find("grid").children];
+  const stop = cells.find((cell) => cell.getAttribute("aria-pressed") === "true") ?? cells[0];
+  for (const cell of cells) cell.tabIndex = cell === stop ? 0 : -1;
+}
+
+function show(id) {
+  for (const section of ["welcome", "opening", "explorer"]) find(section).hidden = section !== id;
+}
+
+function say(sentence) {
+  find("message").textContent = sentence;
+  find("message").hidden = !sentence;
+}
+
+function refuse(error) {
+  say(error.message);
+  if (!(error instanceof UserError)) throw error; // a fault of the page, which the console should show
+}
+
+// ---------------------------------------------------------------- from the hands to the state
+
+function listen(openFile) {
+  find("file").addEventListener("change", ({ target }) => {
+    if (target.files.length) openFile(target.files[0]);
+    target.value = ""; // so that the same file can be chosen again
+  });
+  document.addEventListener("dragover", (event) => {
+    event.preventDefault();
+    document.body.classList.add("dropping");
+  });
+  document.addEventListener("dragleave", ({ relatedTarget }) => {
+    if (!relatedTarget) document.body.classList.remove("dropping");
+  });
+  document.addEventListener("drop", (event) => {
+    event.preventDefault();
+    document.body.classList.remove("dropping");
+    if (event.dataTransfer.files.length) openFile(event.dataTransfer.files[0]);
+  });
+
+  Object.assign(find("truncation"), { min: SMALLEST_TRUNCATION, max: NO_TRUNCATION, step: 0.1 });
+  onSeed("first", LARGEST_SEED - PAGE + 1, (first) => changed({ first }));
+  onSeed("seed", LARGEST_SEED, (seed) => changed({ seed }));
+  onSeed("to-seed", LARGEST_SEED, (toSeed) => changed({ toSeed }));
+  find("previous").addEventListener("click", () => turnPage(-PAGE));
+  find("next").addEventListener("click", () => turnPage(PAGE));
+  find("class").addEventListener("change", ({ target }) => changed({ label: target.value || null }));
+  find("truncation").addEventListener("input", ({ target }) => {
+    changed({ truncation: Number(target.value) < NO_TRUNCATION ? Number(target.value) : null });
+  });
+  find("position").addEventListener("input", ({ target }) => changed({ position: Number(target.value) }));
+  find("grid").addEventListener("click", ({ target }) => {
+    const cell = target.closest("button");
+    if (cell) changed({ seed: state.first + [...find("grid").children].indexOf(cell) });
+  });
+  find("grid").addEventListener("keydown", moveInGrid);
+  find("reset").addEventListener("click", () => changed(settings()));
+  find("copy").addEventListener("click", copy);
+  find("save").addEventListener("click", save);
+}
+
+function onSeed(id, largest, take) {
+  find(id).max = largest;
+  find(id).addEventListener("input", ({ target }) => {
+    const seed = target.value === "" ? NaN : Number(target.value);
+    if (Number.isInteger(seed) && seed >= 0 && seed <= largest) return take(seed);
+    target.setAttribute("aria-invalid", "true");
+    say(`A seed is a whole number from 0 to ${largest}.`);
+  });
+}
+
+function turnPage(by) {
+  changed({ first: Math.min(LARGEST_SEED - PAGE + 1, Math.max(0, state.first + by)) });
+}
+
+function moveInGrid(event) {
+  const cells = [...find("grid").children];
+  const columns = cells.filter((cell) => cell.offsetTop === cells[0].offsetTop).length;
+  const by = { ArrowLeft: -1, ArrowRight: 1, ArrowUp: -columns, ArrowDown: columns }[event.key];
+  const cell = cells[cells.indexOf(document.activeElement) + by];
+  if (!cell) return;
+  event.preventDefault();
+  cell.focus();
+  cell.click();
+}
+
+async function copy() {
+  try {
+    await navigator.clipboard.writeText(find("request").textContent);
+    flash(find("copy"), "Copied");
+  } catch {
+    getSelection().selectAllChildren(find("request")); // where a page may not write the clipboard, a person may
+    flash(find("copy"), "Press Ctrl+C");
+  }
+}
+
+function flash(button, words) {
+  const usual = (button.dataset.usual ??= button.textContent);
+  button.textContent = words;
+  setTimeout(() => (button.textContent = usual), 1500);
+}
+
+function save() {
+  find("picture").toBlob((blob) => {
+    const link = Object.assign(document.createElement("a"), {
+      href: URL.createObjectURL(blob),
+      download: `seed-${state.seed}.png`,
+    });
+    link.click();
+    URL.revokeObjectURL(link.href);
+  });
+}
+
+// ---------------------------------------------------------------- bytes in the page
+
+const fromBase64 = (text) => Uint8Array.from(atob(text), (letter) => letter.charCodeAt(0));
+
+async function unzip(bytes) {
+  const stream = new Blob([bytes]).stream().pipeThrough(new DecompressionStream("gzip"));
+  return new Uint8Array(await new Response(stream).arrayBuffer());
+}
