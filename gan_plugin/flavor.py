@@ -13,7 +13,6 @@ import importlib.metadata
 import logging
 import shutil
 import sys
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -43,7 +42,7 @@ from gan_plugin.serving.cuda import why_cuda_cannot_load
 from gan_plugin.serving.gate import put_before_server
 from gan_plugin.serving.generator import Description, OnnxGenerator
 from gan_plugin.serving.options import ServingOptions
-from gan_plugin.serving.pictures import ENCODERS, SMALL, Picture, contact_sheet
+from gan_plugin.serving.pictures import ENCODERS, contact_sheet
 from gan_plugin.serving.requests import COLUMNS, check_columns, check_params, read_request
 from gan_plugin.serving.session import CUDA
 
@@ -255,26 +254,22 @@ class PyfuncGenerator:
         try:
             check_params(params)
             request = read_request(rows, self.generator.description, self.max_rows)
-            seeds, pictures = request.seeds, self.generator.generate(request.z, request.labels)
+            encoder = ENCODERS[params["format"]]
             if params["grid"]:
-                seeds, pictures = [None], contact_sheet(pictures, min(params["grid"], len(pictures)))[None]
-            images = self._encoded(pictures, ENCODERS[params["format"]])
+                pictures = self.generator.generate(request.z, request.labels)
+                sheet = contact_sheet(pictures, min(params["grid"], len(pictures)))
+                return self._table([None], [encoder(sheet)])
+            return self._table(request.seeds, self.generator.encode(request.z, request.labels, encoder))
         except UserError as error:
             raise RefusedRequest(str(error)) from None
         except Exception as error:  # MLflow would send the client a stack trace
             logger.exception("A request failed.")
             raise RefusedRequest(f"The generator failed: {type(error).__name__}.", INTERNAL_ERROR) from None
-        return self._table(seeds, images)
 
     def _table(self, seeds: list[int | None], images: list[Any]) -> pd.DataFrame | list[dict[str, Any]]:
         table = pd.DataFrame({"seed": seeds, "image": images}, dtype=object)  # in which a missing seed stays null
         table.attrs.update(answer_headers(self.generator))
         return table
-
-    def _encoded(self, pictures: Picture, encode: Callable[[Picture], Any]) -> list[Any]:
-        if pictures.shape[1] < SMALL:
-            return [encode(picture) for picture in pictures]
-        return self.generator.side_by_side(encode, list(pictures))
 
 
 class ServedGenerator(PyfuncGenerator):

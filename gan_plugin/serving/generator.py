@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import json
 import timeit
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -17,7 +17,7 @@ import onnxruntime
 from gan_plugin.errors import UserError
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher, Run
 from gan_plugin.serving.latents import latents
-from gan_plugin.serving.pictures import Picture
+from gan_plugin.serving.pictures import SMALL, Picture
 from gan_plugin.serving.session import CUDA, cores, open_session
 
 CONTRACT_VERSION = "1"
@@ -26,8 +26,8 @@ BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # rows of a run on a GPU; beyond 64 a run ga
 CPU_ROWS = 8  # the most rows of a run on a CPU; beyond it a run gains no speed, and takes memory
 SLOW_PICTURE_S = 0.02  # from here on a lone picture is worth all cores; below, they lose time waiting for each other
 
-Given = TypeVar("Given")
-Made = TypeVar("Made")
+Encoded = TypeVar("Encoded")
+Used = TypeVar("Used")
 
 
 @dataclass(frozen=True)
@@ -137,22 +137,39 @@ class OnnxGenerator:
 
     def generate(self, z: Latents, labels: Labels = None) -> Picture:
         """Pictures of latents float32 [N, latent_size] and, for a conditional generator, labels int64 [N]."""
-        largest = self._largest
-        share = -(-len(z) // self._makers)  # rows of a task, in one run or more
-
-        def task(start: int) -> list[Picture]:
-            end = min(start + share, len(z))
-            rows = [slice(i, min(i + largest, end)) for i in range(start, end, largest)]
-            return [self._run(z[some], None if labels is None else labels[some]) for some in rows]
-
-        runs = [run for runs in self.side_by_side(task, range(0, len(z), share)) for run in runs]
+        runs = self._runs(z, labels, lambda pictures: pictures)
         return runs[0] if len(runs) == 1 else np.concatenate(runs)
 
-    def side_by_side(self, task: Callable[[Given], Made], arguments: Sequence[Given]) -> list[Made]:
-        """``task`` of each argument, in order, on as many threads as there are cores for them."""
-        if len(arguments) == 1:  # a lone picture is not handed to another thread
-            return [task(arguments[0])]
-        return list(self._pool.map(task, arguments))
+    def encode(self, z: Latents, labels: Labels, encoder: Callable[[Picture], Encoded]) -> list[Encoded]:
+        """The encoded picture of each latent and label, in order.
+
+        On a CPU each core encodes what it made, while others compute; the pictures of a GPU are shared out among cores,
+        unless they are small: encoding those is mostly Python's own work, which one core does at a time.
+        """
+
+        def one_by_one(pictures: Picture) -> list[Encoded]:
+            return [encoder(picture) for picture in pictures]
+
+        def side_by_side(pictures: Picture) -> list[Encoded]:
+            return list(self._pool.map(encoder, pictures))
+
+        spread = self._makers == 1 and self.description.height >= SMALL and len(z) > 1
+        runs = self._runs(z, labels, side_by_side if spread else one_by_one)
+        return [encoded for run in runs for encoded in run]
+
+    def _runs(self, z: Latents, labels: Labels, use: Callable[[Picture], Used]) -> list[Used]:
+        """What ``use`` makes of the pictures of each run, in order; several makers share out the rows."""
+        share = -(-len(z) // self._makers)
+
+        def make(start: int) -> list[Used]:
+            end = min(start + share, len(z))
+            rows = [slice(i, min(i + self._largest, end)) for i in range(start, end, self._largest)]
+            return [use(self._run(z[some], None if labels is None else labels[some])) for some in rows]
+
+        starts = range(0, len(z), share)
+        # a lone share is not handed to another thread
+        shares = [make(0)] if len(starts) == 1 else self._pool.map(make, starts)
+        return [used for share in shares for used in share]
 
     def sample(self, seeds: npt.ArrayLike, labels: Labels = None, truncation: npt.ArrayLike | None = None) -> Picture:
         """Pictures of N seeds, equal for equal seeds; without labels a conditional generator shows all its classes."""

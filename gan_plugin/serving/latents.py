@@ -32,7 +32,7 @@ SMALLEST_TRUNCATION = 0.1  # below it nearly every value has to be drawn again h
 SMALLEST_SINE = 1e-6  # two z of nearly one direction have no arc between them
 
 _ROUNDS = 10
-_MULTIPLIERS = (0xD2511F53, 0xCD9E8D57)
+_SWAPPED = (0xCD9E8D57, 0xD2511F53)  # multipliers, of word 2 and of word 0
 _WEYL = (0x9E3779B9, 0xBB67AE85)
 _LOW = np.uint64(0xFFFFFFFF)
 _HALF = np.uint64(32)
@@ -42,12 +42,12 @@ Words = npt.NDArray[np.uint64]  # 32-bit words, kept in 64 bits so that products
 
 def philox(counter: Words, key: Words) -> Words:
     """Ten rounds of Philox4x32: counters [4, …] and keys [2, …], whose other dimensions broadcast, → words [4, …]."""
-    multipliers, weyl = (_column(words, counter.ndim) for words in (_MULTIPLIERS, _WEYL))
+    multipliers, weyl = (np.array(pair, np.uint64).reshape(2, *[1] * (counter.ndim - 1)) for pair in (_SWAPPED, _WEYL))
     even, odd = counter[0::2], counter[1::2]  # words 0 and 2, 1 and 3: a round does the same to both pairs
-    for _ in range(_ROUNDS):
-        products = multipliers * even
-        even, odd = (products[::-1] >> _HALF) ^ odd ^ key, products[::-1] & _LOW
-        key = (key + weyl) & _LOW
+    rounds = np.arange(_ROUNDS, dtype=np.uint64).reshape(-1, *[1] * counter.ndim)
+    for round_key in (key + rounds * weyl) & _LOW:  # [2, …]
+        products = multipliers * even[::-1]
+        even, odd = (products >> _HALF) ^ odd ^ round_key, products & _LOW
     return np.stack([even, odd], axis=1).reshape(4, *even.shape[1:])
 
 
@@ -104,7 +104,3 @@ def _normals(seeds: Words, latent_size: int, attempt: int) -> npt.NDArray[np.flo
     radius, angle = np.sqrt(-2 * np.log(u[0::2])), 2 * np.pi * u[1::2]  # [2, N, blocks] each
     values = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)  # [pair, cosine or sine, N, blocks]
     return values.transpose(2, 3, 0, 1).reshape(len(seeds), -1)[:, :latent_size].astype(np.float32)
-
-
-def _column(words: tuple[int, int], dimensions: int) -> Words:
-    return np.array(words, np.uint64).reshape(2, *[1] * (dimensions - 1))
