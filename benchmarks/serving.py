@@ -115,7 +115,7 @@ class Idle(mlflow.pyfunc.PythonModel):
     """Gives the answer of one request to all."""
 
     def load_context(self, context: Any) -> None:
-        self.answer = pd.DataFrame(json.loads(Path(context.artifacts["answer"]).read_text()), dtype=object)
+        self.answer = json.loads(Path(context.artifacts["answer"]).read_text())
 
     def predict(self, context, model_input, params=None):  # type: ignore[no-untyped-def]  # MLflow would read hints
         return self.answer

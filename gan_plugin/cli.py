@@ -172,10 +172,11 @@ def fetch(network: str, out: Path | None) -> None:
 @click.option("--demand", type=click.Choice(["cpu", "cuda"]), help="End with status 1 where this device cannot serve.")
 def doctor(demand: str | None) -> None:
     """Say what generators can be served on here, and how to mend what does not work."""
-    from gan_plugin.doctor import report, works_on
+    from gan_plugin.doctor import examine
 
-    click.echo("\n".join(report()))
-    if demand is not None and not works_on(demand):
+    report = examine()
+    click.echo("\n".join(report.lines))
+    if demand is not None and demand not in report.devices:
         raise SystemExit(1)
 
 

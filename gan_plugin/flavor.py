@@ -10,7 +10,9 @@ from __future__ import annotations
 import dataclasses
 import functools
 import importlib.metadata
+import json
 import logging
+import os
 import shutil
 import sys
 from pathlib import Path
@@ -20,6 +22,7 @@ import mlflow
 import mlflow.pyfunc
 import pandas as pd
 import yaml
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
@@ -37,17 +40,18 @@ from mlflow.utils.model_utils import (
 )
 
 import gan_plugin
-from gan_plugin.errors import UserError
-from gan_plugin.serving.cuda import why_cuda_cannot_load
-from gan_plugin.serving.gate import put_before_server
-from gan_plugin.serving.generator import Description, OnnxGenerator
-from gan_plugin.serving.options import ServingOptions
+from gan_plugin.errors import UserError, first_line
+from gan_plugin.serving.cuda import installed_runtimes, why_cuda_cannot_load
+from gan_plugin.serving.gate import is_loading, put_before_server
+from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator
+from gan_plugin.serving.options import ServingOptions, check_names
 from gan_plugin.serving.pictures import ENCODERS, contact_sheet
-from gan_plugin.serving.requests import COLUMNS, check_columns, check_params, read_request
+from gan_plugin.serving.requests import COLUMNS, DEFAULTS, check_columns, check_params, read_request
 from gan_plugin.serving.session import CUDA
 
 FLAVOR_NAME = "gan"
 ONNX_FILE = "generator.onnx"
+SERVING_CONFIG = "SERVING_MODEL_CONFIG"  # MLflow's environment variable
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server shows what is said
 
@@ -148,12 +152,12 @@ def log_model(
 
 
 def get_default_pip_requirements(device: str = "auto") -> list[str]:
-    """What serving needs, pinned to what is installed here. No torch.
+    """What serving needs; what decides an answer is pinned to what is installed here. No torch.
 
     CUDA's own libraries, some gigabytes, are among it if ``device`` is ``cuda``, or is ``auto`` and CUDA works here.
     """
     version = importlib.metadata.version
-    onnxruntime = _onnxruntime_version()
+    onnxruntime = next(iter(installed_runtimes().values()))
     cuda = "[cuda,cudnn]" if device == "cuda" or (device == "auto" and why_cuda_cannot_load() is None) else ""
     gpu_platform = "platform_machine == 'x86_64' and sys_platform == 'linux' or platform_machine == 'AMD64'"
     other_platform = "(platform_machine != 'x86_64' or sys_platform != 'linux') and platform_machine != 'AMD64'"
@@ -175,7 +179,12 @@ def signature() -> ModelSignature:
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), name, required=False) for name in COLUMNS]),
         outputs=Schema([ColSpec(DataType.long, "seed", required=False), ColSpec(DataType.string, "image")]),
-        params=ParamSchema([ParamSpec("format", DataType.string, "png"), ParamSpec("grid", DataType.long, 0)]),
+        params=ParamSchema(
+            [
+                ParamSpec("format", DataType.string, DEFAULTS["format"]),
+                ParamSpec("grid", DataType.long, DEFAULTS["grid"]),
+            ]
+        ),
     )
 
 
@@ -206,17 +215,27 @@ def download_onnx(model_uri: str, dst_path: str | None = None) -> Path:
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PyfuncGenerator:
     """Called by ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` with the model's root directory."""
     _see_requests_as_sent()
+    served = is_loading(path)
     try:
+        if served:
+            check_names(json.loads(os.environ.get(SERVING_CONFIG, "{}")))  # MLflow only warns of those it does not know
         options = ServingOptions.from_config(model_config or {})
         generator = OnnxGenerator(
             Path(path) / ONNX_FILE, options.device, options.batching, options.threads, options.gpu_memory_mb
         )
     except UserError as error:
         raise RefusedRequest(str(error)) from None
-    generator.warm_up()
-    gated = put_before_server(options.max_waiting, answer_headers(generator))
-    logger.info("%s", self_description(generator, options, gated))
-    return (ServedGenerator if gated else PyfuncGenerator)(generator, options.max_rows)
+    logger.info("%s", self_description(generator, options))
+    if not served:
+        return PyfuncGenerator(generator, options.max_rows)
+    try:
+        generator.warm_up()
+    except Exception as error:  # ONNX Runtime's exceptions have no common class
+        raise RefusedRequest(f"The generator cannot run: {first_line(error)}.", INTERNAL_ERROR) from None
+    threads = BUCKETS[-1] if generator.batched else None  # what is to run together must be under way together
+    patience_s = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
+    put_before_server(options.max_waiting, patience_s, answer_headers(generator), threads)
+    return ServedGenerator(generator, options.max_rows)
 
 
 def answer_headers(generator: OnnxGenerator) -> dict[str, str]:
@@ -225,13 +244,12 @@ def answer_headers(generator: OnnxGenerator) -> dict[str, str]:
     return device | ({} if generator.fallback is None else {"x-gan-fallback": generator.fallback})
 
 
-def self_description(generator: OnnxGenerator, options: ServingOptions, gated: bool) -> str:
-    """What the log says once the generator is ready."""
-    batching = "together" if generator.batched else "one by one"
-    waiting = f", and {options.max_waiting} requests may wait" if gated else ""
+def self_description(generator: OnnxGenerator, options: ServingOptions) -> str:
+    """What the log says of the limits that hold."""
     return (
-        f"The generator runs on {generator.provider}, {generator.threads} threads a picture, requests {batching}; "
-        f"a request may have {options.max_rows} rows{waiting}."
+        f"The generator runs on {generator.provider}, requests {'together' if generator.batched else 'one by one'}, "
+        f"CPU threads for a picture: {generator.threads}; a request may have {options.max_rows} rows, and a server "
+        f"{options.max_waiting} requests."
     )
 
 
@@ -250,7 +268,7 @@ class PyfuncGenerator:
         return self.generator
 
     def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame | list[dict[str, Any]]:
-        params = {"format": "png", "grid": 0, **(params or {})}
+        params = {**DEFAULTS, **(params or {})}
         try:
             check_params(params)
             request = read_request(rows, self.generator.description, self.max_rows)
@@ -305,30 +323,20 @@ def _see_requests_as_sent() -> None:
         return
 
     @functools.wraps(original)
-    def checked(data: Any, params: Any, *schemas: Any, **others: Any) -> Any:
-        if __name__ in (*schemas, *others.values()):  # MLflow passes the model's loader module last
-            _check_request(data, params)
-        return original(data, params, *schemas, **others)
+    def checked(data: Any, params: Any, inputs: Any, parameters: Any, flavor: Any = None) -> Any:
+        if flavor == __name__:  # the model's loader module
+            _check_request(data, params, inputs.input_names(), [param.name for param in parameters.params])
+        return original(data, params, inputs, parameters, flavor)
 
     checked.checks_gan_columns = True  # type: ignore[attr-defined]
     pyfunc._validate_prediction_input = checked
 
 
-def _check_request(data: Any, params: Any) -> None:
+def _check_request(data: Any, params: Any, columns: list[str], parameters: list[str]) -> None:
+    """By the signature of this model, which may be older than this code."""
     rows = data if isinstance(data, list) else [data]  # a frame or dict of columns, or a list of rows
     try:
-        check_columns([name for row in rows if isinstance(row, (pd.DataFrame, dict)) for name in row])
-        check_params(params or {})
+        check_columns([name for row in rows if isinstance(row, (pd.DataFrame, dict)) for name in row], columns)
+        check_params(params or {}, parameters)
     except UserError as error:
         raise RefusedRequest(str(error)) from None
-
-
-def _onnxruntime_version() -> str:
-    for name in ("onnxruntime-gpu", "onnxruntime"):
-        try:
-            return importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    raise UserError(
-        "ONNX Runtime is not installed: pip install onnxruntime-gpu (or onnxruntime where that has no build)."
-    )

@@ -16,7 +16,9 @@ import onnxruntime
 import pytest
 from conftest import BIN, ROOT
 
+from gan_plugin.errors import UserError
 from gan_plugin.serving import cuda
+from gan_plugin.serving import session as session_room
 from gan_plugin.serving.session import cuda_options, open_session
 
 DIGITS = ROOT / "examples" / "digits.onnx"
@@ -55,13 +57,14 @@ def with_driver(driver: Path, newest: int, gpus: int = 1) -> dict[str, str]:
     return {"LD_LIBRARY_PATH": str(driver), "FAKE_CUDA": str(newest), "FAKE_GPUS": str(gpus)}
 
 
+@pytest.mark.skipif(not ON_LINUX_WITH_GPU_BUILD, reason="onnxruntime has no CUDA here")
 def test_doctor_on_a_machine_without_a_gpu() -> None:
     screen, status = doctor()
     assert status == 0
     assert len(screen) <= 24  # one screen
     assert screen["ONNX Runtime"].startswith(f"onnxruntime-gpu {WITH_CUDA}; {WITH_CUDA} is imported, for CUDA ")
     assert screen["NVIDIA driver"] == "none"
-    assert screen["serving on the CPU"] == "yes, CPUExecutionProvider is active"
+    assert screen["serving on the CPU"] == "yes"
     assert screen["serving on a GPU"] == "no: this machine has no NVIDIA driver (libcuda cannot be loaded)"
     assert screen["to mend that"] == "install it, or start the container with --gpus all"
 
@@ -155,6 +158,41 @@ def test_auto_says_why_it_is_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
     assert opened.fallback is not None
     assert f"running on the CPU because CUDA cannot be used: {opened.fallback}." in caplog.text
     assert open_session(DIGITS, "cpu").fallback is None
+
+
+def test_a_kind_of_machine_for_which_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nobody is told to uninstall the only package that works there."""
+    monkeypatch.setattr(cuda.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
+    monkeypatch.setattr(cuda.sys, "platform", "darwin")
+    obstacle = cuda.why_cuda_cannot_load()
+    assert obstacle is not None
+    assert obstacle.cause.startswith("there is no onnxruntime with CUDA for ")
+    assert "pip" not in obstacle.remedy
+
+
+def test_a_gpu_that_cannot_run_the_generator_is_no_gpu(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """A session that opens and then fails, as where memory is short or the wheel has no code for the card."""
+
+    def fail(session: onnxruntime.InferenceSession) -> None:
+        raise RuntimeError("CUDA failure 2: out of memory")
+
+    monkeypatch.setattr(session_room, "why_cuda_cannot_load", lambda: None)
+    monkeypatch.setattr(session_room, "CUDA", "CPUExecutionProvider")
+    assert open_session(DIGITS, "auto", try_out=fail).fallback == "CUDA failure 2: out of memory"
+    assert "running on the CPU because CUDA cannot be used: CUDA failure 2: out of memory." in caplog.text
+    with pytest.raises(UserError, match=r"^device=cuda was demanded but CUDA cannot be used: CUDA failure 2: out of"):
+        open_session(DIGITS, "cuda", try_out=fail)
+
+
+def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    quota = tmp_path / "cpu.max"
+    monkeypatch.setattr(session_room, "CONTAINER_QUOTA", quota)
+    everything = session_room.cores()
+    for text, expected in (("max 100000", everything), ("50000 100000", 1), ("150000 100000", min(2, everything))):
+        quota.write_text(text)
+        assert session_room.cores() == expected
 
 
 def test_what_a_session_on_a_gpu_is_opened_with() -> None:

@@ -141,7 +141,7 @@ def test_a_request_that_cannot_be_honoured_gets_400_and_one_sentence(
     ("params", "sentence"),
     [
         ({"format": "gif"}, "format='gif' is unknown: give one of png, webp, array."),
-        ({"fromat": "png"}, "Unknown parameter fromat: there are format, grid."),
+        ({"fromat": "png"}, "Unknown parameter fromat: there is format, grid."),
     ],
 )
 def test_wrong_parameters(server: Server, params: dict[str, str], sentence: str) -> None:
@@ -237,7 +237,7 @@ def test_cuda_demanded_and_not_there_is_refused_with_the_cause(store: Trained) -
 def test_the_server_says_where_it_runs(server: Server) -> None:
     log = server.log.read_text()
     assert "The generator runs on C" in log  # CPUExecutionProvider or CUDAExecutionProvider
-    assert "a request may have 1024 rows" in log
+    assert "a request may have 1024 rows, and a server 256 requests" in log
 
 
 # ---- a fresh environment ---------------------------------------------------------------------------------------------

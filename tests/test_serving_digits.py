@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import asyncio
 import base64
 import http.client
 import io
 import json
+import shutil
 import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
@@ -17,11 +19,14 @@ import numpy.typing as npt
 import pandas as pd
 import psutil
 import pytest
-from conftest import ROOT, Project, Server, serving
+from conftest import ROOT, Answer, Project, Server, serving
 from mlflow.exceptions import MlflowException
+from mlflow.models import ModelSignature
+from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from PIL import Image
 
 from gan_plugin import flavor
+from gan_plugin.serving.gate import Gate, Message, Pace, Receive, Send
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.latents import LARGEST_SEED, between, latents
 from gan_plugin.serving.options import ServingOptions
@@ -39,9 +44,11 @@ def project(make_project: Callable[[], Project]) -> Project:
     return made
 
 
-@pytest.fixture(scope="module")
-def digits(project: Project) -> Iterator[Server]:
-    with serving(project, "model", "local", wait_s=120, workers=WORKERS) as running:
+@pytest.fixture(scope="module", params=["off", "on"])
+def digits(project: Project, request: pytest.FixtureRequest) -> Iterator[Server]:
+    """On the CPU, where pictures are equal to the bit, with and without the micro-batcher."""
+    config = json.dumps({"device": "cpu", "batching": request.param})
+    with serving(project, "model", "local", 120, WORKERS, SERVING_MODEL_CONFIG=config) as running:
         yield running
 
 
@@ -230,43 +237,127 @@ def test_a_seeds_picture_is_the_same_alone_in_any_batch_order_and_at_any_concurr
 # ---- where it ran, and too many at once ------------------------------------------------------------------------------
 
 
-def test_every_answer_says_where_it_was_made(digits: Server, project: Project) -> None:
-    for reply in (digits.records({"seed": 1}), digits.records({"sede": 1})):
-        assert reply.headers["x-gan-device"] in ("cpu", "cuda")
-        if reply.headers["x-gan-device"] == "cpu":
-            assert (
-                "NVIDIA driver" in reply.headers["x-gan-fallback"] or "onnxruntime" in reply.headers["x-gan-fallback"]
-            )
-            assert reply.headers["x-gan-fallback"] in digits.log.read_text()
-    on_cpu = mlflow.pyfunc.load_model(str(project.folder / "model"), model_config={"device": "cpu"})
-    assert on_cpu.predict(pd.DataFrame({"seed": [1]})).attrs == {"x-gan-device": "cpu"}  # asked for, so no fallback
-
-
 def test_one_request_too_many_is_refused_at_once_and_the_others_are_answered(project: Project) -> None:
-    config = json.dumps({"max_waiting": 2, "device": "cpu"})
     many: list[dict[str, object]] = [{"seed": seed} for seed in range(1024)]
-    with serving(project, "model", "local", wait_s=120, SERVING_MODEL_CONFIG=config) as server:
-        assert "and 2 requests may wait" in server.log.read_text()
+    with serving(project, "model", "local", wait_s=120, SERVING_MODEL_CONFIG='{"max_waiting": 2}') as server:
+        assert "and a server 2 requests." in server.log.read_text()
 
-        def timed(_: int) -> tuple[int, float, str | None, str]:
+        def timed(_: int) -> tuple[Answer, float]:
             start = time.monotonic()
             reply = server.records(*many, grid=32)
-            return reply.status, time.monotonic() - start, reply.headers["retry-after"], reply.text
+            return reply, time.monotonic() - start
 
         with ThreadPoolExecutor(8) as pool:
             replies = list(pool.map(timed, range(8)))
-        answered = [seconds for status, seconds, _, _ in replies if status == 200]
-        refused = [(seconds, hint, text) for status, seconds, hint, text in replies if status == 503]
+        answered = [seconds for reply, seconds in replies if reply.status == 200]
+        refused = [(reply, seconds) for reply, seconds in replies if reply.status == 503]
         assert len(answered) >= 2
         assert len(answered) + len(refused) == 8
         assert refused
-        for seconds, hint, text in refused:
-            assert seconds < min(answered)
-            assert int(hint or 0) >= 1
-            assert json.loads(text)["message"] == (
-                f"2 requests are waiting already, which is the limit: try again in {hint} s."
+        for reply, seconds in refused:
+            assert seconds < max(answered)
+            assert reply.body["message"] == (
+                f"The server has 2 requests to answer and takes no more: try again in {reply.headers['retry-after']} s."
             )
-        assert server.records({"seed": 1}).status == 200
+        # and every answer says where it was made
+        log = server.log.read_text()
+        for reply in (server.records({"seed": 1}), server.records({"sede": 1}), refused[0][0]):
+            assert reply.headers["x-gan-device"] in ("cpu", "cuda")
+            if reply.headers["x-gan-device"] == "cpu":  # device=auto, on a machine without a GPU
+                assert f"CUDA cannot be used: {reply.headers['x-gan-fallback']}." in log
+
+
+def test_in_process_an_answer_says_it_too(project: Project) -> None:
+    on_cpu = mlflow.pyfunc.load_model(str(project.folder / "model"), model_config={"device": "cpu"})
+    assert on_cpu.predict(pd.DataFrame({"seed": [1]})).attrs == {"x-gan-device": "cpu"}  # asked for: no fallback
+
+
+def test_the_hint_when_to_come_back() -> None:
+    """Two requests at a time that take 3 s each: an answer every 1.5 s. A pause between requests is not work."""
+    pace = Pace()
+    assert pace.seconds_for(9) == 0  # nothing is known yet
+    pace.answered(admitted=0, now=1.5)
+    for answer in range(2, 20):
+        pace.answered(admitted=1.5 * answer - 3, now=1.5 * answer)
+    assert pace.seconds_for(4) == pytest.approx(6)
+    pace.answered(admitted=1000, now=1001.5)
+    assert pace.seconds_for(4) == pytest.approx(6)
+
+
+def test_nobody_is_let_in_who_would_wait_longer_than_the_server_allows() -> None:
+    statuses: list[int] = []
+
+    async def app(scope: Message, receive: Receive, send: Send) -> None:
+        await asyncio.sleep(0.2)
+        await send({"type": "http.response.start", "status": 200, "headers": []})
+
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    async def ask(gate: Gate) -> None:
+        await gate({"type": "http", "path": "/invocations"}, asyncio.Queue().get, send)
+
+    async def play() -> None:
+        gate = Gate(app, most=100, patience_s=0.5, headers={})
+        await ask(gate)  # it takes 0.2 s
+        await asyncio.gather(*(ask(gate) for _ in range(5)))  # of which three make 0.6 s
+
+    asyncio.run(play())
+    assert [status for status in statuses if status] == [200, 503, 503, 200, 200, 200]
+
+
+AROUND = """
+import mlflow
+
+class Around(mlflow.pyfunc.PythonModel):
+    def load_context(self, context):
+        self.generator = mlflow.pyfunc.load_model(context.artifacts["generator"], model_config={"device": "cpu"})
+
+    def predict(self, context, model_input, params=None):
+        return self.generator.predict(model_input)["image"]
+
+mlflow.models.set_model(Around())
+"""  # a model of somebody's that uses a generator
+
+
+def test_a_generator_inside_another_model_answers_as_in_a_notebook(project: Project) -> None:
+    path, code = project.folder / "around", project.folder / "around.py"
+    code.write_text(AROUND)
+    artifacts = {"generator": str(project.folder / "model")}
+    mlflow.pyfunc.save_model(path, python_model=str(code), artifacts=artifacts, pip_requirements=[])
+    with serving(project, "around", "local", wait_s=120) as server:
+        reply = server.records({"seed": 3})
+        assert reply.status == 200, reply.text
+        np.testing.assert_array_equal(
+            decode(reply.body["predictions"][0]["image"]), OnnxGenerator(ONNX_FILE, "cpu").sample([3])[0, :, :, 0]
+        )
+        assert "x-gan-device" not in reply.headers
+
+
+def test_a_model_that_knows_less_refuses_what_it_does_not_know(project: Project, tmp_path: Path) -> None:
+    """Its signature tells, or MLflow would drop what that lacks, and the answer would be another picture."""
+    shutil.copytree(project.folder / "model", tmp_path / "old")
+    old = mlflow.models.Model.load(str(tmp_path / "old"))
+    old.signature = ModelSignature(
+        Schema([ColSpec(AnyType(), name, required=False) for name in ("seed", "label")]),
+        params=ParamSchema([ParamSpec("format", DataType.string, "png")]),
+    )
+    old.flavors["python_function"]["config"] = {"device": "cpu", "max_rows": 1024}
+    old.save(str(tmp_path / "old" / "MLmodel"))
+    model = mlflow.pyfunc.load_model(str(tmp_path / "old"))
+    assert len(model.predict(pd.DataFrame({"seed": [1], "label": ["4"]}))) == 1
+    with pytest.raises(MlflowException, match=r"^Unknown column to_seed, position: a row may have seed, label\.$"):
+        model.predict(pd.DataFrame({"seed": [1], "to_seed": [2], "position": [0.5]}))
+    with pytest.raises(MlflowException, match=r"^Unknown parameter grid: there is format\.$"):
+        model.predict(pd.DataFrame({"seed": [1]}), params={"grid": 2})
+
+
+def test_a_misspelt_option_does_not_start_a_server(project: Project) -> None:
+    with (
+        pytest.raises(AssertionError, match=r"Unknown option devise: there are device, max_rows"),
+        serving(project, "model", "local", wait_s=60, SERVING_MODEL_CONFIG='{"devise": "cuda"}'),
+    ):
+        pass
 
 
 @pytest.mark.parametrize(

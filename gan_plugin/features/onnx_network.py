@@ -191,7 +191,7 @@ def external_files(file: Path) -> list[str]:
 
 def open_file(file: Path, device: str) -> onnxruntime.InferenceSession:
     try:
-        return open_session(file, device)
+        return open_session(file, device).session
     except UserError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions have no common class

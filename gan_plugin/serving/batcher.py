@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import queue
 import threading
+import weakref
 from collections.abc import Callable
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -39,8 +40,11 @@ class MicroBatcher:
 
     def __init__(self, run: Run, largest: int) -> None:
         self._run, self._largest = run, largest
-        self._waiting: queue.SimpleQueue[_Asked] = queue.SimpleQueue()
-        threading.Thread(target=self._work, name="gan-batcher", daemon=True).start()
+        self._waiting: queue.SimpleQueue[_Asked | None] = queue.SimpleQueue()
+        # the thread keeps nothing alive: when nobody has the batcher any more, None ends it
+        weakref.finalize(self, self._waiting.put, None)
+        arguments = (weakref.ref(self), self._waiting)
+        threading.Thread(target=_work, args=arguments, name="gan-batcher", daemon=True).start()
 
     def __call__(self, z: Latents, labels: Labels) -> Picture:
         """The pictures of one request of at most ``largest`` rows; raises what ``run`` raised for it."""
@@ -49,14 +53,7 @@ class MicroBatcher:
         self._waiting.put(asked)
         return asked.answer.result()
 
-    def _work(self) -> None:
-        left_over: _Asked | None = None
-        while True:
-            together = [left_over or self._waiting.get()]
-            left_over = self._fill(together)
-            self._answer(together)
-
-    def _fill(self, together: list[_Asked]) -> _Asked | None:
+    def fill(self, together: list[_Asked]) -> _Asked | None:
         """Add what is waiting already; returns the first one that no longer fits."""
         rows = len(together[0].z)
         while True:
@@ -64,23 +61,38 @@ class MicroBatcher:
                 asked = self._waiting.get_nowait()
             except queue.Empty:
                 return None
+            if asked is None:  # cannot be while somebody waits; and if it could, nothing would be lost
+                continue
             rows += len(asked.z)
             if rows > self._largest:
                 return asked
             together.append(asked)
 
-    def _answer(self, together: list[_Asked]) -> None:
-        z = np.concatenate([asked.z for asked in together])
-        labels = [asked.labels for asked in together if asked.labels is not None]
+    def answer(self, together: list[_Asked]) -> None:
+        """Run requests as one, and give each its own rows."""
         try:
+            z = np.concatenate([asked.z for asked in together])
+            labels = [asked.labels for asked in together if asked.labels is not None]
             pictures = self._run(z, np.concatenate(labels) if labels else None)
-        except Exception as error:  # of any kind: it belongs to the request, and this thread must live on
+            ends = np.cumsum([len(asked.z) for asked in together])
+            parts = np.split(pictures, ends[:-1])
+        except Exception as error:  # of any kind: it belongs to the request, and the thread must live on
             if len(together) == 1:
                 together[0].answer.set_exception(error)
             else:
                 for asked in together:
-                    self._answer([asked])
+                    self.answer([asked])
             return
-        ends = np.cumsum([len(asked.z) for asked in together])
-        for asked, rows in zip(together, np.split(pictures, ends[:-1]), strict=True):
-            asked.answer.set_result(rows)
+        for asked, part in zip(together, parts, strict=True):
+            asked.answer.set_result(part)
+
+
+def _work(batcher: weakref.ref[MicroBatcher], waiting: queue.SimpleQueue[_Asked | None]) -> None:
+    left_over: _Asked | None = None
+    while (first := left_over or waiting.get()) is not None:
+        alive = batcher()
+        assert alive is not None  # somebody waits in it for an answer
+        together = [first]
+        left_over = alive.fill(together)
+        alive.answer(together)
+        del alive, together, first  # while it waits, the thread has no part in the batcher

@@ -13,7 +13,9 @@ import importlib.metadata
 import importlib.util
 import io
 import os
+import platform
 import re
+import sys
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -59,7 +61,7 @@ def why_cuda_cannot_load() -> Obstacle | None:
 def installed_runtimes() -> dict[str, str]:
     """Versions of the packages that bring a module ``onnxruntime``. With two, the one installed last has won."""
     names = ("onnxruntime-gpu", "onnxruntime")
-    found = {name: _version(name) for name in names}
+    found = {name: version_of(name) for name in names}
     return {name: version for name, version in found.items() if version is not None}
 
 
@@ -81,10 +83,18 @@ def torch_cuda() -> str | None:
     return found[1] if found else None
 
 
+def version_of(package: str) -> str | None:
+    """The installed version, or None."""
+    try:
+        return importlib.metadata.version(package)
+    except importlib.metadata.PackageNotFoundError:
+        return None
+
+
 def find_driver() -> Driver | None:
     """The NVIDIA driver of this machine, or None where there is none."""
     try:
-        library = ctypes.CDLL("nvcuda.dll" if _WINDOWS else "libcuda.so.1")
+        library = _open("nvcuda.dll" if _WINDOWS else "libcuda.so.1")
     except OSError:
         return None
     version, count = ctypes.c_int(0), ctypes.c_int(0)
@@ -115,6 +125,11 @@ def _gpu_name(library: ctypes.CDLL, index: int) -> str:
 def _wrong_package() -> Obstacle | None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         return None
+    if (sys.platform, platform.machine()) not in (("linux", "x86_64"), ("win32", "AMD64")):
+        return Obstacle(
+            f"there is no onnxruntime with CUDA for {platform.system()} on {platform.machine()}",
+            "serve on Linux or Windows with an x86-64 processor",
+        )
     runtimes = installed_runtimes()
     if "onnxruntime-gpu" in runtimes:
         reinstall = f"pip install --force-reinstall --no-deps onnxruntime-gpu=={runtimes['onnxruntime-gpu']}"
@@ -184,14 +199,11 @@ def _preload() -> None:
 def _loads(library: str) -> str | None:
     """The linker's complaint about a library, or None where it loads."""
     try:
-        ctypes.CDLL(library)
+        _open(library)
     except OSError as error:
         return str(error)
     return None
 
 
-def _version(package: str) -> str | None:
-    try:
-        return importlib.metadata.version(package)
-    except importlib.metadata.PackageNotFoundError:
-        return None
+def _open(library: str) -> ctypes.CDLL:
+    return ctypes.CDLL(library, winmode=0)  # on Windows: look for it along PATH, too, where CUDA's installer puts it

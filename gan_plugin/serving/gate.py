@@ -6,43 +6,57 @@ the one before, until MLflow's own limit of a minute ends them all. One who is r
 
 from __future__ import annotations
 
+import asyncio
 import json
 import math
+import os
 import sys
 import time
 from collections.abc import Awaitable, Callable, MutableMapping
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 from types import ModuleType
 from typing import Any
+from urllib.parse import urlsplit
+from urllib.request import url2pathname
 
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
 Application = Callable[[Message, Receive, Send], Awaitable[None]]
 
-SERVER = "mlflow.pyfunc.scoring_server.app"
+SERVER = "mlflow.pyfunc.scoring_server.app"  # the module whose app uvicorn serves
+SERVED_MODEL = "__pyfunc_model_path__"  # the environment variable by which the server knows what to load
 PATH = "/invocations"
 MEMORY = 0.9  # weight of what went before in the average time between two answers
 
 
 class Gate:
-    """ASGI middleware: at most ``most`` requests for pictures at one time, 503 with ``Retry-After`` for one more.
+    """ASGI middleware: 503 with ``Retry-After`` for a request that would have to wait too long.
 
     Args:
         app: the application behind the gate.
-        most: requests that may be on their way, those being answered included.
+        most: requests that may be on their way at one time, those being answered included.
+        patience_s: how long the server gives a request before it ends it; where those that are on their way will take
+            longer, another one is not let in.
         headers: added to every answer about pictures, for example ``{"x-gan-device": "cpu"}``.
+        threads: how many requests the server works at together; None leaves that to it.
     """
 
-    def __init__(self, app: Application, most: int, headers: dict[str, str]) -> None:
-        self.app, self.most = app, most
+    def __init__(
+        self, app: Application, most: int, patience_s: float, headers: dict[str, str], threads: int | None = None
+    ) -> None:
+        self.app, self.most, self.patience_s, self.threads = app, most, patience_s, threads
         self.headers = [(name.encode("ascii"), value.encode("latin-1", "replace")) for name, value in headers.items()]
         self.inside = 0
-        self.pace = _Pace()
+        self.pace = Pace()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
+        if scope["type"] == "lifespan" and self.threads is not None:  # the first call, before any request
+            asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(self.threads, "gan-requests"))
         if scope["type"] != "http" or scope["path"] != PATH:
             await self.app(scope, receive, send)
-        elif self.inside >= self.most:
+        elif self.inside >= self.most or self.pace.seconds_for(self.inside) > self.patience_s:
             await self._refuse(send)
         else:
             await self._let_in(scope, receive, send)
@@ -53,16 +67,17 @@ class Gate:
                 message["headers"] = [*message.get("headers", ()), *self.headers]
             await send(message)
 
+        admitted = time.monotonic()
         self.inside += 1
         try:
             await self.app(scope, receive, send_with_headers)
         finally:
             self.inside -= 1
-            self.pace.answered(idle=self.inside == 0)
+            self.pace.answered(admitted, time.monotonic())
 
     async def _refuse(self, send: Send) -> None:
-        seconds = self.pace.seconds_for(self.inside)
-        sentence = f"{self.inside} requests are waiting already, which is the limit: try again in {seconds} s."
+        seconds = max(1, math.ceil(self.pace.seconds_for(self.inside)))
+        sentence = f"The server has {self.inside} requests to answer and takes no more: try again in {seconds} s."
         body = json.dumps({"error_code": "TEMPORARILY_UNAVAILABLE", "message": sentence}).encode()
         headers = [
             (b"content-type", b"application/json"),
@@ -74,40 +89,49 @@ class Gate:
         await send({"type": "http.response.body", "body": body})
 
 
-class _Pace:
-    """The average time between two answers while requests are waiting."""
+class Pace:
+    """The average time between two answers, in which times without a request do not count."""
 
     def __init__(self) -> None:
-        self.seconds = 0.0
-        self.last: float | None = None
+        self.seconds: float | None = None
+        self.last = -math.inf
 
-    def answered(self, idle: bool) -> None:
-        now = time.monotonic()
-        if self.last is not None:
-            gap = now - self.last
-            self.seconds = gap if self.seconds == 0 else MEMORY * self.seconds + (1 - MEMORY) * gap
-        self.last = None if idle else now  # the time until the next request is nobody's waiting
+    def answered(self, admitted: float, now: float) -> None:
+        """A request was answered ``now`` that had come at ``admitted``, both by one clock, in seconds."""
+        gap = now - max(self.last, admitted)
+        self.seconds = gap if self.seconds is None else MEMORY * self.seconds + (1 - MEMORY) * gap
+        self.last = now
 
-    def seconds_for(self, requests: int) -> int:
-        """Whole seconds in which so many requests will have been answered; at least 1."""
-        return max(1, math.ceil(requests * self.seconds))
+    def seconds_for(self, requests: int) -> float:
+        """The time in which so many requests will have been answered; 0 as long as nothing is known."""
+        return requests * (self.seconds or 0.0)
 
 
-def put_before_server(most: int, headers: dict[str, str]) -> bool:
-    """Put a gate in front of MLflow's scoring server, if that is what is loading the model; says whether it is.
-
-    The server loads the model while the module is being imported whose ``app`` it is about to define and uvicorn to
-    look up. MLflow has no hook between the two; Python has one: a module may be given another class.
-    """
-    module = sys.modules.get(SERVER)
-    if module is None or "app" in vars(module):
+def is_loading(path: str) -> bool:
+    """Whether MLflow's scoring server is loading the model at ``path`` to serve it, and not as a part of another."""
+    served, module = os.environ.get(SERVED_MODEL), sys.modules.get(SERVER)
+    if served is None or module is None or "app" in vars(module):
         return False
+    folder = url2pathname(urlsplit(served).path) if served.startswith("file:") else served
+    return Path(folder).resolve() == Path(path).resolve()
+
+
+def put_before_server(most: int, patience_s: float, headers: dict[str, str], threads: int | None = None) -> None:
+    """Put a :class:`Gate` in front of MLflow's scoring server, which is loading the model that it will serve.
+
+    It does so while the module is being imported whose ``app`` it is about to define and uvicorn to look up. MLflow has
+    no hook between the two; Python has one: a module may be given another class.
+
+    Only to be called where :func:`is_loading` says so.
+    """
 
     class Gated(ModuleType):
         @property
         def app(self) -> Application:
-            gate: Application = vars(self).setdefault("gate", Gate(vars(self)["app"], most, headers))
+            own = vars(self)
+            if "gate" not in own:
+                own["gate"] = Gate(own["app"], most, patience_s, headers, threads)
+            gate: Application = own["gate"]
             return gate
 
-    module.__class__ = Gated
-    return True
+    sys.modules[SERVER].__class__ = Gated

@@ -18,7 +18,7 @@ from gan_plugin.errors import UserError
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher, Run
 from gan_plugin.serving.latents import latents
 from gan_plugin.serving.pictures import SMALL, Picture
-from gan_plugin.serving.session import CUDA, cores, open_session
+from gan_plugin.serving.session import CUDA, cores, open_session, run_once
 
 CONTRACT_VERSION = "1"
 METADATA_PREFIX = "gan."
@@ -70,8 +70,9 @@ class Description:
 class OnnxGenerator:
     """A generator on ONNX Runtime: seeds or latents in, uint8 pictures [N, height, width, channels] out.
 
-    Thread-safe. On a CPU the pictures of a request are shared out among the cores: that is faster than several cores at
-    one picture, unless that takes long. On a GPU runs have the sizes ``BUCKETS``.
+    Thread-safe, but like ONNX Runtime's sessions it does not survive a fork of the process. On a CPU the pictures of a
+    request are shared out among the cores: that is faster than several cores at one picture, unless that takes long.
+    On a GPU runs have the sizes ``BUCKETS``.
 
     Args:
         onnx_file: what :func:`gan_plugin.export.export_generator` wrote.
@@ -93,7 +94,7 @@ class OnnxGenerator:
         gpu_memory_mb: int | None = None,
     ) -> None:
         self.threads = threads or 1
-        self._opened = open_session(onnx_file, device, self.threads, gpu_memory_mb)
+        self._opened = open_session(onnx_file, device, self.threads, gpu_memory_mb, run_once)
         self.description = Description.from_metadata(self.session.get_modelmeta().custom_metadata_map)
         on_gpu = self.provider == CUDA
         self._sizes = BUCKETS if on_gpu else ()  # to which a run's rows are filled up
@@ -132,7 +133,7 @@ class OnnxGenerator:
 
     def warm_up(self) -> None:
         """One run of every size, so that no request waits for memory or for the choice of an algorithm."""
-        for size in self._sizes or (1,):
+        for size in reversed(self._sizes or (1,)):  # the largest first: the others fit into its memory
             self.run(*self._nothing(size))
 
     def generate(self, z: Latents, labels: Labels = None) -> Picture:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Any
 
@@ -37,10 +38,14 @@ class ServingOptions:
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ServingOptions:
         """Options from a mapping; those it lacks have their default values."""
-        known = [field.name for field in fields(cls)]
-        if unknown := sorted(set(config) - set(known)):
-            raise UserError(f"Unknown option {', '.join(unknown)}: there are {', '.join(known)}.")
+        check_names(config)
         return cls(**config)
+
+
+def check_names(names: Iterable[str]) -> None:
+    known = [field.name for field in fields(ServingOptions)]
+    if unknown := sorted(set(names) - set(known)):
+        raise UserError(f"Unknown option {', '.join(unknown)}: there are {', '.join(known)}.")
 
 
 def _check_choice(name: str, value: object, choices: tuple[str, ...]) -> None:

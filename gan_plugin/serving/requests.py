@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import math
 import numbers
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -18,7 +18,7 @@ from gan_plugin.serving.latents import LARGEST_SEED, SMALLEST_TRUNCATION, betwee
 from gan_plugin.serving.pictures import ENCODERS
 
 COLUMNS = ("seed", "to_seed", "position", "z", "label", "truncation")
-PARAMS = ("format", "grid")
+DEFAULTS = {"format": "png", "grid": 0}  # the parameters of a request
 LARGEST_GRID = 1024
 
 
@@ -31,18 +31,18 @@ class Request:
     labels: npt.NDArray[np.int64] | None  # [N], None for an unconditional generator
 
 
-def check_columns(names: Sequence[Any]) -> None:
-    if unknown := [str(name) for name in names if name not in COLUMNS]:
-        raise UserError(f"Unknown column {listed(unknown)}: a row may have {listed(COLUMNS)}.")
+def check_columns(names: Iterable[Any], known: Sequence[str] = COLUMNS) -> None:
+    if unknown := [str(name) for name in names if name not in known]:
+        raise UserError(f"Unknown column {listed(unknown)}: a row may have {listed(known)}.")
 
 
-def check_params(params: Mapping[Any, Any]) -> None:
+def check_params(params: Mapping[Any, Any], known: Sequence[str] = tuple(DEFAULTS)) -> None:
     """What holds for all rows: ``format``, and ``grid``, the pictures in a line of one large picture, 0 for none."""
-    if unknown := [str(name) for name in params if name not in PARAMS]:
-        raise UserError(f"Unknown parameter {listed(unknown)}: there are {listed(PARAMS)}.")
-    if (wanted := params.get("format", "png")) not in ENCODERS:
+    if unknown := [str(name) for name in params if name not in known]:
+        raise UserError(f"Unknown parameter {listed(unknown)}: there is {listed(known)}.")
+    wanted, grid = ({**DEFAULTS, **params}[name] for name in ("format", "grid"))
+    if wanted not in ENCODERS:
         raise UserError(f"format={wanted!r} is unknown: give one of {', '.join(ENCODERS)}.")
-    grid = params.get("grid", 0)
     if not _is_whole(grid) or not 0 <= grid <= LARGEST_GRID:
         raise UserError(
             f"grid={grid!r} is not possible: give how many pictures stand in a line of one large picture, at most "

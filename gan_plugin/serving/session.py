@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import logging
+import math
 import os
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import onnxruntime
 
 from gan_plugin.errors import UserError, first_line
@@ -21,6 +24,8 @@ CUDA_OPTIONS = {
     "arena_extend_strategy": "kSameAsRequested",  # doubling instead would keep memory that nothing uses
 }
 
+CONTAINER_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds of every so many, or "max"
+
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server shows what is said
 
 
@@ -33,10 +38,17 @@ class Opened:
     fallback: str | None = None  # why ``auto`` did not become CUDA
 
 
-def open_session(onnx_file: str | Path, device: str, threads: int = 1, gpu_memory_mb: int | None = None) -> Opened:
+def open_session(
+    onnx_file: str | Path,
+    device: str,
+    threads: int = 1,
+    gpu_memory_mb: int | None = None,
+    try_out: Callable[[onnxruntime.InferenceSession], None] | None = None,
+) -> Opened:
     """Open ``onnx_file`` on ``device``: ``cpu``, ``cuda``, or ``auto`` (CUDA where it works, and the log says why not).
 
-    ``threads`` work at one operator on the CPU. On a GPU at most ``gpu_memory_mb`` MiB are taken for tensors.
+    ``threads`` work at one operator on the CPU. On a GPU at most ``gpu_memory_mb`` MiB are taken for tensors, and
+    ``try_out`` is called with the session: if it fails, CUDA cannot be used.
 
     Raises:
         UserError: ``device`` is none of these, or is ``cuda`` and CUDA cannot be used; the message names the cause.
@@ -50,6 +62,8 @@ def open_session(onnx_file: str | Path, device: str, threads: int = 1, gpu_memor
     else:
         try:
             session = _session(onnx_file, [(CUDA, cuda_options(gpu_memory_mb)), CPU], threads)
+            if try_out is not None:
+                try_out(session)  # a GPU may be there and not be up to it
         except Exception as error:  # a full or unsupported GPU; ONNX Runtime's exceptions have no common class
             cause = first_line(error)
         else:
@@ -57,7 +71,7 @@ def open_session(onnx_file: str | Path, device: str, threads: int = 1, gpu_memor
                 return Opened(session, CUDA)
             cause = "ONNX Runtime started the session without CUDA; its own message stands above"
     if device == "cuda":
-        raise UserError(f"device=cuda was demanded but CUDA cannot be used: {cause}.")
+        raise UserError(f"device=cuda was demanded but CUDA cannot be used: {cause.rstrip('.')}.")
     logger.warning("device=auto: running on the CPU because CUDA cannot be used: %s.", cause)
     return Opened(_session(onnx_file, [CPU], threads), CPU, fallback=cause)
 
@@ -66,9 +80,24 @@ def cuda_options(gpu_memory_mb: int | None) -> dict[str, str]:
     return CUDA_OPTIONS | ({} if gpu_memory_mb is None else {"gpu_mem_limit": str(gpu_memory_mb * 2**20)})
 
 
+def run_once(session: onnxruntime.InferenceSession) -> None:
+    """A run on zeros, one row of each input; raises what ONNX Runtime raises."""
+    types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
+    feeds = {
+        given.name: np.zeros([size if isinstance(size, int) else 1 for size in given.shape], types[given.type])
+        for given in session.get_inputs()
+    }
+    session.run(None, feeds)
+
+
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use, by its affinity and by the quota of its container."""
+    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    try:
+        quota, period = CONTAINER_QUOTA.read_text().split()
+    except OSError:
+        return count
+    return count if quota == "max" else max(1, min(count, math.ceil(int(quota) / int(period))))
 
 
 def _session(onnx_file: str | Path, providers: list[Any], threads: int) -> onnxruntime.InferenceSession:

@@ -1,0 +1,50 @@
+"""Serving on a GPU, where there is one: the vectors, one picture alone and in a batch, and what ``doctor`` says."""
+
+from __future__ import annotations
+
+import base64
+import json
+from concurrent.futures import ThreadPoolExecutor
+
+import numpy as np
+import pandas as pd
+import pytest
+from conftest import ROOT
+
+from gan_plugin.doctor import examine
+from gan_plugin.serving.cuda import find_driver
+from gan_plugin.serving.generator import OnnxGenerator
+from gan_plugin.serving.requests import read_request
+
+pytestmark = pytest.mark.skipif(find_driver() is None, reason="there is no NVIDIA driver")
+DIGITS = ROOT / "examples" / "digits.onnx"
+
+
+@pytest.fixture(scope="module")
+def on_gpu() -> OnnxGenerator:
+    generator = OnnxGenerator(DIGITS, "cuda")  # refused, with the cause, where CUDA cannot be used
+    generator.warm_up()
+    assert generator.provider == "CUDAExecutionProvider"
+    assert generator.batched
+    return generator
+
+
+def test_doctor_finds_it() -> None:
+    assert "cuda" in examine().devices
+
+
+def test_the_vectors_that_every_program_must_make(on_gpu: OnnxGenerator) -> None:
+    for vector in json.loads((ROOT / "examples" / "vectors.json").read_text())["pictures"]:
+        row = {name: value for name, value in vector.items() if name != "image" and value is not None}
+        request = read_request(pd.DataFrame([row]), on_gpu.description, max_rows=1)
+        (picture,) = on_gpu.generate(request.z, request.labels)
+        expected = np.frombuffer(base64.b64decode(vector["image"]), np.uint8).reshape(picture.shape)
+        assert np.abs(picture.astype(int) - expected).max() <= 1
+
+
+def test_a_seeds_picture_alone_and_among_others(on_gpu: OnnxGenerator) -> None:
+    expected = OnnxGenerator(DIGITS, "cpu").sample(range(200)).astype(int)
+    with ThreadPoolExecutor(32) as pool:
+        alone = np.concatenate(list(pool.map(lambda seed: on_gpu.sample([seed]), range(200))))
+    for pictures in (alone, on_gpu.sample(range(200))):
+        assert np.abs(pictures - expected).max() <= 1
