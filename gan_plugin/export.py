@@ -126,8 +126,17 @@ def write_onnx(showable: nn.Module, description: Description, path: Path) -> Non
         )
     assert program is not None  # the dynamo exporter always returns one
     model = program.model_proto
+    remove_traces(model)
     onnx.helper.set_model_props(model, description.to_metadata())
     onnx.save_model(model, path, save_as_external_data=False)
+
+
+def remove_traces(model: onnx.ModelProto) -> None:
+    """Take out what the exporter notes at each node: half a small file, and lines of code with this machine's paths."""
+    graph = model.graph
+    for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
+        del part.metadata_props[:]
+        part.doc_string = ""
 
 
 def check_contract(path: Path, description: Description) -> None:

@@ -50,6 +50,8 @@ def test_every_size_passes_the_gate(size: int, channels: int, tmp_path: Path) ->
     assert parity.largest_difference <= 1
     assert generator.training  # the generator is left as it was
     assert [path.name for path in tmp_path.iterdir()] == ["g.onnx"]  # one file, weights inside
+    assert not [node.name for node in onnx.load(tmp_path / "g.onnx").graph.node if node.metadata_props]  # nor traces
+    assert b"/gan_plugin/" not in (tmp_path / "g.onnx").read_bytes()  # of the machine that it was exported on
 
 
 @pytest.mark.parametrize("name", ["dcgan", "r3gan"])
@@ -185,7 +187,7 @@ def test_half_precision_halves_the_file_and_passes_its_own_gate(name: str, tmp_p
     parity = export_generator(generator, description, half, torch.float16)
     assert 0 < parity.differing_pixels < 0.1
     assert parity.largest_difference <= 2
-    assert half.stat().st_size < 0.6 * exact.stat().st_size  # the graph itself takes some of it
+    assert half.stat().st_size < 0.55 * exact.stat().st_size
     assert next(generator.parameters()).dtype == torch.float32
     assert {i.name: i.type for i in OnnxGenerator(half, "cpu").session.get_inputs()} == {
         "z": "tensor(float)", "label": "tensor(int64)",
