@@ -147,7 +147,8 @@ def test_three_flavours_of_one_file(store: Trained) -> None:
     assert isinstance(graph, onnx.ModelProto)
     about = {entry.key: entry.value for entry in graph.metadata_props}
     assert (about["gan.run_id"], about["gan.recipe"]) == (store.run.info.run_id, "dcgan")
-    assert [column.name for column in info.signature.inputs] == ["seed", "z", "label", "truncation"]
+    asked = ["seed", "to_seed", "position", "z", "label", "truncation"]
+    assert [column.name for column in info.signature.inputs] == asked
     assert [param.name for param in info.signature.params] == ["format", "grid"]
 
 
