@@ -34,7 +34,7 @@ def png_base64(picture: Picture) -> str:
 
 
 def webp_base64(picture: Picture) -> str:
-    """Lossless, in base64: smaller than PNG and quicker for pictures in colour, not for small grey ones.
+    """Lossless, in base64; of photographs smaller than PNG and quicker, of small grey pictures neither.
 
     Raises:
         UserError: the picture is larger than the format allows.
