@@ -20,6 +20,7 @@ from typing import Any
 
 import mlflow
 import mlflow.pyfunc
+import onnxruntime
 import pandas as pd
 import yaml
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
@@ -41,7 +42,7 @@ from mlflow.utils.model_utils import (
 
 import gan_plugin
 from gan_plugin.errors import UserError, first_line
-from gan_plugin.serving.cuda import installed_runtimes, why_cuda_cannot_load
+from gan_plugin.serving.cuda import why_cuda_cannot_load
 from gan_plugin.serving.gate import is_loading, put_before_server
 from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator
 from gan_plugin.serving.options import ServingOptions, check_names
@@ -157,7 +158,7 @@ def get_default_pip_requirements(device: str = "auto") -> list[str]:
     CUDA's own libraries, some gigabytes, are among it if ``device`` is ``cuda``, or is ``auto`` and CUDA works here.
     """
     version = importlib.metadata.version
-    onnxruntime = next(iter(installed_runtimes().values()))
+    runtime = onnxruntime.__version__
     cuda = "[cuda,cudnn]" if device == "cuda" or (device == "auto" and why_cuda_cannot_load() is None) else ""
     gpu_platform = "platform_machine == 'x86_64' and sys_platform == 'linux' or platform_machine == 'AMD64'"
     other_platform = "(platform_machine != 'x86_64' or sys_platform != 'linux') and platform_machine != 'AMD64'"
@@ -166,8 +167,8 @@ def get_default_pip_requirements(device: str = "auto") -> list[str]:
         f"numpy=={version('numpy')}",
         f"pandas=={version('pandas')}",
         f"pillow=={version('pillow')}",
-        f"onnxruntime-gpu{cuda}=={onnxruntime}; {gpu_platform}",
-        f"onnxruntime=={onnxruntime}; {other_platform}",
+        f"onnxruntime-gpu{cuda}=={runtime}; {gpu_platform}",
+        f"onnxruntime=={runtime}; {other_platform}",
         # without these two MLflow's server answers each request 45 ms later as soon as it has two workers
         "uvloop; sys_platform != 'win32'",
         "httptools",

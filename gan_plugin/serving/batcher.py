@@ -91,7 +91,8 @@ def _work(batcher: weakref.ref[MicroBatcher], waiting: queue.SimpleQueue[_Asked 
     left_over: _Asked | None = None
     while (first := left_over or waiting.get()) is not None:
         alive = batcher()
-        assert alive is not None  # somebody waits in it for an answer
+        if alive is None:  # who asked has been interrupted, and nobody is left
+            return
         together = [first]
         left_over = alive.fill(together)
         alive.answer(together)
