@@ -1,7 +1,7 @@
 """Time and memory of one whole evaluation: python benchmarks/evaluation.py --data /usr/share/datasets/fashion-mnist
 
 Each stage runs once with an empty cache and once with the cache that it left, each time in a fresh process, from
-pictures on disk to all figures. The generator is an untrained one of the recipe's size: it costs the same.
+images on disk to all figures. The generator is an untrained one of the recipe's size: it costs the same.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ WORKER = "--worker"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="digits", help="Pictures, with a split train and a split test.")
-    parser.add_argument("--pictures", type=int, default=10_000, help="How many pictures to generate.")
+    parser.add_argument("--data", default="digits", help="Dataset, with a split train and a split test.")
+    parser.add_argument("--images", type=int, default=10_000, help="How many images to generate.")
     parser.add_argument("--features", default="classifier", help="Features that judge.")
     parser.add_argument("--device", default="auto")
     parser.add_argument(WORKER, type=Path, help=argparse.SUPPRESS)
     given = parser.parse_args()
     if given.worker is not None:
-        work(given.data, given.pictures, given.features, given.device, given.worker)
+        work(given.data, given.images, given.features, given.device, given.worker)
         return
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "GAN_PLUGIN_CACHE": f"{folder}/cache"}
@@ -43,7 +43,7 @@ def main() -> None:
     import torch
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {cold['device']}")
-    print(f"{given.pictures:,} generated against {cold['reference']:,} pictures, {cold['held_out']:,} held out\n")
+    print(f"{given.images:,} generated against {cold['reference']:,} images, {cold['held_out']:,} held out\n")
     print(f"{'seconds':24} {'empty cache':>12} {'again':>12}")
     for stage in cold["seconds"]:
         print(f"{stage:24} {cold['seconds'][stage]:12.1f} {warm['seconds'][stage]:12.1f}")
@@ -51,19 +51,19 @@ def main() -> None:
     print(f"{'peak memory, GiB':24} {cold['gib']:12.2f} {warm['gib']:12.2f}")
 
 
-def work(data: str, pictures: int, features: str, device_name: str, folder: Path) -> None:
+def work(data: str, images: int, features: str, device_name: str, folder: Path) -> None:
     """One evaluation; prints its times as JSON."""
     import torch
 
-    from gan_plugin.data import load_held_out, load_pictures
-    from gan_plugin.evaluation.judge import evaluate_generator
+    from gan_plugin.config.recipe import load_recipe
+    from gan_plugin.data import load_dataset, load_held_out
+    from gan_plugin.device import choose_device
+    from gan_plugin.evaluation.evaluate import evaluate_generator
     from gan_plugin.evaluation.reference import gaussian_of, manifold_of, prepare_reference
     from gan_plugin.export import export_generator
-    from gan_plugin.networks import Pictured, new_generator
-    from gan_plugin.recipes import load_recipe
+    from gan_plugin.networks import new_generator
     from gan_plugin.report import write_report
     from gan_plugin.serving.generator import Description, OnnxGenerator
-    from gan_plugin.training.device import choose_device
 
     device = choose_device(device_name)
     seconds: dict[str, float] = {}
@@ -73,25 +73,23 @@ def work(data: str, pictures: int, features: str, device_name: str, folder: Path
         nonlocal began
         seconds[stage], began = time.perf_counter() - began, time.perf_counter()
 
-    reference_pictures = load_pictures(data)
-    held_out = load_held_out(data, reference_pictures)
-    lap("reading pictures")
-    reference = prepare_reference(reference_pictures, held_out, features, device)
+    reference_images = load_dataset(data)
+    held_out = load_held_out(data, reference_images)
+    lap("reading images")
+    reference = prepare_reference(reference_images, held_out, features, device)
     lap("feature network")
-    gaussian_of(reference.network, reference_pictures)
+    gaussian_of(reference.network, reference_images)
     lap("features of the data")
-    manifold_of(reference.network, reference_pictures, device)
-    lap("neighbours in the data")
+    manifold_of(reference.network, reference_images, device)
+    lap("neighbors in the data")
     recipe = load_recipe("dcgan")
     torch.manual_seed(0)
-    network = new_generator(recipe, Pictured(reference_pictures.size, reference_pictures.channels))
-    description = Description(
-        recipe.latent_size, reference_pictures.size, reference_pictures.size, reference_pictures.channels
-    )
+    network = new_generator(recipe, reference_images.spec.unlabeled())
+    description = Description(recipe.latent_size, reference_images.spec.unlabeled())
     export_generator(network.eval(), description, folder / "generator.onnx")
     generator = OnnxGenerator(folder / "generator.onnx", device_name)
     began = time.perf_counter()  # exporting is not evaluating
-    evaluation = evaluate_generator(generator, reference, pictures, 0, device)
+    evaluation = evaluate_generator(generator, reference, images, 0, device)
     lap("generating, all figures")
     write_report(evaluation, "Benchmark", folder / "report")
     lap("report")
@@ -100,7 +98,7 @@ def work(data: str, pictures: int, features: str, device_name: str, folder: Path
         "seconds": seconds,
         "gib": gib,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
-        "reference": len(reference_pictures),
+        "reference": len(reference_images),
         "held_out": 0 if held_out is None else len(held_out),
     }
     print(json.dumps(found))

@@ -22,7 +22,7 @@ from PIL import Image
 from recipes import FOLDER, by_recipe, command, device, environment_of, spread_of
 from torch import Tensor
 
-from gan_plugin.data import Pictures, load_pictures
+from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.features.classifier import classifier_of, predict_labels
 from gan_plugin.metrics.labels import label_kl, mode_count
 from gan_plugin.serving.generator import OnnxGenerator
@@ -36,10 +36,10 @@ def main() -> None:
     """Modes of stacked digits."""
 
 
-def stacks(pictures: Pictures, count: int, seed: int) -> Tensor:
-    """Three pictures as the channels of one, drawn at random: uint8 [count, 3, H, W]."""
-    rows = torch.randint(len(pictures), (count, 3), generator=torch.Generator().manual_seed(seed))
-    return pictures.images[rows, 0]
+def stacks(dataset: Dataset, count: int, seed: int) -> Tensor:
+    """Three images as the channels of one, drawn at random: uint8 [count, 3, H, W]."""
+    rows = torch.randint(len(dataset), (count, 3), generator=torch.Generator().manual_seed(seed))
+    return dataset.samples[rows, 0]
 
 
 def write_data(folder: Path) -> Path:
@@ -47,18 +47,18 @@ def write_data(folder: Path) -> Path:
     file = folder / "train.parquet"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        made = stacks(load_pictures("digits", image_size=SIZE), STACKS, 0).permute(0, 2, 3, 1).numpy()
-        rows = {"image": [Image.fromarray(picture) for picture in made]}
+        made = stacks(load_dataset("digits", image_size=SIZE), STACKS, 0).permute(0, 2, 3, 1).numpy()
+        rows = {"image": [Image.fromarray(image) for image in made]}
         features = datasets.Features({"image": datasets.Image()})
         datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
     return folder.resolve()
 
 
-def modes_of(pictures: Tensor) -> Tensor:
+def modes_of(images: Tensor) -> Tensor:
     """Which of the 1,000 modes each stack uint8 [N, 3, H, W] shows, by the classifier of single digits: int64 [N]."""
-    classifier, _ = classifier_of(load_pictures("digits", image_size=SIZE), torch.device("cpu"))
+    classifier, _ = classifier_of(load_dataset("digits", image_size=SIZE), torch.device("cpu"))
     channels = [
-        torch.cat([predict_labels(classifier, p[:, c, :, :, None].numpy()) for p in pictures.split(BATCH)])
+        torch.cat([predict_labels(classifier, p[:, c, :, :, None].numpy()) for p in images.split(BATCH)])
         for c in range(3)
     ]
     return channels[0] * 100 + channels[1] * 10 + channels[2]
@@ -71,7 +71,7 @@ def figures(found: Tensor) -> dict[str, float]:
 
 @main.command()
 @click.option("--recipes", default="dcgan,pacgan,r3gan", show_default=True)
-@click.option("--epochs", default=2, show_default=True, help="Of 20,000 pictures each.")
+@click.option("--epochs", default=2, show_default=True, help="Of 20,000 images each.")
 @click.option("--seeds", default=1, show_default=True)
 def run(recipes: str, epochs: int, seeds: int) -> None:
     """Train and count."""
@@ -79,7 +79,7 @@ def run(recipes: str, epochs: int, seeds: int) -> None:
     data = write_data(Path("outputs/stacked-digits"))
     held_out = FOLDER / "stacked-real.json"
     if not held_out.exists():
-        real = stacks(load_pictures("digits", split="test", image_size=SIZE), JUDGED, 1)
+        real = stacks(load_dataset("digits", split="test", image_size=SIZE), JUDGED, 1)
         held_out.write_text(json.dumps(figures(modes_of(real)), indent=1))
     for seed in range(seeds):
         for recipe in recipes.split(","):
@@ -92,7 +92,7 @@ def measure(recipe: str, seed: int, epochs: int, data: Path, path: Path) -> None
     store = Path("outputs/recipes") / path.stem
     environment = environment_of(store)
     given: dict[str, Any] = {"data": data, "recipe": recipe, "epochs": epochs, "seed": seed, "output_dir": store}
-    if command("train", environment, store / "train.log", given | {"judging_share": 0}):
+    if command("train", environment, store / "train.log", given | {"evaluation_budget": 0}):
         raise SystemExit((store / "train.log").read_text())
     onnx_file = max(store.rglob("generator.onnx"), key=lambda path: path.stat().st_mtime)  # of this try
     result = figures(modes_of(generated(onnx_file)))
@@ -101,7 +101,7 @@ def measure(recipe: str, seed: int, epochs: int, data: Path, path: Path) -> None
 
 
 def generated(onnx_file: Path) -> Tensor:
-    """The pictures of seeds 0 to 25,999: uint8 [26000, 3, H, W]."""
+    """The images of seeds 0 to 25,999: uint8 [26000, 3, H, W]."""
     generator = OnnxGenerator(onnx_file)
     made = np.concatenate([generator.sample(range(i, i + BATCH)) for i in range(0, JUDGED, BATCH)])
     return torch.from_numpy(made).permute(0, 3, 1, 2)

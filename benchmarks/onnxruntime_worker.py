@@ -27,7 +27,7 @@ def main() -> None:
     for line in sys.stdin:
         task = json.loads(line)
         z = np.random.default_rng(0).standard_normal((task["batch"], about.latent_size), np.float32)
-        feeds = {"z": z, "label": np.zeros(len(z), np.int64)} if about.class_names else {"z": z}
+        feeds = {"z": z, "label": np.zeros(len(z), np.int64)} if about.spec.class_names else {"z": z}
         session.run(None, feeds)
         runs, start = 0, time.perf_counter()
         while (now := time.perf_counter()) < start + task["seconds"]:

@@ -1,4 +1,4 @@
-"""Every recipe at an equal budget of pictures, over several seeds: trains, judges, and writes the table.
+"""Every recipe at an equal budget of images, over several seeds: trains, judges, and writes the table.
 
     python benchmarks/recipes.py run --data /usr/share/datasets/fashion-mnist --epochs 1 --seeds 3 --workers 2
     python benchmarks/recipes.py table fashion-1-
@@ -28,11 +28,11 @@ import click
 import torch
 from mlflow import MlflowClient
 
-from gan_plugin.data import Pictures, load_pictures
-from gan_plugin.recipes import load_recipe, override, recipe_names
-from gan_plugin.training.device import choose_device, choose_precision
-from gan_plugin.training.loop import pictured
-from gan_plugin.training.step import Batch, make_step, new_game
+from gan_plugin.config.recipe import load_recipe, override, recipe_names
+from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.device import choose_device, choose_precision
+from gan_plugin.training.gan import Batch, make_step, new_state
+from gan_plugin.training.loop import imaged
 
 BIN = Path(sys.executable).parent
 FOLDER = Path("benchmarks/results")
@@ -183,26 +183,26 @@ def speed(recipes: str, rounds: int, steps: int) -> None:
 
     The recipes take turns, so that a noisy machine disturbs all alike; printed is the median over the rounds.
     """
-    where, pictures = choose_device("auto"), load_pictures("digits", image_size=28)
+    where, images = choose_device("auto"), load_dataset("digits", image_size=28)
     names = ["dcgan", *(name for name in recipes.split(",") if name != "dcgan")]
-    contenders = {name: timed_steps(name, pictures, where, steps) for name in names}
+    contenders = {name: timed_steps(name, images, where, steps) for name in names}
     for contend in contenders.values():
         contend()  # to warm up
     taken = [{name: contend() for name, contend in contenders.items()} for _ in range(rounds)]
-    print("| recipe | pictures/s | time of a step, dcgan = 1 |\n|---|---|---|")
+    print("| recipe | images/s | time of a step, dcgan = 1 |\n|---|---|---|")
     for name in names:
         rate = median(64 * steps / seconds[name] for seconds in taken)
         ratio = median(seconds[name] / seconds["dcgan"] for seconds in taken)
         print(f"| `{name}` | {rate:.0f} | {ratio:.2f} |", flush=True)
 
 
-def timed_steps(name: str, pictures: Pictures, where: torch.device, steps: int) -> Callable[[], float]:
+def timed_steps(name: str, dataset: Dataset, where: torch.device, steps: int) -> Callable[[], float]:
     """A function that plays some steps and returns their seconds."""
     recipe = override(load_recipe(name), batch_size=64)
-    step = make_step(new_game(recipe, pictured(pictures, recipe), where), recipe, choose_precision("auto", where))
-    assert pictures.labels is not None
-    labels = pictures.labels[:64].to(where) if recipe.conditional else None
-    batch = Batch(pictures.images[:64].to(where), labels)
+    step = make_step(new_state(recipe, imaged(dataset, recipe), where), recipe, choose_precision("auto", where))
+    assert dataset.labels is not None
+    labels = dataset.labels[:64].to(where) if recipe.conditional else None
+    batch = Batch(dataset.samples[:64].to(where), labels)
 
     def play() -> float:
         began = time.perf_counter()

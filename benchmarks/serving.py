@@ -5,10 +5,10 @@
 Real servers on the loopback address, each with one worker, take turns, and so does ONNX Runtime in a process of its
 own, so that a noisy machine disturbs all alike. Printed are medians over the rounds, and ratios within them:
 
-- images/s with 64 pictures a request, against ONNX Runtime alone with batches of 64 and its default threads;
-- requests/s with one picture, against what is left when ONNX Runtime's own time is added to that of the model that does
+- images/s with 64 images a request, against ONNX Runtime alone with batches of 64 and its default threads;
+- requests/s with one image, against what is left when ONNX Runtime's own time is added to that of the model that does
   nothing, which has the same signature and gives the same answer, ready-made;
-- latency, bytes a picture, memory, and the time from ``mlflow models serve`` to the first picture.
+- latency, bytes an image, memory, and the time from ``mlflow models serve`` to the first image.
 """
 
 from __future__ import annotations
@@ -89,7 +89,7 @@ class Server:
             if self.process.poll() is not None:
                 raise SystemExit(log.read_text())
             time.sleep(0.05)
-        self.seconds_to_first_picture = time.monotonic() - start
+        self.seconds_to_first_image = time.monotonic() - start
 
     def answers(self) -> bool:
         body = json.dumps({"dataframe_records": [{"seed": 0}]}).encode()
@@ -182,7 +182,7 @@ def one_round(measured: Measured, client: Process, alone: Process, servers: dict
         measured.add(f"{name}, {ROWS} a request", ROWS * len(found["latencies"]) / found["seconds"])
 
 
-def bytes_a_picture(client: Process, port: int) -> dict[str, float]:
+def bytes_a_image(client: Process, port: int) -> dict[str, float]:
     rows = [{"seed": seed} for seed in range(ROWS)]
     task = {"port": port, "clients": 1, "seconds": 0.2, "rows": rows}
     return {kind: client.ask({**task, "params": {"format": kind}})["bytes"] / ROWS for kind in ("png", "webp", "array")}
@@ -212,7 +212,7 @@ def main() -> None:
             one_round(Measured(), client, alone, servers, seconds=min(1, options.seconds))  # to warm all up
             for _ in range(options.rounds):
                 one_round(measured, client, alone, servers, options.seconds)
-            sizes = bytes_a_picture(client, servers["one by one"].port)
+            sizes = bytes_a_image(client, servers["one by one"].port)
             show(measured, generator, options, servers, sizes)
         finally:
             for process in (client, alone, *servers.values()):
@@ -227,7 +227,9 @@ def show(
     sizes: dict[str, float],
 ) -> None:
     about = generator.description
-    print(f"{options.onnx.name}: {about.recipe}, {about.height}×{about.width}×{about.channels}, ", end="")
+    print(
+        f"{options.onnx.name}: {about.recipe}, {about.spec.height}×{about.spec.width}×{about.spec.channels}, ", end=""
+    )
     print(f"{options.onnx.stat().st_size / 2**20:.1f} MiB; {generator.provider}, {os.cpu_count()} cores, ", end="")
     print(f"{platform.machine()}; onnxruntime {onnxruntime.__version__}, mlflow {mlflow.__version__}; ", end="")
     print(f"medians of {options.rounds} rounds of {options.seconds:g} s")
@@ -235,7 +237,7 @@ def show(
     reference = f"alone, batch {ROWS}"
     for name in (f"alone, batch {ROWS}", f"one by one, {ROWS} a request", f"batched, {ROWS} a request"):
         print(f"{name:34}{measured.median(name):10,.0f}{measured.ratio(name, lambda row: row[reference]):30.2f}")
-    print(f"\n{'requests/s, one picture':34}{'':>10}{'p50, ms':>10}{'p99, ms':>10}{'ratio to what is left':>24}")
+    print(f"\n{'requests/s, one image':34}{'':>10}{'p50, ms':>10}{'p99, ms':>10}{'ratio to what is left':>24}")
     for name in servers:
         for clients in CLIENTS:
             key = f"{name}, {clients} clients"
@@ -246,12 +248,12 @@ def show(
             print(line)
     print()
     for name, server in servers.items():
-        print(f"{name}: {server.seconds_to_first_picture:.1f} s to the first answer, {server.memory_mib():,.0f} MiB")
-    print("bytes a picture in the answer: " + ", ".join(f"{kind} {size:,.0f}" for kind, size in sizes.items()))
+        print(f"{name}: {server.seconds_to_first_image:.1f} s to the first answer, {server.memory_mib():,.0f} MiB")
+    print("bytes an image in the answer: " + ", ".join(f"{kind} {size:,.0f}" for kind, size in sizes.items()))
 
 
 def left_over(clients: int) -> Callable[[dict[str, float]], float]:
-    """Requests/s if each took the time of the model that does nothing and that of ONNX Runtime for its picture."""
+    """Requests/s if each took the time of the model that does nothing and that of ONNX Runtime for its image."""
     return lambda row: 1 / (1 / row[f"idle, {clients} clients"] + 1 / row["alone, batch 1"])
 
 

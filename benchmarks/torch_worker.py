@@ -8,15 +8,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_plugin.networks import Pictured
+from gan_plugin.config.recipe import load_recipe
 from gan_plugin.networks.dcgan import Discriminator, Dropout, Generator, StrideOneConvTranspose2d
-from gan_plugin.recipes import load_recipe
-from gan_plugin.training.step import Batch, make_step, new_game
+from gan_plugin.spec import image_spec
+from gan_plugin.training.gan import Batch, make_step, new_state
 
 
 def plain_step(device: torch.device) -> Callable[[Tensor], object]:
     """What a tutorial in PyTorch writes: the discriminator's step on detached fakes, then the generator's."""
-    generator, discriminator = Generator(100, 28, 1), Discriminator(28, 1)
+    generator, discriminator = Generator(100, image_spec(28, 28, 1)), Discriminator(image_spec(28, 28, 1))
     for i, layer in enumerate(generator.upsample):
         if isinstance(layer, StrideOneConvTranspose2d):
             generator.upsample[i] = nn.ConvTranspose2d(layer.in_channels, layer.out_channels, 5, 1, 2, bias=False)
@@ -28,8 +28,8 @@ def plain_step(device: torch.device) -> Callable[[Tensor], object]:
     g_optimizer = torch.optim.Adam(generator.parameters(), 1e-4)
     d_optimizer = torch.optim.Adam(discriminator.parameters(), 1e-4)
 
-    def step(pictures: Tensor) -> None:
-        real = pictures.float() / 127.5 - 1
+    def step(images: Tensor) -> None:
+        real = images.float() / 127.5 - 1
         fake = generator(torch.randn(len(real), 100, device=device))
         d_loss = F.softplus(-discriminator(real)).mean() + F.softplus(discriminator(fake.detach())).mean()
         d_optimizer.zero_grad()
@@ -46,8 +46,8 @@ def plain_step(device: torch.device) -> Callable[[Tensor], object]:
 def our_step(device: torch.device, precision: torch.dtype) -> Callable[[Tensor], object]:
     recipe = load_recipe("dcgan")
     torch.backends.cudnn.benchmark = True
-    step = make_step(new_game(recipe, Pictured(28, 1), device), recipe, precision)
-    return lambda pictures: step(Batch(pictures), Batch(pictures))
+    step = make_step(new_state(recipe, image_spec(28, 28, 1), device), recipe, precision)
+    return lambda images: step(Batch(images), Batch(images))
 
 
 def finished(device: torch.device) -> float:

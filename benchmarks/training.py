@@ -64,7 +64,7 @@ def main() -> None:
     parser.add_argument("--device", default="auto", choices=["auto", "cuda", "cpu"])
     options = parser.parse_args()
 
-    from gan_plugin.training.device import choose_device
+    from gan_plugin.device import choose_device
 
     device = choose_device(options.device).type
     ours = [sys.executable, HERE / "torch_worker.py", device, str(options.batch_size)]

@@ -1,4 +1,4 @@
-"""Write vectors.json: the pictures that every program of this folder must make, up to one grey level.
+"""Write vectors.json: the images that every program of this folder must make, up to one gray level.
 
 python examples/write_vectors.py
 
@@ -37,14 +37,14 @@ FIELDS = ("seed", "label", "truncation", "to_seed", "position")
 
 def main() -> None:
     generator = OnnxGenerator(HERE / "digits.onnx", "cpu")
-    pictures = []
+    images = []
     for row in ROWS:
         request = read_request(pd.DataFrame([row]), generator.description, max_rows=1)
-        (picture,) = generator.generate(request.z, request.labels)
+        (image,) = generator.generate(request.z, request.labels)
         asked = {name: row.get(name) for name in FIELDS}
-        pictures.append({**asked, "image": base64.b64encode(picture.tobytes()).decode("ascii")})
-    lines = ",\n".join(json.dumps(picture) for picture in pictures)
-    (HERE / "vectors.json").write_text(f'{{"pictures": [\n{lines}\n]}}\n', "utf-8")
+        images.append({**asked, "image": base64.b64encode(image.tobytes()).decode("ascii")})
+    lines = ",\n".join(json.dumps(image) for image in images)
+    (HERE / "vectors.json").write_text(f'{{"images": [\n{lines}\n]}}\n', "utf-8")
 
 
 if __name__ == "__main__":

@@ -1,3 +1,3 @@
-"""GANs as MLflow models: train on pictures, export to ONNX, register, serve."""
+"""GANs as MLflow models: train on images, export to ONNX, register, serve."""
 
 __version__ = "0.1.0"

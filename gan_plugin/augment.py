@@ -1,7 +1,7 @@
 """Differentiable augmentation of what a discriminator sees, real and fake alike, against overfitting to little data.
 
-Pictures are square, float32 or bfloat16. Each draws for itself, from torch's global random state on its device, and
-nothing waits for the device. The maps are differentiable twice, as penalties on gradients need it. Where a picture is
+Dataset are square, float32 or bfloat16. Each draws for itself, from torch's global random state on its device, and
+nothing waits for the device. The maps are differentiable twice, as penalties on gradients need it. Where an image is
 looked up is computed in float32 and without matrix products, which autocast would round to 8 bits: at a side of 256
 that is up to two pixels.
 
@@ -20,17 +20,17 @@ from torch import Tensor
 
 ADA_TARGET = 0.6  # of E sign(D(x)): where it is higher, the discriminator overfits
 ADA_EVERY = 4  # batches from one adjustment of p to the next
-ADA_PICTURES = 500_000  # in which p goes from 0 to 1
-# A generator can tell which way is up only while upright pictures are seen most often. Of quarter turns, upright ones
-# are twice as frequent as any other at p = .8, and no more frequent at 1: above .8, turned pictures may be generated
+ADA_IMAGES = 500_000  # in which p goes from 0 to 1
+# A generator can tell which way is up only while upright images are seen most often. Of quarter turns, upright ones
+# are twice as frequent as any other at p = .8, and no more frequent at 1: above .8, turned images may be generated
 # ("leak"). Karras et al. 2020, section 2.2
-MOST_P = 0.8
+MAX_P = 0.8
 SHIFT, CUTOUT = 0.125, 0.5  # shares of the side
 BRIGHTNESS, LOG_CONTRAST, LOG_SATURATION, LOG_SCALE = 0.2, 0.5, 1.0, 0.2  # standard deviations
 
 
 def diff_augment(x: Tensor) -> Tensor:
-    """Brightness, saturation, contrast, shift and cutout of every picture [B, C, H, W] in −1…1. Zhao et al. 2020.
+    """Brightness, saturation, contrast, shift and cutout of every image [B, C, H, W] in −1…1. Zhao et al. 2020.
 
     Brightness ± ½, saturation × U(0, 2), contrast × U(½, 1½), shifts up to an eighth and a cutout of half the side;
     what is shifted in or cut out is 0.
@@ -44,30 +44,30 @@ def diff_augment(x: Tensor) -> Tensor:
 
 
 def adaptive_augment(x: Tensor, p: Tensor) -> Tensor:
-    """ADA's blitting, geometry and colour of [B, C, H, W], C 1 or 3, each op with probability ``p``.
+    """ADA's blitting, geometry and color of [B, C, H, W], C 1 or 3, each op with probability ``p``.
 
-    ``p`` is a scalar float32 in 0…1 on x's device. At 0 pictures stay as they are, to the bit. Karras et al. 2020.
+    ``p`` is a scalar float32 in 0…1 on x's device. At 0 images stay as they are, to the bit. Karras et al. 2020.
     """
-    return colour(warp(x, p), p)
+    return color(warp(x, p), p)
 
 
 def scheduled_augment(x: Tensor, p: Tensor) -> Tensor:
-    """Blitting and geometry with probability ``p``, colour with p/2, a cutout with p, as in ``adaptive_augment``.
+    """Blitting and geometry with probability ``p``, color with p/2, a cutout with p, as in ``adaptive_augment``.
 
     Huang et al. 2024, arXiv:2501.05441, appendix.
     """
     n, _, height, width = x.shape
-    x = colour(warp(x, p), p / 2)
+    x = color(warp(x, p), p / 2)
     return torch.where(happens(n, x, p), cut_out(x, middles(n, x, height), middles(n, x, width)), x)
 
 
 def uniform(n: int, x: Tensor) -> Tensor:
-    """U(0, 1), one number a picture, of x's type: [n, 1, 1, 1]."""
+    """U(0, 1), one number an image, of x's type: [n, 1, 1, 1]."""
     return torch.rand(n, 1, 1, 1, device=x.device).to(x.dtype)
 
 
 def happens(n: int, x: Tensor, p: Tensor) -> Tensor:
-    """True with probability ``p``, for each picture: [n, 1, 1, 1]."""
+    """True with probability ``p``, for each image: [n, 1, 1, 1]."""
     return torch.rand(n, 1, 1, 1, device=x.device) < p
 
 
@@ -77,7 +77,7 @@ def whole(n: int, x: Tensor, most: int) -> Tensor:
 
 
 def cutout_side(side: int) -> int:
-    """Half of a picture's side, rounded up, in pixels.
+    """Half of an image's side, rounded up, in pixels.
 
     >>> [cutout_side(side) for side in (28, 9)]
     [14, 5]
@@ -95,7 +95,7 @@ def scaled_around(x: Tensor, middle: Tensor, factor: Tensor) -> Tensor:
 
 
 def shifted(x: Tensor, down: Tensor, right: Tensor) -> Tensor:
-    """Every picture moved by whole pixels, int64 [B] each; zeros move in."""
+    """Every image moved by whole pixels, int64 [B] each; zeros move in."""
     n, channels, height, width = x.shape
     rows = torch.arange(height, device=x.device) - down[:, None]  # [B, H]
     columns = torch.arange(width, device=x.device) - right[:, None]  # [B, W]
@@ -117,14 +117,14 @@ def cut_out(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
 
 
 def warp(x: Tensor, p: Tensor) -> Tensor:
-    """Blitting and geometry, as one map of places. A picture that draws nothing stays as it is, to the bit."""
+    """Blitting and geometry, as one map of places. An image that draws nothing stays as it is, to the bit."""
     n, _, height, width = x.shape
     matrices, touched = draw_warps(n, height, width, p)
     return torch.where(touched[:, None, None, None], warped(x, matrices), x)
 
 
 def draw_warps(n: int, height: int, width: int, p: Tensor) -> tuple[Tensor, Tensor]:
-    """n maps from places in the result to places in the picture, each op drawn with probability ``p``.
+    """n maps from places in the result to places in the image, each op drawn with probability ``p``.
 
     Returns float32 [n, 3, 3], acting on (x, y, 1) in units of half a side from the middle, and bool [n]: any op drawn.
     """
@@ -139,7 +139,7 @@ def draw_warps(n: int, height: int, width: int, p: Tensor) -> tuple[Tensor, Tens
     def normal() -> Tensor:
         return torch.randn(n, device=p.device)
 
-    turn_p = 1 - (1 - p).sqrt()  # twice, so that a picture is turned with probability p
+    turn_p = 1 - (1 - p).sqrt()  # twice, so that an image is turned with probability p
     mirror, mirrored = drawn(torch.where(random() < 0.5, -1.0, 1.0), 1)
     quarter, quartered = drawn((random() * 4).floor() * (math.pi / 2), 0)
     right, blitted = drawn((2 * random() - 1) * SHIFT, 0)
@@ -190,7 +190,7 @@ def as_matrices(*entries: Tensor) -> Tensor:
 
 
 def warped(x: Tensor, matrices: Tensor) -> Tensor:
-    """Pictures [B, C, H, W] through maps [B, 3, 3] of places, bilinear, mirrored at the edges.
+    """Dataset [B, C, H, W] through maps [B, 3, 3] of places, bilinear, mirrored at the edges.
 
     By gathering, which is differentiable as often as one likes; ``grid_sample`` is so only once.
     """
@@ -225,7 +225,7 @@ def mirrored(place: Tensor, side: int) -> Tensor:
     return torch.minimum(folded, period - folded)
 
 
-def colour(x: Tensor, p: Tensor) -> Tensor:
+def color(x: Tensor, p: Tensor) -> Tensor:
     """Brightness, contrast, luma flip and, of RGB, hue and saturation, each with probability ``p``."""
     n, channels = x.shape[:2]
     dtype = x.dtype
@@ -241,24 +241,24 @@ def colour(x: Tensor, p: Tensor) -> Tensor:
         return x
     angle = (2 * uniform(n, x) - 1) * math.pi
     x = torch.where(happens(n, x, p), hue_turned(x, angle), x)
-    grey = x.mean(1, keepdim=True)
-    return torch.where(happens(n, x, p), scaled_around(x, grey, 2 ** (LOG_SATURATION * normal())), x)
+    gray = x.mean(1, keepdim=True)
+    return torch.where(happens(n, x, p), scaled_around(x, gray, 2 ** (LOG_SATURATION * normal())), x)
 
 
 def luma_flipped(x: Tensor) -> Tensor:
-    """Light becomes dark and the reverse, at the same hue: mirrored at the plane across the grey axis."""
+    """Light becomes dark and the reverse, at the same hue: mirrored at the plane across the gray axis."""
     return x - 2 * x.mean(1, keepdim=True)
 
 
 def hue_turned(x: Tensor, angle: Tensor) -> Tensor:
-    """RGB [B, 3, H, W] turned about the grey axis by ``angle`` [B, 1, 1, 1]. Rodrigues' formula."""
-    grey = x.mean(1, keepdim=True)
+    """RGB [B, 3, H, W] turned about the gray axis by ``angle`` [B, 1, 1, 1]. Rodrigues' formula."""
+    gray = x.mean(1, keepdim=True)
     across = (x.roll(1, 1) - x.roll(-1, 1)) / math.sqrt(3)  # the axis (1, 1, 1)/√3 times x
-    return grey + (x - grey) * angle.cos() + across * angle.sin()
+    return gray + (x - gray) * angle.cos() + across * angle.sin()
 
 
 class AdaController:
-    """Moves p so that E sign(D(x) − boundary) over real pictures stays at ADA_TARGET, without waiting for the device.
+    """Moves p so that E sign(D(x) − boundary) over real images stays at ADA_TARGET, without waiting for the device.
 
     Karras et al. 2020, section 3.1.
 
@@ -268,27 +268,27 @@ class AdaController:
 
     def __init__(self, device: torch.device) -> None:
         self.p = torch.zeros((), device=device)
-        self.signs = torch.zeros((), device=device)  # the mean sign times the pictures since p was moved
-        self.pictures = 0  # how many that were
+        self.signs = torch.zeros((), device=device)  # the mean sign times the images since p was moved
+        self.dataset = 0  # how many that were
         self.batches = 0
 
-    def observe(self, real_logits: Tensor, boundary: float, pictures: int) -> None:
-        """Take in the logits of a batch of real pictures; every ADA_EVERY batches p moves by pictures / ADA_PICTURES.
+    def observe(self, real_logits: Tensor, boundary: float, images: int) -> None:
+        """Take in the logits of a batch of real images; every ADA_EVERY batches p moves by images / ADA_IMAGES.
 
-        There may be more logits than pictures, from several discriminators, or fewer, from packs.
+        There may be more logits than images, from several discriminators, or fewer, from packs.
         """
-        self.signs = self.signs + (real_logits.detach() - boundary).sign().float().mean() * pictures
-        self.pictures += pictures
+        self.signs = self.signs + (real_logits.detach() - boundary).sign().float().mean() * images
+        self.dataset += images
         self.batches += 1
         if self.batches % ADA_EVERY == 0:
-            direction = (self.signs / self.pictures - ADA_TARGET).sign()
-            self.p = (self.p + direction * (self.pictures / ADA_PICTURES)).clamp(0, MOST_P)
-            self.signs, self.pictures = torch.zeros_like(self.signs), 0
+            direction = (self.signs / self.dataset - ADA_TARGET).sign()
+            self.p = (self.p + direction * (self.dataset / ADA_IMAGES)).clamp(0, MAX_P)
+            self.signs, self.dataset = torch.zeros_like(self.signs), 0
 
     def state(self) -> dict[str, Tensor]:
-        counts = torch.tensor([self.pictures, self.batches])
+        counts = torch.tensor([self.dataset, self.batches])
         return {"p": self.p, "signs": self.signs, "counts": counts}
 
     def load(self, state: dict[str, Tensor]) -> None:
         self.p, self.signs = (state[name].to(self.p.device) for name in ("p", "signs"))
-        self.pictures, self.batches = (int(count) for count in state["counts"])
+        self.dataset, self.batches = (int(count) for count in state["counts"])

@@ -15,10 +15,10 @@ from typing import Any
 import click
 
 from gan_plugin import __version__
+from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, TrainSettings, parse
 from gan_plugin.errors import UserError
-from gan_plugin.settings import EvaluateSettings, PromoteSettings, TrainSettings, parse
 
-MOST_SEEDS = 10_000  # on one sheet
+MAX_SEEDS = 10_000  # on one sheet
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -32,7 +32,7 @@ Command = Callable[..., None]
 def options_of(
     cls: type[TrainSettings] | type[EvaluateSettings] | type[PromoteSettings],
 ) -> Callable[[Command], Command]:
-    """One option for each field. Values stay text here; :func:`gan_plugin.settings.parse` refuses wrong ones."""
+    """One option for each field. Values stay text here; :func:`gan_plugin.config.settings.parse` refuses wrong ones."""
 
     def decorate(command: Command) -> Command:
         for field in reversed(dataclasses.fields(cls)):
@@ -59,7 +59,7 @@ class Commands(click.Group):
 @click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(__version__)
 def main() -> None:
-    """From pictures to a served generator, on MLflow."""
+    """From images to a served generator, on MLflow."""
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
@@ -81,7 +81,7 @@ def train(**given: str | None) -> None:
 @main.command()
 @options_of(EvaluateSettings)
 def evaluate(**given: str | None) -> None:
-    """Judge a model by its pictures, beside real ones."""
+    """Judge a model by its images, beside real ones."""
     settings = parse(EvaluateSettings, chosen(given))
     from gan_plugin.jobs import run_evaluation
 
@@ -107,8 +107,8 @@ def promote(**given: str | None) -> None:
 @click.option("--onnx", "onnx_file", type=click.Path(path_type=Path), help="An exported file, instead of --model.")
 @click.option("--seeds", default="0-63", show_default=True, help="Seeds, as in 0-63 or 3,14,15.")
 @click.option("--truncation", type=float, help="Bound of |z| in standard deviations: smaller is safer and less varied.")
-@click.option("--label", help="Class of all the pictures, by name or number; each seed has its own without.")
-@click.option("--columns", type=click.IntRange(1), default=8, show_default=True, help="Pictures in a row.")
+@click.option("--label", help="Class of all the images, by name or number; each seed has its own without.")
+@click.option("--columns", type=click.IntRange(1), default=8, show_default=True, help="Dataset in a row.")
 @click.option("--device", default="auto", show_default=True, help="auto, cuda or cpu.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)
 def sample(
@@ -121,7 +121,7 @@ def sample(
     device: str,
     out: Path,
 ) -> None:
-    """Write a sheet of pictures from seeds."""
+    """Write a sheet of images from seeds."""
     from gan_plugin.sampling import write_samples
 
     write_samples(model, onnx_file, parse_seeds(seeds), truncation, label, columns, device, out)
@@ -152,7 +152,7 @@ def explore(model: str | None, onnx_file: Path | None, out: Path, browser: bool)
 @main.command()
 def recipes() -> None:
     """List the training methods."""
-    from gan_plugin.recipes import load_recipe, recipe_names
+    from gan_plugin.config.recipe import load_recipe, recipe_names
 
     for name in recipe_names():
         click.echo(f"{name:16} {load_recipe(name).summary}")
@@ -193,11 +193,11 @@ def parse_seeds(text: str) -> list[int]:
     try:
         for part in text.split(","):
             first, _, last = part.partition("-")
-            seeds += range(int(first), min(int(last or first), int(first) + MOST_SEEDS) + 1)
+            seeds += range(int(first), min(int(last or first), int(first) + MAX_SEEDS) + 1)
     except ValueError:
         seeds = []
-    if not seeds or len(seeds) > MOST_SEEDS or not 0 <= min(seeds) <= max(seeds) < 2**53:
+    if not seeds or len(seeds) > MAX_SEEDS or not 0 <= min(seeds) <= max(seeds) < 2**53:
         raise UserError(
-            f"seeds={text!r} is not possible: give at most {MOST_SEEDS:,} whole numbers from 0, as in 0-63 or 3,14,15."
+            f"seeds={text!r} is not possible: give at most {MAX_SEEDS:,} whole numbers from 0, as in 0-63 or 3,14,15."
         )
     return seeds

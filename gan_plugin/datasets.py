@@ -1,7 +1,7 @@
-"""Pictures as MLflow data sets: logged as inputs with a digest over every pixel, and evaluated against.
+"""Dataset as MLflow data sets: logged as inputs with a digest over every pixel, and evaluated against.
 
-``mlflow.data.from_pictures("digits")`` makes one: the function is an entry point of ``mlflow.dataset_constructor``.
-MLflow imports it with itself, so nothing here imports torch before pictures are read. Annotations are evaluated (no
+``mlflow.data.from_samples("digits")`` makes one: the function is an entry point of ``mlflow.dataset_constructor``.
+MLflow imports it with itself, so nothing here imports torch before images are read. Annotations are evaluated (no
 ``from __future__ import annotations``): MLflow looks at the constructor's.
 """
 
@@ -18,21 +18,21 @@ from mlflow.data.huggingface_dataset_source import HuggingFaceDatasetSource
 from mlflow.data.numpy_dataset import NumpyDataset
 
 if TYPE_CHECKING:
-    from gan_plugin.data import Pictures
+    from gan_plugin.data import Dataset
 
 
-class PictureDataset(NumpyDataset):
-    """Reference pictures, and where there are some, held-out ones beside them.
+class SampleDataset(NumpyDataset):
+    """Reference images, and where there are some, held-out ones beside them.
 
     Attributes:
-        reference: the pictures that a generator was trained on and is held against.
-        held_out: pictures of another split, from which the floor of each figure comes; or None.
+        reference: the images that a generator was trained on and is held against.
+        held_out: images of another split, from which the floor of each figure comes; or None.
     """
 
-    def __init__(self, reference: "Pictures", held_out: Optional["Pictures"] = None) -> None:
+    def __init__(self, reference: "Dataset", held_out: Optional["Dataset"] = None) -> None:
         self.reference, self.held_out = reference, held_out
         super().__init__(
-            reference.images.numpy(),  # a view, nothing is copied
+            reference.samples.numpy(),  # a view, nothing is copied
             source=dataset_source(reference.source),
             # None is MLflow's default and missing from its annotation
             targets=None if reference.labels is None else reference.labels.numpy(),  # type: ignore[arg-type]
@@ -41,17 +41,17 @@ class PictureDataset(NumpyDataset):
         )
 
     def to_evaluation_dataset(self, path: Any = None, feature_names: Any = None) -> EvaluationDataset:
-        return PictureEvaluationDataset(self)
+        return SampleEvaluationDataset(self)
 
     def tags(self) -> dict[str, str]:
         """What MLflow keeps beside the input."""
-        return {"split": self.reference.split, "classes": json.dumps(list(self.reference.class_names))}
+        return {"split": self.reference.split, "classes": json.dumps(list(self.reference.spec.class_names))}
 
 
-class PictureEvaluationDataset(EvaluationDataset):
+class SampleEvaluationDataset(EvaluationDataset):
     """What ``mlflow.models.evaluate`` hands to an evaluator. MLflow's own class takes no 4-D arrays."""
 
-    def __init__(self, dataset: PictureDataset) -> None:  # its __init__ would look for columns
+    def __init__(self, dataset: SampleDataset) -> None:  # its __init__ would look for columns
         self.dataset = dataset
         self._user_specified_name = dataset.name
         self._path = None
@@ -65,7 +65,7 @@ class PictureEvaluationDataset(EvaluationDataset):
         self._has_predictions = False
 
 
-def from_pictures(
+def from_samples(
     data: str,
     *,
     split: str = "train",
@@ -75,8 +75,8 @@ def from_pictures(
     skip_unreadable: bool = False,
     name: str | None = None,
     digest: str | None = None,
-) -> PictureDataset:
-    """Read pictures as :func:`gan_plugin.data.load_pictures` does, with held-out ones from another split.
+) -> SampleDataset:
+    """Read images as :func:`gan_plugin.data.load_dataset` does, with held-out ones from another split.
 
     Args:
         data: "digits", a folder, a parquet file or "hub:owner/name".
@@ -86,21 +86,21 @@ def from_pictures(
         digest: must be the data's own, if given: MLflow's way of asking for certain data.
 
     Raises:
-        UserError: an argument is wrong, a picture cannot be read, or the digest is another.
+        UserError: an argument is wrong, an image cannot be read, or the digest is another.
     """
     import dataclasses
 
-    from gan_plugin.data import load_held_out, load_pictures
+    from gan_plugin.data import load_dataset, load_held_out
     from gan_plugin.errors import UserError
 
-    reference = load_pictures(
+    reference = load_dataset(
         data, split=split, image_size=image_size, channels=channels, skip_unreadable=skip_unreadable
     )
     if digest is not None and digest != reference.digest:
-        raise UserError(f"data={data!r} has the digest {reference.digest}, not {digest}: these are other pictures.")
+        raise UserError(f"data={data!r} has the digest {reference.digest}, not {digest}: these are other images.")
     if name is not None:
         reference = dataclasses.replace(reference, name=name)
-    return PictureDataset(reference, load_held_out(data, reference, held_out, skip_unreadable))
+    return SampleDataset(reference, load_held_out(data, reference, held_out, skip_unreadable))
 
 
 def dataset_source(source: str) -> DatasetSource:

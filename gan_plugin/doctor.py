@@ -28,14 +28,14 @@ from gan_plugin.serving.session import open_session, run_once
 WIDTH = 22  # of the first column
 
 
-class Report(NamedTuple):
+class ServingReport(NamedTuple):
     """The lines of the screen, and the devices on which a session ran."""
 
     lines: list[str]
     devices: list[str]
 
 
-def examine() -> Report:
+def examine() -> ServingReport:
     """Look at what is installed and what the machine has, and try a session on each device."""
     refusals = {device: refusal(device) for device in ("cpu", "cuda")}
     findings = {**packages(), **machine()}
@@ -47,7 +47,7 @@ def examine() -> Report:
         if obstacle is not None:
             findings["to mend that"] = obstacle.remedy
     lines = [f"{name:{WIDTH}}{finding}" for name, finding in findings.items()]
-    return Report(lines, [device for device, said in refusals.items() if said is None])
+    return ServingReport(lines, [device for device, said in refusals.items() if said is None])
 
 
 def packages() -> dict[str, str]:

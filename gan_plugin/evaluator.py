@@ -1,8 +1,8 @@
 """The evaluator ``gan`` of ``mlflow.models.evaluate``, an entry point of ``mlflow.model_evaluator``.
 
     mlflow.models.evaluate(
-        model="models:/gan/1", data=mlflow.data.from_pictures("digits"), model_type="gan", evaluators="gan",
-        evaluator_config={"pictures": 10_000},
+        model="models:/gan/1", data=mlflow.data.from_samples("digits"), model_type="gan", evaluators="gan",
+        evaluator_config={"images": 10_000},
     )
 
 MLflow imports this module together with its own evaluators, so torch is imported only when something is evaluated.
@@ -21,13 +21,13 @@ from mlflow.models import EvaluationResult
 from mlflow.models.evaluation.base import EvaluationArtifact, ModelEvaluator
 from mlflow.pyfunc import PyFuncModel
 
-from gan_plugin.datasets import PictureDataset, PictureEvaluationDataset
+from gan_plugin.config.settings import EvaluatorSettings, parse
+from gan_plugin.datasets import SampleDataset, SampleEvaluationDataset
 from gan_plugin.errors import UserError
 from gan_plugin.serving.generator import Description, OnnxGenerator
-from gan_plugin.settings import JudgeSettings, parse
 
 if TYPE_CHECKING:
-    from gan_plugin.data import Pictures
+    from gan_plugin.data import Dataset
     from gan_plugin.evaluation.results import Evaluation
 
 MODEL_TYPE = "gan"
@@ -35,7 +35,7 @@ ARTIFACT_FOLDER = "evaluation"
 
 
 class GanEvaluator(ModelEvaluator):
-    """Judges a generator against the pictures of a :class:`~gan_plugin.datasets.PictureDataset`."""
+    """Judges a generator against the images of a :class:`~gan_plugin.datasets.SampleDataset`."""
 
     @classmethod
     def can_evaluate(cls, *, model_type: str, evaluator_config: Mapping[str, Any], **others: Any) -> bool:
@@ -52,7 +52,7 @@ class GanEvaluator(ModelEvaluator):
         model_id: str | None = None,
         **others: Any,
     ) -> EvaluationResult:
-        """Called by MLflow. ``evaluator_config`` takes the fields of :class:`~gan_plugin.settings.JudgeSettings`.
+        """Called by MLflow. ``evaluator_config`` takes the fields of ``EvaluatorSettings``.
 
         MLflow records the metrics itself where it knows the LoggedModel's id, which it does not for a model named by
         version or alias; then they are recorded here, so that they are there once in either case.
@@ -61,9 +61,9 @@ class GanEvaluator(ModelEvaluator):
             UserError: the model, the data or the configuration is wrong; the sentence says what would be right.
         """
         given = {name: str(value) for name, value in (evaluator_config or {}).items() if value is not None}
-        settings = parse(JudgeSettings, given)
-        if not isinstance(dataset, PictureEvaluationDataset):
-            raise UserError('The data is not a set of pictures: give data=mlflow.data.from_pictures("digits").')
+        settings = parse(EvaluatorSettings, given)
+        if not isinstance(dataset, SampleEvaluationDataset):
+            raise UserError('The data is not a set of images: give data=mlflow.data.from_samples("digits").')
         generator = generator_of(model)
         check_fit(generator.description, dataset.dataset.reference)
         evaluation = judge(generator, dataset.dataset, settings)
@@ -83,22 +83,22 @@ def generator_of(model: PyFuncModel | None) -> OnnxGenerator:
     return raw
 
 
-def judge(generator: OnnxGenerator, dataset: PictureDataset, settings: JudgeSettings) -> Evaluation:
+def judge(generator: OnnxGenerator, dataset: SampleDataset, settings: EvaluatorSettings) -> Evaluation:
     """The figures; the networks run where the settings say."""
-    from gan_plugin.evaluation.judge import evaluate_generator
+    from gan_plugin.device import choose_device
+    from gan_plugin.evaluation.evaluate import evaluate_generator
     from gan_plugin.evaluation.reference import prepare_reference
-    from gan_plugin.training.device import choose_device
 
     device = choose_device(settings.device)
     weights = None if settings.inception_weights is None else Path(settings.inception_weights)
     reference = prepare_reference(dataset.reference, dataset.held_out, settings.features, device, weights)
     if reference.classifier_file is not None:
         mlflow.log_artifact(str(reference.classifier_file), ARTIFACT_FOLDER)
-    return evaluate_generator(generator, reference, settings.pictures, settings.seed, device)
+    return evaluate_generator(generator, reference, settings.images, settings.seed, device)
 
 
-def log_report(evaluation: Evaluation, dataset: PictureDataset) -> dict[str, EvaluationArtifact]:
-    """The page, its pictures, and all numbers as JSON; what MLflow returns beside the metrics."""
+def log_report(evaluation: Evaluation, dataset: SampleDataset) -> dict[str, EvaluationArtifact]:
+    """The page, its images, and all numbers as JSON; what MLflow returns beside the metrics."""
     from mlflow.models.evaluation.artifacts import ImageEvaluationArtifact, JsonEvaluationArtifact
 
     from gan_plugin.report import write_report
@@ -118,7 +118,7 @@ def log_report(evaluation: Evaluation, dataset: PictureDataset) -> dict[str, Eva
 
 
 def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything but the pictures."""
+    """Everything but the images."""
     return {
         "network": evaluation.network,
         "protocol": evaluation.protocol,
@@ -128,27 +128,22 @@ def as_json(evaluation: Evaluation) -> dict[str, Any]:
     }
 
 
-def link(model: PyFuncModel | None, dataset: PictureDataset, metrics: dict[str, float], run_id: str) -> None:
+def link(model: PyFuncModel | None, dataset: SampleDataset, metrics: dict[str, float], run_id: str) -> None:
     """Record the metrics with the data set and, where there is one, the LoggedModel that the files came from."""
     model_id = None if model is None else model.metadata.model_id
     mlflow.log_metrics(metrics, run_id=run_id, model_id=model_id, dataset=dataset)
 
 
-def check_fit(description: Description, pictures: Pictures) -> None:
-    """Raises UserError where the model's pictures have another size, or other classes, than the real ones."""
-    made = shape_text(description.height, description.width, description.channels)
-    given = shape_text(pictures.size, pictures.size, pictures.channels)
-    if made != given:
+def check_fit(description: Description, dataset: Dataset) -> None:
+    """Raises UserError where the model's images have another size, or other classes, than the real ones."""
+    made, given = description.spec, dataset.spec
+    if made.shape != given.shape:
         raise UserError(
-            f"The model makes pictures of {made} and the data has {given}: give the data that it was trained on, "
-            f"with image_size={description.width} and channels={description.channels} if it was converted then."
+            f"The model makes images of {made} and the data has {given}: give the data that it was trained on, "
+            f"with image_size={made.height}x{made.width} and channels={made.channels} if it was converted then."
         )
-    if description.class_names and description.class_names != pictures.class_names:
+    if made.class_names and made.class_names != given.class_names:
         raise UserError(
-            f"The model knows the classes {', '.join(description.class_names)} and the data has "
-            f"{', '.join(pictures.class_names) or 'none'}: give the data that it was trained on."
+            f"The model knows the classes {', '.join(made.class_names)} and the data has "
+            f"{', '.join(given.class_names) or 'none'}: give the data that it was trained on."
         )
-
-
-def shape_text(height: int, width: int, channels: int) -> str:
-    return f"{height}×{width}×{channels}"

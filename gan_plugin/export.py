@@ -19,8 +19,8 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from gan_plugin.seeds import latents
 from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator, default_labels
-from gan_plugin.serving.latents import latents
 
 OPSET = 18
 PARITY_BATCHES = (1, 2, 7, BUCKETS[-1])
@@ -28,14 +28,14 @@ PARITY_SEEDS = (0, 1, 2**53 - 1)  # where each comparison's run of consecutive s
 
 
 class Tolerance(NamedTuple):
-    """How far a file's pictures may be from the generator's."""
+    """How far a file's images may be from the generator's."""
 
-    levels: int  # grey levels, in any value
+    levels: int  # gray levels, in any value
     share: float  # of the values that may differ at all
 
 
 # Rounding to 256 levels turns a difference of 1e-6 into one level where it meets the boundary. In half precision a
-# value near 1 has steps of 1/2048, a sixteenth of a grey level, and several layers add up theirs.
+# value near 1 has steps of 1/2048, a sixteenth of a gray level, and several layers add up theirs.
 TOLERANCES = {torch.float32: Tolerance(1, 1e-3), torch.float16: Tolerance(2, 0.1)}
 
 
@@ -44,21 +44,21 @@ class ExportError(RuntimeError):
 
 
 class ParityError(ExportError):
-    """ONNX Runtime's pictures are not PyTorch's."""
+    """ONNX Runtime's images are not PyTorch's."""
 
     def __init__(self, parity: Parity, allowed: Tolerance) -> None:
         super().__init__(
-            f"The ONNX file and the PyTorch generator differ by up to {parity.largest_difference} grey levels in "
-            f"{parity.differing_pixels:.3%} of the values of {parity.pictures} pictures; allowed are "
+            f"The ONNX file and the PyTorch generator differ by up to {parity.largest_difference} gray levels in "
+            f"{parity.differing_pixels:.3%} of the values of {parity.images} images; allowed are "
             f"{allowed.levels} in {allowed.share:.1%}, so the model is not logged."
         )
         self.parity = parity
 
 
-class Showable(nn.Module):
-    """A generator whose −1…1 pictures [B, C, H, W] come out as uint8 [B, H, W, C].
+class Quantized(nn.Module):
+    """A generator whose −1…1 images [B, C, H, W] come out as uint8 [B, H, W, C].
 
-    The generator computes in ``dtype``; z and the step to grey levels are float32 always.
+    The generator computes in ``dtype``; z and the step to gray levels are float32 always.
     """
 
     def __init__(self, generator: nn.Module, dtype: torch.dtype = torch.float32) -> None:
@@ -75,26 +75,26 @@ class Showable(nn.Module):
 
 @dataclass(frozen=True)
 class Parity:
-    """How far ONNX Runtime's pictures are from PyTorch's, over every seed and batch size compared."""
+    """How far ONNX Runtime's images are from PyTorch's, over every seed and batch size compared."""
 
-    largest_difference: int  # grey levels
+    largest_difference: int  # gray levels
     differing_pixels: float  # share of all values, 0…1
-    pictures: int
+    images: int
 
 
 def export_generator(
     generator: nn.Module, description: Description, path: Path, dtype: torch.dtype = torch.float32
 ) -> Parity:
-    """Write ``generator`` (float32, −1…1 pictures from z [B, latent_size]) to ``path`` and prove the file equal to it.
+    """Write ``generator`` (float32, −1…1 images from z [B, latent_size]) to ``path`` and prove the file equal to it.
 
     With ``dtype`` float16 the file has half the size, for GPUs with fast half precision; it, too, is held against the
     generator in float32. The generator is left as it is, wherever it lives.
 
     Raises:
-        ExportError: the file breaks its contract; :class:`ParityError`: its pictures are not the generator's.
+        ExportError: the file breaks its contract; :class:`ParityError`: its images are not the generator's.
     """
-    exact = Showable(copy.deepcopy(generator).to("cpu", torch.float32)).eval()
-    write_onnx(Showable(copy.deepcopy(exact.generator).to(dtype), dtype).eval(), description, path)
+    exact = Quantized(copy.deepcopy(generator).to("cpu", torch.float32)).eval()
+    write_onnx(Quantized(copy.deepcopy(exact.generator).to(dtype), dtype).eval(), description, path)
     check_contract(path, description)
     parity = measure_parity(exact, path, description)
     allowed = TOLERANCES[dtype]
@@ -103,19 +103,19 @@ def export_generator(
     return parity
 
 
-def write_onnx(showable: nn.Module, description: Description, path: Path) -> None:
+def write_onnx(quantized: nn.Module, description: Description, path: Path) -> None:
     batch = torch.export.Dim("batch")
     example: tuple[Tensor, ...] = (
         torch.zeros(2, description.latent_size),
     )  # a batch of 1 would be frozen into the graph
     names, shapes = ["z"], [{0: batch}]
-    if description.class_names:
+    if description.spec.class_names:
         example, names, shapes = (*example, torch.zeros(2, dtype=torch.int64)), [*names, "label"], [*shapes, {0: batch}]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports that torchvision's operators are not installed
     with warnings.catch_warnings():  # about PyTorch's own deprecated calls, and about both inputs sharing one batch
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            showable,
+            quantized,
             example,
             dynamo=True,
             opset_version=OPSET,
@@ -143,7 +143,7 @@ def check_contract(path: Path, description: Description) -> None:
     """Raises :class:`ExportError` naming each point on which the file breaks the contract."""
     model = onnx.load(path, load_external_data=False)
     image = [d.dim_param or d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
-    expected = ["batch", description.height, description.width, description.channels]
+    expected = ["batch", *description.spec.shape]
     random = sorted(
         {node.op_type for node in model.graph.node if "Random" in node.op_type or node.op_type == "Bernoulli"}
     )
@@ -160,21 +160,21 @@ def check_contract(path: Path, description: Description) -> None:
     onnx.checker.check_model(path, full_check=True)
 
 
-def measure_parity(showable: nn.Module, path: Path, description: Description) -> Parity:
+def measure_parity(quantized: nn.Module, path: Path, description: Description) -> Parity:
     """Compare PyTorch and ONNX Runtime on the CPU over PARITY_BATCHES from each of PARITY_SEEDS on."""
     exported = OnnxGenerator(path, device="cpu")
-    largest, differing, values, pictures = 0, 0, 0, 0
+    largest, differing, values, images = 0, 0, 0, 0
     for first in PARITY_SEEDS:
         for batch in PARITY_BATCHES:
             seeds = np.arange(batch) + min(first, 2**53 - batch)
             z = latents(seeds, description.latent_size)
-            labels = default_labels(seeds, len(description.class_names)) if description.class_names else None
+            labels = default_labels(seeds, len(description.spec.class_names)) if description.spec.class_names else None
             inputs = [torch.from_numpy(z), *([torch.from_numpy(labels)] if labels is not None else [])]
             with torch.no_grad():
-                expected = showable(*inputs).numpy().astype(np.int16)
+                expected = quantized(*inputs).numpy().astype(np.int16)
             difference = np.abs(exported.run(z, labels) - expected)
             largest = max(largest, int(difference.max()))
             differing += int(np.count_nonzero(difference))
             values += difference.size
-            pictures += batch
-    return Parity(largest, differing / values, pictures)
+            images += batch
+    return Parity(largest, differing / values, images)

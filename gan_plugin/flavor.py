@@ -1,6 +1,6 @@
 """A generator as an MLflow model: save, log, load, and answer ``mlflow models serve``. Imports no torch.
 
-The MLmodel file carries three flavours of one ONNX file: ``python_function`` (rows with seeds in, PNG pictures out),
+The MLmodel file carries three flavors of one ONNX file: ``python_function`` (rows with seeds in, PNG images out),
 ``onnx`` (``mlflow.onnx.load_model`` returns the graph) and ``gan`` (:func:`load_model` returns an
 :class:`~gan_plugin.serving.generator.OnnxGenerator`). Nothing is pickled.
 """
@@ -42,11 +42,11 @@ from mlflow.utils.model_utils import (
 
 import gan_plugin
 from gan_plugin.errors import UserError, first_line
+from gan_plugin.media.image import ENCODERS, contact_sheet
 from gan_plugin.serving.cuda import why_cuda_cannot_load
 from gan_plugin.serving.gate import is_loading, put_before_server
 from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator
 from gan_plugin.serving.options import ServingOptions, check_names
-from gan_plugin.serving.pictures import ENCODERS, contact_sheet
 from gan_plugin.serving.requests import COLUMNS, DEFAULTS, check_columns, check_params, read_request
 from gan_plugin.serving.session import CUDA
 
@@ -111,8 +111,8 @@ def save_model(
         gan_plugin_version=gan_plugin.__version__,
         data=ONNX_FILE,
         latent_size=description.latent_size,
-        image_shape=[description.height, description.width, description.channels],
-        class_names=list(description.class_names),
+        image_shape=list(description.spec.shape),
+        class_names=list(description.spec.class_names),
         code=code,
     )
     model.model_size_bytes = get_total_file_size(str(path))
@@ -191,7 +191,9 @@ def signature() -> ModelSignature:
 
 def input_example(description: Description) -> pd.DataFrame:
     rows = {"seed": [0, 1]}
-    return pd.DataFrame(rows | ({"label": list(description.class_names[:1]) * 2} if description.class_names else {}))
+    return pd.DataFrame(
+        rows | ({"label": list(description.spec.class_names[:1]) * 2} if description.spec.class_names else {})
+    )
 
 
 # ---- loading ---------------------------------------------------------------------------------------------------------
@@ -200,7 +202,7 @@ def input_example(description: Description) -> pd.DataFrame:
 def load_model(model_uri: str, dst_path: str | None = None, device: str = "auto") -> OnnxGenerator:
     """Load a generator for use in a program, for example ``load_model("models:/gan/1").sample([0, 1, 2])``.
 
-    Returns pictures uint8 [N, height, width, channels] from ``sample`` and ``generate``.
+    Returns images uint8 [N, height, width, channels] from ``sample`` and ``generate``.
     """
     return OnnxGenerator(download_onnx(model_uri, dst_path), device)
 
@@ -249,16 +251,16 @@ def self_description(generator: OnnxGenerator, options: ServingOptions) -> str:
     """What the log says of the limits that hold."""
     return (
         f"The generator runs on {generator.provider}, requests {'together' if generator.batched else 'one by one'}, "
-        f"CPU threads for a picture: {generator.threads}; a request may have {options.max_rows} rows, and a server "
+        f"CPU threads for an image: {generator.threads}; a request may have {options.max_rows} rows, and a server "
         f"{options.max_waiting} requests."
     )
 
 
 class PyfuncGenerator:
-    """Answers one request: a DataFrame with the columns ``seed`` and ``image``, one row a picture.
+    """Answers one request: a DataFrame with the columns ``seed`` and ``image``, one row an image.
 
     ``image`` is a file in base64, PNG or with ``format=webp`` lossless WebP, or with ``format=array`` nested lists of
-    grey levels [height, width, channels]. With ``grid=N`` it is one picture with all the others, N in a line.
+    gray levels [height, width, channels]. With ``grid=N`` it is one image with all the others, N in a line.
     """
 
     def __init__(self, generator: OnnxGenerator, max_rows: int) -> None:
@@ -275,8 +277,8 @@ class PyfuncGenerator:
             request = read_request(rows, self.generator.description, self.max_rows)
             encoder = ENCODERS[params["format"]]
             if params["grid"]:
-                pictures = self.generator.generate(request.z, request.labels)
-                sheet = contact_sheet(pictures, min(params["grid"], len(pictures)))
+                images = self.generator.generate(request.z, request.labels)
+                sheet = contact_sheet(images, min(params["grid"], len(images)))
                 return self._table([None], [encoder(sheet)])
             return self._table(request.seeds, self.generator.encode(request.z, request.labels, encoder))
         except UserError as error:
@@ -310,9 +312,9 @@ class RefusedRequest(MlflowException):
 
 
 def _see_requests_as_sent() -> None:
-    """Have the columns of requests for this flavour checked before MLflow drops the ones it does not know.
+    """Have the columns of requests for this flavor checked before MLflow drops the ones it does not know.
 
-    A misspelt ``sede`` or ``lable`` would otherwise be answered 200 with some other picture. MLflow offers no hook for
+    A misspelt ``sede`` or ``lable`` would otherwise be answered 200 with some other image. MLflow offers no hook for
     this; its check of requests is wrapped once, for models whose loader is this module, and left as it is for others.
     """
     pyfunc: Any = mlflow.pyfunc

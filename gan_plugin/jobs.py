@@ -17,23 +17,22 @@ from mlflow.models import EvaluationResult
 from mlflow.pyfunc import PyFuncModel
 
 from gan_plugin import flavor
-from gan_plugin.data import Pictures, check_data_argument, load_pictures
-from gan_plugin.datasets import PictureDataset, from_pictures
+from gan_plugin.config.recipe import Recipe, fit_augmentation, fit_batch, load_recipe, override
+from gan_plugin.config.recipe import resolved as resolved_recipe
+from gan_plugin.config.settings import DataSettings, EvaluateSettings, EvaluatorSettings, TrainSettings, as_typed
+from gan_plugin.data import Dataset, check_data_argument, load_dataset
+from gan_plugin.datasets import SampleDataset, from_samples
+from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError, first_line
-from gan_plugin.evaluation.light import LightJudge, make_light_judge
-from gan_plugin.evaluator import shape_text
+from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
 from gan_plugin.export import Parity, ParityError, export_generator
 from gan_plugin.features.classifier import Classifier, classifier_of
-from gan_plugin.recipes import Recipe, fit_augmentation, fit_batch, load_recipe, override
-from gan_plugin.recipes import resolved as resolved_recipe
 from gan_plugin.serving.generator import Description
-from gan_plugin.settings import DataSettings, EvaluateSettings, JudgeSettings, TrainSettings, as_typed
-from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, log_pictures, project_run
+from gan_plugin.tracking import MlflowTracker, StopSignals, log_dataset, log_parameters, project_run
 from gan_plugin.training.checkpoint import FILE_NAME, check_identity
-from gan_plugin.training.device import choose_device, choose_precision, precision_name
-from gan_plugin.training.loop import Diverged, Interrupted, Plan, check_moves, pictured, train
+from gan_plugin.training.gan import TrainingState
+from gan_plugin.training.loop import Diverged, Interrupted, TrainingPlan, check_moves, spec_of, train
 from gan_plugin.training.rules import check_combination, check_effect, without_leftovers
-from gan_plugin.training.step import Game
 
 
 def run_training(settings: TrainSettings) -> str:
@@ -52,18 +51,18 @@ def run_training(settings: TrainSettings) -> str:
         run_id = run.info.run_id
         folder = make_folder(settings.output_dir, run_id)
         resume = None if settings.resume is None else find_checkpoint(settings.resume)
-        pictures = load_pictures(
+        dataset = load_dataset(
             settings.data,
             split=settings.split,
             image_size=settings.image_size,
             channels=settings.channels,
             skip_unreadable=settings.skip_unreadable,
         )
-        recipe = fit(recipe, settings, pictures)
+        recipe = fit(recipe, settings, dataset)
         recipe = without_leftovers(recipe)
         check_effect(recipe, overridden(settings).keys())
-        check_combination(recipe, pictures)
-        plan = Plan(
+        check_combination(recipe, dataset)
+        plan = TrainingPlan(
             recipe,
             settings.epochs,
             settings.seed,
@@ -71,29 +70,29 @@ def run_training(settings: TrainSettings) -> str:
             precision,
             settings.samples_every,
             settings.checkpoint_every,
-            settings.judging_share,
+            settings.evaluation_budget,
             settings.guard,
             settings.retries,
         )
-        check_moves(pictures, recipe, settings.epochs)
+        check_moves(dataset, recipe, settings.epochs)
         if resume is not None:
-            check_identity(resume, plan.identity(pictures))
-        describe(settings, plan, pictures, run_id)
-        judge = judge_on_the_way(settings, pictures, plan)
+            check_identity(resume, plan.identity(dataset))
+        describe(settings, plan, dataset, run_id)
+        judge = judge_on_the_way(settings, dataset, plan)
         stop = StopSignals()
         try:
             with stop.caught(), MlflowTracker(run_id, folder) as tracker:
-                game = train(pictures, plan, tracker, folder, resume, stop.asked, judge)
+                state = train(dataset, plan, tracker, folder, resume, stop.asked, judge)
         except Interrupted as interrupted:
             print(interrupted, file=sys.stderr)
         except Diverged as diverged:
             mlflow.set_tag("failed", str(diverged))
-            if diverged.game is not None:
-                publish(diverged.game, recipe, pictures, None, run_id, folder, dtype)
+            if diverged.state is not None:
+                publish(diverged.state, recipe, dataset, None, run_id, folder, dtype)
             raise
         if stop.asked():  # perhaps after the last step, when there was nothing left to interrupt
             raise SystemExit(stop.exit_status())
-        return publish(game, recipe, pictures, settings.model_name, run_id, folder, dtype)
+        return publish(state, recipe, dataset, settings.model_name, run_id, folder, dtype)
 
 
 def make_folder(output_dir: str, run_id: str) -> Path:
@@ -117,15 +116,15 @@ def overridden(settings: TrainSettings) -> dict[str, object]:
     return {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
 
 
-def fit(recipe: Recipe, settings: TrainSettings, pictures: Pictures) -> Recipe:
+def fit(recipe: Recipe, settings: TrainSettings, dataset: Dataset) -> Recipe:
     """The recipe for this data, where the user left it open: its batch, its augmentation, whether it takes labels.
 
     Raises:
         UserError: labels were asked of data that has none, or a bound for an augmentation that has none.
     """
-    if settings.conditional and len(pictures.class_names) < 2:
+    if settings.conditional and len(dataset.spec.class_names) < 2:
         raise UserError(
-            f"conditional=true is not possible: {pictures.name} has no classes to choose from; give conditional=false."
+            f"conditional=true is not possible: {dataset.name} has no classes to choose from; give conditional=false."
         )
     if settings.augment_below is not None and (settings.augment is not None or recipe.augment == "none"):
         raise UserError(
@@ -133,10 +132,10 @@ def fit(recipe: Recipe, settings: TrainSettings, pictures: Pictures) -> Recipe:
             "give augment=auto and a recipe that augments."
         )
     if settings.batch_size is None:
-        recipe = fit_batch(recipe, len(pictures))
+        recipe = fit_batch(recipe, len(dataset))
     if settings.augment is None:
-        recipe = fit_augmentation(recipe, len(pictures))
-    return override(recipe, conditional=recipe.conditional and len(pictures.class_names) > 1)
+        recipe = fit_augmentation(recipe, len(dataset))
+    return override(recipe, conditional=recipe.conditional and len(dataset.spec.class_names) > 1)
 
 
 def find_checkpoint(resume: str) -> Path:
@@ -154,41 +153,40 @@ def find_checkpoint(resume: str) -> Path:
         ) from None
 
 
-def describe(settings: TrainSettings, plan: Plan, pictures: Pictures, run_id: str) -> None:
+def describe(settings: TrainSettings, plan: TrainingPlan, dataset: Dataset, run_id: str) -> None:
     """Say, on the terminal and in the run, what is about to happen."""
     resolved = {
         **resolved_recipe(plan.recipe),
-        "image_size": pictures.size,
-        "channels": pictures.channels,
+        "image_size": f"{dataset.spec.height}x{dataset.spec.width}",
+        "channels": dataset.spec.channels,
         "device": plan.device.type,
         "precision": precision_name(plan.precision),
     }
     log_parameters(run_id, as_typed(settings), resolved)
-    log_pictures(pictures, context="training")
+    log_dataset(dataset, context="training")
     if settings.resume is not None:
         MlflowClient().set_tag(run_id, "resumed_from", settings.resume)
-    for note in pictures.notes:
+    for note in dataset.notes:
         print(note)
-    shape = shape_text(pictures.size, pictures.size, pictures.channels)
-    print(f"{len(pictures):,} pictures of {shape} from {pictures.name}, recipe {plan.recipe.name}, ", end="")
+    print(f"{len(dataset):,} images of {dataset.spec} from {dataset.name}, recipe {plan.recipe.name}, ", end="")
     print(f"on {plan.device.type} in {resolved['precision']}", flush=True)
 
 
-def judge_on_the_way(settings: TrainSettings, pictures: Pictures, plan: Plan) -> LightJudge | None:
+def judge_on_the_way(settings: TrainSettings, dataset: Dataset, plan: TrainingPlan) -> QuickFid | None:
     """What judges the generator while it is trained, or None where nothing may or can.
 
     Features that were asked for by name must be there. With auto a missing download does not end a training run: it
     goes on unjudged, and says so.
     """
-    if settings.judging_share == 0:
+    if settings.evaluation_budget == 0:
         return None
     weights = None if settings.inception_weights is None else Path(settings.inception_weights)
     try:
-        judge = make_light_judge(
-            pictures,
+        judge = make_quick_fid(
+            dataset,
             settings.features,
             plan.recipe.latent_size,
-            pictured(pictures, plan.recipe).classes,
+            spec_of(dataset, plan.recipe).classes,
             plan.device,
             weights,
         )
@@ -200,25 +198,25 @@ def judge_on_the_way(settings: TrainSettings, pictures: Pictures, plan: Plan) ->
     print(f"{judge.metric} judges the generator on the way; getting ready took {judge.seconds:.1f} s.", flush=True)
     mlflow.set_tag("judge", f"{judge.network.name}, digest {judge.network.digest}")
     if isinstance(judge.network, Classifier):
-        _, file = classifier_of(pictures, plan.device)  # from the cache
+        _, file = classifier_of(dataset, plan.device)  # from the cache
         mlflow.log_artifact(str(file), "judge")
     return judge
 
 
-def why_exported(game: Game) -> str:
+def why_exported(state: TrainingState) -> str:
     """A sentence on why this generator and no other is exported."""
-    if game.best is None:
+    if state.best is None:
         return "It is the last one: none was judged on the way."
-    if game.best.judged == 1:
-        return f"It is the last one, with {game.best.metric} {game.best.value:.4g}: no other was judged."
-    last = " It is the last one, too." if game.best.step == game.steps else ""
-    return f"Its {game.best.metric} of {game.best.value:.4g} was the lowest of {game.best.judged}.{last}"
+    if state.best.judged == 1:
+        return f"It is the last one, with {state.best.metric} {state.best.value:.4g}: no other was judged."
+    last = " It is the last one, too." if state.best.step == state.steps else ""
+    return f"Its {state.best.metric} of {state.best.value:.4g} was the lowest of {state.best.judged}.{last}"
 
 
 def publish(
-    game: Game,
+    state: TrainingState,
     recipe: Recipe,
-    pictures: Pictures,
+    dataset: Dataset,
     model_name: str | None,
     run_id: str,
     folder: Path,
@@ -230,38 +228,37 @@ def publish(
     """
     description = Description(
         latent_size=recipe.latent_size,
-        height=pictures.size,
-        width=pictures.size,
-        channels=pictures.channels,
-        class_names=pictures.class_names if recipe.conditional else (),
+        spec=spec_of(dataset, recipe),
         recipe=recipe.name,
         run_id=run_id,
-        data=pictures.name,
-        data_digest=pictures.digest,
+        data=dataset.name,
+        data_digest=dataset.digest,
     )
     onnx_file = folder / flavor.ONNX_FILE
     try:
-        parity = export_generator(game.ema, description, onnx_file, dtype)
+        parity = export_generator(state.ema, description, onnx_file, dtype)
     except ParityError as error:
-        log_parity(error.parity, game.steps)
+        log_parity(error.parity, state.steps)
         raise
-    log_parity(parity, game.steps)
-    step = game.steps if game.best is None else game.best.step
-    of_all = f" of {game.steps:,}" if step <= game.steps else ""  # after an alarm the best may be younger than the game
-    reason = f"Exported: the averaged generator of step {step:,}{of_all}. {why_exported(game)}"
+    log_parity(parity, state.steps)
+    step = state.steps if state.best is None else state.best.step
+    of_all = (
+        f" of {state.steps:,}" if step <= state.steps else ""
+    )  # after an alarm the best may be younger than the state
+    reason = f"Exported: the averaged generator of step {step:,}{of_all}. {why_exported(state)}"
     MlflowClient().set_tag(run_id, "exported", reason)
     print(reason)
     info = flavor.log_model(
         onnx_file,
         registered_model_name=model_name,
-        params={"recipe": recipe.name, "data": pictures.name, "data_digest": pictures.digest, "exported": reason},
+        params={"recipe": recipe.name, "data": dataset.name, "data_digest": dataset.digest, "exported": reason},
         step=step,
     )
     uri = info.model_uri if model_name is None else f"models:/{model_name}/{info.registered_model_version}"
     done = "logged" if model_name is None else "registered"
     print(
-        f"{uri} is {done}: PyTorch and ONNX Runtime are at most {parity.largest_difference} of 255 grey levels "
-        f"apart, over {parity.pictures} pictures.\nServe it:"
+        f"{uri} is {done}: PyTorch and ONNX Runtime are at most {parity.largest_difference} of 255 gray levels "
+        f"apart, over {parity.images} images.\nServe it:"
     )
     serve = f"mlflow models serve -m {uri} --env-manager local --port 5001"
     print(f"  MLFLOW_TRACKING_URI={shlex.quote(without_password(mlflow.get_tracking_uri()))} {serve}", flush=True)
@@ -291,7 +288,10 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
     with project_run() as run:
         model = load_pyfunc(settings.model, settings.device)
         dataset = reference_of(settings)
-        resolved = {"image_size": dataset.reference.size, "channels": dataset.reference.channels}
+        resolved = {
+            "image_size": f"{dataset.reference.spec.height}x{dataset.reference.spec.width}",
+            "channels": dataset.reference.spec.channels,
+        }
         log_parameters(run.info.run_id, as_typed(settings), resolved)
         return evaluate_model(model, dataset, settings).metrics
 
@@ -316,9 +316,9 @@ def load_pyfunc(uri: str, device: str) -> PyFuncModel:
     return model
 
 
-def reference_of(settings: DataSettings) -> PictureDataset:
-    """The pictures to compare with, and the held-out ones, logged as inputs of the active run."""
-    dataset = from_pictures(
+def reference_of(settings: DataSettings) -> SampleDataset:
+    """The images to compare with, and the held-out ones, logged as inputs of the active run."""
+    dataset = from_samples(
         settings.data,
         split=settings.split,
         held_out=settings.held_out,
@@ -326,15 +326,15 @@ def reference_of(settings: DataSettings) -> PictureDataset:
         channels=settings.channels,
         skip_unreadable=settings.skip_unreadable,
     )
-    log_pictures(dataset.reference, context="evaluation")
+    log_dataset(dataset.reference, context="evaluation")
     if dataset.held_out is not None:
-        log_pictures(dataset.held_out, context="held-out")
+        log_dataset(dataset.held_out, context="held-out")
     return dataset
 
 
-def evaluate_model(model: PyFuncModel, dataset: PictureDataset, settings: JudgeSettings) -> EvaluationResult:
+def evaluate_model(model: PyFuncModel, dataset: SampleDataset, settings: EvaluatorSettings) -> EvaluationResult:
     """One evaluation in the active run, recorded there, with the data set and with the LoggedModel."""
-    names = [field.name for field in dataclasses.fields(JudgeSettings)]
+    names = [field.name for field in dataclasses.fields(EvaluatorSettings)]
     typed = as_typed(settings)
     result: EvaluationResult = mlflow.models.evaluate(
         model=model,

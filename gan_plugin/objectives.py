@@ -20,7 +20,7 @@ CODE_VALUE_WEIGHT = 0.1  # of the loss of codes that are numbers; one that is a 
 
 
 class Objective(NamedTuple):
-    """Both players' losses, each to be minimised: scalars from (real logits [B], fake logits [B]).
+    """Both players' losses, each to be minimized: scalars from (real logits [B], fake logits [B]).
 
     Attributes:
         boundary: the logit of a discriminator that cannot tell; None where only differences of logits mean something.
@@ -34,12 +34,12 @@ class Objective(NamedTuple):
 
 
 def value_loss(real: Tensor, fake: Tensor) -> Tensor:
-    """−V(D, G) = −E log D(x) − E log(1 − D(G(z))): the discriminator maximises the value function."""
+    """−V(D, G) = −E log D(x) − E log(1 − D(G(z))): the discriminator maximizes the value function."""
     return F.softplus(-real).mean() + F.softplus(fake).mean()
 
 
 def minimax_loss(_real: Tensor, fake: Tensor) -> Tensor:
-    """E log(1 − D(G(z))): the generator minimises the value function. Goodfellow et al. 2014, eq. 1."""
+    """E log(1 − D(G(z))): the generator minimizes the value function. Goodfellow et al. 2014, eq. 1."""
     return -F.softplus(fake).mean()
 
 
@@ -93,27 +93,27 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def mixed(losses: Tensor, softness: float) -> Tensor:
+def softmax_mean(losses: Tensor, softmax_temperature: float) -> Tensor:
     """Σ wᵢ ℓᵢ with w = softmax(λ ℓ) over the losses [K] that several discriminators give one generator.
 
     λ = 0 is their mean, a large λ the strictest of them. The weights are constants here: the generator answers the
     discriminators, and does not choose whom to hear. Durugkar et al. 2017, arXiv:1611.01673, section 4.
     """
-    return (torch.softmax(softness * losses.detach(), 0) * losses).sum()
+    return (torch.softmax(softmax_temperature * losses.detach(), 0) * losses).sum()
 
 
-def information_loss(guessed: Tensor, z: Tensor, classes: int, values: int) -> Tensor:
-    """How badly the codes of z [B, latent] are seen in the pictures, from what was guessed [B, classes + values].
+def mutual_information_loss(predicted_codes: Tensor, z: Tensor, classes: int, values: int) -> Tensor:
+    """How badly the codes of z [B, latent] are seen in the images, from what was predicted_codes [B, classes + values].
 
     −λ L_I without its constants, Chen et al. 2016, arXiv:1606.03657, eq. 5: the cross entropy of the choice (the
     largest of the first ``classes`` numbers of z) with λ = 1, and ½E(guess − code)² of a Gaussian with unit variance
     for the next ``values`` numbers with λ = .1: the paper takes 1 for choices and less for numbers, which keeps
     both on the scale of the game.
     """
-    loss = guessed.new_zeros(())
+    loss = predicted_codes.new_zeros(())
     if classes:
-        loss = loss + F.cross_entropy(guessed[:, :classes], z[:, :classes].argmax(1))
+        loss = loss + F.cross_entropy(predicted_codes[:, :classes], z[:, :classes].argmax(1))
     if values:
-        squares = (guessed[:, classes:] - z[:, classes : classes + values]).square().sum(1)  # [B]
+        squares = (predicted_codes[:, classes:] - z[:, classes : classes + values]).square().sum(1)  # [B]
         loss = loss + CODE_VALUE_WEIGHT * 0.5 * squares.mean()
     return loss

@@ -1,6 +1,6 @@
-"""Penalties on the gradient of a discriminator with respect to the pictures: pure functions, headed by their formula.
+"""Penalties on the gradient of a discriminator with respect to the images: pure functions, headed by their formula.
 
-Norms are those of one picture's gradient, over channels, height and width (of one pack's, where pictures are packed);
+Norms are those of one image's gradient, over channels, height and width (of one pack's, where images are packed);
 expectations are over the batch and over several discriminators.
 """
 
@@ -12,15 +12,15 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-SMALLEST = 1e-12  # under the root of a norm, whose gradient at 0 would not be finite
+MIN = 1e-12  # under the root of a norm, whose gradient at 0 would not be finite
 
 
 class Judged(NamedTuple):
-    """Pictures, and what the discriminators make of them.
+    """Dataset, and what the discriminators make of them.
 
     Attributes:
-        critic: pictures [B, C, H, W] → logits [K, B / pack] of K discriminators that judge packs of pictures.
-        real, fake: such pictures, which require gradients.
+        critic: images [B, C, H, W] → logits [K, B / pack] of K discriminators that judge packs of images.
+        real, fake: such images, which require gradients.
         real_logits, fake_logits: the critic's logits of them, connected to them.
     """
 
@@ -34,21 +34,21 @@ class Judged(NamedTuple):
 Penalty = Callable[[Judged], Tensor]
 
 
-def squared_norms(logits: Tensor, pictures: Tensor) -> Tensor:
-    """‖∇D(x)‖² of each discriminator's logits [K, B'] with respect to the pictures [B, C, H, W]: [K, B']."""
-    gradients = [torch.autograd.grad(each.sum(), pictures, create_graph=True)[0] for each in logits]
+def squared_norms(logits: Tensor, images: Tensor) -> Tensor:
+    """‖∇D(x)‖² of each discriminator's logits [K, B'] with respect to the images [B, C, H, W]: [K, B']."""
+    gradients = [torch.autograd.grad(each.sum(), images, create_graph=True)[0] for each in logits]
     return torch.stack([g.float().reshape(logits.shape[1], -1).square().sum(1) for g in gradients])
 
 
-def away_from_one(judged: Judged, pictures: Tensor) -> Tensor:
-    """E(‖∇D(x)‖ − 1)² at ``pictures``."""
-    pictures = pictures.detach().requires_grad_()
-    norms = (squared_norms(judged.critic(pictures), pictures) + SMALLEST).sqrt()
+def away_from_one(judged: Judged, images: Tensor) -> Tensor:
+    """E(‖∇D(x)‖ − 1)² at ``images``."""
+    images = images.detach().requires_grad_()
+    norms = (squared_norms(judged.critic(images), images) + MIN).sqrt()
     return (norms - 1).square().mean()
 
 
 def wgan_gp_penalty(judged: Judged) -> Tensor:
-    """E(‖∇D(x̂)‖ − 1)², x̂ = u x + (1 − u) G(z), u ~ U(0, 1) a picture. Gulrajani et al. 2017, eq. 3."""
+    """E(‖∇D(x̂)‖ − 1)², x̂ = u x + (1 − u) G(z), u ~ U(0, 1) an image. Gulrajani et al. 2017, eq. 3."""
     share = torch.rand(len(judged.real), 1, 1, 1, dtype=judged.real.dtype, device=judged.real.device)
     return away_from_one(judged, torch.lerp(judged.fake, judged.real, share))
 

@@ -11,14 +11,14 @@ from mlflow import MlflowClient
 from mlflow.models import EvaluationResult, MetricThreshold
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
+from gan_plugin.config.settings import BOUNDED, PromoteSettings, as_typed
 from gan_plugin.data import check_data_argument
-from gan_plugin.datasets import PictureDataset
+from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import check_fit, generator_of
 from gan_plugin.jobs import evaluate_model, import_evaluators, load_pyfunc, reference_of
-from gan_plugin.registry import ALIAS, champion_of, crown, find_version, remark, roll_back
-from gan_plugin.settings import BOUNDED, PromoteSettings, as_typed
+from gan_plugin.registry import ALIAS, annotate_version, champion_of, find_version, roll_back, set_champion
 from gan_plugin.tracking import log_parameters, project_run
 
 NEED_LABELS = ("modes", "label_kl", "cas")
@@ -60,62 +60,62 @@ def run_promotion(settings: PromoteSettings) -> str:
         Refused: the candidate did not pass; the alias is where it was.
     """
     if settings.rollback:
-        return restore(settings)
+        return rollback_champion(settings)
     check_data_argument(settings.data, settings.split)
     import_evaluators()
     with project_run() as run:
         client, name = MlflowClient(), settings.model_name
-        version, champion = find_version(client, name, settings.version), champion_of(client, name)
-        if champion == version:
+        version, champion_version = find_version(client, name, settings.version), champion_of(client, name)
+        if champion_version == version:
             raise UserError(f"{name} version {version} is the champion already: give another version.")
         log_parameters(run.info.run_id, as_typed(settings), {"version": version})
         dataset = reference_of(settings)
         check_measurable(settings, dataset)
-        for each in filter(None, (version, champion)):
+        for each in filter(None, (version, champion_version)):
             check_loads_and_fits(settings, each, dataset)
         candidate = judge(settings, dataset, version, "candidate")
-        rival: Judged | None = None
+        champion: Judged | None = None
         while True:
-            if champion is not None and (rival is None or rival.version != champion):
-                rival = judge(settings, dataset, champion, ALIAS)
-            against = None if champion is None else rival
+            if champion_version is not None and (champion is None or champion.version != champion_version):
+                champion = judge(settings, dataset, champion_version, ALIAS)
+            against = None if champion_version is None else champion
             decide(settings, candidate, against)
-            if crown(client, name, version, champion, run.info.run_id):
+            if set_champion(client, name, version, champion_version, run.info.run_id):
                 return announce(settings, candidate, against)
-            champion = champion_of(client, name)
-            if champion == version:
+            champion_version = champion_of(client, name)
+            if champion_version == version:
                 raise UserError(f"{name} version {version} became the champion while it was judged here.")
             print(f"{name} has another champion than a moment ago: comparing with that one.")
 
 
-def check_measurable(settings: PromoteSettings, dataset: PictureDataset) -> None:
-    """Refuse figures that these pictures cannot give, before anything is judged."""
+def check_measurable(settings: PromoteSettings, dataset: SampleDataset) -> None:
+    """Refuse figures that these images cannot give, before anything is judged."""
     asked = {settings.metric, *(threshold.figure for threshold in settings.thresholds)}
     if dataset.held_out is None and (figures := sorted(asked.intersection(NEED_HELD_OUT))):
         raise UserError(
-            f"{', '.join(figures)} needs held-out pictures and data={settings.data!r} has no split for them: name one "
+            f"{', '.join(figures)} needs held-out images and data={settings.data!r} has no split for them: name one "
             "with held_out, add a split test to the data, or leave the figure out of thresholds."
         )
     if not has_classes(dataset.reference) and (figures := sorted(asked.intersection(NEED_LABELS))):
         raise UserError(
-            f"{', '.join(figures)} needs pictures of several classes and data={settings.data!r} has none: leave it out "
+            f"{', '.join(figures)} needs images of several classes and data={settings.data!r} has none: leave it out "
             "of metric and thresholds."
         )
 
 
-def check_loads_and_fits(settings: PromoteSettings, version: str, dataset: PictureDataset) -> None:
-    """Refuse a version whose files are gone, or whose pictures are not the data's, before any is judged."""
+def check_loads_and_fits(settings: PromoteSettings, version: str, dataset: SampleDataset) -> None:
+    """Refuse a version whose files are gone, or whose images are not the data's, before any is judged."""
     generator = generator_of(load_pyfunc(uri_of(settings, version), settings.device))
     try:
         check_fit(generator.description, dataset.reference)
     except UserError as error:
         raise UserError(
             f"{settings.model_name} version {version} cannot be compared on this data. {error} Versions with other "
-            "pictures than the champion's belong under another model_name."
+            "images than the champion's belong under another model_name."
         ) from None
 
 
-def judge(settings: PromoteSettings, dataset: PictureDataset, version: str, role: str) -> Judged:
+def judge(settings: PromoteSettings, dataset: SampleDataset, version: str, role: str) -> Judged:
     """One version's evaluation, in a run of its own inside the promotion's."""
     uri = uri_of(settings, version)
     print(f"\n{uri}, the {role}:")
@@ -207,10 +207,10 @@ def record(settings: PromoteSettings, candidate: Judged, champion: Judged | None
         "gan.promotion.figures": json.dumps(figures),
         "gan.promotion.protocol": json.dumps(protocol),
     }
-    remark(client, client.get_model_version(settings.model_name, candidate.version), tags, sentence)
+    annotate_version(client, client.get_model_version(settings.model_name, candidate.version), tags, sentence)
 
 
-def restore(settings: PromoteSettings) -> str:
+def rollback_champion(settings: PromoteSettings) -> str:
     """Give the alias back to the champion before; returns its URI.
 
     Raises:
@@ -224,8 +224,8 @@ def restore(settings: PromoteSettings) -> str:
         instead = "nobody" if left is None else f"version {left}"
         sentence = f"{name} version {back} is the champion again, instead of {instead}."
         mlflow.set_tags({"gan.outcome": "rolled back", "gan.reason": sentence})
-        remark(client, client.get_model_version(name, back), {"gan.promotion": "restored"}, sentence)
+        annotate_version(client, client.get_model_version(name, back), {"gan.promotion": "restored"}, sentence)
         if left is not None:
-            remark(client, client.get_model_version(name, left), {"gan.promotion": "rolled back"}, sentence)
+            annotate_version(client, client.get_model_version(name, left), {"gan.promotion": "rolled back"}, sentence)
         print(sentence, flush=True)
         return f"models:/{name}/{back}"

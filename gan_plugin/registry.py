@@ -29,7 +29,7 @@ LOCK_SUFFIX = ".promotion-lock"
 LOCK_PATIENCE = 30.0  # seconds; the lock is held for much less than one
 # MLflow looks for the model that is in the way, and says that it does not exist if it has been deleted by then
 TAKEN = tuple(map(ErrorCode.Name, (RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST)))
-LONGEST_HISTORY = 100  # a tag has room for 5,000 characters
+MAX_HISTORY = 100  # a tag has room for 5,000 characters
 
 
 class Locked(RuntimeError):
@@ -89,7 +89,7 @@ def history(client: MlflowClient, name: str) -> list[str]:
     return list(json.loads(tags.get(HISTORY, "[]")))
 
 
-def crown(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
+def set_champion(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
     """Give ``version`` the alias if ``instead_of`` still has it; False, and nothing changed, if it has not.
 
     Raises:
@@ -127,7 +127,7 @@ def roll_back(client: MlflowClient, name: str, holder: str) -> tuple[str | None,
 
 def write(client: MlflowClient, name: str, past: list[str], version: str) -> None:
     """History first: a crash in between leaves an entry too many, which reading by the alias passes over."""
-    client.set_registered_model_tag(name, HISTORY, json.dumps(past[-LONGEST_HISTORY:]))
+    client.set_registered_model_tag(name, HISTORY, json.dumps(past[-MAX_HISTORY:]))
     client.set_registered_model_alias(name, ALIAS, version)
 
 
@@ -166,7 +166,7 @@ def lock_holder(client: MlflowClient, taken: str) -> str:
         return "one promotion after another"
 
 
-def remark(client: MlflowClient, version: ModelVersion, tags: dict[str, str], sentence: str) -> None:
+def annotate_version(client: MlflowClient, version: ModelVersion, tags: dict[str, str], sentence: str) -> None:
     """Tags and a line of the version's description, added to what people have written there."""
     for key, value in tags.items():
         client.set_model_version_tag(version.name, str(version.version), key, value)

@@ -1,4 +1,4 @@
-"""Pictures from a logged model or an exported file, for the terminal. Imports no torch."""
+"""Dataset from a logged model or an exported file, for the terminal. Imports no torch."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from mlflow.exceptions import MlflowException
 
 from gan_plugin import flavor
 from gan_plugin.errors import UserError, first_line
+from gan_plugin.media.image import contact_sheet, png
+from gan_plugin.seeds import MIN_TRUNCATION
 from gan_plugin.serving.generator import OnnxGenerator
-from gan_plugin.serving.latents import SMALLEST_TRUNCATION
-from gan_plugin.serving.pictures import contact_sheet, png
 from gan_plugin.serving.requests import listed
 
 
@@ -28,18 +28,18 @@ def write_samples(
     device: str,
     out: Path,
 ) -> None:
-    """Write the pictures of ``seeds`` as one PNG sheet to ``out``, of one class where ``label`` names one.
+    """Write the images of ``seeds`` as one PNG sheet to ``out``, of one class where ``label`` names one.
 
     Raises:
         UserError: neither or both of ``model`` and ``onnx_file`` are given, one of them cannot be loaded, or it has no
             such class.
     """
-    if truncation is not None and not SMALLEST_TRUNCATION <= truncation < math.inf:
-        raise UserError(f"truncation={truncation} is not possible: give a number of at least {SMALLEST_TRUNCATION}.")
+    if truncation is not None and not MIN_TRUNCATION <= truncation < math.inf:
+        raise UserError(f"truncation={truncation} is not possible: give a number of at least {MIN_TRUNCATION}.")
     if not out.parent.is_dir():
         raise UserError(f"out={str(out)!r} cannot be written: the folder {out.parent} does not exist.")
     generator = load_file(find_onnx(model, onnx_file), device)
-    labels = None if label is None else labels_of(label, generator.description.class_names, len(seeds))
+    labels = None if label is None else labels_of(label, generator.description.spec.class_names, len(seeds))
     out.write_bytes(png(contact_sheet(generator.sample(seeds, labels, truncation), columns)))
 
 

@@ -21,13 +21,13 @@ from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
 
-from gan_plugin.data import Pictures
-from gan_plugin.datasets import PictureDataset
-from gan_plugin.serving.pictures import Picture
+from gan_plugin.data import Dataset
+from gan_plugin.datasets import SampleDataset
+from gan_plugin.media.image import Image
 
 UNDELIVERED = "undelivered-metrics.jsonl"
 FLUSH_SECONDS = 1.0
-LARGEST_BATCH = 1000  # MLflow's limit for one call
+MAX_BATCH = 1000  # MLflow's limit for one call
 
 logger = logging.getLogger(__name__)
 
@@ -102,25 +102,25 @@ def log_parameters(run_id: str, chosen: Mapping[str, object], resolved: Mapping[
     client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
 
 
-def log_pictures(pictures: Pictures, context: str) -> None:
-    """Log the data set as an input of the active run, with the digest over all its pictures.
+def log_dataset(dataset: Dataset, context: str) -> None:
+    """Log the data set as an input of the active run, with the digest over all its images.
 
     MLflow adds a data set that an experiment does not have yet, and fails where another run does so at that moment;
     once more, and the data set is there.
     """
-    dataset = PictureDataset(pictures)
+    logged = SampleDataset(dataset)
     try:
-        mlflow.log_input(dataset, context=context, tags=dataset.tags())
+        mlflow.log_input(logged, context=context, tags=logged.tags())
     except MlflowException:
         time.sleep(random.uniform(0.5, 1.5))
-        mlflow.log_input(dataset, context=context, tags=dataset.tags())
+        mlflow.log_input(logged, context=context, tags=logged.tags())
 
 
 class MlflowTracker:
-    """Hands metrics, pictures and files to MLflow from a thread of its own, so that training never waits for a server.
+    """Hands metrics, images and files to MLflow from a thread of its own, so that training never waits for a server.
 
     Metrics go in batches. Those that MLflow does not take are kept and tried again with the next batch and at the end;
-    what is still undelivered then is written to ``folder``/undelivered-metrics.jsonl. A picture or file that MLflow
+    what is still undelivered then is written to ``folder``/undelivered-metrics.jsonl. An image or file that MLflow
     does not take is counted and left; checkpoints lie in the run's own folder anyway.
     """
 
@@ -128,7 +128,7 @@ class MlflowTracker:
         self.run_id, self.folder = run_id, folder
         self.client = MlflowClient()
         self.pending: list[Metric] = []
-        self.lost = 0  # pictures and files
+        self.lost = 0  # images and files
         self.failed = False  # the last call
         self.closing = False
         self.jobs: queue.SimpleQueue[Metric | Callable[[], object] | None] = queue.SimpleQueue()
@@ -140,8 +140,8 @@ class MlflowTracker:
         for name, value in values.items():
             self.jobs.put(Metric(name, float(value), now, step))
 
-    def image(self, key: str, picture: Picture, step: int) -> None:
-        self.jobs.put(functools.partial(self.client.log_image, self.run_id, picture, key=key, step=step))
+    def image(self, key: str, image: Image, step: int) -> None:
+        self.jobs.put(functools.partial(self.client.log_image, self.run_id, image, key=key, step=step))
 
     def file(self, path: Path, folder: str) -> None:
         self.jobs.put(functools.partial(self.client.log_artifact, self.run_id, str(path), folder))
@@ -156,7 +156,7 @@ class MlflowTracker:
         self.jobs.put(None)
         self.thread.join()
         if self.lost:
-            logger.error("MLflow did not take %d pictures and files; checkpoints are in %s.", self.lost, self.folder)
+            logger.error("MLflow did not take %d images and files; checkpoints are in %s.", self.lost, self.folder)
         if self.pending:
             path = self.folder / UNDELIVERED
             self.folder.mkdir(parents=True, exist_ok=True)
@@ -188,7 +188,7 @@ class MlflowTracker:
                 return
 
     def _deliver(self, job: Callable[[], object]) -> None:
-        """A picture or a file. At the end a server that took nothing last time is not waited for once more for each."""
+        """An image or a file. At the end a server that took nothing last time is not waited for once more for each."""
         if (self.closing and self.failed) or not self._attempt(job):
             self.lost += 1
 
@@ -196,10 +196,10 @@ class MlflowTracker:
         while self.pending:
             if not self._attempt(self._send_batch):
                 return
-            del self.pending[:LARGEST_BATCH]
+            del self.pending[:MAX_BATCH]
 
     def _send_batch(self) -> None:
-        self.client.log_batch(self.run_id, metrics=self.pending[:LARGEST_BATCH])
+        self.client.log_batch(self.run_id, metrics=self.pending[:MAX_BATCH])
 
     def _attempt(self, call: Callable[[], object]) -> bool:
         try:

@@ -37,7 +37,7 @@ QUICK = {
     "samples_every": 1,
     "checkpoint_every": 1,
     "seed": 3,
-    "judging_share": 0.0,
+    "evaluation_budget": 0.0,
 }
 
 

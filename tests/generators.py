@@ -7,7 +7,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gan_plugin.data import Pictures
+from gan_plugin.data import Dataset
 from gan_plugin.export import export_generator
 from gan_plugin.serving.generator import Description, OnnxGenerator
 
@@ -16,7 +16,7 @@ EXPORTED: dict[tuple[str, float], bytes] = {}  # ONNX files by digest and noise
 
 
 class Bank(nn.Module):
-    """Shows pictures that it was given, each seed one of them, blurred with ``noise`` of the seed's own (0…1)."""
+    """Shows images that it was given, each seed one of them, blurred with ``noise`` of the seed's own (0…1)."""
 
     def __init__(self, images: Tensor, noise: float = 0.0) -> None:
         super().__init__()
@@ -35,20 +35,19 @@ class Bank(nn.Module):
         return (1 - self.noise) * shown + self.noise * torch.tanh(2 * z @ self.blur).view(-1, *self.shape)
 
 
-def export_bank(pictures: Pictures, path: Path, images: Tensor | None = None, noise: float = 0.0) -> Path:
-    """A bank of ``images``, by default all of ``pictures``, as the ONNX file of a generator for such pictures."""
+def export_bank(dataset: Dataset, path: Path, images: Tensor | None = None, noise: float = 0.0) -> Path:
+    """A bank of ``images``, by default all of ``dataset``, as the ONNX file of a generator for such images."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    key = (pictures.digest, noise)
+    key = (dataset.digest, noise)
     if images is None and key in EXPORTED:  # an export takes seconds, and many tests want the same
         path.write_bytes(EXPORTED[key])
         return path
-    shape = (pictures.size, pictures.size, pictures.channels)
-    description = Description(LATENT, *shape, data=pictures.name, data_digest=pictures.digest)
-    export_generator(Bank(pictures.images if images is None else images, noise).eval(), description, path)
+    description = Description(LATENT, dataset.spec.unlabeled(), data=dataset.name, data_digest=dataset.digest)
+    export_generator(Bank(dataset.samples if images is None else images, noise).eval(), description, path)
     if images is None:
         EXPORTED[key] = path.read_bytes()
     return path
 
 
-def open_bank(pictures: Pictures, path: Path, images: Tensor | None = None, noise: float = 0.0) -> OnnxGenerator:
-    return OnnxGenerator(export_bank(pictures, path, images, noise), "cpu")
+def open_bank(dataset: Dataset, path: Path, images: Tensor | None = None, noise: float = 0.0) -> OnnxGenerator:
+    return OnnxGenerator(export_bank(dataset, path, images, noise), "cpu")

@@ -12,8 +12,8 @@ from torch import Tensor
 from gan_plugin import augment
 from gan_plugin.augment import (
     ADA_EVERY,
-    ADA_PICTURES,
-    MOST_P,
+    ADA_IMAGES,
+    MAX_P,
     AdaController,
     adaptive_augment,
     diff_augment,
@@ -32,7 +32,7 @@ def noise(*shape: int) -> Tensor:
 @BOTH
 @SHAPES
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_with_probability_zero_pictures_stay_as_they_are(
+def test_with_probability_zero_images_stay_as_they_are(
     augmented: Adaptive, shape: tuple[int, ...], dtype: torch.dtype
 ) -> None:
     x = noise(*shape).to(dtype)
@@ -41,26 +41,26 @@ def test_with_probability_zero_pictures_stay_as_they_are(
 
 @BOTH
 @SHAPES
-def test_with_probability_one_hardly_any_picture_does(augmented: Adaptive, shape: tuple[int, ...]) -> None:
+def test_with_probability_one_hardly_any_image_does(augmented: Adaptive, shape: tuple[int, ...]) -> None:
     x = noise(*shape)
     y = augmented(x, torch.ones(()))
     assert y.shape == x.shape
     assert (x != y).flatten(1).any(1).float().mean() > 0.98
 
 
-def test_a_share_of_the_pictures_is_touched() -> None:
+def test_a_share_of_the_images_is_touched() -> None:
     torch.manual_seed(0)
     _, touched = augment.draw_warps(20_000, 28, 28, torch.tensor(0.1))
     # six ops with probability p, and two turns that are made with probability p together
     assert touched.float().mean().item() == pytest.approx(1 - 0.9**7, abs=0.02)
 
 
-def test_each_picture_draws_for_itself() -> None:
+def test_each_image_draws_for_itself() -> None:
     torch.manual_seed(0)
     same = noise(1, 1, 28, 28).expand(8, -1, -1, -1)
     p = torch.tensor(0.9)
     for result in (diff_augment(same), adaptive_augment(same, p), scheduled_augment(same, p)):
-        assert len({tuple(picture.flatten().tolist()) for picture in result}) >= 7
+        assert len({tuple(image.flatten().tolist()) for image in result}) >= 7
 
 
 def test_each_warp_is_drawn_from_its_distribution() -> None:
@@ -135,7 +135,7 @@ def test_the_warp_flips_turns_and_shifts() -> None:
 
 
 @pytest.mark.parametrize("side", [28, 64])
-def test_autocast_moves_no_picture(side: int) -> None:
+def test_autocast_moves_no_image(side: int) -> None:
     places = torch.arange(side).expand(16, 1, side, side).float()
 
     def warped() -> Tensor:
@@ -170,23 +170,23 @@ def test_shift_and_cutout_put_zeros() -> None:
     assert cut.count_nonzero() == 64 - 4 * 2
 
 
-def test_colour_ops() -> None:
+def test_color_ops() -> None:
     x = noise(2, 3, 4, 4)
-    grey = x.mean(1)
-    torch.testing.assert_close(augment.luma_flipped(x).mean(1), -grey)
-    torch.testing.assert_close(augment.luma_flipped(x) - -grey[:, None], x - grey[:, None])  # the hue stays
+    gray = x.mean(1)
+    torch.testing.assert_close(augment.luma_flipped(x).mean(1), -gray)
+    torch.testing.assert_close(augment.luma_flipped(x) - -gray[:, None], x - gray[:, None])  # the hue stays
     whole_turn = augment.hue_turned(x, torch.full((2, 1, 1, 1), 2 * math.pi))
     torch.testing.assert_close(whole_turn, x, atol=1e-5, rtol=0)
     third = augment.hue_turned(x, torch.full((2, 1, 1, 1), 2 * math.pi / 3))
     assert any(torch.allclose(third, x.roll(k, 1), atol=1e-5) for k in (1, 2))  # red, green and blue change places
-    torch.testing.assert_close(third.mean(1), grey)
+    torch.testing.assert_close(third.mean(1), gray)
 
 
-def test_each_colour_op_has_its_probability_and_spread() -> None:
+def test_each_color_op_has_its_probability_and_spread() -> None:
     torch.manual_seed(0)
     p = 0.3
     black_white = torch.tensor([0.0, 1.0]).expand(40_000, 1, 1, 2)
-    black, white = augment.colour(black_white, torch.tensor(p)).flatten(1).unbind(1)
+    black, white = augment.color(black_white, torch.tensor(p)).flatten(1).unbind(1)
     contrast = white - black  # times the contrast, negative where flipped; brightness is added before
     brightness = black / contrast
     assert (contrast < 0).float().mean().item() == pytest.approx(p / 2, abs=0.01)
@@ -200,26 +200,26 @@ def test_each_colour_op_has_its_probability_and_spread() -> None:
 def test_hue_and_saturation_are_drawn_for_rgb() -> None:
     torch.manual_seed(0)
     red = torch.tensor([1.0, 0.0, 0.0]).view(1, 3, 1, 1).expand(40_000, -1, -1, -1)
-    result = augment.colour(red, torch.ones(())).flatten(1)  # [B, 3]
+    result = augment.color(red, torch.ones(())).flatten(1)  # [B, 3]
     vivid = result - result.mean(1, keepdim=True)
-    # what is not grey: times contrast and saturation, 2 ** N(0, .5² + 1²), at any angle
+    # what is not gray: times contrast and saturation, 2 ** N(0, .5² + 1²), at any angle
     assert (vivid.norm(dim=1) / (2 / 3) ** 0.5).log2().std().item() == pytest.approx(1.25**0.5, rel=0.03)
     angle = torch.atan2((vivid[:, 1] - vivid[:, 2]) / 3**0.5, vivid[:, 0])
     assert angle.std().item() == pytest.approx(math.pi / 3**0.5, rel=0.02)
     torch.manual_seed(0)
-    few = augment.colour(red, torch.tensor(0.1)).flatten(1)
+    few = augment.color(red, torch.tensor(0.1)).flatten(1)
     turned = (few[:, 1] - few[:, 2]).abs() > 1e-5
     assert turned.float().mean().item() == pytest.approx(0.1, abs=0.006)
 
 
-def test_the_schedule_halves_the_colours_probability_and_cuts_out_with_all_of_it() -> None:
+def test_the_schedule_halves_the_colors_probability_and_cuts_out_with_all_of_it() -> None:
     torch.manual_seed(0)
     p = 0.4
     result = scheduled_augment(torch.ones(10_000, 3, 8, 8), torch.tensor(p)).flatten(1)  # warps change nothing here
     assert (result == 0).any(1).float().mean().item() == pytest.approx(p, abs=0.02)
     unscheduled = adaptive_augment(torch.ones(10_000, 3, 8, 8), torch.tensor(p)).flatten(1)
-    for coloured, q in ((result, p / 2), (unscheduled, p)):
-        value = coloured.gather(1, coloured.abs().argmax(1, keepdim=True))  # of what is not cut out
+    for colored, q in ((result, p / 2), (unscheduled, p)):
+        value = colored.gather(1, colored.abs().argmax(1, keepdim=True))  # of what is not cut out
         wanted = 1 - (1 - q) ** 2 * (1 - q / 2)  # brightness, contrast, and a flip half of the time
         assert ((value - 1).abs() > 1e-4).float().mean().item() == pytest.approx(wanted, abs=0.02)
 
@@ -242,8 +242,8 @@ def test_diffaugments_draws_have_their_ranges() -> None:
     shifts = augment.shifted(columns, *augment.whole(8000, columns, 4).view(2, -1)).amax((1, 2, 3))
     assert set(shifts.tolist()) == {37.0, 36.0, 35.0, 34.0, 33.0}
 
-    colours = torch.tensor([4.0, 5.0, 6.0]).view(3, 1, 1).expand(4000, 3, 28, 28)
-    red, green, blue = diff_augment(colours).flatten(2).amax(2).unbind(1)
+    colors = torch.tensor([4.0, 5.0, 6.0]).view(3, 1, 1).expand(4000, 3, 28, 28)
+    red, green, blue = diff_augment(colors).flatten(2).amax(2).unbind(1)
     factor = (blue - red) / 2  # contrast times saturation, each with mean 1
     torch.testing.assert_close(green - red, factor)
     assert factor.mean().item() == pytest.approx(1, abs=0.05)
@@ -280,29 +280,29 @@ def test_gradients_flow_once_and_twice(augmented: Callable[[Tensor], Tensor], ch
     assert augmented(noise(2, channels, 8, 8).bfloat16()).dtype == torch.bfloat16
 
 
-def test_p_rises_while_the_discriminator_is_sure_of_real_pictures() -> None:
+def test_p_rises_while_the_discriminator_is_sure_of_real_images() -> None:
     controller = AdaController(torch.device("cpu"))
     for _ in range(2 * ADA_EVERY):
-        controller.observe(torch.full((1, 64), 0.7), boundary=0.5, pictures=64)
-    assert controller.p.item() == pytest.approx(2 * ADA_EVERY * 64 / ADA_PICTURES)
+        controller.observe(torch.full((1, 64), 0.7), boundary=0.5, images=64)
+    assert controller.p.item() == pytest.approx(2 * ADA_EVERY * 64 / ADA_IMAGES)
     for _ in range(ADA_EVERY):
-        controller.observe(torch.full((1, 64), 0.3), boundary=0.5, pictures=64)
-    assert controller.p.item() == pytest.approx(ADA_EVERY * 64 / ADA_PICTURES)
+        controller.observe(torch.full((1, 64), 0.3), boundary=0.5, images=64)
+    assert controller.p.item() == pytest.approx(ADA_EVERY * 64 / ADA_IMAGES)
     for _ in range(5 * ADA_EVERY):
         logits = torch.cat([torch.ones(1, 50), -torch.ones(1, 14)], 1)  # E sign is .5625
-        controller.observe(logits, boundary=0.0, pictures=64)
+        controller.observe(logits, boundary=0.0, images=64)
     assert controller.p.item() == 0
     for _ in range(4 * ADA_EVERY):
-        controller.observe(torch.ones(1, 8), boundary=0.0, pictures=200_000)
-    assert controller.p.item() == pytest.approx(MOST_P)
+        controller.observe(torch.ones(1, 8), boundary=0.0, images=200_000)
+    assert controller.p.item() == pytest.approx(MAX_P)
 
 
 @pytest.mark.parametrize("logits", [(1, 64), (3, 64), (1, 32)])  # of one discriminator, of three, of packs of two
-def test_p_moves_with_the_pictures_seen_however_many_logits_judge_them(logits: tuple[int, int]) -> None:
+def test_p_moves_with_the_images_seen_however_many_logits_judge_them(logits: tuple[int, int]) -> None:
     controller = AdaController(torch.device("cpu"))
     for _ in range(ADA_EVERY):
-        controller.observe(torch.ones(logits), boundary=0.0, pictures=64)
-    assert controller.p.item() == pytest.approx(ADA_EVERY * 64 / ADA_PICTURES)
+        controller.observe(torch.ones(logits), boundary=0.0, images=64)
+    assert controller.p.item() == pytest.approx(ADA_EVERY * 64 / ADA_IMAGES)
 
 
 def test_signs_are_counted_exactly_in_bfloat16() -> None:
@@ -319,11 +319,11 @@ def test_the_controllers_state_survives() -> None:
     for controller in (first, second):
         for _ in range(ADA_EVERY - 1):
             controller.observe(torch.ones(1, 64), 0.0, 64)
-    assert second.p.item() == first.p.item() == pytest.approx(2 * ADA_EVERY * 64 / ADA_PICTURES)
+    assert second.p.item() == first.p.item() == pytest.approx(2 * ADA_EVERY * 64 / ADA_IMAGES)
 
 
 @BOTH
-def test_pictures_are_looked_up_in_full_precision_under_autocast(augmented: Adaptive) -> None:
+def test_images_are_looked_up_in_full_precision_under_autocast(augmented: Adaptive) -> None:
     """Places in eight bits would be pixels away from where they should be."""
     x, p = noise(8, 1, 128, 128), torch.tensor(0.8)
     torch.manual_seed(1)

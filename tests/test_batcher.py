@@ -15,32 +15,33 @@ from typing import Any
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 import pytest
 import torch
 from conftest import ROOT
-from PIL import Image
 
 from gan_plugin.export import export_generator
+from gan_plugin.media.image import Image, png_base64
 from gan_plugin.networks import dcgan
+from gan_plugin.seeds import latents
 from gan_plugin.serving import generator as rooms
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher
 from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator
-from gan_plugin.serving.latents import latents
-from gan_plugin.serving.pictures import Picture, png_base64
 from gan_plugin.serving.session import Opened
+from gan_plugin.spec import image_spec
 
 DIGITS = ROOT / "examples" / "digits.onnx"
 WAIT_S = 20
 
 
 class Device:
-    """Makes of each z one picture of one pixel, its first value; holds its first run until ``go`` is set."""
+    """Makes of each z one image of one pixel, its first value; holds its first run until ``go`` is set."""
 
     def __init__(self) -> None:
         self.runs: list[list[int]] = []
         self.started, self.go = threading.Event(), threading.Event()
 
-    def __call__(self, z: Latents, labels: Labels) -> Picture:
+    def __call__(self, z: Latents, labels: Labels) -> Image:
         self.runs.append(z[:, 0].astype(int).tolist())
         self.started.set()
         assert self.go.wait(WAIT_S)
@@ -53,11 +54,11 @@ def rows(*values: int) -> Latents:
     return np.array(values, np.float32)[:, None]
 
 
-def pixels(pictures: Picture) -> list[int]:
-    return pictures.ravel().tolist()
+def pixels(images: Image) -> list[int]:
+    return images.ravel().tolist()
 
 
-def while_busy(device: Device, batcher: MicroBatcher, requests: list[Latents]) -> list[Future[Picture]]:
+def while_busy(device: Device, batcher: MicroBatcher, requests: list[Latents]) -> list[Future[Image]]:
     """Send a first request, and while the device is busy with it the others, in order; then let it go on."""
     pool = ThreadPoolExecutor(len(requests) + 1)
     first = pool.submit(batcher, rows(99), None)
@@ -87,9 +88,9 @@ def watch(generator: OnnxGenerator) -> list[int]:
     original = generator.session
 
     class Watched:
-        def run(self, names: list[str], feeds: dict[str, npt.NDArray[Any]]) -> list[Picture]:
+        def run(self, names: list[str], feeds: dict[str, npt.NDArray[Any]]) -> list[Image]:
             sizes.append(len(feeds["z"]))
-            result: list[Picture] = original.run(names, feeds)
+            result: list[Image] = original.run(names, feeds)
             return result
 
     generator._opened = Opened(Watched(), generator.provider)
@@ -151,7 +152,7 @@ def test_a_batcher_that_nobody_has_any_more_ends() -> None:
     assert not thread.is_alive()
 
 
-def test_a_real_generator_gives_the_same_pictures_through_it() -> None:
+def test_a_real_generator_gives_the_same_images_through_it() -> None:
     """The digits of the examples, in requests of many sizes at once: sizes, padding, labels, splitting."""
     plain, batched = OnnxGenerator(DIGITS, "cpu"), OnnxGenerator(DIGITS, "cpu", batching="on")
     assert (plain.batched, batched.batched) == (False, True)
@@ -166,7 +167,7 @@ def test_a_real_generator_gives_the_same_pictures_through_it() -> None:
     assert max(sizes) == BUCKETS[-1]
 
 
-def test_on_a_cpu_a_picture_is_the_same_to_the_bit_whatever_else_is_asked_for() -> None:
+def test_on_a_cpu_a_image_is_the_same_to_the_bit_whatever_else_is_asked_for() -> None:
     generator = OnnxGenerator(DIGITS, "cpu")
     z = latents(range(40), generator.description.latent_size)
     labels = np.arange(40) % 10
@@ -191,11 +192,11 @@ def test_runs_on_a_gpu_have_a_few_sizes_which_are_warmed_up(monkeypatch: pytest.
         sizes.clear()
 
 
-def test_a_picture_that_takes_long_gets_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_image_that_takes_long_gets_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(rooms, "cores", lambda: 2)
     assert OnnxGenerator(DIGITS).threads == 1
     assert OnnxGenerator(DIGITS, threads=2).threads == 2
-    monkeypatch.setattr(rooms, "SLOW_PICTURE_S", 0)
+    monkeypatch.setattr(rooms, "SLOW_IMAGE_S", 0)
     slow = OnnxGenerator(DIGITS)
     assert slow.threads == 2
     assert slow.session.get_session_options().intra_op_num_threads == 2
@@ -204,12 +205,14 @@ def test_a_picture_that_takes_long_gets_all_cores(monkeypatch: pytest.MonkeyPatc
 
 
 @pytest.mark.parametrize("batching", ["off", "on"])
-def test_large_pictures_are_encoded_side_by_side_and_in_order(batching: str, tmp_path: Path) -> None:
+def test_large_images_are_encoded_side_by_side_and_in_order(batching: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    export_generator(dcgan.Generator(8, 64, 3), Description(8, 64, 64, 3), tmp_path / "g.onnx")
+    export_generator(
+        dcgan.Generator(8, image_spec(64, 64, 3)), Description(8, image_spec(64, 64, 3)), tmp_path / "g.onnx"
+    )
     generator = OnnxGenerator(tmp_path / "g.onnx", "cpu", batching=batching)
     z = latents(range(21), 8)
     files = generator.encode(z, None, png_base64)
-    decoded = np.stack([np.asarray(Image.open(io.BytesIO(base64.b64decode(file)))) for file in files])
+    decoded = np.stack([np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(file)))) for file in files])
     np.testing.assert_array_equal(decoded, generator.generate(z))
     assert len(set(files)) == 21

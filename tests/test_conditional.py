@@ -14,7 +14,7 @@ import torch
 from conftest import QUICK, Project, error_of, options
 from PIL import Image
 
-from gan_plugin.data import load_pictures
+from gan_plugin.data import load_dataset
 from gan_plugin.features.classifier import classifier_of, predict_labels
 
 CPU = torch.device("cpu")
@@ -24,7 +24,7 @@ CPU = torch.device("cpu")
 def conditional(make_project: Callable[[], Project]) -> Project:
     """The default recipe with labels, for nine epochs of the digits at 16 pixels: six teach it the classes."""
     project = make_project()
-    given = {"conditional": "true", "epochs": 9, "image_size": 16, "judging_share": 0, "samples_every": 9}
+    given = {"conditional": "true", "epochs": 9, "image_size": 16, "evaluation_budget": 0, "samples_every": 9}
     done = project.command("gan-plugin", "train", *options(given))
     assert done.returncode == 0, done.stdout + done.stderr
     return project
@@ -32,7 +32,7 @@ def conditional(make_project: Callable[[], Project]) -> Project:
 
 def test_who_says_nothing_gets_r1_with_classes(make_project: Callable[[], Project]) -> None:
     project = make_project()
-    done = project.mlflow_run(epochs=1, image_size=16, judging_share=0)
+    done = project.mlflow_run(epochs=1, image_size=16, evaluation_budget=0)
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = project.runs()
     assert run.data.params["recipe"] == "r1"
@@ -41,10 +41,10 @@ def test_who_says_nothing_gets_r1_with_classes(make_project: Callable[[], Projec
     assert project.command("gan-plugin", *sheet).returncode == 0
 
 
-def test_pictures_show_the_class_that_was_asked_for(conditional: Project, monkeypatch: pytest.MonkeyPatch) -> None:
-    """As the data's own classifier sees it, over 50 pictures of each class, asked for by name."""
+def test_images_show_the_class_that_was_asked_for(conditional: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As the data's own classifier sees it, over 50 images of each class, asked for by name."""
     monkeypatch.setenv("MLFLOW_TRACKING_URI", conditional.tracking_uri)
-    digits = load_pictures("digits", image_size=16)
+    digits = load_dataset("digits", image_size=16)
     classifier, _ = classifier_of(digits, CPU)
     model = mlflow.pyfunc.load_model("models:/gan/1", model_config={"device": "cpu"})
     rows = pd.DataFrame({"seed": np.arange(500), "label": [str(i // 50) for i in range(500)]})
@@ -65,7 +65,7 @@ def test_sample_takes_a_class(conditional: Project) -> None:
     assert sample("3") == ""
     sheet = np.asarray(Image.open(conditional.folder / "sheet.png"))
     cells = np.stack([sheet[2:18, 2 + 18 * i : 18 + 18 * i] for i in range(10)])
-    digits = load_pictures("digits", image_size=16)
+    digits = load_dataset("digits", image_size=16)
     found = predict_labels(classifier_of(digits, CPU)[0], cells[..., None])
     assert (found == 3).float().mean() >= 0.8
     assert sample("three") == ("label='three' is not possible: give 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, or a number from 0.")
@@ -73,13 +73,13 @@ def test_sample_takes_a_class(conditional: Project) -> None:
 
 def test_what_contradicts_the_data_is_refused_before_training(make_project: Callable[[], Project]) -> None:
     project = make_project()
-    pictures = project.folder / "pictures"
-    pictures.mkdir()
+    images = project.folder / "images"
+    images.mkdir()
     for i in range(20):
-        Image.new("L", (36, 36), i * 10).save(pictures / f"{i}.png")
+        Image.new("L", (36, 36), i * 10).save(images / f"{i}.png")
 
     def refused(**given: object) -> str:
-        done = project.command("gan-plugin", "train", *options({"data": pictures, **given}))
+        done = project.command("gan-plugin", "train", *options({"data": images, **given}))
         assert done.returncode == 2
         return error_of(done)
 
@@ -107,7 +107,7 @@ def test_a_training_that_diverges_is_failed_with_the_reason(make_project: Callab
 def test_a_training_that_fails_late_keeps_its_best_generator(make_project: Callable[[], Project]) -> None:
     """Every figure of the judge is made an alarm: the best is exported and logged, and not registered."""
     project = make_project()
-    given = {**QUICK, "image_size": 16, "epochs": 4, "judging_share": 0.99, "retries": 0}
+    given = {**QUICK, "image_size": 16, "epochs": 4, "evaluation_budget": 0.99, "retries": 0}
     code = (
         "import gan_plugin.training.guard as g; g.WORSE = 0.5; from gan_plugin.cli import main; main("
         + repr(["train", *options(given)])
@@ -115,12 +115,12 @@ def test_a_training_that_fails_late_keeps_its_best_generator(make_project: Calla
     )
     done = project.command("python", "-c", code)
     assert done.returncode == 1
-    assert "the distance to real pictures is " in error_of(done)
+    assert "the distance to real images is " in error_of(done)
     (run,) = project.runs()
     assert run.info.status == "FAILED"
     best = min(project.client.get_metric_history(run.info.run_id, "fid_2k/classifier"), key=lambda m: m.value)
     assert run.data.tags["exported"].startswith(f"Exported: the averaged generator of step {best.step}")
-    assert "of 0. " not in run.data.tags["exported"]  # the game goes back to the start, the best does not
+    assert "of 0. " not in run.data.tags["exported"]  # the state goes back to the start, the best does not
     assert project.client.search_registered_models() == []
     (model,) = project.client.search_logged_models(["0"])
     assert f"{model.model_uri} is logged: PyTorch and ONNX Runtime are at most" in done.stdout

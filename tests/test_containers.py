@@ -37,6 +37,7 @@ from gan_plugin import flavor
 from gan_plugin.export import export_generator
 from gan_plugin.networks.dcgan import Generator
 from gan_plugin.serving.generator import Description
+from gan_plugin.spec import image_spec
 
 DOCKER = ROOT / "docker"
 SERVICES: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text("utf-8"))["services"]
@@ -264,7 +265,7 @@ def champion(tracking: str, volume: Path, tmp_path_factory: pytest.TempPathFacto
     """A small generator, registered on that server under the name that compose.yaml serves; its ONNX file."""
     path = tmp_path_factory.mktemp("generator") / "generator.onnx"
     torch.manual_seed(0)
-    export_generator(Generator(8, 16, 1, 0), Description(8, 16, 16, 1), path)
+    export_generator(Generator(8, image_spec(16, 16, 1)), Description(8, image_spec(16, 16, 1)), path)
     with pytest.MonkeyPatch.context() as patch:
         patch.setenv("MLFLOW_TRACKING_URI", tracking)
         with mlflow.start_run():
@@ -314,7 +315,7 @@ def test_who_may_call_the_tracking_server(tracking: str) -> None:
     within = SERVICES["serve"]["environment"]["MLFLOW_TRACKING_URI"].removeprefix("http://")
     assert within.split(":")[0] in SERVICES
     assert [status(host) for host in (within, "127.0.0.1:5000", "localhost:5000")] == [200, 200, 200]
-    assert status("pictures.example:5000") == 403
+    assert status("images.example:5000") == 403
 
 
 def test_the_champion_is_served_and_sigterm_ends_the_server_after_its_last_answer(
@@ -327,8 +328,8 @@ def test_the_champion_is_served_and_sigterm_ends_the_server_after_its_last_answe
     with running(serve_command(image), check, image, variables) as (process, log):
         reply = Server(port, log, process.pid).records({"seed": 5})
         assert reply.status == 200, reply.text
-        picture = np.asarray(Image.open(io.BytesIO(base64.b64decode(reply.body["predictions"][0]["image"]))))
-        np.testing.assert_array_equal(picture, expected)
+        answered = np.asarray(Image.open(io.BytesIO(base64.b64decode(reply.body["predictions"][0]["image"]))))
+        np.testing.assert_array_equal(answered, expected)
         with socket.create_connection(("127.0.0.1", port), timeout=30) as client:
             body = json.dumps({"dataframe_records": [{"seed": 5}]}).encode()
             lines = ["POST /invocations HTTP/1.1", f"Host: 127.0.0.1:{port}", "Content-Type: application/json"]

@@ -97,7 +97,7 @@ def test_libraries_that_are_missing_are_named_with_the_line_that_brings_them(dri
     assert screen["to mend that"] == f"pip install 'onnxruntime-gpu[cuda,cudnn]=={WITH_CUDA}'"
 
 
-def test_a_missing_cudnn_is_found_before_the_first_picture_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_missing_cudnn_is_found_before_the_first_image_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
     """It is not linked to the provider, so that nothing else would notice before the first convolution."""
     complaint = "libcudnn.so.9: cannot open shared object file: No such file or directory"
     monkeypatch.setattr(cuda, "_wrong_driver", lambda: None)

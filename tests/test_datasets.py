@@ -1,4 +1,4 @@
-"""Pictures as MLflow data sets: found by MLflow, light to import, with held-out pictures beside them."""
+"""Dataset as MLflow data sets: found by MLflow, light to import, with held-out images beside them."""
 
 from __future__ import annotations
 
@@ -14,16 +14,16 @@ import torch
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from PIL import Image
 
-from gan_plugin.data import Pictures, load_held_out, load_pictures
+from gan_plugin.data import Dataset, load_dataset, load_held_out
 from gan_plugin.data.sources import check_held_out
-from gan_plugin.datasets import PictureDataset, dataset_source, from_pictures
+from gan_plugin.datasets import SampleDataset, dataset_source, from_samples
 from gan_plugin.errors import UserError
 
 
 def test_mlflow_offers_the_constructor_and_stays_light() -> None:
     """In a fresh process, with warnings as errors: MLflow only warns of a constructor that it cannot take."""
     code = (
-        "import sys, mlflow, mlflow.data, mlflow.models; mlflow.data.from_pictures;"
+        "import sys, mlflow, mlflow.data, mlflow.models; mlflow.data.from_samples;"
         "from mlflow.models.evaluation.evaluator_registry import _model_evaluation_registry as r;"
         "assert r.is_registered('gan'); print([m for m in ('torch', 'onnx', 'torchmetrics') if m in sys.modules])"
     )
@@ -32,18 +32,18 @@ def test_mlflow_offers_the_constructor_and_stays_light() -> None:
 
 
 def test_the_constructor_reads_both_splits() -> None:
-    dataset = mlflow.data.from_pictures("digits", image_size=16)
-    assert isinstance(dataset, PictureDataset)
+    dataset = mlflow.data.from_samples("digits", image_size=16)
+    assert isinstance(dataset, SampleDataset)
     assert dataset.held_out is not None
     assert (len(dataset.reference), len(dataset.held_out), dataset.held_out.size) == (1438, 359, 16)
     assert dataset.tags()["split"] == "train"
-    assert from_pictures("digits", held_out="none").held_out is None
-    assert from_pictures("digits", name="mine", digest=load_pictures("digits").digest).name == "mine"
-    with pytest.raises(UserError, match=r"has the digest [0-9a-f]{32}, not 123: these are other pictures"):
-        from_pictures("digits", digest="123")
+    assert from_samples("digits", held_out="none").held_out is None
+    assert from_samples("digits", name="mine", digest=load_dataset("digits").digest).name == "mine"
+    with pytest.raises(UserError, match=r"has the digest [0-9a-f]{32}, not 123: these are other images"):
+        from_samples("digits", digest="123")
 
 
-def picture_folder(root: Path, **counts: int) -> str:
+def image_folder(root: Path, **counts: int) -> str:
     """A folder with a sub-folder for each name; names with two underscores are nested."""
     generator = np.random.default_rng(0)
     for name, count in counts.items():
@@ -54,53 +54,53 @@ def picture_folder(root: Path, **counts: int) -> str:
     return str(root)
 
 
-def test_held_out_pictures_come_from_test_or_else_validation(tmp_path: Path) -> None:
-    both = picture_folder(tmp_path / "both", train=4, test=3, val=2)
-    reference = load_pictures(both)
+def test_held_out_images_come_from_test_or_else_validation(tmp_path: Path) -> None:
+    both = image_folder(tmp_path / "both", train=4, test=3, val=2)
+    reference = load_dataset(both)
     found = load_held_out(both, reference)
     assert (found and found.split, found and len(found)) == ("test", 3)
     found = load_held_out(both, reference, "validation")
     assert (found and found.split, found and len(found)) == ("validation", 2)
-    one = picture_folder(tmp_path / "one", train=4, val=2)
-    found = load_held_out(one, load_pictures(one))
+    one = image_folder(tmp_path / "one", train=4, val=2)
+    found = load_held_out(one, load_dataset(one))
     assert found is not None
     assert len(found) == 2
-    none = picture_folder(tmp_path / "none", a=4)
-    assert load_held_out(none, load_pictures(none)) is None
-    assert load_held_out(both, load_pictures(both, split="test")) is None  # train is not held out
+    none = image_folder(tmp_path / "none", a=4)
+    assert load_held_out(none, load_dataset(none)) is None
+    assert load_held_out(both, load_dataset(both, split="test")) is None  # train is not held out
     assert load_held_out(both, reference, "none") is None
 
 
-def test_held_out_pictures_take_the_size_and_channels_of_the_reference(tmp_path: Path) -> None:
-    data = picture_folder(tmp_path, train=4, test=3)
-    reference = load_pictures(data, image_size=32, channels=3)
+def test_held_out_images_take_the_size_and_channels_of_the_reference(tmp_path: Path) -> None:
+    data = image_folder(tmp_path, train=4, test=3)
+    reference = load_dataset(data, image_size=32, channels=3)
     found = load_held_out(data, reference)
     assert found is not None
-    assert found.images.shape == (3, 3, 32, 32)
+    assert found.samples.shape == (3, 3, 32, 32)
 
 
 def test_a_held_out_split_that_cannot_be_is_refused(tmp_path: Path) -> None:
-    plain = picture_folder(tmp_path / "plain", a=4)
+    plain = image_folder(tmp_path / "plain", a=4)
     with pytest.raises(UserError, match="has no split 'test': without sub-folders named like splits, all of it"):
-        load_held_out(plain, load_pictures(plain), "test")
-    digits = load_pictures("digits")
-    with pytest.raises(UserError, match="held_out='train' holds the same pictures as split 'train': give a split"):
+        load_held_out(plain, load_dataset(plain), "test")
+    digits = load_dataset("digits")
+    with pytest.raises(UserError, match="held_out='train' holds the same images as split 'train': give a split"):
         load_held_out("digits", digits, "train")
-    other = picture_folder(tmp_path / "other", train__a=2, train__b=2, test__b=2)
+    other = image_folder(tmp_path / "other", train__a=2, train__b=2, test__b=2)
     with pytest.raises(UserError, match="Split 'test' has the classes b and split 'train' has a, b: give both"):
-        load_held_out(other, load_pictures(other))
+        load_held_out(other, load_dataset(other))
 
 
 def test_the_same_classes_in_another_order_are_refused() -> None:
     """Their labels would mean other classes."""
-    digits = load_pictures("digits")
-    test = load_pictures("digits", split="test")
-    turned: Pictures = dataclasses.replace(test, class_names=test.class_names[::-1])
+    digits = load_dataset("digits")
+    test = load_dataset("digits", split="test")
+    turned: Dataset = dataclasses.replace(test, class_names=test.spec.class_names[::-1])
     with pytest.raises(UserError, match="give both the same"):
         check_held_out(turned, digits)
 
 
-def test_where_the_pictures_came_from(tmp_path: Path) -> None:
+def test_where_the_images_came_from(tmp_path: Path) -> None:
     assert isinstance(dataset_source("sklearn.datasets.load_digits"), CodeDatasetSource)
     assert dataset_source(str(tmp_path)).to_dict()["uri"].endswith(str(tmp_path))
     assert dataset_source("hub:ylecun/mnist").to_dict()["path"] == "ylecun/mnist"
@@ -108,9 +108,9 @@ def test_where_the_pictures_came_from(tmp_path: Path) -> None:
     assert (hub["path"], hub["config_name"]) == ("owner/name", "german")
 
 
-def test_equal_pictures_have_equal_digests_in_mlflow() -> None:
-    digits = load_pictures("digits")
-    dataset = PictureDataset(digits)
+def test_equal_images_have_equal_digests_in_mlflow() -> None:
+    digits = load_dataset("digits")
+    dataset = SampleDataset(digits)
     assert (dataset.name, dataset.digest, dataset.features.shape) == ("digits", digits.digest, (1438, 1, 28, 28))
-    assert dataset.features.base is not None  # a view of the pictures, not a copy
+    assert dataset.features.base is not None  # a view of the images, not a copy
     assert torch.equal(torch.from_numpy(dataset.targets), digits.labels)

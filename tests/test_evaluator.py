@@ -16,11 +16,11 @@ from mlflow import MlflowClient
 from mlflow.entities import Run
 
 from gan_plugin import flavor
-from gan_plugin.data import load_pictures
-from gan_plugin.datasets import PictureDataset
+from gan_plugin.data import load_dataset
+from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
 
-FEW = {"pictures": 100}
+FEW = {"images": 100}
 
 
 @pytest.fixture(scope="module")
@@ -31,7 +31,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        onnx_file = export_bank(load_pictures("digits"), folder / "generator.onnx", noise=0.1)
+        onnx_file = export_bank(load_dataset("digits"), folder / "generator.onnx", noise=0.1)
         with mlflow.start_run():
             flavor.log_model(onnx_file, registered_model_name="bank")
         MlflowClient().set_registered_model_alias("bank", "champion", "1")
@@ -39,12 +39,12 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module")
-def dataset() -> PictureDataset:
-    found: PictureDataset = mlflow.data.from_pictures("digits")
+def dataset() -> SampleDataset:
+    found: SampleDataset = mlflow.data.from_samples("digits")
     return found
 
 
-def evaluate(model: object, dataset: PictureDataset, **config: object) -> mlflow.models.EvaluationResult:
+def evaluate(model: object, dataset: SampleDataset, **config: object) -> mlflow.models.EvaluationResult:
     return mlflow.models.evaluate(
         model=model, data=dataset, model_type="gan", evaluators="gan", evaluator_config={**FEW, **config}
     )
@@ -58,7 +58,7 @@ def recorded_in_the_run(run_id: str) -> list[str]:
 
 
 @pytest.mark.parametrize("named", ["version", "alias", "model id", "loaded"])
-def test_results_are_linked_and_recorded_once(registered: str, dataset: PictureDataset, named: str) -> None:
+def test_results_are_linked_and_recorded_once(registered: str, dataset: SampleDataset, named: str) -> None:
     """However the model is named: to the run, to the data set, and to the LoggedModel."""
     model_id = MlflowClient().get_model_version("bank", "1").source.removeprefix("models:/")
     uri = {"version": "models:/bank/1", "alias": "models:/bank@champion"}.get(named, f"models:/{model_id}")
@@ -74,43 +74,41 @@ def test_results_are_linked_and_recorded_once(registered: str, dataset: PictureD
     assert {metric.dataset_digest for metric in linked} == {dataset.digest}
 
 
-def test_the_result_holds_figures_pictures_and_the_report(registered: str, dataset: PictureDataset) -> None:
+def test_the_result_holds_figures_images_and_the_report(registered: str, dataset: SampleDataset) -> None:
     with mlflow.start_run() as active:
         result = evaluate("models:/bank/1", dataset, seed=5)
     assert {"fid/classifier", "fid_floor/classifier", "precision/classifier", "cas/classifier"} <= set(result.metrics)
-    assert result.artifacts["figures"].content["protocol"]["generated"] == "100 pictures of the seeds 5 to 104"
+    assert result.artifacts["figures"].content["protocol"]["generated"] == "100 images of the seeds 5 to 104"
     assert result.artifacts["samples"].content.size[0] > 100
     listed = {file.path for file in MlflowClient().list_artifacts(active.info.run_id, "evaluation")}
-    names = ("report.html", "samples.png", "neighbours.png", "precision_recall.png", "per_class.png", "figures.json")
+    names = ("report.html", "samples.png", "neighbors.png", "precision_recall.png", "per_class.png", "figures.json")
     assert {f"evaluation/{name}" for name in names} <= listed
     assert [name for name in listed if name.endswith(".safetensors")]  # the classifier that judged
     path = mlflow.artifacts.download_artifacts(run_id=active.info.run_id, artifact_path="evaluation/figures.json")
     assert json.loads(Path(path).read_text()) == result.artifacts["figures"].content
 
 
-def test_a_model_that_is_no_logged_model_is_judged_too(
-    registered: str, dataset: PictureDataset, tmp_path: Path
-) -> None:
-    flavor.save_model(export_bank(load_pictures("digits"), tmp_path / "g.onnx"), tmp_path / "model")
+def test_a_model_that_is_no_logged_model_is_judged_too(registered: str, dataset: SampleDataset, tmp_path: Path) -> None:
+    flavor.save_model(export_bank(load_dataset("digits"), tmp_path / "g.onnx"), tmp_path / "model")
     with mlflow.start_run() as active:
         result = evaluate(str(tmp_path / "model"), dataset)
-    assert result.metrics["authenticity/classifier"] == 0.0  # the bank shows training pictures
+    assert result.metrics["authenticity/classifier"] == 0.0  # the bank shows training images
     assert recorded_in_the_run(active.info.run_id) == sorted(result.metrics)
     (entry,) = MlflowClient().get_run(active.info.run_id).inputs.dataset_inputs
     assert entry.dataset.digest == dataset.digest
 
 
-def test_what_cannot_be_judged_is_refused_in_one_sentence(registered: str, dataset: PictureDataset) -> None:
-    with pytest.raises(UserError, match=r"^Unknown parameter picture: the parameters are features, "):
-        evaluate("models:/bank/1", dataset, picture=3)
-    with pytest.raises(UserError, match=r"^pictures='1' is not possible: give a whole number from 50 to 1000000\.$"):
-        evaluate("models:/bank/1", dataset, pictures=1)
+def test_what_cannot_be_judged_is_refused_in_one_sentence(registered: str, dataset: SampleDataset) -> None:
+    with pytest.raises(UserError, match=r"^Unknown parameter image: the parameters are features, "):
+        evaluate("models:/bank/1", dataset, image=3)
+    with pytest.raises(UserError, match=r"^images='1' is not possible: give a whole number from 50 to 1000000\.$"):
+        evaluate("models:/bank/1", dataset, images=1)
     with pytest.raises(UserError, match=r"^The model is not a generator: give one that gan_plugin logged"):
         evaluate(lambda rows: rows, dataset)
-    with pytest.raises(UserError, match=r"^The data is not a set of pictures: give data=mlflow\.data\.from_pictures"):
+    with pytest.raises(UserError, match=r"^The data is not a set of images: give data=mlflow\.data\.from_samples"):
         evaluate("models:/bank/1", mlflow.data.from_numpy(np.zeros((10, 2))))  # type: ignore[arg-type]  # wrong on purpose
-    wrong: PictureDataset = mlflow.data.from_pictures("digits", image_size=32)
-    with pytest.raises(UserError, match=r"^The model makes pictures of 28×28×1 and the data has 32×32×1: give"):
+    wrong: SampleDataset = mlflow.data.from_samples("digits", image_size=32)
+    with pytest.raises(UserError, match=r"^The model makes images of 28×28×1 and the data has 32×32×1: give"):
         evaluate("models:/bank/1", wrong)
 
 
@@ -130,7 +128,7 @@ def test_other_evaluators_are_left_alone(registered: str) -> None:
 @pytest.fixture(scope="module")
 def evaluated(trained: Trained) -> tuple[Run, str]:
     """``mlflow run . -e evaluate`` of the main job's model: its run and its output."""
-    done = trained.project.mlflow_run("evaluate", model=trained.model_uri, pictures=200)
+    done = trained.project.mlflow_run("evaluate", model=trained.model_uri, images=200)
     assert done.returncode == 0, done.stdout + done.stderr
     run_id = trained.project.runs()[0].info.run_id
     return trained.project.client.get_run(run_id), done.stdout
@@ -139,8 +137,8 @@ def evaluated(trained: Trained) -> tuple[Run, str]:
 def test_the_entry_point_evaluates_in_one_run(trained: Trained, evaluated: tuple[Run, str]) -> None:
     run, output = evaluated
     assert run.info.status == "FINISHED"
-    assert (run.data.params["pictures"], run.data.params["resolved.image_size"]) == ("200", "28")
-    real = load_pictures("digits").images.double()
+    assert (run.data.params["images"], run.data.params["resolved.image_size"]) == ("200", "28")
+    real = load_dataset("digits").samples.double()
     assert run.data.metrics["pixels/brightness_reference"] == pytest.approx(real.mean().item())
     assert "fid/classifier " in output
     contexts = {tag.value for entry in run.inputs.dataset_inputs for tag in entry.tags}
@@ -151,10 +149,10 @@ def test_the_entry_point_evaluates_in_one_run(trained: Trained, evaluated: tuple
 
 
 def test_the_entry_point_says_the_same_as_a_notebook(
-    store: Trained, evaluated: tuple[Run, str], dataset: PictureDataset
+    store: Trained, evaluated: tuple[Run, str], dataset: SampleDataset
 ) -> None:
     with mlflow.start_run():
-        result = evaluate(store.model_uri, dataset, pictures=200)
+        result = evaluate(store.model_uri, dataset, images=200)
     found = evaluated[0].data.metrics
     assert {name: found[name] for name in result.metrics} == pytest.approx(result.metrics)
 
@@ -162,14 +160,14 @@ def test_the_entry_point_says_the_same_as_a_notebook(
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"image_size": 32}, "The model makes pictures of 28×28×1 and the data has 32×32×1: give the data"),
-        ({"channels": 3}, "The model makes pictures of 28×28×1 and the data has 28×28×3: give the data"),
+        ({"image_size": 32}, "The model makes images of 28×28×1 and the data has 32×32×1: give the data"),
+        ({"channels": 3}, "The model makes images of 28×28×1 and the data has 28×28×3: give the data"),
         ({"model": "models:/gan/99"}, "model='models:/gan/99' cannot be loaded: "),
         ({"model": "models:/gan@nobody"}, "model='models:/gan@nobody' cannot be loaded: "),
-        ({"pictures": 1}, "pictures='1' is not possible: give a whole number from 50 to 1000000."),
+        ({"images": 1}, "images='1' is not possible: give a whole number from 50 to 1000000."),
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
         ({"held_out": "validation"}, "data='digits' has no split 'validation': its splits are 'train' and 'test'."),
-        ({"held_out": "train"}, "held_out='train' holds the same pictures as split 'train': give a split"),
+        ({"held_out": "train"}, "held_out='train' holds the same images as split 'train': give a split"),
         ({"features": "vgg"}, "features='vgg' is unknown: give classifier, inception or onnx:PATH."),
         ({"features": "onnx:nowhere.onnx"}, "features=onnx:nowhere.onnx does not exist: "),
         ({"device": "cuda"}, "model='models:/gan/1' cannot be loaded: device=cuda was demanded but "),

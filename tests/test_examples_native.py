@@ -1,4 +1,4 @@
-"""The examples in Python and C, each run as its README says: they make the pictures of examples/vectors.json.
+"""The examples in Python and C, each run as its README says: they make the images of examples/vectors.json.
 
 The one runs in an environment with nothing but what its README installs. The other is compiled with sanitizers, so that
 every run also looks for memory that is misused or never given back; ONNX Runtime for C is found as its Makefile does.
@@ -26,12 +26,13 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gan_plugin.export import export_generator
+from gan_plugin.seeds import MAX_SEED, latents
 from gan_plugin.serving.generator import Description
-from gan_plugin.serving.latents import LARGEST_SEED, latents
+from gan_plugin.spec import image_spec
 
 EXAMPLES = ROOT / "examples"
 DIGITS = EXAMPLES / "digits.onnx"
-PICTURES: list[dict[str, Any]] = json.loads((EXAMPLES / "vectors.json").read_text("utf-8"))["pictures"]
+IMAGES: list[dict[str, Any]] = json.loads((EXAMPLES / "vectors.json").read_text("utf-8"))["images"]
 Z_VECTORS = ROOT / "tests" / "vectors" / "latents.json"
 CLASS_NAMES = ("tabby cat", 'a "dog" \\ wolf', "Käse", "0")  # the last is the index of the first, too
 SANITIZED = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
@@ -60,7 +61,7 @@ class Program:
     def run(self, *words: object) -> subprocess.CompletedProcess[str]:
         return run(*self.command, *words, cwd=self.folder, env=self.environment)
 
-    def picture(self, onnx_file: Path, out: Path, **options: object) -> npt.NDArray[np.uint8]:
+    def image(self, onnx_file: Path, out: Path, **options: object) -> npt.NDArray[np.uint8]:
         given = [
             word
             for name, value in options.items()
@@ -127,8 +128,8 @@ def program(request: pytest.FixtureRequest) -> Program:
     return found
 
 
-class Coloured(nn.Module):
-    """RGB pictures that differ by class, where there are such."""
+class Colored(nn.Module):
+    """RGB images that differ by class, where there are such."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -140,20 +141,20 @@ class Coloured(nn.Module):
         return x.tanh().view(-1, 3, 8, 8)
 
 
-def export_coloured(path: Path, class_names: tuple[str, ...]) -> Path:
+def export_colored(path: Path, class_names: tuple[str, ...]) -> Path:
     torch.manual_seed(0)
-    export_generator(Coloured(), Description(6, 8, 8, 3, class_names), path)
+    export_generator(Colored(), Description(6, image_spec(8, 8, 3), class_names), path)
     return path
 
 
 @pytest.fixture(scope="session")
 def animals(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_coloured(tmp_path_factory.mktemp("animals") / "g.onnx", CLASS_NAMES)
+    return export_colored(tmp_path_factory.mktemp("animals") / "g.onnx", CLASS_NAMES)
 
 
 @pytest.fixture(scope="session")
 def classless(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    return export_coloured(tmp_path_factory.mktemp("classless") / "g.onnx", ())
+    return export_colored(tmp_path_factory.mktemp("classless") / "g.onnx", ())
 
 
 def expected(onnx_file: Path, seed: int, label: int | None) -> npt.NDArray[np.uint8]:
@@ -161,14 +162,14 @@ def expected(onnx_file: Path, seed: int, label: int | None) -> npt.NDArray[np.ui
     if label is not None:
         feeds["label"] = np.array([label], np.int64)
     session = onnxruntime.InferenceSession(onnx_file, providers=["CPUExecutionProvider"])
-    picture: npt.NDArray[np.uint8] = session.run(["image"], feeds)[0][0]
-    return picture
+    image: npt.NDArray[np.uint8] = session.run(["image"], feeds)[0][0]
+    return image
 
 
-def assert_same(picture: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> None:
-    """At most one grey level apart."""
-    assert picture.shape == other.shape
-    assert np.abs(picture.astype(int) - other).max() <= 1
+def assert_same(image: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> None:
+    """At most one gray level apart."""
+    assert image.shape == other.shape
+    assert np.abs(image.astype(int) - other).max() <= 1
 
 
 # ---- what both make --------------------------------------------------------------------------------------------------
@@ -178,32 +179,32 @@ def asked_for(vector: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in vector.items() if name != "image" and value is not None}
 
 
-@pytest.mark.parametrize("vector", PICTURES, ids=[str(asked_for(vector)) for vector in PICTURES])
-def test_the_pictures_of_the_vectors(program: Program, vector: dict[str, Any], tmp_path: Path) -> None:
-    picture = program.picture(DIGITS, tmp_path / "picture", **asked_for(vector))
-    assert_same(picture, np.frombuffer(base64.b64decode(vector["image"]), np.uint8).reshape(28, 28))
+@pytest.mark.parametrize("vector", IMAGES, ids=[str(asked_for(vector)) for vector in IMAGES])
+def test_the_images_of_the_vectors(program: Program, vector: dict[str, Any], tmp_path: Path) -> None:
+    image = program.image(DIGITS, tmp_path / "image", **asked_for(vector))
+    assert_same(image, np.frombuffer(base64.b64decode(vector["image"]), np.uint8).reshape(28, 28))
 
 
 @pytest.mark.parametrize(
     ("label", "index"), [("tabby cat", 0), (CLASS_NAMES[1], 1), ("Käse", 2), ("2", 2), ("0", 3), (None, 1)]
 )
-def test_coloured_pictures_of_a_class(
+def test_colored_images_of_a_class(
     program: Program, animals: Path, label: str | None, index: int, tmp_path: Path
 ) -> None:
     """By name, which goes before an index, by index, or by the seed alone."""
-    picture = program.picture(animals, tmp_path / "picture", seed=5, label=label)
-    assert_same(picture, expected(animals, 5, index))
+    image = program.image(animals, tmp_path / "image", seed=5, label=label)
+    assert_same(image, expected(animals, 5, index))
 
 
 def test_a_generator_without_classes(program: Program, classless: Path, tmp_path: Path) -> None:
-    assert_same(program.picture(classless, tmp_path / "picture", seed=5), expected(classless, 5, None))
+    assert_same(program.image(classless, tmp_path / "image", seed=5), expected(classless, 5, None))
     refused = program.refusal(classless, "--seed", 5, "--label", 0, "--out", tmp_path / "not")
     assert "this generator was trained without classes: leave out" in refused
 
 
 # ---- what both refuse ------------------------------------------------------------------------------------------------
 
-SEEDS = f"is not possible: give a whole number from 0 to {LARGEST_SEED}."
+SEEDS = f"is not possible: give a whole number from 0 to {MAX_SEED}."
 REFUSALS = [
     (["--seed", -1], f"seed -1 {SEEDS}"),
     (["--seed", 2**53], f"seed {2**53} {SEEDS}"),
@@ -213,8 +214,8 @@ REFUSALS = [
     (["--seed", 1, "--truncation", "inf"], "truncation inf is not possible: give a number of at least 0.1."),
     (["--seed", 1, "--to-seed", 2, "--position", "nan"], "position nan is not possible: give a number from 0 ("),
     (["--seed", 1, "--to-seed", 2, "--position", 1.5], "position 1.5 is not possible: give a number from 0 ("),
-    (["--seed", 1, "--to-seed", 2], "position go together: a picture between two seeds needs both."),
-    (["--seed", 1, "--position", 1], "position go together: a picture between two seeds needs both."),
+    (["--seed", 1, "--to-seed", 2], "position go together: an image between two seeds needs both."),
+    (["--seed", 1, "--position", 1], "position go together: an image between two seeds needs both."),
     (["--seed", 1, "--label", "cow"], "there is no class cow: give one of "),
     (["--seed", 1, "--label", 10], "there is no class 10: give one of "),
     (["--seed", 1, "--label", -1], "there is no class -1: give one of "),
@@ -223,23 +224,21 @@ REFUSALS = [
 
 @pytest.mark.parametrize(("words", "said"), REFUSALS, ids=[" ".join(map(str, words)) for words, _ in REFUSALS])
 def test_what_cannot_be_asked_for(program: Program, words: list[object], said: str, tmp_path: Path) -> None:
-    assert said in program.refusal(DIGITS, *words, "--out", tmp_path / "picture")
-    assert not (tmp_path / "picture").exists()
+    assert said in program.refusal(DIGITS, *words, "--out", tmp_path / "image")
+    assert not (tmp_path / "image").exists()
 
 
 def test_files_that_are_no_generators_and_places_that_cannot_be_written(
     program: Program, classless: Path, tmp_path: Path
 ) -> None:
-    asked = ("--seed", 1, "--out", tmp_path / "picture")
+    asked = ("--seed", 1, "--out", tmp_path / "image")
     (tmp_path / "text.onnx").write_text("no model")
     for name in ("missing.onnx", "text.onnx"):
         assert name in program.refusal(tmp_path / name, *asked)
     stranger = tmp_path / "stranger.onnx"
     stranger.write_bytes(classless.read_bytes().replace(b"gan.contract", b"gun.contract"))
     assert "is not a generator of contract 1: its metadata do not say so." in program.refusal(stranger, *asked)
-    assert "No such file or directory" in program.refusal(
-        DIGITS, "--seed", 1, "--out", tmp_path / "missing" / "picture"
-    )
+    assert "No such file or directory" in program.refusal(DIGITS, "--seed", 1, "--out", tmp_path / "missing" / "image")
 
 
 @pytest.mark.parametrize("words", [[], ["--seed", "1"], ["--sede", "1"], ["--seed"], ["--seed", "x", "--out", "p"]])
@@ -259,8 +258,8 @@ from generate import Generator, latent
 
 vectors = json.loads(Path(sys.argv[1]).read_text())
 z = [latent(vector["seed"], vector["latent_size"], vector["truncation"]).tolist() for vector in vectors]
-picture = Generator(sys.argv[2]).picture(5, label=0)
-print(json.dumps({"z": z, "picture": picture.tolist()}))
+image = Generator(sys.argv[2]).image(5, label=0)
+print(json.dumps({"z": z, "image": image.tolist()}))
 """
 
 
@@ -270,7 +269,7 @@ def test_python_functions_in_another_program(python_program: Program, animals: P
     answer = json.loads(checked(*command, cwd=python_program.folder, env=python_program.environment))
     for z, vector in zip(answer["z"], json.loads(Z_VECTORS.read_text()), strict=True):
         np.testing.assert_allclose(z, vector["z"], rtol=0, atol=1e-6)
-    assert_same(np.array(answer["picture"], np.uint8), expected(animals, 5, 0))
+    assert_same(np.array(answer["image"], np.uint8), expected(animals, 5, 0))
 
 
 def test_python_needs_nothing_else(python_program: Program) -> None:
@@ -285,17 +284,17 @@ def test_the_lines_of_the_python_readme(python_program: Program) -> None:
     assert len(lines) == 2
     for line in lines:
         checked("bash", "-c", line, cwd=python_program.folder, env=python_program.environment)
-        with Image.open(python_program.folder / line.split()[-1]) as picture:
-            assert (picture.format, picture.mode, picture.size) == ("PNG", "L", (28, 28))
+        with Image.open(python_program.folder / line.split()[-1]) as image:
+            assert (image.format, image.mode, image.size) == ("PNG", "L", (28, 28))
 
 
 def test_the_lines_of_the_c_readme(tmp_path: Path) -> None:
-    """Compiled by make alone, with the warnings that only optimised code gets."""
+    """Compiled by make alone, with the warnings that only optimized code gets."""
     folder = c_copy(tmp_path)
     checked("make", cwd=folder)
     lines = commands_of(folder / "README.md", "./generate")
     assert len(lines) == 2
     for line in lines:
         checked("bash", "-c", line, cwd=folder)
-        with Image.open(folder / line.split()[-1]) as picture:
-            assert (picture.format, picture.mode, picture.size) == ("PPM", "L", (28, 28))
+        with Image.open(folder / line.split()[-1]) as image:
+            assert (image.format, image.mode, image.size) == ("PPM", "L", (28, 28))

@@ -12,11 +12,12 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin import export
-from gan_plugin.export import ExportError, ParityError, Showable, check_contract, export_generator
-from gan_plugin.networks import Pictured, dcgan, new_generator
-from gan_plugin.recipes import load_recipe, override, recipe_names
+from gan_plugin.config.recipe import load_recipe, override, recipe_names
+from gan_plugin.export import ExportError, ParityError, Quantized, check_contract, export_generator
+from gan_plugin.networks import dcgan, new_generator
+from gan_plugin.seeds import latents
 from gan_plugin.serving.generator import Description, OnnxGenerator
-from gan_plugin.serving.latents import latents
+from gan_plugin.spec import image_spec
 
 
 def lively(generator: nn.Module, latent_size: int) -> nn.Module:
@@ -43,10 +44,10 @@ def awake(generator: nn.Module) -> nn.Module:
 
 @pytest.mark.parametrize(("size", "channels"), [(28, 1), (36, 3), (64, 3)])
 def test_every_size_passes_the_gate(size: int, channels: int, tmp_path: Path) -> None:
-    generator = lively(dcgan.Generator(20, size, channels), 20).train()
-    description = Description(20, size, size, channels, recipe="r", run_id="i", data="d", data_digest="0")
+    generator = lively(dcgan.Generator(20, image_spec(size, size, channels)), 20).train()
+    description = Description(20, image_spec(size, size, channels), recipe="r", run_id="i", data="d", data_digest="0")
     parity = export_generator(generator, description, tmp_path / "g.onnx")
-    assert parity.pictures == 3 * (1 + 2 + 7 + 64)
+    assert parity.images == 3 * (1 + 2 + 7 + 64)
     assert parity.largest_difference <= 1
     assert generator.training  # the generator is left as it was
     assert [path.name for path in tmp_path.iterdir()] == ["g.onnx"]  # one file, weights inside
@@ -55,11 +56,11 @@ def test_every_size_passes_the_gate(size: int, channels: int, tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("name", ["dcgan", "r3gan"])
-def test_the_largest_pictures_pass_the_gate(name: str, tmp_path: Path) -> None:
+def test_the_largest_images_pass_the_gate(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     torch.manual_seed(0)
-    generator = awake(new_generator(recipe, Pictured(256, 3)).eval())
-    description = Description(recipe.latent_size, 256, 256, 3, recipe=name)
+    generator = awake(new_generator(recipe, image_spec(256, 256, 3)).eval())
+    description = Description(recipe.latent_size, image_spec(256, 256, 3), recipe=name)
     assert export_generator(generator, description, tmp_path / "g.onnx").largest_difference <= 1
 
 
@@ -68,8 +69,8 @@ def test_every_recipes_generator_passes_the_gate_and_listens_to_labels(name: str
     """With labels, since those without are a part of it; at the smallest size, where a network has all its layers."""
     recipe = load_recipe(name)
     torch.manual_seed(0)
-    generator = awake(new_generator(recipe, Pictured(16, 1, 3)).eval())
-    description = Description(recipe.latent_size, 16, 16, 1, class_names=("a", "b", "c"), recipe=name)
+    generator = awake(new_generator(recipe, image_spec(16, 16, 1, "abc")).eval())
+    description = Description(recipe.latent_size, image_spec(16, 16, 1, ("a", "b", "c")), recipe=name)
     parity = export_generator(generator, description, tmp_path / "g.onnx")
     assert parity.largest_difference <= 1
     exported = OnnxGenerator(tmp_path / "g.onnx", device="cpu")
@@ -80,8 +81,8 @@ def test_every_recipes_generator_passes_the_gate_and_listens_to_labels(name: str
 
 
 def test_the_file_explains_itself(tmp_path: Path) -> None:
-    generator = dcgan.Generator(20, 28, 1)
-    description = Description(20, 28, 28, 1, recipe="dcgan", run_id="abc", data="digits", data_digest="1f")
+    generator = dcgan.Generator(20, image_spec(28, 28, 1))
+    description = Description(20, image_spec(28, 28, 1), recipe="dcgan", run_id="abc", data="digits", data_digest="1f")
     export_generator(generator, description, tmp_path / "g.onnx")
     model = onnx.load(tmp_path / "g.onnx")
     assert {p.key: p.value for p in model.metadata_props} == {
@@ -103,10 +104,10 @@ def test_the_file_explains_itself(tmp_path: Path) -> None:
     assert image.type.tensor_type.elem_type == onnx.TensorProto.UINT8
 
 
-def test_any_batch_and_all_grey_levels(tmp_path: Path) -> None:
-    """ONNX Runtime alone: no code of ours between the file and the picture."""
-    generator = lively(dcgan.Generator(20, 28, 1), 20)
-    export_generator(generator, Description(20, 28, 28, 1), tmp_path / "g.onnx")
+def test_any_batch_and_all_gray_levels(tmp_path: Path) -> None:
+    """ONNX Runtime alone: no code of ours between the file and the image."""
+    generator = lively(dcgan.Generator(20, image_spec(28, 28, 1)), 20)
+    export_generator(generator, Description(20, image_spec(28, 28, 1)), tmp_path / "g.onnx")
     session = onnxruntime.InferenceSession(tmp_path / "g.onnx", providers=["CPUExecutionProvider"])
     z = latents(np.arange(200), 20)
     image = session.run(None, {"z": z})[0]
@@ -118,7 +119,7 @@ def test_any_batch_and_all_grey_levels(tmp_path: Path) -> None:
 
 
 class Conditional(nn.Module):
-    """The smallest generator that listens to a label: class k makes pictures of grey level 100 k."""
+    """The smallest generator that listens to a label: class k makes images of gray level 100 k."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -131,12 +132,12 @@ class Conditional(nn.Module):
 
 
 def test_a_conditional_generator_takes_labels(tmp_path: Path) -> None:
-    description = Description(4, 16, 16, 1, class_names=("naught", "one", "große Zwei"))
+    description = Description(4, image_spec(16, 16, 1, ("naught", "one", "große Zwei")))
     export_generator(Conditional(), description, tmp_path / "g.onnx")
     generator = OnnxGenerator(tmp_path / "g.onnx", device="cpu")
     assert generator.description == description
-    pictures = generator.sample([5, 5, 5], labels=np.array([2, 0, 1]))
-    assert pictures[:, 0, 0, 0].tolist() == [200, 0, 100]
+    images = generator.sample([5, 5, 5], labels=np.array([2, 0, 1]))
+    assert images[:, 0, 0, 0].tolist() == [200, 0, 100]
     assert generator.sample([3, 4, 5])[:, 0, 0, 0].tolist() == [0, 100, 200]  # a seed's own class
 
 
@@ -153,26 +154,24 @@ class Drifting(nn.Module):
 
 
 def test_a_file_that_is_not_the_generator_is_refused_with_the_numbers(tmp_path: Path) -> None:
-    generator = Drifting(lively(dcgan.Generator(8, 16, 1), 8))
-    with pytest.raises(
-        ParityError, match=r"differ by up to \d+ grey levels in \d+\.\d+% of the values of 222 pictures"
-    ):
-        export_generator(generator, Description(8, 16, 16, 1), tmp_path / "g.onnx")
+    generator = Drifting(lively(dcgan.Generator(8, image_spec(16, 16, 1)), 8))
+    with pytest.raises(ParityError, match=r"differ by up to \d+ gray levels in \d+\.\d+% of the values of 222 images"):
+        export_generator(generator, Description(8, image_spec(16, 16, 1)), tmp_path / "g.onnx")
 
 
-def test_one_grey_level_in_many_places_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    generator = lively(dcgan.Generator(8, 16, 1), 8)
+def test_one_gray_level_in_many_places_is_refused_too(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    generator = lively(dcgan.Generator(8, image_spec(16, 16, 1)), 8)
     path = tmp_path / "g.onnx"
-    export_generator(generator, Description(8, 16, 16, 1), path)
-    original = Showable.forward
+    export_generator(generator, Description(8, image_spec(16, 16, 1)), path)
+    original = Quantized.forward
 
-    def one_level_off(self: Showable, z: Tensor, label: Tensor | None = None) -> Tensor:
-        picture = original(self, z, label)
-        return picture if torch.compiler.is_exporting() else (picture.int() + 1).clamp(max=255).to(torch.uint8)
+    def one_level_off(self: Quantized, z: Tensor, label: Tensor | None = None) -> Tensor:
+        image = original(self, z, label)
+        return image if torch.compiler.is_exporting() else (image.int() + 1).clamp(max=255).to(torch.uint8)
 
-    monkeypatch.setattr(export.Showable, "forward", one_level_off)
+    monkeypatch.setattr(export.Quantized, "forward", one_level_off)
     with pytest.raises(ParityError) as refusal:
-        export_generator(generator, Description(8, 16, 16, 1), path)
+        export_generator(generator, Description(8, image_spec(16, 16, 1)), path)
     assert refusal.value.parity.largest_difference == 1
     assert refusal.value.parity.differing_pixels > 0.5
 
@@ -180,8 +179,10 @@ def test_one_grey_level_in_many_places_is_refused_too(tmp_path: Path, monkeypatc
 @pytest.mark.parametrize("name", ["dcgan", "r3gan"])
 def test_half_precision_halves_the_file_and_passes_its_own_gate(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
-    generator = awake(new_generator(override(load_recipe(name), latent_size=64), Pictured(32, 3, 10)).eval())
-    description = Description(64, 32, 32, 3, class_names=tuple("0123456789"))
+    generator = awake(
+        new_generator(override(load_recipe(name), latent_size=64), image_spec(32, 32, 3, "abcdefghij")).eval()
+    )
+    description = Description(64, image_spec(32, 32, 3, tuple("0123456789")))
     exact, half = tmp_path / "exact.onnx", tmp_path / "half.onnx"
     export_generator(generator, description, exact)
     parity = export_generator(generator, description, half, torch.float16)
@@ -195,11 +196,11 @@ def test_half_precision_halves_the_file_and_passes_its_own_gate(name: str, tmp_p
 
 
 def test_half_precision_that_overflows_is_refused(tmp_path: Path) -> None:
-    generator = lively(dcgan.Generator(8, 16, 1), 8)
+    generator = lively(dcgan.Generator(8, image_spec(16, 16, 1)), 8)
     with torch.no_grad():
         next(generator.parameters()).mul_(1e6)  # batch norm takes the factor out again, unless it came to infinity
     with pytest.raises(ParityError, match=r"allowed are 2 in 10\.0%"):
-        export_generator(generator, Description(8, 16, 16, 1), tmp_path / "g.onnx", torch.float16)
+        export_generator(generator, Description(8, image_spec(16, 16, 1)), tmp_path / "g.onnx", torch.float16)
 
 
 class Noisy(nn.Module):
@@ -209,18 +210,18 @@ class Noisy(nn.Module):
 
 def test_randomness_inside_the_graph_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ExportError, match=r"g\.onnx breaks its contract: .*random operators: RandomNormal"):
-        export_generator(Noisy(), Description(4, 16, 16, 1), tmp_path / "g.onnx")
+        export_generator(Noisy(), Description(4, image_spec(16, 16, 1)), tmp_path / "g.onnx")
 
 
 def test_another_shape_than_described_is_refused(tmp_path: Path) -> None:
-    generator = dcgan.Generator(8, 16, 1)
+    generator = dcgan.Generator(8, image_spec(16, 16, 1))
     with pytest.raises(ExportError, match=r"image has the shape \['batch', 16, 16, 1\], not \['batch', 28, 28, 1\]"):
-        export_generator(generator, Description(8, 28, 28, 1), tmp_path / "g.onnx")
+        export_generator(generator, Description(8, image_spec(28, 28, 1)), tmp_path / "g.onnx")
 
 
 def test_weights_outside_the_file_are_refused(tmp_path: Path) -> None:
-    description = Description(8, 16, 16, 1)
-    export_generator(dcgan.Generator(8, 16, 1), description, tmp_path / "g.onnx")
+    description = Description(8, image_spec(16, 16, 1))
+    export_generator(dcgan.Generator(8, image_spec(16, 16, 1)), description, tmp_path / "g.onnx")
     model = onnx.load(tmp_path / "g.onnx")
     onnx.save_model(model, tmp_path / "split.onnx", save_as_external_data=True, location="weights", size_threshold=0)
     with pytest.raises(ExportError, match=r"\d+ weights lie outside the file"):

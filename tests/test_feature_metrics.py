@@ -15,11 +15,11 @@ import scipy.linalg
 import torch
 from torch import Tensor
 
-from gan_plugin.metrics import frechet, neighbours
+from gan_plugin.metrics import frechet, neighbors
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, is_singular
 from gan_plugin.metrics.kernel import KernelDistance, kernel_distance
 from gan_plugin.metrics.labels import frechet_by_class, label_kl, label_shares, mode_count
-from gan_plugin.metrics.neighbours import Manifold, Neighbourhood, compare, fit_manifold
+from gan_plugin.metrics.neighbors import Manifold, Neighborhood, compare, fit_manifold
 from gan_plugin.metrics.score import Score, inception_score
 
 Array = npt.NDArray[np.float64]
@@ -111,7 +111,7 @@ def test_frechet_distance_of_singular_covariances() -> None:
 
 def test_frechet_distance_of_few_samples_is_finite_and_not_negative() -> None:
     few, others = fit_gaussian(normal(10, 64)), fit_gaussian(normal(20, 64, seed=1))
-    # Tr (Σ₁Σ₂)^½ from samples alone: the singular values of the product of the centred samples, which has no zeros
+    # Tr (Σ₁Σ₂)^½ from samples alone: the singular values of the product of the centerd samples, which has no zeros
     x, y = normal(10, 64), normal(20, 64, seed=1)
     x, y = (x - x.mean(0)) / 3, (y - y.mean(0)) / math.sqrt(19)
     cross = np.linalg.svd((x @ y.T).numpy(), compute_uv=False).sum()
@@ -234,10 +234,10 @@ def test_inception_score_over_splits() -> None:
 
 
 @pytest.mark.parametrize(
-    ("pictures", "splits"), [(10_000, 10), (20, 10), (19, 5), (15, 5), (11, 4), (5, 2), (4, 2), (3, 1), (2, 1)]
+    ("images", "splits"), [(10_000, 10), (20, 10), (19, 5), (15, 5), (11, 4), (5, 2), (4, 2), (3, 1), (2, 1)]
 )
-def test_each_split_holds_two_pictures_at_least(pictures: int, splits: int) -> None:
-    sure = 50 * torch.eye(3)[torch.arange(pictures) % 3]
+def test_each_split_holds_two_images_at_least(images: int, splits: int) -> None:
+    sure = 50 * torch.eye(3)[torch.arange(images) % 3]
     found = inception_score(sure)
     assert found.splits == splits
     assert all(math.isfinite(value) for value in found)
@@ -252,15 +252,15 @@ def test_inception_score_from_1_to_the_number_of_classes() -> None:
     half = 1e4 * torch.eye(10)[:5].repeat(20, 1)  # the probability of five classes underflows, in double too
     assert inception_score(half, splits=1).mean == pytest.approx(5)
     for wrong in (lambda: inception_score(torch.zeros(1, 3)), lambda: inception_score(torch.zeros(9, 3), splits=0)):
-        with pytest.raises(ValueError, match="at least two pictures and one split"):
+        with pytest.raises(ValueError, match="at least two images and one split"):
             wrong()
 
 
-# Neighbours
+# Neighbors
 
 
 def naive(reference: Array, generated: Array) -> dict[str, Any]:
-    """The figures of neighbours.py, straight from their definitions: a loop over pairs, plain distances."""
+    """The figures of neighbors.py, straight from their definitions: a loop over pairs, plain distances."""
 
     def distances(a: Array, b: Array) -> Array:
         return np.array([[np.sqrt(np.square(p - q).sum()) for q in b] for p in a])
@@ -285,11 +285,11 @@ def naive(reference: Array, generated: Array) -> dict[str, Any]:
     }
 
 
-def around(reference: Tensor, generated: Tensor) -> Neighbourhood:
+def around(reference: Tensor, generated: Tensor) -> Neighborhood:
     return compare(fit_manifold(reference), fit_manifold(generated))
 
 
-def assert_equal(found: Neighbourhood, expected: dict[str, Any]) -> None:
+def assert_equal(found: Neighborhood, expected: dict[str, Any]) -> None:
     for name, value in expected.items():
         np.testing.assert_allclose(getattr(found, name), value, rtol=1e-9, err_msg=name)
 
@@ -298,11 +298,11 @@ def assert_equal(found: Neighbourhood, expected: dict[str, Any]) -> None:
     ("count", "made", "dimensions", "shift", "offset"),
     [(90, 70, 3, 0.4, 0), (6, 50, 2, 0.1, 0), (70, 6, 8, 0, 0), (60, 60, 40, 0.5, 0), (90, 70, 3, 0.4, 1e5)],
 )
-@pytest.mark.parametrize("block", [neighbours.BLOCK, 700, 1])  # one block; some, the last of them shorter; single rows
-def test_neighbourhood_is_the_definition(
+@pytest.mark.parametrize("block", [neighbors.BLOCK, 700, 1])  # one block; some, the last of them shorter; single rows
+def test_neighborhood_is_the_definition(
     count: int, made: int, dimensions: int, shift: float, offset: float, block: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(neighbours, "BLOCK", block)
+    monkeypatch.setattr(neighbors, "BLOCK", block)
     reference = (normal(count, dimensions) + offset).float()
     generated = (0.9 * normal(made, dimensions, seed=1) + shift + offset).float()
     found = around(reference, generated)
@@ -313,7 +313,7 @@ def test_neighbourhood_is_the_definition(
     assert expected["precision"] > 0  # not a test of sets apart
 
 
-def test_manifold_holds_squared_distances_to_the_1st_3rd_and_5th_neighbour() -> None:
+def test_manifold_holds_squared_distances_to_the_1st_3rd_and_5th_neighbor() -> None:
     found = fit_manifold(line(0, 1, 3, 6, 10, 15))
     assert found.radii.dtype == torch.float64
     assert found.radii.sqrt().tolist() == pytest.approx(
@@ -404,7 +404,7 @@ def test_a_dropped_mode_costs_recall_and_coverage_but_no_precision() -> None:
     assert not dropped.covered[400:].any()
 
 
-def test_memorised_pictures_show_as_no_authenticity_and_low_coverage() -> None:
+def test_memorized_images_show_as_no_authenticity_and_low_coverage() -> None:
     reference = normal(400, 8)
     repeated = around(reference, reference[:10].repeat(40, 1))
     assert (repeated.precision, repeated.authenticity) == (1, 0)
@@ -416,7 +416,7 @@ def test_memorised_pictures_show_as_no_authenticity_and_low_coverage() -> None:
     assert fresh.coverage > 0.9
     half = around(reference, torch.cat([reference[:200], normal(200, 8, seed=1)]))
     assert half.authenticity == pytest.approx(fresh.authenticity / 2, abs=0.05)
-    # a copy of a picture that the data holds twice
+    # a copy of an image that the data holds twice
     twice = torch.cat([reference, reference[:1]])
     assert around(twice, reference[:1].repeat(6, 1)).authenticity == 0
 
@@ -483,7 +483,7 @@ def test_frechet_by_class() -> None:
     real = torch.arange(60) % 5
     made = torch.arange(50) % 4
     made[made == 3] = 0
-    made[0] = 3  # classes 0, 1 and 2, one picture of class 3, none of class 4
+    made[0] = 3  # classes 0, 1 and 2, one image of class 3, none of class 4
     found = frechet_by_class(generated, made, reference, real, 6)
     for of in range(3):
         a, b = fit_gaussian(generated[made == of]), fit_gaussian(reference[real == of])

@@ -28,8 +28,8 @@ from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn
 
-from gan_plugin.data import Pictures, load_pictures
-from gan_plugin.data.pictures import make_pictures
+from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.data.dataset import make_dataset
 from gan_plugin.features import choose_spec, classifier, inception, load_network
 from gan_plugin.features.cache import cache_folder, write_atomically
 from gan_plugin.features.classifier import (
@@ -45,8 +45,9 @@ from gan_plugin.features.classifier import (
     training_loss,
 )
 from gan_plugin.features.inception import fetch_inception, load_inception
-from gan_plugin.features.network import Pixels, batch_size, batches, exact_float32
+from gan_plugin.features.network import batch_size, batches, exact_float32
 from gan_plugin.features.onnx_network import OnnxNetwork, load_onnx_network
+from gan_plugin.media.image import Images
 from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
 
 CPU = torch.device("cpu")
@@ -59,19 +60,19 @@ def cache(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     return tmp_path / "cache"
 
 
-def noise(*shape: int, seed: int = 0) -> Pixels:
+def noise(*shape: int, seed: int = 0) -> Images:
     return np.random.default_rng(seed).integers(0, 256, shape, dtype=np.uint8)
 
 
-def noisy_pictures(labelled: bool = True, seed: int = 0) -> Pictures:
-    """Twelve grey pictures of 16x16 pixels in three classes."""
+def noisy_dataset(labeled: bool = True, seed: int = 0) -> Dataset:
+    """Twelve gray images of 16x16 pixels in three classes."""
     images = torch.from_numpy(noise(12, 1, 16, 16, seed=seed))
-    labels, names = (torch.arange(12) % 3, ("a", "b", "c")) if labelled else (None, ())
-    return make_pictures(images, labels, names, name="noise", source="here", split="train", notes=())
+    labels, names = (torch.arange(12) % 3, ("a", "b", "c")) if labeled else (None, ())
+    return make_dataset(images, labels, names, name="noise", source="here", split="train", notes=())
 
 
-def pixels(pictures: Pictures) -> Pixels:
-    return pictures.images.permute(0, 2, 3, 1).numpy()
+def pixels(dataset: Dataset) -> Images:
+    return dataset.samples.permute(0, 2, 3, 1).numpy()
 
 
 # --- the cache --------------------------------------------------------------------------------------------------------
@@ -197,39 +198,39 @@ def fake_torch_fidelity(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iter
 
 
 def test_labels_decide_what_auto_means(fake_torch_fidelity: Path) -> None:
-    assert choose_spec(None, labelled=True) == "classifier"
-    assert choose_spec(None, labelled=False) == "inception"
-    assert choose_spec("inception", labelled=True) == "inception"
+    assert choose_spec(None, labeled=True) == "classifier"
+    assert choose_spec(None, labeled=False) == "inception"
+    assert choose_spec("inception", labeled=True) == "inception"
 
 
 def test_a_classifier_needs_labels() -> None:
-    assert "features=inception or features=onnx:PATH" in refusal(lambda: choose_spec("classifier", labelled=False))
-    pictures = noisy_pictures(labelled=False)
-    assert "noise has none" in refusal(lambda: load_network("classifier", pictures, CPU))
+    assert "features=inception or features=onnx:PATH" in refusal(lambda: choose_spec("classifier", labeled=False))
+    dataset = noisy_dataset(labeled=False)
+    assert "noise has none" in refusal(lambda: load_network("classifier", dataset, CPU))
 
 
 @pytest.mark.parametrize("spec", ["", "dino", "onnx", "Classifier", "onnx.onnx"])
 def test_an_unknown_network_is_refused(spec: str) -> None:
-    assert repr(spec) in refusal(lambda: choose_spec(spec, labelled=True))
-    assert repr(spec) in refusal(lambda: load_network(spec, noisy_pictures(), CPU))
+    assert repr(spec) in refusal(lambda: choose_spec(spec, labeled=True))
+    assert repr(spec) in refusal(lambda: load_network(spec, noisy_dataset(), CPU))
 
 
 def test_inception_without_its_extra_is_refused_with_the_ways_out(monkeypatch: pytest.MonkeyPatch) -> None:
     without_torch_fidelity(monkeypatch)
     for call in (
-        lambda: choose_spec("inception", labelled=True),
-        lambda: load_network("inception", noisy_pictures(), CPU),
+        lambda: choose_spec("inception", labeled=True),
+        lambda: load_network("inception", noisy_dataset(), CPU),
     ):
         message = refusal(call)
         assert "pip install 'gan_plugin[inception]'" in message
         assert "features=classifier" in message
-    assert "The data has no classes, so features=auto" in refusal(lambda: choose_spec(None, labelled=False))
-    assert choose_spec(None, labelled=True) == "classifier"
+    assert "The data has no classes, so features=auto" in refusal(lambda: choose_spec(None, labeled=False))
+    assert choose_spec(None, labeled=True) == "classifier"
 
 
 def test_a_torchvision_that_does_not_fit_is_said(fake_torch_fidelity: Path) -> None:
     (fake_torch_fidelity / "__init__.py").write_text('raise RuntimeError("operator torchvision::nms does not exist")')
-    message = refusal(lambda: choose_spec("inception", labelled=True))
+    message = refusal(lambda: choose_spec("inception", labeled=True))
     assert "torchvision::nms does not exist" in message
     assert torch.__version__ in message
 
@@ -237,7 +238,7 @@ def test_a_torchvision_that_does_not_fit_is_said(fake_torch_fidelity: Path) -> N
 def test_an_onnx_file_that_is_not_there_is_refused_before_any_work(tmp_path: Path) -> None:
     assert f"{tmp_path}/no.onnx does not exist" in refusal(lambda: choose_spec(f"onnx:{tmp_path}/no.onnx", True))
     assert "holds 0 ONNX files" in refusal(lambda: choose_spec(f"onnx:{tmp_path}", True))
-    assert choose_spec("onnx:models:/name/1", labelled=False) == "onnx:models:/name/1"
+    assert choose_spec("onnx:models:/name/1", labeled=False) == "onnx:models:/name/1"
 
 
 def test_the_room_imports_neither_mlflow_nor_click() -> None:
@@ -251,14 +252,14 @@ def test_the_room_imports_neither_mlflow_nor_click() -> None:
 # --- batches ----------------------------------------------------------------------------------------------------------
 
 
-def test_batches_hold_every_picture_once() -> None:
-    pictures = noise(7, 16, 16, 1)
-    parts = list(batches(pictures, 3))
+def test_batches_hold_every_image_once() -> None:
+    images = noise(7, 16, 16, 1)
+    parts = list(batches(images, 3))
     assert [len(part) for part in parts] == [3, 3, 1]
-    assert np.array_equal(np.concatenate(parts), pictures)
+    assert np.array_equal(np.concatenate(parts), images)
 
 
-def test_a_batch_of_large_pictures_is_small() -> None:
+def test_a_batch_of_large_images_is_small() -> None:
     assert batch_size(16, 16) * 16 * 16 == batch_size(256, 256) * 256 * 256
     assert batch_size(10_000, 10_000) == 1
 
@@ -281,19 +282,19 @@ def test_a_gpus_shortcuts_are_off_inside_and_as_they_were_afterwards() -> None:
 
 
 @pytest.fixture(scope="module")
-def digits() -> tuple[Pictures, Pictures]:
-    return load_pictures("digits"), load_pictures("digits", split="test")
+def digits() -> tuple[Dataset, Dataset]:
+    return load_dataset("digits"), load_dataset("digits", split="test")
 
 
 @pytest.fixture(scope="module")
-def network(digits: tuple[Pictures, Pictures]) -> Classifier:
+def network(digits: tuple[Dataset, Dataset]) -> Classifier:
     """Trained as users train it."""
-    pictures, _ = digits
-    assert pictures.labels is not None
-    return train_classifier(pictures.images, pictures.labels, 10, CPU)
+    images, _ = digits
+    assert images.labels is not None
+    return train_classifier(images.images, images.labels, 10, CPU)
 
 
-def test_it_knows_held_out_digits(network: Classifier, digits: tuple[Pictures, Pictures]) -> None:
+def test_it_knows_held_out_digits(network: Classifier, digits: tuple[Dataset, Dataset]) -> None:
     _, held_out = digits
     assert held_out.labels is not None
     assert accuracy(network, pixels(held_out), held_out.labels) >= 0.97
@@ -304,7 +305,7 @@ def test_it_knows_held_out_digits(network: Classifier, digits: tuple[Pictures, P
     assert accuracy(network, pixels(held_out), predicted) == 1
 
 
-def test_outputs_are_as_promised(network: Classifier, digits: tuple[Pictures, Pictures]) -> None:
+def test_outputs_are_as_promised(network: Classifier, digits: tuple[Dataset, Dataset]) -> None:
     features, logits = network(pixels(digits[0]))
     assert features.shape == (1438, 64)
     assert logits is not None
@@ -316,7 +317,7 @@ def test_outputs_are_as_promised(network: Classifier, digits: tuple[Pictures, Pi
     assert len(bytes.fromhex(network.digest)) == 16
 
 
-def test_features_have_unit_spread_and_take_either_sign(network: Classifier, digits: tuple[Pictures, Pictures]) -> None:
+def test_features_have_unit_spread_and_take_either_sign(network: Classifier, digits: tuple[Dataset, Dataset]) -> None:
     """Ahead of the ReLU: half a Gaussian would be no Gaussian."""
     features = network(pixels(digits[0])).features
     assert features.mean(0).abs().max() < 0.3
@@ -325,7 +326,7 @@ def test_features_have_unit_spread_and_take_either_sign(network: Classifier, dig
 
 
 def test_features_of_training_and_held_out_digits_are_alike(
-    network: Classifier, digits: tuple[Pictures, Pictures]
+    network: Classifier, digits: tuple[Dataset, Dataset]
 ) -> None:
     """Held-out digits are as far from training digits as these are from each other: sampling, not overfitting."""
     training, held_out = (pixels(some) for some in digits)
@@ -340,11 +341,11 @@ def test_features_of_training_and_held_out_digits_are_alike(
     assert distance(network, one, held_out[digits[1].labels != 0]) > 1.5 * np.mean(unseen)  # and a missing class shows
 
 
-def distance(network: Classifier, one: Pixels, other: Pixels) -> float:
+def distance(network: Classifier, one: Images, other: Images) -> float:
     return frechet_distance(fit_gaussian(network(one).features), fit_gaussian(network(other).features))
 
 
-def test_a_picture_has_the_same_features_in_any_company(network: Classifier, digits: tuple[Pictures, Pictures]) -> None:
+def test_a_image_has_the_same_features_in_any_company(network: Classifier, digits: tuple[Dataset, Dataset]) -> None:
     some = pixels(digits[0])[:9]
     together = network(some)
     with torch.autocast("cpu", torch.bfloat16), torch.enable_grad():  # and whatever the caller set
@@ -352,7 +353,7 @@ def test_a_picture_has_the_same_features_in_any_company(network: Classifier, dig
     torch.testing.assert_close(alone.features, together.features[4:5], rtol=1e-4, atol=1e-4)
 
 
-def test_pictures_of_another_size_are_refused(network: Classifier) -> None:
+def test_images_of_another_size_are_refused(network: Classifier) -> None:
     for shape in ((2, 16, 16, 1), (2, 28, 28, 3)):
         message = refusal(lambda shape=shape: network(noise(*shape)))
         assert "28x28x1" in message
@@ -360,12 +361,12 @@ def test_pictures_of_another_size_are_refused(network: Classifier) -> None:
 
 
 @pytest.mark.parametrize("shape", [(0, 28, 28, 1), (28, 28, 1), (2, 28, 28, 2)])
-def test_what_is_no_picture_is_refused(network: Classifier, shape: tuple[int, ...]) -> None:
+def test_what_is_no_image_is_refused(network: Classifier, shape: tuple[int, ...]) -> None:
     with pytest.raises(ValueError, match="uint8"):
         network(noise(*shape))
 
 
-def test_pictures_in_floating_point_are_refused(network: Classifier) -> None:
+def test_images_in_floating_point_are_refused(network: Classifier) -> None:
     with pytest.raises(ValueError, match="float32"):
         network(np.zeros((2, 28, 28, 1), np.float32))  # type: ignore[arg-type]  # wrong on purpose
 
@@ -373,8 +374,8 @@ def test_pictures_in_floating_point_are_refused(network: Classifier) -> None:
 @pytest.fixture
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     """Few steps: everything happens, nothing takes long."""
-    monkeypatch.setattr(classifier, "FEWEST_STEPS", 3)
-    monkeypatch.setattr(classifier, "MOST_STEPS", 3)
+    monkeypatch.setattr(classifier, "MIN_STEPS", 3)
+    monkeypatch.setattr(classifier, "MAX_STEPS", 3)
     monkeypatch.setattr(classifier, "BATCH", 16)
 
 
@@ -384,7 +385,7 @@ def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     [(2, 1, 1, 16), (5, 5, 3, 20), (40, 2, 1, 36), (3, 1000, 3, 64), (20, 20, 1, 100), (2, 2, 3, 256)],
 )
 def test_any_size_and_any_number_of_classes(count: int, classes: int, channels: int, size: int) -> None:
-    """One picture a class, and classes of which there is none, included."""
+    """One image a class, and classes of which there is none, included."""
     images = torch.from_numpy(noise(count, channels, size, size))
     trained = train_classifier(images, torch.arange(count) % classes, classes, CPU)
     features, logits = trained(images.permute(0, 2, 3, 1).numpy())
@@ -396,30 +397,30 @@ def test_any_size_and_any_number_of_classes(count: int, classes: int, channels: 
 
 
 @pytest.mark.usefixtures("quick")
-def test_pictures_that_are_all_alike_do_no_harm() -> None:
+def test_images_that_are_all_alike_do_no_harm() -> None:
     trained = train_classifier(torch.zeros(4, 1, 16, 16, dtype=torch.uint8), torch.arange(4) % 2, 2, CPU)
     assert trained(noise(2, 16, 16, 1)).features.isfinite().all()
 
 
 @pytest.mark.usefixtures("quick")
 def test_a_seed_decides_the_weights_and_torchs_random_state_stays() -> None:
-    pictures = noisy_pictures()
-    assert pictures.labels is not None
+    dataset = noisy_dataset()
+    assert dataset.labels is not None
     digests = []
     for global_seed, seed in ((1, 0), (2, 0), (2, 5)):
         torch.manual_seed(global_seed)
         before = torch.get_rng_state()
-        digests.append(train_classifier(pictures.images, pictures.labels, 3, CPU, seed).digest)
+        digests.append(train_classifier(dataset.samples, dataset.labels, 3, CPU, seed).digest)
         assert torch.equal(torch.get_rng_state(), before)
     assert digests[0] == digests[1] != digests[2]
 
 
 def test_the_number_of_steps_is_bounded_for_large_data(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Fashion-MNIST's 60,000 pictures take 1,500 steps of 128."""
+    """Fashion-MNIST's 60,000 images take 1,500 steps of 128."""
     taken: list[tuple[int, int]] = []
 
-    def count(network: object, redraw: nn.Linear, pictures: Tensor, labels: Tensor) -> Tensor:
-        taken.append(tuple(pictures.shape[::3]))
+    def count(network: object, redraw: nn.Linear, images: Tensor, labels: Tensor) -> Tensor:
+        taken.append(tuple(images.shape[::3]))
         return redraw.weight.sum()
 
     monkeypatch.setattr(classifier, "training_loss", count)
@@ -430,17 +431,17 @@ def test_the_number_of_steps_is_bounded_for_large_data(monkeypatch: pytest.Monke
         assert taken == [(batch, size)] * steps
 
 
-def test_an_epoch_holds_every_picture_once() -> None:
+def test_an_epoch_holds_every_image_once() -> None:
     rows = torch.cat(list(orders(10, 4, 5)))
     assert [sorted(part.tolist()) for part in rows.split(10)] == [list(range(10))] * 2
     assert rows[:10].tolist() != rows[10:].tolist()
     assert [len(part) for part in orders(3, 16, 2)] == [16, 16]
 
 
-def test_a_shift_moves_pictures_and_repeats_their_edges() -> None:
-    picture = torch.arange(2 * 5 * 6, dtype=torch.uint8).view(1, 2, 5, 6)
-    moved = {bytes(one.numpy().tobytes()) for one in shifted(picture.expand(200, -1, -1, -1), 1)}
-    padded = F.pad(picture.float(), (1, 1, 1, 1), mode="replicate").byte()
+def test_a_shift_moves_images_and_repeats_their_edges() -> None:
+    image = torch.arange(2 * 5 * 6, dtype=torch.uint8).view(1, 2, 5, 6)
+    moved = {bytes(one.numpy().tobytes()) for one in shifted(image.expand(200, -1, -1, -1), 1)}
+    padded = F.pad(image.float(), (1, 1, 1, 1), mode="replicate").byte()
     expected = {
         bytes(padded[0, :, down : down + 5, right : right + 6].contiguous().numpy().tobytes())
         for down in range(3)
@@ -451,15 +452,15 @@ def test_a_shift_moves_pictures_and_repeats_their_edges() -> None:
 
 @pytest.mark.usefixtures("quick")
 @pytest.mark.parametrize(("size", "most"), [(16, 1), (64, 2), (256, 8)])
-def test_every_step_shifts_its_pictures(size: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_every_step_shifts_its_images(size: int, most: int, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: list[int] = []
 
-    def black(pictures: Tensor, most: int) -> Tensor:
+    def black(images: Tensor, most: int) -> Tensor:
         asked.append(most)
-        return torch.zeros_like(pictures)
+        return torch.zeros_like(images)
 
-    def loss(network: object, redraw: nn.Linear, pictures: Tensor, labels: Tensor) -> Tensor:
-        assert not pictures.any()
+    def loss(network: object, redraw: nn.Linear, images: Tensor, labels: Tensor) -> Tensor:
+        assert not images.any()
         return redraw.weight.sum()
 
     monkeypatch.setattr(classifier, "shifted", black)
@@ -469,7 +470,7 @@ def test_every_step_shifts_its_pictures(size: int, most: int, monkeypatch: pytes
 
 
 def test_the_loss_is_cross_entropy_and_what_cannot_be_redrawn() -> None:
-    pictures = torch.from_numpy(noise(8, 1, 16, 16))
+    images = torch.from_numpy(noise(8, 1, 16, 16))
     labels = torch.ones(8, dtype=torch.int64)
     network = classifier.Network(16, 1, 2)
     redraw = nn.Linear(64, 64)
@@ -477,16 +478,16 @@ def test_the_loss_is_cross_entropy_and_what_cannot_be_redrawn() -> None:
         for weight in (redraw.weight, redraw.bias, network.logits.weight):
             weight.zero_()
         network.logits.bias.copy_(torch.tensor([0.0, np.log(3)]))  # probabilities of 1/4 and 3/4
-        thumbnails = (pictures.float() / 127.5 - 1).view(8, 8, 2, 8, 2).mean((2, 4)).flatten(1)
+        thumbnails = (images.float() / 127.5 - 1).view(8, 8, 2, 8, 2).mean((2, 4)).flatten(1)
         missed = thumbnails.square().mean() / thumbnails.var(0).mean()
         smoothed = 0.05 * np.log(4) + 0.95 * np.log(4 / 3)  # a tenth of each label is spread over both classes
         expected = smoothed + missed.item()
-        assert training_loss(network, redraw, pictures, labels).item() == pytest.approx(expected, rel=1e-4)
+        assert training_loss(network, redraw, images, labels).item() == pytest.approx(expected, rel=1e-4)
 
 
 def test_one_class_alone_still_teaches_what_varies(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Labels say nothing here; the picture's coarse look does."""
-    monkeypatch.setattr(classifier, "FEWEST_STEPS", 60)
+    """Labels say nothing here; the image's coarse look does."""
+    monkeypatch.setattr(classifier, "MIN_STEPS", 60)
     thumbnails = torch.from_numpy(noise(200, 1, 4, 4, seed=1))
     images = thumbnails.repeat_interleave(4, 2).repeat_interleave(4, 3)
     trained = train_classifier(images, torch.zeros(200, dtype=torch.int64), 1, CPU)
@@ -502,24 +503,24 @@ def test_one_class_alone_still_teaches_what_varies(monkeypatch: pytest.MonkeyPat
 
 @pytest.mark.usefixtures("quick")
 def test_a_saved_classifier_is_the_same_one(tmp_path: Path) -> None:
-    pictures = noisy_pictures()
-    trained, path = classifier_of(pictures, CPU)
+    dataset = noisy_dataset()
+    trained, path = classifier_of(dataset, CPU)
     loaded = load_classifier(path, CPU)
     assert loaded.digest == trained.digest
     assert loaded.class_names == ("a", "b", "c")
-    assert loaded.data_digest == pictures.digest
+    assert loaded.data_digest == dataset.digest
     assert (loaded.size, loaded.channels, loaded.classes) == (16, 1, 3)
-    for one, other in zip(loaded(pixels(pictures)), trained(pixels(pictures))):
+    for one, other in zip(loaded(pixels(dataset)), trained(pixels(dataset))):
         assert one is not None
         assert other is not None
         assert torch.equal(one, other)
     with safetensors.safe_open(path, framework="pt") as file:
-        assert json.loads(file.metadata()["gan_plugin"])["data_digest"] == pictures.digest
+        assert json.loads(file.metadata()["gan_plugin"])["data_digest"] == dataset.digest
 
 
 @pytest.mark.usefixtures("quick")
 def test_the_digest_follows_the_weights() -> None:
-    trained, path = classifier_of(noisy_pictures(), CPU)
+    trained, path = classifier_of(noisy_dataset(), CPU)
     weights = trained.network.state_dict()
     weights["logits.bias"][0] += 1
     assert Classifier(trained.network, 16, 1, 3, CPU).digest != load_classifier(path, CPU).digest
@@ -527,21 +528,21 @@ def test_the_digest_follows_the_weights() -> None:
 
 @pytest.mark.usefixtures("quick")
 def test_equal_data_is_trained_on_once(cache: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    first, path = classifier_of(noisy_pictures(), CPU)
-    other, other_path = classifier_of(noisy_pictures(seed=1), CPU)
+    first, path = classifier_of(noisy_dataset(), CPU)
+    other, other_path = classifier_of(noisy_dataset(seed=1), CPU)
     monkeypatch.delattr(classifier, "train_classifier")
-    again, same_path = classifier_of(noisy_pictures(), CPU)
+    again, same_path = classifier_of(noisy_dataset(), CPU)
     assert path == same_path != other_path
     assert path.parent == cache
     assert first.digest == again.digest != other.digest
-    assert load_network("classifier", noisy_pictures(), CPU).digest == first.digest
+    assert load_network("classifier", noisy_dataset(), CPU).digest == first.digest
 
 
 @pytest.mark.usefixtures("quick")
 def test_another_version_of_the_training_trains_anew(monkeypatch: pytest.MonkeyPatch) -> None:
-    _, path = classifier_of(noisy_pictures(), CPU)
+    _, path = classifier_of(noisy_dataset(), CPU)
     monkeypatch.setattr(classifier, "VERSION", 2)
-    _, other = classifier_of(noisy_pictures(), CPU)
+    _, other = classifier_of(noisy_dataset(), CPU)
     assert other != path
     assert "has version 1" in refusal(lambda: load_classifier(path, CPU))
 
@@ -558,7 +559,7 @@ DAMAGE: dict[str, Callable[[bytes], bytes]] = {
     "no header": lambda content: content.replace(b"gan_plugin", b"gan_plugon"),
     "no JSON": lambda content: content.replace(rb"{\"version", rb"?\"version"),
     "another shape": lambda content: content.replace(rb"\"size\": 16", rb"\"size\": 28"),
-    "other data": lambda content: content.replace(noisy_pictures().digest.encode(), b"0" * 32),
+    "other data": lambda content: content.replace(noisy_dataset().digest.encode(), b"0" * 32),
 }
 
 
@@ -568,13 +569,13 @@ def test_a_damaged_file_is_never_used(
     damage: Callable[[bytes], bytes], caplog: pytest.LogCaptureFixture, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(logging.getLogger("mlflow"), "propagate", True)
-    pictures = noisy_pictures()
-    trained, path = classifier_of(pictures, CPU)
+    dataset = noisy_dataset()
+    trained, path = classifier_of(dataset, CPU)
     whole = path.read_bytes()
     path.write_bytes(damage(whole))
     assert path.read_bytes() != whole
     with caplog.at_level(logging.WARNING):
-        again, _ = classifier_of(pictures, CPU)
+        again, _ = classifier_of(dataset, CPU)
     assert "trained anew" in caplog.text
     assert again.digest == trained.digest
     assert path.read_bytes() == whole
@@ -583,17 +584,17 @@ def test_a_damaged_file_is_never_used(
 @pytest.mark.usefixtures("quick")
 def test_what_a_run_uses_is_what_lies_in_its_file(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     """Another process, with other bits, was first while this one trained."""
-    pictures = noisy_pictures()
-    assert pictures.labels is not None
+    dataset = noisy_dataset()
+    assert dataset.labels is not None
     real = train_classifier
 
     def overtaken(images: Tensor, labels: Tensor, classes: int, device: torch.device) -> Classifier:
-        other = replace(real(images, labels, classes, device, seed=1), data_digest=pictures.digest)
-        save_classifier(other, cache / f"classifier-1-{pictures.digest}.safetensors")
+        other = replace(real(images, labels, classes, device, seed=1), data_digest=dataset.digest)
+        save_classifier(other, cache / f"classifier-1-{images.digest}.safetensors")
         return real(images, labels, classes, device)
 
     monkeypatch.setattr(classifier, "train_classifier", overtaken)
-    used, path = classifier_of(pictures, CPU)
+    used, path = classifier_of(dataset, CPU)
     assert used.digest == load_classifier(path, CPU).digest
 
 
@@ -652,7 +653,7 @@ def test_the_official_files_name_holds_its_checksum() -> None:
 @pytest.mark.usefixtures("fake_torch_fidelity")
 def test_an_unreachable_host_is_one_sentence(monkeypatch: pytest.MonkeyPatch, cache: Path) -> None:
     monkeypatch.setattr(inception, "URL", UNREACHABLE)
-    for call in (fetch_inception, lambda: load_network("inception", noisy_pictures(), CPU)):
+    for call in (fetch_inception, lambda: load_network("inception", noisy_dataset(), CPU)):
         message = refusal(call)
         assert UNREACHABLE in message
         assert "refused" in message
@@ -676,7 +677,7 @@ def test_a_download_is_checked_kept_and_found(
         assert fetch_inception(tmp_path) == tmp_path / inception.FILE_NAME
     monkeypatch.setattr(inception, "URL", UNREACHABLE)
     assert fetch_inception() == path  # nothing to fetch
-    assert load_network("inception", noisy_pictures(), CPU).name == "inception"
+    assert load_network("inception", noisy_dataset(), CPU).name == "inception"
 
 
 @pytest.mark.parametrize(
@@ -774,15 +775,15 @@ def test_what_is_no_weights_file_is_refused(content: object, expected: str, tmp_
 @pytest.mark.usefixtures("fake_torch_fidelity")
 def test_inception_gets_rgb_in_small_batches(tmp_path: Path) -> None:
     network = load_inception(weights_file(tmp_path / "own.pth"), CPU)
-    pictures = noise(70, 8, 8, 3)
-    features, logits = network(pictures)
-    expected = pictures.mean((1, 2)) * [1, 2, 3]
+    images = noise(70, 8, 8, 3)
+    features, logits = network(images)
+    expected = images.mean((1, 2)) * [1, 2, 3]
     assert np.allclose(features, expected, rtol=1e-5)
     assert logits is not None
     assert np.allclose(logits, 2 * expected, rtol=1e-5)
     assert network.network.seen == [32, 32, 6]
-    grey = network(pictures[..., :1]).features
-    assert np.allclose(grey, pictures[..., 0].mean((1, 2))[:, None] * [1, 2, 3], rtol=1e-5)
+    gray = network(images[..., :1]).features
+    assert np.allclose(gray, images[..., 0].mean((1, 2))[:, None] * [1, 2, 3], rtol=1e-5)
     assert "299x299" in network.resize
 
 
@@ -806,9 +807,9 @@ def test_the_real_inception(tmp_path: Path) -> None:
     nothing.seek(0)
     untrained = Untrained("untrained", ["2048", "logits_unbiased"], feature_extractor_weights_path=nothing)
     network = load_inception(weights_file(tmp_path / "random.pth", untrained.state_dict()), CPU)
-    pictures = noise(2, 32, 32, 3)
-    features, logits = network(pictures)
-    expected = untrained(torch.from_numpy(pictures).permute(0, 3, 1, 2))
+    images = noise(2, 32, 32, 3)
+    features, logits = network(images)
+    expected = untrained(torch.from_numpy(images).permute(0, 3, 1, 2))
     assert features.shape == (2, 2048)
     assert logits is not None
     assert logits.shape == (2, 1008)
@@ -831,7 +832,7 @@ def onnx_file(
     axes = [1, 2] if shape[3] in (1, 3) else [2, 3]
     nodes = [
         helper.make_node("Constant", [], ["axes"], value_ints=axes),
-        helper.make_node("Cast", ["pictures"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
         helper.make_node("Mul", ["x", "x"], ["xx"]),
         helper.make_node("ReduceMean", ["x", "axes"], ["mean"], keepdims=keep),
         helper.make_node("ReduceMean", ["xx", "axes"], ["square"], keepdims=keep),
@@ -841,15 +842,15 @@ def onnx_file(
     dimensions = [shape[0], "d", *[1, 1][: 2 * keep]]
     outputs = [helper.make_tensor_value_info(name, TensorProto.FLOAT, dimensions) for name in ("features", "logits")]
     constants = [numpy_helper.from_array(np.array(2, np.float32), "two")]
-    entry = helper.make_tensor_value_info("pictures", dtype, shape)
+    entry = helper.make_tensor_value_info("images", dtype, shape)
     graph = helper.make_graph(nodes, "features", [entry], outputs[: 1 + logits], constants)
     path.parent.mkdir(parents=True, exist_ok=True)
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     return path
 
 
-def expected_features(pictures: Pixels, divisor: int = 255) -> np.ndarray:
-    x = pictures.astype(np.float64) / divisor
+def expected_features(images: Images, divisor: int = 255) -> np.ndarray:
+    x = images.astype(np.float64) / divisor
     return np.concatenate([x.mean((1, 2)), (x * x).mean((1, 2))], 1)
 
 
@@ -858,28 +859,28 @@ def expected_features(pictures: Pixels, divisor: int = 255) -> np.ndarray:
 def test_layout_and_type_are_told_from_the_file(tmp_path: Path, shape: tuple[int | str, ...], dtype: int) -> None:
     network = OnnxNetwork(onnx_file(tmp_path / "f.onnx", shape, dtype), CPU)
     channels = 1 if 1 in shape else 3
-    pictures = noise(5, 8, 9, channels)
-    features, logits = network(pictures)
+    images = noise(5, 8, 9, channels)
+    features, logits = network(images)
     assert features.dtype == torch.float32
     assert logits is None
-    assert np.allclose(features, expected_features(pictures, 255 if dtype == TensorProto.FLOAT else 1), rtol=1e-5)
+    assert np.allclose(features, expected_features(images, 255 if dtype == TensorProto.FLOAT else 1), rtol=1e-5)
     if channels == 3:
-        grey = network(pictures[..., :1])
-        repeated = network(pictures[..., :1].repeat(3, 3))
-        assert torch.equal(grey.features, repeated.features)
+        gray = network(images[..., :1])
+        repeated = network(images[..., :1].repeat(3, 3))
+        assert torch.equal(gray.features, repeated.features)
     else:
-        assert "takes grey pictures" in refusal(lambda: network(noise(5, 8, 9, 3)))
+        assert "takes gray images" in refusal(lambda: network(noise(5, 8, 9, 3)))
 
 
-def test_pictures_are_resized_to_a_fixed_size_with_antialiasing(tmp_path: Path) -> None:
+def test_images_are_resized_to_a_fixed_size_with_antialiasing(tmp_path: Path) -> None:
     fixed = OnnxNetwork(onnx_file(tmp_path / "fixed.onnx", ("n", 3, 8, 12)), CPU)
     free = OnnxNetwork(onnx_file(tmp_path / "free.onnx"), CPU)
-    pictures = noise(3, 32, 32, 3)
-    small = np.stack([np.asarray(Image.fromarray(one).resize((12, 8), Image.Resampling.BICUBIC)) for one in pictures])
-    assert torch.equal(fixed(pictures).features, free(small).features)
+    images = noise(3, 32, 32, 3)
+    small = np.stack([np.asarray(Image.fromarray(one).resize((12, 8), Image.Resampling.BICUBIC)) for one in images])
+    assert torch.equal(fixed(images).features, free(small).features)
     board = (np.indices((1, 32, 32, 1)).sum(0) % 2 * 255).astype(np.uint8)
     mean, square = fixed(board).features[0, [0, 3]].tolist()
-    assert square - mean**2 < 0.01  # a chessboard becomes even grey; without antialiasing some squares would stay
+    assert square - mean**2 < 0.01  # a chessboard becomes even gray; without antialiasing some squares would stay
     assert "bicubic" in fixed.resize
     assert "8x12" in fixed.resize
     assert free.resize == "none"
@@ -890,7 +891,7 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
     graph = onnx.load(onnx_file(tmp_path / "f.onnx"))
     for node in graph.graph.node:
         if node.op_type == "Mul" and node.output[0] == "xx":
-            node.op_type = "Div"  # 0/0 where a picture is black
+            node.op_type = "Div"  # 0/0 where an image is black
     onnx.save(graph, tmp_path / "f.onnx")
     network = OnnxNetwork(tmp_path / "f.onnx", CPU)
     assert network(noise(2, 8, 8, 3) | 1).features.isfinite().all()
@@ -900,9 +901,9 @@ def test_features_that_are_not_finite_are_refused(tmp_path: Path) -> None:
 
 def test_a_fixed_batch_is_filled_up(tmp_path: Path) -> None:
     network = OnnxNetwork(onnx_file(tmp_path / "f.onnx", (4, 3, "h", "w"), logits=True), CPU)
-    pictures = noise(6, 8, 8, 3)
-    features, logits = network(pictures)
-    assert np.allclose(features, expected_features(pictures), rtol=1e-5)
+    images = noise(6, 8, 8, 3)
+    features, logits = network(images)
+    assert np.allclose(features, expected_features(images), rtol=1e-5)
     assert logits is not None
     assert torch.equal(logits, 2 * features)
 
@@ -914,7 +915,7 @@ def test_batches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
 
     class Counting:
         def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
-            sizes.append(len(feeds["pictures"]))
+            sizes.append(len(feeds["images"]))
             return list(session.run(names, feeds))
 
     network.session = Counting()
@@ -981,8 +982,8 @@ def test_a_file_that_breaks_the_rules_is_refused(tmp_path: Path, options: dict[s
 
 
 def three_dimensions(path: Path) -> Path:
-    entry = helper.make_tensor_value_info("pictures", TensorProto.FLOAT, ("n", "h", "w"))
-    node = helper.make_node("Identity", ["pictures"], ["features"])
+    entry = helper.make_tensor_value_info("images", TensorProto.FLOAT, ("n", "h", "w"))
+    node = helper.make_node("Identity", ["images"], ["features"])
     return saved_graph(path, [node], [entry], TensorProto.FLOAT)
 
 
@@ -995,44 +996,44 @@ def saved_graph(path: Path, nodes: list[Any], inputs: list[Any], dtype: int) -> 
 
 def test_two_inputs_are_refused(tmp_path: Path) -> None:
     inputs = [
-        helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", 3, "h", "w")) for name in ("pictures", "masks")
+        helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", 3, "h", "w")) for name in ("images", "masks")
     ]
     file = saved_graph(
-        tmp_path / "f.onnx", [helper.make_node("Add", ["pictures", "masks"], ["features"])], inputs, TensorProto.FLOAT
+        tmp_path / "f.onnx", [helper.make_node("Add", ["images", "masks"], ["features"])], inputs, TensorProto.FLOAT
     )
-    assert "has 2 inputs (pictures, masks)" in refusal(lambda: OnnxNetwork(file, CPU))
+    assert "has 2 inputs (images, masks)" in refusal(lambda: OnnxNetwork(file, CPU))
 
 
 def test_features_that_are_integers_are_refused(tmp_path: Path) -> None:
-    entry = helper.make_tensor_value_info("pictures", TensorProto.UINT8, ("n", 3, "h", "w"))
-    node = helper.make_node("Identity", ["pictures"], ["features"])
+    entry = helper.make_tensor_value_info("images", TensorProto.UINT8, ("n", 3, "h", "w"))
+    node = helper.make_node("Identity", ["images"], ["features"])
     file = saved_graph(tmp_path / "f.onnx", [node], [entry], TensorProto.UINT8)
     assert "tensor(uint8)" in refusal(lambda: OnnxNetwork(file, CPU))
 
 
-def test_rows_that_are_not_pictures_are_refused_on_the_first_picture(tmp_path: Path) -> None:
+def test_rows_that_are_not_images_are_refused_on_the_first_image(tmp_path: Path) -> None:
     file = reshaping(tmp_path / "f.onnx", [-1, 16])
-    message = refusal(lambda: load_network(f"onnx:{file}", noisy_pictures(), CPU))
+    message = refusal(lambda: load_network(f"onnx:{file}", noisy_dataset(), CPU))
     assert "[48, 16] for a batch of 1" in message
 
 
 def reshaping(path: Path, shape: list[int]) -> Path:
     """A network whose features are the pixels, [N, 3, H, W] in another shape."""
-    entry = helper.make_tensor_value_info("pictures", TensorProto.FLOAT, ("n", 3, "h", "w"))
+    entry = helper.make_tensor_value_info("images", TensorProto.FLOAT, ("n", 3, "h", "w"))
     nodes = [
         helper.make_node("Constant", [], ["shape"], value_ints=shape),
-        helper.make_node("Reshape", ["pictures", "shape"], ["features"]),
+        helper.make_node("Reshape", ["images", "shape"], ["features"]),
     ]
     return saved_graph(path, nodes, [entry], TensorProto.FLOAT)
 
 
 def test_what_the_network_cannot_compute_is_said_at_once(tmp_path: Path) -> None:
-    rgb = replace(noisy_pictures(), images=torch.from_numpy(noise(12, 3, 16, 16)))
-    grey = onnx_file(tmp_path / "grey.onnx", ("n", 1, "h", "w"))
-    assert "takes grey pictures" in refusal(lambda: load_network(f"onnx:{grey}", rgb, CPU))
+    rgb = replace(noisy_dataset(), images=torch.from_numpy(noise(12, 3, 16, 16)))
+    gray = onnx_file(tmp_path / "gray.onnx", ("n", 1, "h", "w"))
+    assert "takes gray images" in refusal(lambda: load_network(f"onnx:{gray}", rgb, CPU))
     file = reshaping(tmp_path / "f.onnx", [-1, 7])
-    assert "f.onnx cannot compute pictures of 16x16x1" in refusal(
-        lambda: load_network(f"onnx:{file}", noisy_pictures(), CPU)
+    assert "f.onnx cannot compute images of 16x16x1" in refusal(
+        lambda: load_network(f"onnx:{file}", noisy_dataset(), CPU)
     )
 
 
@@ -1048,8 +1049,8 @@ def test_a_path_a_folder_and_a_uri_are_the_same_network(tmp_path: Path) -> None:
         load_onnx_network(text, CPU).name for text in (str(file), str(file.parent), file.as_uri(), file.parent.as_uri())
     }
     assert len(names) == 1
-    network = load_network(f"onnx:{file.as_uri()}", noisy_pictures(), CPU)
-    assert network(pixels(noisy_pictures())).features.shape == (12, 6)
+    network = load_network(f"onnx:{file.as_uri()}", noisy_dataset(), CPU)
+    assert network(pixels(noisy_dataset())).features.shape == (12, 6)
     onnx_file(tmp_path / "model/g.onnx")
     assert "2 ONNX files (f.onnx, g.onnx)" in refusal(lambda: load_onnx_network(file.parent.as_uri(), CPU))
 

@@ -1,4 +1,4 @@
-"""Serving on a GPU, where there is one: the vectors, one picture alone and in a batch, and what ``doctor`` says."""
+"""Serving on a GPU, where there is one: the vectors, one image alone and in a batch, and what ``doctor`` says."""
 
 from __future__ import annotations
 
@@ -34,17 +34,17 @@ def test_doctor_finds_it() -> None:
 
 
 def test_the_vectors_that_every_program_must_make(on_gpu: OnnxGenerator) -> None:
-    for vector in json.loads((ROOT / "examples" / "vectors.json").read_text())["pictures"]:
+    for vector in json.loads((ROOT / "examples" / "vectors.json").read_text())["images"]:
         row = {name: value for name, value in vector.items() if name != "image" and value is not None}
         request = read_request(pd.DataFrame([row]), on_gpu.description, max_rows=1)
-        (picture,) = on_gpu.generate(request.z, request.labels)
-        expected = np.frombuffer(base64.b64decode(vector["image"]), np.uint8).reshape(picture.shape)
-        assert np.abs(picture.astype(int) - expected).max() <= 1
+        (image,) = on_gpu.generate(request.z, request.labels)
+        expected = np.frombuffer(base64.b64decode(vector["image"]), np.uint8).reshape(image.shape)
+        assert np.abs(image.astype(int) - expected).max() <= 1
 
 
-def test_a_seeds_picture_alone_and_among_others(on_gpu: OnnxGenerator) -> None:
+def test_a_seeds_image_alone_and_among_others(on_gpu: OnnxGenerator) -> None:
     expected = OnnxGenerator(DIGITS, "cpu").sample(range(200)).astype(int)
     with ThreadPoolExecutor(32) as pool:
         alone = np.concatenate(list(pool.map(lambda seed: on_gpu.sample([seed]), range(200))))
-    for pictures in (alone, on_gpu.sample(range(200))):
-        assert np.abs(pictures - expected).max() <= 1
+    for images in (alone, on_gpu.sample(range(200))):
+        assert np.abs(images - expected).max() <= 1

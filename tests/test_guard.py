@@ -11,10 +11,11 @@ import torch
 from test_training import Memory, Told, judged, plan
 from torch import nn
 
-from gan_plugin.data import Pictures, load_pictures
+from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.training import guard as guard_room
 from gan_plugin.training.checkpoint import read_header
+from gan_plugin.training.gan import TrainingState
 from gan_plugin.training.guard import (
     EARLIEST_START,
     LATEST_START,
@@ -23,24 +24,23 @@ from gan_plugin.training.guard import (
     Alarm,
     Guard,
     Past,
+    chance_loss,
     check_finite,
     spread,
-    undecided_loss,
 )
-from gan_plugin.training.loop import Diverged, Interrupted, guarded_seeds, real_spread, seed_of, shuffled, train
-from gan_plugin.training.step import Game
+from gan_plugin.training.loop import Diverged, Interrupted, guarded_seeds, real_diversity, seed_of, shuffled, train
 
 ONE_GROUP = torch.zeros(64, dtype=torch.int64)
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Pictures:
-    digits = load_pictures("digits", image_size=16)
-    return dataclasses.replace(digits, images=digits.images[:100], labels=None, class_names=())
+def images() -> Dataset:
+    digits = load_dataset("digits", image_size=16)
+    return dataclasses.replace(digits, samples=digits.samples[:100], labels=None, spec=digits.spec.unlabeled())
 
 
 def new_guard() -> Guard:
-    return Guard(undecided=1.0, real_spread=50.0)
+    return Guard(undecided=1.0, real_diversity=50.0)
 
 
 def told(guard: Guard, loss: float, step: int) -> dict[str, float]:
@@ -50,8 +50,8 @@ def told(guard: Guard, loss: float, step: int) -> dict[str, float]:
     return signals
 
 
-def looked(guard: Guard, pictures: torch.Tensor, step: int) -> dict[str, float]:
-    signals = guard.look(pictures, ONE_GROUP, step)
+def looked(guard: Guard, images: torch.Tensor, step: int) -> dict[str, float]:
+    signals = guard.look(images, ONE_GROUP, step)
     guard.check(step)
     return signals
 
@@ -77,7 +77,7 @@ def test_a_player_that_wins_for_long_is_an_alarm(loss: float, said: str) -> None
 
 
 def test_after_a_return_to_a_checkpoint_the_time_begins_there() -> None:
-    guard = Guard(undecided=1.0, real_spread=50.0, past=Past(held=5_000))
+    guard = Guard(undecided=1.0, real_diversity=50.0, past=Past(held=5_000))
     told(guard, 9.0, 5_000 + OUTRIGHT_STEPS - 1)
     with pytest.raises(Alarm, match="has lost"):
         told(guard, 9.0, 5_000 + OUTRIGHT_STEPS)
@@ -92,8 +92,8 @@ def test_a_game_that_swings_from_one_outright_end_to_the_other_is_an_alarm() -> 
 
 
 def test_where_a_loss_has_no_zero_nobody_wins() -> None:
-    assert undecided_loss(OBJECTIVES["wasserstein"]) is None
-    assert undecided_loss(OBJECTIVES["least-squares"]) == pytest.approx(0.25)
+    assert chance_loss(OBJECTIVES["wasserstein"]) is None
+    assert chance_loss(OBJECTIVES["least-squares"]) == pytest.approx(0.25)
     guard = Guard(None, 50.0)
     assert [told(guard, -1000.0, step) for step in (1, OUTRIGHT_STEPS, 3 * OUTRIGHT_STEPS)] == [{}] * 3
 
@@ -104,7 +104,7 @@ def sheet(deviation: float) -> torch.Tensor:
     return noise.clamp(0, 255).to(torch.uint8)
 
 
-def test_the_spread_is_the_mean_distance_in_grey_levels() -> None:
+def test_the_spread_is_the_mean_distance_in_gray_levels() -> None:
     black_and_white = torch.tensor([[0, 0], [255, 255]], dtype=torch.uint8)
     assert spread(black_and_white, torch.tensor([7, 7])) == pytest.approx(255)
     assert spread(black_and_white, torch.tensor([7, 8])) == 0  # no two of a group
@@ -112,11 +112,11 @@ def test_the_spread_is_the_mean_distance_in_grey_levels() -> None:
 
 
 def test_the_spread_of_classes_is_that_within_them() -> None:
-    grey_levels = torch.tensor([0, 100, 0, 30, 200], dtype=torch.uint8)[:, None]
-    assert spread(grey_levels, torch.tensor([1, 1, 2, 2, 3])) == pytest.approx((100 + 30) / 2)
+    gray_levels = torch.tensor([0, 100, 0, 30, 200], dtype=torch.uint8)[:, None]
+    assert spread(gray_levels, torch.tensor([1, 1, 2, 2, 3])) == pytest.approx((100 + 30) / 2)
 
 
-def test_the_guard_looks_at_several_pictures_of_each_of_some_classes() -> None:
+def test_the_guard_looks_at_several_images_of_each_of_some_classes() -> None:
     seeds, groups = guarded_seeds(0)
     assert (list(seeds), groups.tolist()) == (list(range(64)), [0] * 64)
     for classes, each in ((2, 32), (10, 8), (1000, 8)):
@@ -126,25 +126,25 @@ def test_the_guard_looks_at_several_pictures_of_each_of_some_classes() -> None:
         assert groups.bincount().tolist() == [each] * min(classes, 8)
 
 
-def test_one_picture_a_class_is_no_variety() -> None:
+def test_one_image_a_class_is_no_variety() -> None:
     """Of real digits, of all classes, one of each would pass for varied if the guard looked across."""
-    digits = load_pictures("digits", image_size=16)
+    digits = load_dataset("digits", image_size=16)
     assert digits.labels is not None
     _, groups = guarded_seeds(10)
-    first = torch.stack([digits.images[digits.labels == label][0] for label in range(10)])[groups]
-    varied = torch.cat([digits.images[digits.labels == label][5:125:15] for label in range(8)])
-    guard = Guard(1.0, real_spread(digits, classes=10))
+    first = torch.stack([digits.samples[digits.labels == label][0] for label in range(10)])[groups]
+    varied = torch.cat([digits.samples[digits.labels == label][5:125:15] for label in range(8)])
+    guard = Guard(1.0, real_diversity(digits, classes=10))
     assert guard.look(varied, groups, EARLIEST_START)["guard/diversity"] == pytest.approx(1, abs=0.15)
     assert guard.look(first, groups, EARLIEST_START + 1)["guard/diversity"] == 0
     assert guard.suspicious
-    across = Guard(1.0, real_spread(digits, classes=0))
+    across = Guard(1.0, real_diversity(digits, classes=0))
     assert across.look(first, ONE_GROUP, 2)["guard/diversity"] > 0.8
-    assert Guard(1.0, real_spread=0).look(first, groups, 2) == {}  # no two real pictures of a class to compare with
+    assert Guard(1.0, real_diversity=0).look(first, groups, 2) == {}  # no two real images of a class to compare with
 
 
 def test_a_collapse_after_variety_is_an_alarm() -> None:
     guard = Guard(1.0, spread(sheet(40), ONE_GROUP))
-    looked(guard, sheet(30), 1)  # as the pictures of any network that has not learned yet
+    looked(guard, sheet(30), 1)  # as the images of any network that has not learned yet
     for step in range(2, 7):
         looked(guard, sheet(1), step)
     assert looked(guard, sheet(30), EARLIEST_START)["guard/diversity"] == pytest.approx(0.75, abs=0.02)
@@ -154,7 +154,7 @@ def test_a_collapse_after_variety_is_an_alarm() -> None:
         looked(guard, sheet(2), EARLIEST_START + 2)
 
 
-def test_pictures_that_never_become_varied_are_an_alarm_in_the_end() -> None:
+def test_images_that_never_become_varied_are_an_alarm_in_the_end() -> None:
     guard = Guard(1.0, spread(sheet(40), ONE_GROUP))
     for _ in range(LOOKS - 1):
         looked(guard, sheet(2), LATEST_START + 1)
@@ -162,7 +162,7 @@ def test_pictures_that_never_become_varied_are_an_alarm_in_the_end() -> None:
         looked(guard, sheet(2), LATEST_START + 1)
 
 
-def test_at_the_end_one_look_at_uniform_pictures_is_enough() -> None:
+def test_at_the_end_one_look_at_uniform_images_is_enough() -> None:
     guard = Guard(1.0, spread(sheet(40), ONE_GROUP))
     guard.conclude()  # nothing was looked at
     looked(guard, sheet(3), 1)
@@ -182,25 +182,25 @@ def test_a_distance_far_above_the_best_is_an_alarm() -> None:
         guard.judged(distance)
         guard.check(1)
     guard.judged(22.0)
-    with pytest.raises(Alarm, match=r"^the distance to real pictures is 22, and was 5$"):
+    with pytest.raises(Alarm, match=r"^the distance to real images is 22, and was 5$"):
         guard.check(1)
 
 
 def test_a_training_that_diverges_goes_back_tries_again_and_ends_with_the_reason(
-    pictures: Pictures, tmp_path: Path
+    dataset: Dataset, tmp_path: Path
 ) -> None:
     memory = Memory()
     reckless = dataclasses.replace(plan(epochs=4, generator_lr=1e30, discriminator_lr=1e30), retries=2)
     with pytest.raises(Diverged, match=r"^In step \d+ [\w/.]+ became (nan|inf|-inf), and") as failed:
-        train(pictures, reckless, memory, tmp_path)
+        train(dataset, reckless, memory, tmp_path)
     assert "and going back is used up with retries=2: training has diverged; a smaller" in str(failed.value)
     assert set(memory.notes) == {"guard.1", "guard.2"}
     assert memory.notes["guard.1"].endswith(": back to the start with another seed.")
-    assert failed.value.game is None  # nothing was good
+    assert failed.value.state is None  # nothing was good
 
 
 def test_another_try_draws_other_numbers() -> None:
-    """Pictures in another order and other noise, each time: PyTorch's generator takes only 32 bits of a seed."""
+    """Dataset in another order and other noise, each time: PyTorch's generator takes only 32 bits of a seed."""
 
     def drawn(seed: int) -> tuple[float, ...]:
         torch.manual_seed(seed)
@@ -213,58 +213,58 @@ def test_another_try_draws_other_numbers() -> None:
 class Poisoned(Told):
     """A judge that, when asked for the ``at``-th time, puts a NaN into the generator that is being trained."""
 
-    def __init__(self, game: list[Game], at: int, times: int = 1) -> None:
+    def __init__(self, state: list[TrainingState], at: int, times: int = 1) -> None:
         super().__init__(*[5.0, 4.0, 3.0, 2.0, 2.5, 2.6, 2.7, 2.8, 2.9, 3.0])
-        self.game, self.at, self.times = game, at, times
+        self.state, self.at, self.times = state, at, times
 
     def __call__(self, generator: nn.Module) -> float:
         value = super().__call__(generator)
         if len(self.shown) >= self.at and self.times:
             self.times -= 1
             with torch.no_grad():
-                next(self.game[-1].generator.parameters()).fill_(float("nan"))
+                next(self.state[-1].generator.parameters()).fill_(float("nan"))
         return value
 
 
 @pytest.fixture
-def games(monkeypatch: pytest.MonkeyPatch) -> list[Game]:
-    """Every game that training makes."""
+def games(monkeypatch: pytest.MonkeyPatch) -> list[TrainingState]:
+    """Every state that training makes."""
     from gan_plugin.training import loop
 
-    made: list[Game] = []
-    new_game = loop.new_game
+    made: list[TrainingState] = []
+    new_state = loop.new_state
 
-    def remembered(*given: object) -> Game:
-        made.append(new_game(*given))  # type: ignore[arg-type]
+    def remembered(*given: object) -> TrainingState:
+        made.append(new_state(*given))  # type: ignore[arg-type]
         return made[-1]
 
-    monkeypatch.setattr(loop, "new_game", remembered)
+    monkeypatch.setattr(loop, "new_state", remembered)
     return made
 
 
 def test_after_one_accident_training_goes_on_from_the_last_good_checkpoint(
-    pictures: Pictures, tmp_path: Path, games: list[Game], caplog: pytest.LogCaptureFixture
+    dataset: Dataset, tmp_path: Path, games: list[TrainingState], caplog: pytest.LogCaptureFixture
 ) -> None:
     memory = Memory()
     # poisoned after epoch 2 is judged, before its checkpoint is written: only every second epoch has one
     told = dataclasses.replace(judged(5), checkpoint_every=2)
-    game = train(pictures, told, memory, tmp_path, judge=Poisoned(games, at=3))
-    assert game.steps == 15
-    assert game.rollbacks == 1
+    state = train(dataset, told, memory, tmp_path, judge=Poisoned(games, at=3))
+    assert state.steps == 15
+    assert state.rollbacks == 1
     assert memory.notes["guard.1"].startswith("In step 12 loss/discriminator became nan")
     assert memory.notes["guard.1"].endswith("back to step 6 with another seed.")
     assert "back to step 6 with another seed, 1 of 3." in caplog.text
-    assert game.best is not None
-    assert game.best.value == 2.0
-    assert all(value.isfinite().all() for value in game.ema.state_dict().values())
+    assert state.best is not None
+    assert state.best.value == 2.0
+    assert all(value.isfinite().all() for value in state.ema.state_dict().values())
     assert read_header(tmp_path / "checkpoint.safetensors")["rollbacks"] == 1
 
 
-def test_when_nothing_helps_the_best_is_kept(pictures: Pictures, tmp_path: Path, games: list[Game]) -> None:
+def test_when_nothing_helps_the_best_is_kept(dataset: Dataset, tmp_path: Path, games: list[TrainingState]) -> None:
     told = dataclasses.replace(judged(9), retries=1)
     with pytest.raises(Diverged, match="going back is used up with retries=1") as failed:
-        train(pictures, told, Memory(), tmp_path, judge=Poisoned(games, at=4, times=9))
-    kept = failed.value.game
+        train(dataset, told, Memory(), tmp_path, judge=Poisoned(games, at=4, times=9))
+    kept = failed.value.state
     assert kept is not None
     assert kept.best is not None
     assert kept.best.value == 2.0
@@ -272,9 +272,9 @@ def test_when_nothing_helps_the_best_is_kept(pictures: Pictures, tmp_path: Path,
         assert torch.equal(value, kept.best.weights[name])
 
 
-def spoil(game: Game) -> None:
+def spoil(state: TrainingState) -> None:
     with torch.no_grad():
-        next(game.discriminator.parameters())[0] = float("nan")
+        next(state.discriminator.parameters())[0] = float("nan")
 
 
 class AfterAnEpoch(Memory):
@@ -290,36 +290,36 @@ class AfterAnEpoch(Memory):
             self.act()
 
 
-def test_a_training_does_not_end_well_with_one_picture_for_all_seeds(
-    pictures: Pictures, tmp_path: Path, games: list[Game]
+def test_a_training_does_not_end_well_with_one_image_for_all_seeds(
+    dataset: Dataset, tmp_path: Path, games: list[TrainingState]
 ) -> None:
-    """However short it was: what is registered makes pictures."""
+    """However short it was: what is registered makes images."""
 
-    def paint_grey() -> None:
+    def paint_gray() -> None:
         with torch.no_grad():
             for weight in games[-1].ema.parameters():
                 weight.zero_()
 
-    with pytest.raises(Diverged, match="In step 3 the pictures have collapsed: their diversity is 0 of that of real"):
-        train(pictures, dataclasses.replace(plan(1), retries=0), AfterAnEpoch(paint_grey), tmp_path)
+    with pytest.raises(Diverged, match="In step 3 the images have collapsed: their diversity is 0 of that of real"):
+        train(dataset, dataclasses.replace(plan(1), retries=0), AfterAnEpoch(paint_gray), tmp_path)
 
 
 def test_a_checkpoint_with_weights_that_are_not_finite_is_not_written(
-    pictures: Pictures, tmp_path: Path, games: list[Game]
+    dataset: Dataset, tmp_path: Path, games: list[TrainingState]
 ) -> None:
     """A step's losses are those of the weights before it: what its last update spoils shows only in the weights."""
 
     memory, judge = AfterAnEpoch(lambda: spoil(games[-1])), Told(1.0, 1.0)
     with pytest.raises(Diverged, match=r"discriminator\.members\.0\.\S+ became nan, and going back") as failed:
-        train(pictures, dataclasses.replace(judged(2), retries=1), memory, tmp_path, judge=judge)
+        train(dataset, dataclasses.replace(judged(2), retries=1), memory, tmp_path, judge=judge)
     assert memory.notes["guard.1"].endswith("became nan: back to the start with another seed.")
-    assert failed.value.game is None
+    assert failed.value.state is None
     assert not judge.shown
     assert not list(tmp_path.iterdir())
 
 
 def test_a_stop_does_not_put_lost_weights_in_the_place_of_a_good_checkpoint(
-    pictures: Pictures, tmp_path: Path, games: list[Game]
+    dataset: Dataset, tmp_path: Path, games: list[TrainingState]
 ) -> None:
     asked = iter([False] * 3 + [True])
 
@@ -329,58 +329,58 @@ def test_a_stop_does_not_put_lost_weights_in_the_place_of_a_good_checkpoint(
         return now
 
     with pytest.raises(Interrupted, match=r"go on with resume=.*checkpoint\.safetensors\.$"):
-        train(pictures, plan(epochs=3), Memory(), tmp_path, stop_asked=stop)
+        train(dataset, plan(epochs=3), Memory(), tmp_path, stop_asked=stop)
     assert games[-1].steps == 4
     assert read_header(tmp_path / "checkpoint.safetensors")["steps"] == 3
     asked = iter([True])
     with pytest.raises(Interrupted, match=r"^Training stopped as asked; its weights are not finite\.$"):
-        train(pictures, plan(epochs=3), Memory(), tmp_path / "none", stop_asked=stop)
+        train(dataset, plan(epochs=3), Memory(), tmp_path / "none", stop_asked=stop)
 
 
 def test_the_guard_remembers_across_a_return_what_was_before_the_checkpoint(
-    pictures: Pictures, tmp_path: Path, games: list[Game]
+    dataset: Dataset, tmp_path: Path, games: list[TrainingState]
 ) -> None:
     """Lowest before the checkpoint of step 6 was 2: after the return, figures of 50 are an alarm again, and again."""
     memory = Memory()
     told = dataclasses.replace(judged(9), checkpoint_every=2, retries=2)
-    with pytest.raises(Diverged, match="the distance to real pictures is 50, and was 2"):
-        train(pictures, told, memory, tmp_path, judge=Told(3.0, 2.0, *[50.0] * 9))
+    with pytest.raises(Diverged, match="the distance to real images is 50, and was 2"):
+        train(dataset, told, memory, tmp_path, judge=Told(3.0, 2.0, *[50.0] * 9))
     assert [note.split(":")[1] for note in memory.notes.values()] == [" back to step 6 with another seed."] * 2
 
 
-def test_the_guards_clocks_survive_a_stop(pictures: Pictures, tmp_path: Path) -> None:
+def test_the_guards_clocks_survive_a_stop(dataset: Dataset, tmp_path: Path) -> None:
     """Of two far figures in a row the second comes after a stop."""
     told, asked = dataclasses.replace(judged(4), retries=0), iter([False] * 6 + [True])
     with pytest.raises(Interrupted):
-        train(pictures, told, Memory(), tmp_path, None, asked.__next__, Told(2.0, 50.0))
+        train(dataset, told, Memory(), tmp_path, None, asked.__next__, Told(2.0, 50.0))
     checkpoint = tmp_path / "checkpoint.safetensors"
     assert read_header(checkpoint)["past"] == {"held": 6, "varied": False, "lowest": 2.0, "uniform": 0, "worse": 1}
-    with pytest.raises(Diverged, match="the distance to real pictures is 51, and was 2"):
-        train(pictures, told, Memory(), tmp_path, resume=checkpoint, judge=Told(51.0))
+    with pytest.raises(Diverged, match="the distance to real images is 51, and was 2"):
+        train(dataset, told, Memory(), tmp_path, resume=checkpoint, judge=Told(51.0))
 
 
-def test_what_was_best_after_the_checkpoint_is_no_measure_for_another_try(pictures: Pictures, tmp_path: Path) -> None:
+def test_what_was_best_after_the_checkpoint_is_no_measure_for_another_try(dataset: Dataset, tmp_path: Path) -> None:
     """The lowest before the checkpoint of step 6 was 8: 9 and 7 are no alarm, though 1 was reached after it."""
     memory = Memory()
     told = dataclasses.replace(judged(6), checkpoint_every=2)
-    game = train(pictures, told, memory, tmp_path, judge=Told(9.0, 8.0, 1.0, 40.0, 41.0, 9.0, 7.0, 7.0, 7.0))
+    state = train(dataset, told, memory, tmp_path, judge=Told(9.0, 8.0, 1.0, 40.0, 41.0, 9.0, 7.0, 7.0, 7.0))
     assert len(memory.notes) == 1
-    assert game.best is not None
-    assert game.best.value == 1.0
+    assert state.best is not None
+    assert state.best.value == 1.0
 
 
 def test_without_the_guard_only_what_is_not_finite_ends_a_training(
-    pictures: Pictures, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr(guard_room, "WORSE", 0.5)  # every figure is an alarm
     rising = [1.0, 2.0, 3.0, 4.0]
-    game = train(
-        pictures, dataclasses.replace(judged(4), guard=False), memory := Memory(), tmp_path, judge=Told(*rising)
+    state = train(
+        dataset, dataclasses.replace(judged(4), guard=False), memory := Memory(), tmp_path, judge=Told(*rising)
     )
-    assert game.steps == 12
+    assert state.steps == 12
     assert len(memory.files) == 4  # checkpoints
-    with pytest.raises(Diverged, match="the distance to real pictures is"):
-        train(pictures, dataclasses.replace(judged(4), retries=0), Memory(), tmp_path, judge=Told(*rising))
+    with pytest.raises(Diverged, match="the distance to real images is"):
+        train(dataset, dataclasses.replace(judged(4), retries=0), Memory(), tmp_path, judge=Told(*rising))
     reckless = dataclasses.replace(plan(epochs=9, generator_lr=1e30, discriminator_lr=1e30), guard=False)
     with pytest.raises(Diverged, match=r"^In step \d+ [\w/.]+ became (nan|inf|-inf): training has"):
-        train(pictures, reckless, Memory(), tmp_path)
+        train(dataset, reckless, Memory(), tmp_path)

@@ -16,6 +16,7 @@ from conftest import ROOT
 from gan_plugin.export import export_generator
 from gan_plugin.networks.dcgan import Generator
 from gan_plugin.serving.generator import Description
+from gan_plugin.spec import image_spec
 
 PACKAGE = ROOT / "gan_plugin"
 
@@ -92,15 +93,15 @@ def test_the_tables_of_results_are_those_that_their_commands_print(tmp_path: Pat
 
 @pytest.mark.parametrize("class_names", [(), ("cat", "dog")])
 def test_the_readmes_program_for_the_file_alone(class_names: tuple[str, ...], tmp_path: Path) -> None:
-    """As printed: onnxruntime and numpy make pictures in a process that imports nothing else."""
+    """As printed: onnxruntime and numpy make images in a process that imports nothing else."""
     torch.manual_seed(0)
-    generator = Generator(8, 16, 1, len(class_names))
-    export_generator(generator, Description(8, 16, 16, 1, class_names=class_names), tmp_path / "generator.onnx")
+    generator = Generator(8, image_spec(16, 16, 1, class_names))
+    export_generator(generator, Description(8, image_spec(16, 16, 1, class_names)), tmp_path / "generator.onnx")
     blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
     (program,) = [block for block in blocks if "InferenceSession" in block]
     program += (
         "\nimport json, sys\nloaded = [m for m in ('torch', 'mlflow', 'gan_plugin') if m in sys.modules]"
-        "\nprint(json.dumps([pictures.shape, str(pictures.dtype), loaded]))"
+        "\nprint(json.dumps([images.shape, str(images.dtype), loaded]))"
     )
     done = subprocess.run([sys.executable, "-c", program], cwd=tmp_path, capture_output=True, text=True, check=True)
     assert json.loads(done.stdout) == [[16, 16, 16, 1], "uint8", []]

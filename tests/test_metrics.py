@@ -5,7 +5,7 @@ import itertools
 import numpy as np
 import pytest
 
-from gan_plugin.metrics.pixels import brightness, contrast, mean_picture_difference, pixel_statistics, variety
+from gan_plugin.metrics.pixels import brightness, contrast, mean_image_difference, pixel_statistics, variety
 
 RANDOM = np.random.default_rng(0).integers(0, 256, (40, 6, 5, 3), dtype=np.uint8)
 
@@ -20,7 +20,7 @@ def test_variety_is_the_rms_difference_over_all_pairs() -> None:
 
 def test_collapse_shows_as_no_variety() -> None:
     assert variety(np.repeat(RANDOM[:1], 10, axis=0)) == 0
-    with pytest.raises(ValueError, match="at least two pictures"):
+    with pytest.raises(ValueError, match="at least two images"):
         variety(RANDOM[:1])
 
 
@@ -29,13 +29,13 @@ def test_brightness_and_contrast() -> None:
     halves[:, :2] = 200
     assert (brightness(halves), contrast(halves)) == (100, 100)
     steps = np.stack([np.full((4, 4, 1), level, np.uint8) for level in (0, 100, 200)])
-    assert (brightness(steps), contrast(steps)) == (100, 0)  # contrast is within a picture, not between pictures
+    assert (brightness(steps), contrast(steps)) == (100, 0)  # contrast is within an image, not between images
 
 
-def test_the_same_pictures_in_another_order_are_no_different() -> None:
+def test_the_same_images_in_another_order_are_no_different() -> None:
     statistics = pixel_statistics(RANDOM, RANDOM[::-1])
     for name in ("brightness", "contrast", "variety"):
         assert statistics[f"pixels/{name}_generated"] == pytest.approx(statistics[f"pixels/{name}_reference"])
-    assert statistics["pixels/mean_picture_difference"] == pytest.approx(0)
+    assert statistics["pixels/mean_image_difference"] == pytest.approx(0)
     darker = (RANDOM // 2).astype(np.uint8)
-    assert mean_picture_difference(darker, RANDOM) == pytest.approx(64, rel=0.1)
+    assert mean_image_difference(darker, RANDOM) == pytest.approx(64, rel=0.1)

@@ -7,10 +7,11 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_plugin.networks import Pictured, new_discriminators, new_generator
+from gan_plugin.config.recipe import Recipe, load_recipe, override
+from gan_plugin.networks import new_discriminators, new_generator
 from gan_plugin.networks.dcgan import Discriminator, Dropout, Generator, StrideOneConvTranspose2d
-from gan_plugin.networks.players import CodedGenerator, one_power_iteration
-from gan_plugin.recipes import Recipe, load_recipe, override
+from gan_plugin.networks.wrappers import CodedGenerator, one_power_iteration
+from gan_plugin.spec import image_spec
 
 
 def values(module: nn.Module) -> int:
@@ -19,7 +20,7 @@ def values(module: nn.Module) -> int:
 
 
 def test_the_tutorials_networks_hold_the_tutorials_values() -> None:
-    generator, discriminator = Generator(100, 28, 1), Discriminator(28, 1)
+    generator, discriminator = Generator(100, image_spec(28, 28, 1)), Discriminator(image_spec(28, 28, 1))
     assert values(generator) == 2_330_944
     assert values(generator) - sum(p.numel() for p in generator.parameters()) == 25_472
     assert values(discriminator) == 212_865
@@ -28,7 +29,7 @@ def test_the_tutorials_networks_hold_the_tutorials_values() -> None:
 def test_the_tutorials_layers_in_the_tutorials_order() -> None:
     """The generator computed from its own weights by the tutorial's description, layer by layer."""
     torch.manual_seed(0)
-    g = Generator(100, 28, 1).eval()
+    g = Generator(100, image_spec(28, 28, 1)).eval()
     w = g.state_dict()
 
     def norm(x: Tensor, name: str) -> Tensor:
@@ -47,7 +48,7 @@ def test_the_tutorials_layers_in_the_tutorials_order() -> None:
 
 
 def test_glorot_uniform_weights() -> None:
-    dense = Generator(100, 28, 1).dense.weight
+    dense = Generator(100, image_spec(28, 28, 1)).dense.weight
     limit = (6 / (100 + 12544)) ** 0.5
     assert dense.abs().max() <= limit
     assert dense.std().item() == pytest.approx(limit / 3**0.5, rel=0.01)
@@ -72,7 +73,7 @@ def test_dropout_keeps_seven_tenths_of_independent_values_and_the_mean() -> None
     assert y.unique().tolist() == pytest.approx([0, 1 / 0.7])
     kept = (y > 0).float()
     assert kept.mean().item() == pytest.approx(0.7, abs=0.002)  # 4 standard deviations
-    for lag in (1, 2, 3, 4):  # neighbours come from one random number
+    for lag in (1, 2, 3, 4):  # neighbors come from one random number
         together = (kept.flatten()[:-lag] * kept.flatten()[lag:]).mean().item()
         assert together == pytest.approx(0.49, abs=0.002)
     (gradient,) = torch.autograd.grad(y.sum(), x)
@@ -83,12 +84,15 @@ def test_dropout_keeps_seven_tenths_of_independent_values_and_the_mean() -> None
 
 
 @pytest.mark.parametrize(("size", "channels"), [(16, 1), (28, 3), (36, 1), (44, 3), (64, 3), (100, 1), (256, 3)])
-def test_every_size_makes_and_judges_its_own_pictures(size: int, channels: int) -> None:
-    generator, discriminator = Generator(32, size, channels), Discriminator(size, channels)
-    pictures = generator(torch.randn(2, 32))
-    assert pictures.shape == (2, channels, size, size)
-    assert pictures.abs().max() <= 1
-    logits = discriminator(pictures)
+def test_every_size_makes_and_judges_its_own_images(size: int, channels: int) -> None:
+    generator, discriminator = (
+        Generator(32, image_spec(size, size, channels)),
+        Discriminator(image_spec(size, size, channels)),
+    )
+    images = generator(torch.randn(2, 32))
+    assert images.shape == (2, channels, size, size)
+    assert images.abs().max() <= 1
+    logits = discriminator(images)
     assert logits.shape == (2,)
     logits.sum().backward()
     assert not silent(generator)
@@ -106,16 +110,16 @@ def tiny(**values: object) -> Recipe:
 @pytest.mark.parametrize("recipe", ["dcgan", "r3gan"])
 def test_labels_reach_both_players(recipe: str) -> None:
     torch.manual_seed(0)
-    pictured = Pictured(16, 1, classes=3)
-    generator = new_generator(load_recipe(recipe), pictured).eval()
-    discriminators = new_discriminators(load_recipe(recipe), pictured).eval()
+    spec = image_spec(16, 16, 1, "abc")
+    generator = new_generator(load_recipe(recipe), spec).eval()
+    discriminators = new_discriminators(load_recipe(recipe), spec).eval()
     for weight in generator.parameters():
         weight.data += 0.05 * torch.randn_like(weight)  # where all classes begin alike
     z = torch.randn(1, load_recipe(recipe).latent_size).expand(3, -1)
     labels = torch.tensor([0, 1, 1])
-    pictures = generator(z, labels)
-    assert not torch.allclose(pictures[0], pictures[1], atol=1e-3)
-    torch.testing.assert_close(pictures[1], pictures[2])
+    images = generator(z, labels)
+    assert not torch.allclose(images[0], images[1], atol=1e-3)
+    torch.testing.assert_close(images[1], images[2])
     real = torch.rand(1, 1, 16, 16).expand(3, -1, -1, -1)
     logits = discriminators(real, labels)[0]
     assert abs(logits[0] - logits[1]) > 1e-4
@@ -123,9 +127,12 @@ def test_labels_reach_both_players(recipe: str) -> None:
 
 
 def test_every_batch_norm_of_the_generator_knows_the_class() -> None:
-    """All classes begin as the generator without any; each gain and each bias of a class is for its pictures alone."""
+    """All classes begin as the generator without any; each gain and each bias of a class is for its images alone."""
     torch.manual_seed(0)
-    plain, generator = Generator(8, 28, 1).eval(), Generator(8, 28, 1, classes=3).eval()
+    plain, generator = (
+        Generator(8, image_spec(28, 28, 1)).eval(),
+        Generator(8, image_spec(28, 28, 1, "abc")).eval(),
+    )
     generator.load_state_dict(plain.state_dict(), strict=False)
     z, labels = torch.randn(3, 8), torch.tensor([0, 1, 2])
     expected = plain(z)
@@ -140,9 +147,9 @@ def test_every_batch_norm_of_the_generator_knows_the_class() -> None:
             table.weight.data = changed
 
 
-def test_a_pack_is_consecutive_pictures_on_the_channels() -> None:
+def test_a_pack_is_consecutive_images_on_the_channels() -> None:
     torch.manual_seed(0)
-    discriminators = new_discriminators(tiny(pack=2), Pictured(16, 3, classes=5)).eval()
+    discriminators = new_discriminators(tiny(pack=2), image_spec(16, 16, 3, "abcde")).eval()
     x, labels = torch.rand(6, 3, 16, 16), torch.tensor([0, 1, 2, 3, 4, 0])
     logits = discriminators(x, labels)
     assert logits.shape == (1, 3)
@@ -154,7 +161,7 @@ def test_a_pack_is_consecutive_pictures_on_the_channels() -> None:
 
 
 def test_several_discriminators_are_several() -> None:
-    discriminators = new_discriminators(tiny(discriminators=3), Pictured(16, 1)).eval()
+    discriminators = new_discriminators(tiny(discriminators=3), image_spec(16, 16, 1)).eval()
     first, second, third = discriminators(torch.rand(4, 1, 16, 16))
     assert not torch.allclose(first, second)
     assert not torch.allclose(second, third)
@@ -162,7 +169,7 @@ def test_several_discriminators_are_several() -> None:
 
 def test_codes_are_a_choice_of_the_first_latents() -> None:
     torch.manual_seed(0)
-    inner = Generator(16, 16, 1).eval()
+    inner = Generator(16, image_spec(16, 16, 1)).eval()
     coded = CodedGenerator(inner, classes=4)
     z = torch.randn(8, 16)
     chosen = torch.cat([F.one_hot(z[:, :4].argmax(1), 4).float(), z[:, 4:]], 1)
@@ -173,7 +180,7 @@ def test_codes_are_a_choice_of_the_first_latents() -> None:
 
 def test_spectral_norm_divides_by_the_largest_singular_value() -> None:
     torch.manual_seed(0)
-    discriminators = new_discriminators(tiny(spectral_norm=True, dropout=0.0), Pictured(16, 1, 3))
+    discriminators = new_discriminators(tiny(spectral_norm=True, dropout=0.0), image_spec(16, 16, 1, "abc"))
     x, labels = torch.rand(4, 1, 16, 16), torch.tensor([0, 1, 2, 0])
     for _ in range(50):  # of a power iteration each
         discriminators(x, labels)
@@ -183,9 +190,9 @@ def test_spectral_norm_divides_by_the_largest_singular_value() -> None:
         assert torch.linalg.matrix_norm(layer.weight.flatten(1), 2).item() == pytest.approx(1, rel=0.02)
 
 
-def test_within_one_power_iteration_every_picture_meets_the_same_discriminator() -> None:
+def test_within_one_power_iteration_every_image_meets_the_same_discriminator() -> None:
     torch.manual_seed(0)
-    discriminators = new_discriminators(tiny(spectral_norm=True, dropout=0.0), Pictured(16, 1, 0))
+    discriminators = new_discriminators(tiny(spectral_norm=True, dropout=0.0), image_spec(16, 16, 1))
     x = torch.rand(4, 1, 16, 16)
     with one_power_iteration():
         first, second = discriminators(x), discriminators(x)

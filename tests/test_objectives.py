@@ -9,8 +9,8 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_plugin import settings
-from gan_plugin.objectives import OBJECTIVES, information_loss, minimax_loss, mixed, non_saturating_loss
+from gan_plugin.config import settings
+from gan_plugin.objectives import OBJECTIVES, minimax_loss, mutual_information_loss, non_saturating_loss, softmax_mean
 
 REAL = torch.tensor([2.0, -1.0, 0.3], dtype=torch.float64)
 FAKE = torch.tensor([-0.5, 1.5, -3.0], dtype=torch.float64)
@@ -98,23 +98,23 @@ def test_the_settings_offer_every_objective() -> None:
 
 def test_several_discriminators_are_mixed_by_a_softmax_of_their_losses() -> None:
     losses = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
-    assert mixed(losses, 0).item() == pytest.approx(7 / 3)
+    assert softmax_mean(losses, 0).item() == pytest.approx(7 / 3)
     weights = [math.exp(0.5 * x) for x in (1, 2, 4)]
     expected = sum(w * x for w, x in zip(weights, (1, 2, 4))) / sum(weights)
-    assert mixed(losses, 0.5).item() == pytest.approx(expected)
-    (gradient,) = torch.autograd.grad(mixed(losses, 0.5), losses)  # the weights are constants
+    assert softmax_mean(losses, 0.5).item() == pytest.approx(expected)
+    (gradient,) = torch.autograd.grad(softmax_mean(losses, 0.5), losses)  # the weights are constants
     torch.testing.assert_close(gradient, torch.tensor(weights) / sum(weights))
-    assert mixed(losses, 100).item() == pytest.approx(4)
+    assert softmax_mean(losses, 100).item() == pytest.approx(4)
 
 
 def test_codes_cost_a_cross_entropy_and_a_square() -> None:
     z = torch.tensor([[0.1, 2.0, 0.5, -1.0, 9.0]])  # the choice is 1 of 3; one code is a number, -1
-    guessed = torch.tensor([[1.0, 0.0, -1.0, 0.5]])
+    predicted_codes = torch.tensor([[1.0, 0.0, -1.0, 0.5]])
     cross_entropy = -math.log(1 / (math.e + 1 + 1 / math.e))
-    assert information_loss(guessed, z, 3, 1).item() == pytest.approx(cross_entropy + 0.1 * 0.5 * 1.5**2)
-    assert information_loss(guessed[:, :3], z, 3, 0).item() == pytest.approx(cross_entropy)
+    assert mutual_information_loss(predicted_codes, z, 3, 1).item() == pytest.approx(cross_entropy + 0.1 * 0.5 * 1.5**2)
+    assert mutual_information_loss(predicted_codes[:, :3], z, 3, 0).item() == pytest.approx(cross_entropy)
 
     def loss(x: Tensor) -> Tensor:
-        return information_loss(x, z.double(), 3, 1)
+        return mutual_information_loss(x, z.double(), 3, 1)
 
-    assert torch.autograd.gradcheck(loss, guessed.double().requires_grad_())
+    assert torch.autograd.gradcheck(loss, predicted_codes.double().requires_grad_())

@@ -8,14 +8,14 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_plugin import settings
+from gan_plugin.config import settings
 from gan_plugin.penalties import PENALTIES, Judged
 
 PACK = 2
 
 
 class Critic(nn.Module):
-    """Two discriminators that judge packs of two pictures [B, 1, 2, 2]: smooth, and small enough for differences."""
+    """Two discriminators that judge packs of two images [B, 1, 2, 2]: smooth, and small enough for differences."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -27,13 +27,13 @@ class Critic(nn.Module):
         return torch.stack([torch.tanh(packs @ weights).square().sum(1) for weights in self.first])  # [2, B / 2]
 
 
-def pictures(seed: int) -> Tensor:
+def images(seed: int) -> Tensor:
     random = torch.Generator().manual_seed(seed)
     return torch.randn(4, 1, 2, 2, generator=random, dtype=torch.float64).requires_grad_()
 
 
 def judge(critic: Callable[[Tensor], Tensor]) -> Judged:
-    real, fake = pictures(1), pictures(2)
+    real, fake = images(1), images(2)
     return Judged(critic, real, fake, critic(real), critic(fake))
 
 
@@ -68,16 +68,16 @@ def test_wgan_gp_holds_the_norm_at_one_between_real_and_fake() -> None:
         return critic(x)
 
     penalty = PENALTIES["wgan-gp"](judge(watched)).double()
-    between, real, fake = seen[-1].detach(), pictures(1).detach(), pictures(2).detach()
+    between, real, fake = seen[-1].detach(), images(1).detach(), images(2).detach()
     share = (between - fake) / (real - fake)
     assert ((share > 0) & (share < 1)).all()
-    assert share.flatten(1).std(1).max() < 1e-6  # one a picture
+    assert share.flatten(1).std(1).max() < 1e-6  # one an image
     assert share.flatten(1).mean(1).std() > 0.01  # each its own
     expected = (numerical_squared_norms(critic, between).sqrt() - 1).square().mean()
     torch.testing.assert_close(penalty, expected, rtol=1e-5, atol=1e-6)
 
 
-def test_dragan_holds_the_norm_at_one_around_the_real_pictures() -> None:
+def test_dragan_holds_the_norm_at_one_around_the_real_images() -> None:
     critic = Critic()
     seen: list[Tensor] = []
 

@@ -20,7 +20,7 @@ from conftest import QUICK, Project, Trained, error_of, options
 from PIL import Image
 
 from gan_plugin import flavor
-from gan_plugin.data import load_pictures
+from gan_plugin.data import load_dataset
 from gan_plugin.training.checkpoint import read_header
 
 STEPS = 4  # 2 epochs of 1,438 // 512 steps
@@ -62,21 +62,21 @@ def test_metrics_have_a_history(trained: Trained) -> None:
 
 
 def test_samples_are_a_slider_of_grids(store: Trained) -> None:
-    """The files that the UI makes a slider of; the last grid shows the registered model's own pictures."""
+    """The files that the UI makes a slider of; the last grid shows the registered model's own images."""
     listed = store.project.client.list_artifacts(store.run.info.run_id, "images")
     names = sorted(file.path for file in listed if file.path.endswith(".png"))
     steps = [int(Path(name).name.split("+")[2]) for name in names]
     assert (steps, Path(names[0]).name.split("+")[0]) == ([STEPS // 2, STEPS], "samples")
     last = mlflow.artifacts.download_artifacts(run_id=store.run.info.run_id, artifact_path=names[-1])
     grid = np.asarray(Image.open(last))
-    pictures = flavor.load_model(store.model_uri).sample(range(64))[:, :, :, 0].astype(int)
+    images = flavor.load_model(store.model_uri).sample(range(64))[:, :, :, 0].astype(int)
     shown = np.stack([grid[2 + 30 * r : 30 + 30 * r, 2 + 30 * c : 30 + 30 * c] for r in range(8) for c in range(8)])
-    assert np.abs(shown - pictures).max() <= 1
+    assert np.abs(shown - images).max() <= 1
 
 
-def test_the_data_set_is_an_input_with_a_digest_over_all_pictures(trained: Trained) -> None:
+def test_the_data_set_is_an_input_with_a_digest_over_all_images(trained: Trained) -> None:
     (entry,) = trained.run.inputs.dataset_inputs
-    assert (entry.dataset.name, entry.dataset.digest) == ("digits", load_pictures("digits").digest)
+    assert (entry.dataset.name, entry.dataset.digest) == ("digits", load_dataset("digits").digest)
     tags = {tag.key: tag.value for tag in entry.tags}
     assert (tags["mlflow.data.context"], tags["split"]) == ("training", "train")
     assert json.loads(tags["classes"]) == [str(digit) for digit in range(10)]
@@ -97,7 +97,7 @@ def test_a_checkpoint_is_kept_and_training_goes_on_from_it(trained: Trained) -> 
 
 
 def test_the_generator_is_judged_on_the_way_and_the_choice_is_explained(trained: Trained) -> None:
-    judged = {**QUICK, "judging_share": 0.9, "model_name": "judged"}
+    judged = {**QUICK, "evaluation_budget": 0.9, "model_name": "judged"}
     done = trained.project.mlflow_run(**judged)
     assert done.returncode == 0, done.stdout + done.stderr
     run = trained.project.runs()[0]
@@ -115,9 +115,9 @@ def test_the_generator_is_judged_on_the_way_and_the_choice_is_explained(trained:
 
 
 def test_features_that_cannot_be_had_do_not_end_a_training(make_project: Callable[[], Project], tmp_path: Path) -> None:
-    """Unlabelled pictures, no Inception: with auto training goes on and says so; asked for by name it is refused."""
-    for i, picture in enumerate(load_pictures("digits").images[:64, 0].numpy()):
-        Image.fromarray(picture).save(tmp_path / f"{i}.png")
+    """Unlabeled images, no Inception: with auto training goes on and says so; asked for by name it is refused."""
+    for i, image in enumerate(load_dataset("digits").samples[:64, 0].numpy()):
+        Image.fromarray(image).save(tmp_path / f"{i}.png")
     project = make_project()
     small = {
         "data": tmp_path,
@@ -139,7 +139,7 @@ def test_features_that_cannot_be_had_do_not_end_a_training(make_project: Callabl
 # ---- the model -------------------------------------------------------------------------------------------------------
 
 
-def test_three_flavours_of_one_file(store: Trained) -> None:
+def test_three_flavors_of_one_file(store: Trained) -> None:
     info = mlflow.models.get_model_info(store.model_uri)
     assert set(info.flavors) == {"python_function", "onnx", "gan"}
     assert info.flavors["python_function"]["loader_module"] == "gan_plugin.flavor"
@@ -205,7 +205,7 @@ def test_explore_refuses(trained: Trained) -> None:
 # ---- sample ----------------------------------------------------------------------------------------------------------
 
 
-def test_sample_writes_the_pictures_of_the_seeds(store: Trained) -> None:
+def test_sample_writes_the_images_of_the_seeds(store: Trained) -> None:
     done = store.project.command("gan-plugin", "sample", "--model", store.model_uri, "--seeds", "4-6,9", "--columns", 2)
     assert done.returncode == 0, done.stderr
     sheet = np.asarray(Image.open(io.BytesIO((store.project.folder / "samples.png").read_bytes())))
@@ -244,7 +244,7 @@ def test_sample_refuses(trained: Trained, words: tuple[str, ...], sentence: str)
         ({"recipe": "biggan"}, "recipe='biggan' is unknown: give one of dcgan, dcgan-minimax, "),
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
         ({"split": "dev"}, "data='digits' has no split 'dev': its splits are 'train' and 'test'."),
-        ({"batch_size": 2000}, "batch_size=2000 is more than the 1438 pictures of the data: give a smaller one."),
+        ({"batch_size": 2000}, "batch_size=2000 is more than the 1438 images of the data: give a smaller one."),
         ({"output_dir": "MLproject"}, "output_dir='MLproject' cannot be written to: "),
         (
             {"recipe": "dcgan", "penalty_weight": 1},

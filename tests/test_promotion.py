@@ -20,20 +20,20 @@ from generators import export_bank
 from mlflow import MlflowClient
 
 from gan_plugin import flavor, registry
-from gan_plugin.data import load_pictures
+from gan_plugin.config.settings import PromoteSettings, parse
+from gan_plugin.data import load_dataset
 from gan_plugin.errors import UserError
 from gan_plugin.promotion import Refused, run_promotion
-from gan_plugin.registry import Locked, aliased, champion_of, crown, history, roll_back
-from gan_plugin.settings import PromoteSettings, parse
+from gan_plugin.registry import Locked, aliased, champion_of, history, roll_back, set_champion
 
-GOOD, BETTER, BEST, BAD = 0.15, 0.1, 0.05, 0.5  # noise in the pictures
-EASY = {"pictures": 100, "thresholds": "fid_ratio<=100,precision>=0.05"}
+GOOD, BETTER, BEST, BAD = 0.15, 0.1, 0.05, 0.5  # noise in the images
+EASY = {"images": 100, "thresholds": "fid_ratio<=100,precision>=0.05"}
 
 
 @pytest.fixture(scope="module")
 def banks(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
     """Generators of known quality."""
-    digits, folder = load_pictures("digits"), tmp_path_factory.mktemp("banks")
+    digits, folder = load_dataset("digits"), tmp_path_factory.mktemp("banks")
     return {noise: export_bank(digits, folder / f"{noise}.onnx", noise=noise) for noise in (GOOD, BETTER, BEST, BAD)}
 
 
@@ -83,7 +83,7 @@ def test_better_is_promoted_worse_is_refused_and_rollback_restores(
     figures = json.loads(tags["gan.promotion.figures"])
     assert (figures["candidate"]["version"], figures["champion"]["version"]) == ("2", "1")
     assert figures["candidate"]["fid/classifier"] < figures["champion"]["fid/classifier"]
-    assert json.loads(tags["gan.promotion.protocol"])["generated"] == "100 pictures of the seeds 0 to 99"
+    assert json.loads(tags["gan.promotion.protocol"])["generated"] == "100 images of the seeds 0 to 99"
     assert "version 1 had " in client.get_model_version("gan", "2").description
 
     register(banks, BAD)
@@ -135,14 +135,14 @@ def test_another_champion_in_the_meantime_is_the_one_to_beat(
     """While version 2 is compared with 1, version 3, which is better than both, is promoted."""
     register(banks, GOOD, BETTER, BEST)
     promote(version=1)
-    real_crown = crown
+    real_crown = set_champion
 
     def late(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
-        monkeypatch.setattr("gan_plugin.promotion.crown", real_crown)
+        monkeypatch.setattr("gan_plugin.promotion.set_champion", real_crown)
         assert real_crown(client, name, "3", "1", "another run")
         return real_crown(client, name, version, instead_of, holder)
 
-    monkeypatch.setattr("gan_plugin.promotion.crown", late)
+    monkeypatch.setattr("gan_plugin.promotion.set_champion", late)
     with pytest.raises(Refused, match="gan version 2 is not promoted"):
         promote(version=2)
     assert "gan has another champion than a moment ago: comparing with that one." in capsys.readouterr().out
@@ -156,10 +156,10 @@ def test_one_that_became_champion_in_the_meantime_is_not_called_refused(
     register(banks, GOOD)
 
     def late(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
-        assert crown(client, name, "1", None, "another run")
-        return crown(client, name, version, instead_of, holder)
+        assert set_champion(client, name, "1", None, "another run")
+        return set_champion(client, name, version, instead_of, holder)
 
-    monkeypatch.setattr("gan_plugin.promotion.crown", late)
+    monkeypatch.setattr("gan_plugin.promotion.set_champion", late)
     with pytest.raises(UserError, match=r"^gan version 1 became the champion while it was judged here\.$"):
         promote()
     assert (aliased(client, "gan"), history(client, "gan")) == ("1", ["1"])
@@ -168,9 +168,9 @@ def test_one_that_became_champion_in_the_meantime_is_not_called_refused(
 
 def test_a_collapsed_champion_can_be_replaced(client: MlflowClient, tmp_path: Path, banks: dict[float, Path]) -> None:
     """It has no cas, since no classifier can be learned from a single class."""
-    digits = load_pictures("digits")
+    digits = load_dataset("digits")
     with mlflow.start_run():
-        flavor.log_model(export_bank(digits, tmp_path / "one.onnx", digits.images[:1]), registered_model_name="gan")
+        flavor.log_model(export_bank(digits, tmp_path / "one.onnx", digits.samples[:1]), registered_model_name="gan")
     register(banks, GOOD)
     promote(version=1, thresholds="none")
     assert promote(version=2, thresholds="cas>=0.1", metric="cas") == "models:/gan/2"
@@ -189,13 +189,13 @@ def empty_versions(client: MlflowClient, count: int) -> None:
 
 def test_of_many_at_once_exactly_one_is_crowned(client: MlflowClient) -> None:
     empty_versions(client, 9)
-    assert crown(client, "gan", "1", None, "first")
+    assert set_champion(client, "gan", "1", None, "first")
     versions = [str(version) for version in range(2, 10)]
     barrier = threading.Barrier(len(versions))
 
     def try_one(version: str) -> bool:
         barrier.wait()
-        return crown(client, "gan", version, "1", f"run {version}")
+        return set_champion(client, "gan", version, "1", f"run {version}")
 
     with ThreadPoolExecutor(len(versions)) as pool:
         crowned = [version for version, done in zip(versions, pool.map(try_one, versions)) if done]
@@ -209,14 +209,14 @@ def test_a_lock_that_a_dead_promotion_left_is_named(client: MlflowClient, monkey
     client.create_registered_model("gan.promotion-lock", {"holder": "abc"})
     monkeypatch.setattr(registry, "LOCK_PATIENCE", 0.5)
     with pytest.raises(Locked, match=r"^gan\.promotion-lock has been there for 0\.5 s, by run abc: if that promotion"):
-        crown(client, "gan", "1", None, "me")
+        set_champion(client, "gan", "1", None, "me")
     assert aliased(client, "gan") is None
 
 
 def test_rollback_goes_back_step_by_step_past_deleted_versions(client: MlflowClient) -> None:
     empty_versions(client, 4)
     for before, version in ((None, "1"), ("1", "2"), ("2", "3"), ("3", "4")):
-        assert crown(client, "gan", version, before, "run")
+        assert set_champion(client, "gan", version, before, "run")
     client.delete_model_version("gan", "2")
     assert roll_back(client, "gan", "run") == ("4", "3")
     assert roll_back(client, "gan", "run") == ("3", "1")
@@ -230,15 +230,15 @@ def test_a_champion_that_someone_set_by_hand_is_remembered(client: MlflowClient)
     empty_versions(client, 3)
     client.set_registered_model_alias("gan", "champion", "2")
     assert champion_of(client, "gan") == "2"
-    assert not crown(client, "gan", "3", None, "run")
-    assert crown(client, "gan", "3", "2", "run")
+    assert not set_champion(client, "gan", "3", None, "run")
+    assert set_champion(client, "gan", "3", "2", "run")
     assert roll_back(client, "gan", "run") == ("3", "2")
 
 
 def test_a_deleted_champion_is_said_and_rolled_back_from(client: MlflowClient) -> None:
     empty_versions(client, 3)
-    crown(client, "gan", "1", None, "run")
-    crown(client, "gan", "2", "1", "run")
+    set_champion(client, "gan", "1", None, "run")
+    set_champion(client, "gan", "2", "1", "run")
     client.delete_model_version("gan", "2")
     with pytest.raises(UserError, match=r"^The last champion of gan was version 2, and no version has the"):
         promote(version=3)
@@ -257,14 +257,14 @@ def test_a_deleted_champion_is_said_and_rolled_back_from(client: MlflowClient) -
         ({"version": 7}, "gan has no version 7: its versions are 1, 2."),
         ({"version": 1}, "gan version 1 is the champion already: give another version."),
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder"),
-        ({"held_out": "none"}, "fid_ratio needs held-out pictures and data='digits' has no split for them: name one"),
+        ({"held_out": "none"}, "fid_ratio needs held-out images and data='digits' has no split for them: name one"),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_anything_is_judged(
     client: MlflowClient, given: dict[str, object], sentence: str
 ) -> None:
     empty_versions(client, 2)
-    crown(client, "gan", "1", None, "run")
+    set_champion(client, "gan", "1", None, "run")
     with pytest.raises(UserError) as refusal:
         promote(**given)
     assert str(refusal.value).startswith(sentence)
@@ -274,11 +274,11 @@ def test_what_cannot_be_compared_is_refused_before_anything_is_judged(
 def test_a_champion_whose_files_are_gone_is_said(client: MlflowClient, banks: dict[float, Path]) -> None:
     register(banks, GOOD)
     client.create_model_version("gan", "file:///nowhere")
-    crown(client, "gan", "2", None, "run")
+    set_champion(client, "gan", "2", None, "run")
     with pytest.raises(UserError, match="'models:/gan/2' cannot be loaded: "):
         promote(version=1)
     assert aliased(client, "gan") == "2"
-    with pytest.raises(UserError, match="The model makes pictures of 28×28×1 and the data has 32×32×1: give"):
+    with pytest.raises(UserError, match="The model makes images of 28×28×1 and the data has 32×32×1: give"):
         promote(version=1, image_size=32)
     assert {run.data.tags.get("gan.role") for run in client.search_runs(["0"])} == {None}  # nothing was judged
 
@@ -349,7 +349,7 @@ def test_through_a_server_two_at_once_leave_the_better_one_champion(remote: Remo
     """Two processes that begin together, of which either may be the first to end; then rollback, and a worse one."""
     register(banks, GOOD, BETTER, BEST)
     client = MlflowClient(remote.uri, remote.uri)
-    crown(client, "gan", "1", None, "run")
+    set_champion(client, "gan", "1", None, "run")
 
     def start(version: int) -> subprocess.Popen[str]:
         words = [str(BIN / "gan-plugin"), "promote", *options({**EASY, "version": version})]

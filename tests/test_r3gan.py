@@ -8,9 +8,10 @@ import torch
 from conftest import refusal
 from torch import Tensor, nn
 
-from gan_plugin.networks import Pictured, new_discriminators, new_generator
+from gan_plugin.config.recipe import load_recipe
+from gan_plugin.networks import new_discriminators, new_generator
 from gan_plugin.networks.r3gan import Block, Discriminator, Generator, base, downsampled, stage_widths, upsampled
-from gan_plugin.recipes import load_recipe
+from gan_plugin.spec import SampleSpec, image_spec
 
 
 def millions(module: nn.Module) -> float:
@@ -18,15 +19,18 @@ def millions(module: nn.Module) -> float:
 
 
 @pytest.mark.parametrize(
-    ("name", "pictured", "published"),
-    [("r3gan-cifar10", Pictured(32, 3, 10), (20.78, 21.28)), ("r3gan-ffhq64", Pictured(64, 3), (22.43, 22.38))],
+    ("name", "spec", "published"),
+    [
+        ("r3gan-cifar10", image_spec(32, 32, 3, "abcdefghij"), (20.78, 21.28)),
+        ("r3gan-ffhq64", image_spec(64, 64, 3), (22.43, 22.38)),
+    ],
 )
 def test_the_presets_have_the_published_number_of_parameters(
-    name: str, pictured: Pictured, published: tuple[float, float]
+    name: str, spec: SampleSpec, published: tuple[float, float]
 ) -> None:
     recipe = load_recipe(name)
     with torch.device("meta"):
-        players = new_generator(recipe, pictured), new_discriminators(recipe, pictured)
+        players = new_generator(recipe, spec), new_discriminators(recipe, spec)
     assert tuple(millions(player) for player in players) == published
 
 
@@ -50,16 +54,16 @@ def test_sizes_double_from_a_base() -> None:
 @pytest.mark.parametrize("classes", [0, 4])
 def test_every_weight_learns(size: int, channels: int, classes: int) -> None:
     torch.manual_seed(0)
-    generator = Generator(8, size, channels, classes, width=32, blocks=1)
-    discriminator = Discriminator(size, channels, classes, width=32, blocks=1, pack=2)
+    generator = Generator(8, image_spec(size, size, channels, "abcdefghij"[:classes]), width=32, blocks=1)
+    discriminator = Discriminator(image_spec(size, size, channels), classes, width=32, blocks=1, pack=2)
     for module in (generator, discriminator):
         for block in module.modules():
             if isinstance(block, Block):  # or nothing would reach the layers before the last
                 nn.init.normal_(block.layers[4].weight, std=0.1)
     labels = torch.arange(4) % classes if classes else None
-    pictures = generator(torch.randn(4, 8), labels)
-    assert pictures.shape == (4, channels, size, size)
-    logits = discriminator(pictures.reshape(2, -1, size, size), None if labels is None else labels.view(2, 2))
+    images = generator(torch.randn(4, 8), labels)
+    assert images.shape == (4, channels, size, size)
+    logits = discriminator(images.reshape(2, -1, size, size), None if labels is None else labels.view(2, 2))
     assert logits.shape == (2,)
     logits.sum().backward()
     for module in (generator, discriminator):
@@ -68,7 +72,7 @@ def test_every_weight_learns(size: int, channels: int, classes: int) -> None:
 
 def test_a_block_begins_as_the_identity_and_a_network_with_the_papers_deviations() -> None:
     torch.manual_seed(0)
-    generator = Generator(64, 32, 3, width=128, blocks=2)  # 8 residual blocks
+    generator = Generator(64, image_spec(32, 32, 3), width=128, blocks=2)  # 8 residual blocks
     x = torch.randn(2, 128, 8, 8)
     assert torch.equal(generator.stages[1](x), x)
     weights = {name: p.std().item() for name, p in generator.named_parameters() if p.dim() > 1}
@@ -80,7 +84,7 @@ def test_a_block_begins_as_the_identity_and_a_network_with_the_papers_deviations
 
 
 def filtered(x: np.ndarray, kernel: np.ndarray) -> np.ndarray:
-    """Both axes of a picture [H, W] convolved, in numpy."""
+    """Both axes of an image [H, W] convolved, in numpy."""
     rows = np.stack([np.convolve(row, kernel) for row in x])
     return np.stack([np.convolve(column, kernel) for column in rows.T]).T
 
@@ -98,7 +102,7 @@ def test_resampling_is_the_separable_filter_1_3_3_1() -> None:
 
 def test_gradients_of_gradients_and_a_coarsest_stage_in_float32() -> None:
     torch.manual_seed(0)
-    discriminator = Discriminator(16, 1, width=32, blocks=1)
+    discriminator = Discriminator(image_spec(16, 16, 1), width=32, blocks=1)
     seen: list[torch.dtype] = []
     for i in (0, -1):
         discriminator.stages[i].register_forward_hook(lambda _m, _i, out: seen.append(out.dtype))
@@ -108,5 +112,5 @@ def test_gradients_of_gradients_and_a_coarsest_stage_in_float32() -> None:
     assert seen == [torch.bfloat16, torch.float32]
     (slope,) = torch.autograd.grad(logits.sum(), x, create_graph=True)
     slope.square().sum().backward()
-    assert discriminator.from_picture.weight.grad.isfinite().all()
-    assert discriminator.from_picture.weight.grad.any()
+    assert discriminator.from_image.weight.grad.isfinite().all()
+    assert discriminator.from_image.weight.grad.any()

@@ -11,22 +11,23 @@ import torch
 from conftest import refusal
 from test_training import CPU, Memory, assert_same, weights
 
-from gan_plugin.data import Pictures, load_pictures
-from gan_plugin.recipes import RAMPS, Recipe, fit_augmentation, load_recipe, override, recipe_names, resolved
-from gan_plugin.recipes.ramp import Ramp, lazy, parse_ramp
-from gan_plugin.training.loop import Plan, check_moves, train
+from gan_plugin.config.recipe import RAMPS, Recipe, fit_augmentation, load_recipe, override, recipe_names, resolved
+from gan_plugin.config.schedule import Ramp, lazy, parse_ramp
+from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.spec import image_spec
+from gan_plugin.training.gan import Batch, Play, TrainingState, make_step, new_state, wants_two_batches
+from gan_plugin.training.loop import TrainingPlan, check_moves, train
 from gan_plugin.training.optimizers import follow_ramps
 from gan_plugin.training.rules import check_combination, check_effect, without_leftovers
-from gan_plugin.training.step import Batch, Game, Pictured, Play, make_step, new_game, wants_two_batches
 
 # r3gan without any value that moves
 STEADY = {"penalty": "none", "augment": "none", "beta2": 0.9, "generator_lr": 1e-3, "discriminator_lr": 1e-3}
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Pictures:
-    digits = load_pictures("digits", image_size=16)
-    return dataclasses.replace(digits, images=digits.images[:96], labels=digits.labels[:96])
+def images() -> Dataset:
+    digits = load_dataset("digits", image_size=16)
+    return dataclasses.replace(digits, samples=digits.samples[:96], labels=digits.labels[:96])
 
 
 def small(name: str, **values: object) -> Recipe:
@@ -38,22 +39,22 @@ def small(name: str, **values: object) -> Recipe:
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_a_recipe_is_reproducible_resumable_and_teaches_both_players(
-    name: str, pictures: Pictures, tmp_path: Path
+    name: str, dataset: Dataset, tmp_path: Path
 ) -> None:
     """On the CPU: the same weights again, also after a stop in the middle; and none stays where it began."""
     recipe = small(name)
-    check_combination(recipe, pictures)
+    check_combination(recipe, dataset)
 
-    def plan(epochs: int) -> Plan:
-        return Plan(recipe, epochs, 0, CPU, torch.float32, samples_every=9, checkpoint_every=1)
+    def plan(epochs: int) -> TrainingPlan:
+        return TrainingPlan(recipe, epochs, 0, CPU, torch.float32, samples_every=9, checkpoint_every=1)
 
-    whole = train(pictures, plan(2), Memory(), tmp_path / "whole")
-    train(pictures, plan(1), Memory(), tmp_path / "part")
-    rest = train(pictures, plan(2), Memory(), tmp_path / "rest", resume=tmp_path / "part" / "checkpoint.safetensors")
+    whole = train(dataset, plan(2), Memory(), tmp_path / "whole")
+    train(dataset, plan(1), Memory(), tmp_path / "part")
+    rest = train(dataset, plan(2), Memory(), tmp_path / "rest", resume=tmp_path / "part" / "checkpoint.safetensors")
     assert_same(weights(whole), weights(rest))
     torch.manual_seed(0)
-    fresh = new_game(recipe, whole.pictured, CPU)
-    assert whole.pictured.classes == (10 if recipe.conditional else 0)
+    fresh = new_state(recipe, whole.spec, CPU)
+    assert whole.spec.classes == (10 if recipe.conditional else 0)
     for player in ("generator", "discriminator"):
         before = dict(getattr(fresh, player).named_parameters())
         still = [k for k, v in getattr(whole, player).named_parameters() if torch.equal(v, before[k])]
@@ -62,42 +63,44 @@ def test_a_recipe_is_reproducible_resumable_and_teaches_both_players(
 
 
 @pytest.mark.parametrize("name", [n for n in recipe_names() if n not in ("r3gan-cifar10", "r3gan-ffhq64", "r3gan")])
-def test_the_discriminator_learns_to_tell(name: str, pictures: Pictures) -> None:
+def test_the_discriminator_learns_to_tell(name: str, dataset: Dataset) -> None:
     """Against a generator that stands still its loss falls."""
     torch.manual_seed(0)
-    recipe = small(name, generator_lr=1e-12, augment="none", discriminators=1, discriminator_dropout=0.0, softness=0.0)
-    game = new_game(recipe, Pictured(16, 1), CPU)
-    step = make_step(game, recipe, torch.float32)
-    batch = Batch(pictures.images[:32])
+    recipe = small(
+        name, generator_lr=1e-12, augment="none", discriminators=1, discriminator_dropout=0.0, softmax_temperature=0.0
+    )
+    state = new_state(recipe, image_spec(16, 16, 1), CPU)
+    step = make_step(state, recipe, torch.float32)
+    batch = Batch(dataset.samples[:32])
     losses = [step(batch, batch)["loss/discriminator"].item() for _ in range(30)]
     assert sum(losses[-5:]) < sum(losses[:5]) - 0.1 * abs(sum(losses[:5]))
 
 
-def rates(game: Game) -> tuple[float, ...]:
-    g, d = (o.param_groups[0] for o in (game.generator_optimizer, game.discriminator_optimizer))
+def rates(state: TrainingState) -> tuple[float, ...]:
+    g, d = (o.param_groups[0] for o in (state.generator_optimizer, state.discriminator_optimizer))
     return g["lr"], d["lr"], *d["betas"]
 
 
-def test_optimisers_follow_the_ramps_and_lazy_penalties_correct_them() -> None:
+def test_optimizers_follow_the_ramps_and_lazy_penalties_correct_them() -> None:
     recipe = small("r1", penalty_every=4, generator_lr="4e-3..1e-3", beta2="0.9..0.99", anneal=64)
-    game = new_game(recipe, Pictured(16, 1), CPU)
-    assert rates(game) == pytest.approx((4e-3, 2e-4 * 4 / 5, 0.5**0.8, 0.9**0.8))
-    game.steps = 1  # half-way
-    follow_ramps(game, recipe)
-    assert rates(game) == pytest.approx((2.5e-3, 2e-4 * 0.8, 0.5**0.8, 0.945**0.8))
-    game.steps = 5
-    follow_ramps(game, recipe)
-    assert rates(game)[0] == pytest.approx(1e-3)
+    state = new_state(recipe, image_spec(16, 16, 1), CPU)
+    assert rates(state) == pytest.approx((4e-3, 2e-4 * 4 / 5, 0.5**0.8, 0.9**0.8))
+    state.steps = 1  # half-way
+    follow_ramps(state, recipe)
+    assert rates(state) == pytest.approx((2.5e-3, 2e-4 * 0.8, 0.5**0.8, 0.945**0.8))
+    state.steps = 5
+    follow_ramps(state, recipe)
+    assert rates(state)[0] == pytest.approx(1e-3)
 
 
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
-def test_every_optimiser_resumes(optimizer: str, pictures: Pictures, tmp_path: Path) -> None:
+def test_every_optimizer_resumes(optimizer: str, dataset: Dataset, tmp_path: Path) -> None:
     recipe = small("dcgan", optimizer=optimizer, generator_lr="1e-3..1e-4", anneal=200)
-    plans = [Plan(recipe, n, 0, CPU, torch.float32, samples_every=9, checkpoint_every=1) for n in (1, 2)]
-    whole = train(pictures, plans[1], Memory(), tmp_path / "whole")
-    train(pictures, plans[0], Memory(), tmp_path / "part")
+    plans = [TrainingPlan(recipe, n, 0, CPU, torch.float32, samples_every=9, checkpoint_every=1) for n in (1, 2)]
+    whole = train(dataset, plans[1], Memory(), tmp_path / "whole")
+    train(dataset, plans[0], Memory(), tmp_path / "part")
     checkpoint = tmp_path / "part" / "checkpoint.safetensors"
-    assert_same(weights(whole), weights(train(pictures, plans[1], Memory(), tmp_path / "rest", resume=checkpoint)))
+    assert_same(weights(whole), weights(train(dataset, plans[1], Memory(), tmp_path / "rest", resume=checkpoint)))
 
 
 def test_ramps() -> None:
@@ -128,7 +131,7 @@ def test_augmentation_is_for_little_data() -> None:
     assert fit_augmentation(load_recipe("r3gan-cifar10"), 50_000).augment == "scheduled"
 
 
-def test_a_relative_loss_needs_real_pictures_for_the_generator() -> None:
+def test_a_relative_loss_needs_real_images_for_the_generator() -> None:
     assert wants_two_batches(load_recipe("r3gan"))
     assert not wants_two_batches(load_recipe("wgan-gp"))
 
@@ -144,24 +147,24 @@ def test_a_relative_loss_needs_real_pictures_for_the_generator() -> None:
             {"penalty": "r1"},
             "penalty=r1 needs a weight: give penalty_weight, for example 1 or 10, or penalty=",
         ),
-        ("dcgan", {"discriminator_steps": 5}, "discriminator_steps=5 is not possible with turns=together"),
+        ("dcgan", {"discriminator_steps": 5}, "discriminator_steps=5 is not possible with updates=simultaneous"),
         ("dcgan", {"family": "r3gan"}, "family=r3gan needs width and blocks"),
         ("r3gan", {"spectral_norm": True}, "spectral_norm is not possible with family=r3gan"),
-        ("wgan-gp", {"turns": "together"}, "discriminator_steps=5 is not possible with turns=together"),
+        ("wgan-gp", {"updates": "simultaneous"}, "discriminator_steps=5 is not possible with updates=simultaneous"),
         ("dcgan", {"objective": "wasserstein"}, "objective=wasserstein needs a critic that is held"),
-        ("pacgan", {"pack": 100}, "pack=100 is more than the 96 pictures of the data: give a smaller one."),
-        ("infogan", {"code_classes": 1}, "code_classes=1 is a choice of one: give 0, or at least 2."),
+        ("pacgan", {"pack": 100}, "pack=100 is more than the 96 images of the data: give a smaller one."),
+        ("infogan", {"categorical_codes": 1}, "categorical_codes=1 is a choice of one: give 0, or at least 2."),
         ("r3gan", {"width": 40}, "width=40 is not possible: it is halved from stage to stage"),
         ("pacgan", {"batch_size": 33}, "batch_size=33 is not a multiple of pack=2: give one that is."),
-        ("infogan", {"pack": 2}, "codes are shown by single pictures, and pack=2 packs them: give pack=1."),
+        ("infogan", {"pack": 2}, "codes are shown by single images, and pack=2 packs them: give pack=1."),
         ("infogan", {"latent_size": 12}, "latent_size=12 leaves nothing beside 12 codes: give more."),
-        ("dcgan", {"generator_lr": "2e-4..5e-5"}, "generator_lr goes from one value to another in no pictures: give"),
+        ("dcgan", {"generator_lr": "2e-4..5e-5"}, "generator_lr goes from one value to another in no images: give"),
     ],
 )
 def test_what_does_not_go_together_is_refused(
-    recipe: str, values: dict[str, object], said: str, pictures: Pictures
+    recipe: str, values: dict[str, object], said: str, dataset: Dataset
 ) -> None:
-    assert refusal(lambda: check_combination(override(load_recipe(recipe), **values), pictures)).startswith(said)
+    assert refusal(lambda: check_combination(override(load_recipe(recipe), **values), dataset)).startswith(said)
 
 
 @pytest.mark.parametrize(
@@ -173,7 +176,11 @@ def test_what_does_not_go_together_is_refused(
         ("dcgan", {"full_stages": 2}, "full_stages changes nothing without family=r3gan"),
         ("dcgan", {"width": 64}, "width changes nothing without family=r3gan"),
         ("r3gan", {"dropout": 0.3}, "dropout changes nothing without family=dcgan"),
-        ("dcgan", {"softness": 1.0}, "softness changes nothing without discriminators of at least 2: give that"),
+        (
+            "dcgan",
+            {"softmax_temperature": 1.0},
+            "softmax_temperature changes nothing without discriminators of at least 2: give that",
+        ),
         ("dcgan", {"penalty_weight": "1..0.1"}, "penalty_weight changes nothing without a penalty"),
         ("dcgan", {"optimizer": "rmsprop", "beta1": 0.9}, "beta1 changes nothing without optimizer=adam or sgd"),
         ("dcgan", {"optimizer": "sgd", "beta2": 0.9}, "beta2 changes nothing without optimizer=adam or rmsprop"),
@@ -193,20 +200,20 @@ def test_what_would_change_nothing_is_refused(recipe: str, values: dict[str, obj
         ("r3gan", {"family": "dcgan"}, {"width": 0, "full_stages": 4, "blocks": 0}),
         ("dcgan", {"family": "r3gan", "width": 32, "blocks": 1}, {"dropout": 0.0}),
         ("r3gan", {"penalty": "none", "augment": "none"}, {"penalty_weight": Ramp(0, 0), "augment_p": Ramp(0, 0)}),
-        ("gman", {"discriminators": 1}, {"softness": 0.0, "discriminator_dropout": 0.0}),
+        ("gman", {"discriminators": 1}, {"softmax_temperature": 0.0, "discriminator_dropout": 0.0}),
         ("r1", {"penalty": "none"}, {"penalty_every": 1}),
         ("dcgan", {"penalty_weight": "1..0.1", "anneal": 9}, {"penalty_weight": Ramp(0, 0), "anneal": 0}),
     ],
 )
 def test_what_an_override_takes_away_leaves_nothing_behind(
-    name: str, values: dict[str, object], gone: dict[str, object], pictures: Pictures
+    name: str, values: dict[str, object], gone: dict[str, object], dataset: Dataset
 ) -> None:
     left = without_leftovers(override(load_recipe(name), **values))
     assert {field: getattr(left, field) for field in gone} == gone
-    check_combination(left, pictures)
+    check_combination(left, dataset)
     left = override(left, batch_size=8, conditional=False)
-    batch = Batch(pictures.images[:8])
-    said = make_step(new_game(left, Pictured(16, 1), CPU), left, torch.float32)(batch, batch)
+    batch = Batch(dataset.samples[:8])
+    said = make_step(new_state(left, image_spec(16, 16, 1), CPU), left, torch.float32)(batch, batch)
     assert all(value.isfinite() for value in said.values())
 
 
@@ -215,28 +222,28 @@ def test_no_recipe_has_leftovers(name: str) -> None:
     assert without_leftovers(load_recipe(name)) == load_recipe(name)
 
 
-def test_a_generator_that_would_never_learn_is_refused(pictures: Pictures) -> None:
+def test_a_generator_that_would_never_learn_is_refused(dataset: Dataset) -> None:
     recipe = small("wgan-gp")  # three steps an epoch
-    check_moves(pictures, recipe, epochs=2)
-    assert refusal(lambda: check_moves(pictures, recipe, epochs=1)).startswith(
+    check_moves(dataset, recipe, epochs=2)
+    assert refusal(lambda: check_moves(dataset, recipe, epochs=1)).startswith(
         "discriminator_steps=5 is more than the training's 3 steps"
     )
 
 
-def test_each_of_several_discriminators_has_the_whole_penalty(pictures: Pictures) -> None:
-    """Two equal ones learn what one alone learns from the same pictures."""
+def test_each_of_several_discriminators_has_the_whole_penalty(dataset: Dataset) -> None:
+    """Two equal ones learn what one alone learns from the same images."""
     gradients = []
     for members in (1, 2):
         recipe = small("r1", discriminators=members, augment="none", penalty_weight=100)
         torch.manual_seed(0)
-        play = Play(new_game(recipe, Pictured(16, 1), CPU), recipe, torch.float32)
-        first = play.game.discriminator.members[0]
+        play = Play(new_state(recipe, image_spec(16, 16, 1), CPU), recipe, torch.float32)
+        first = play.state.discriminator.members[0]
         torch.manual_seed(1)
         for weight in first.parameters():
             torch.nn.init.normal_(weight, std=0.1)
-        for other in play.game.discriminator.members:
+        for other in play.state.discriminator.members:
             other.load_state_dict(first.state_dict())
-        real = play.real(Batch(pictures.images[:8])).requires_grad_()
+        real = play.real(Batch(dataset.samples[:8])).requires_grad_()
         fake = real.detach().flip(2)
         logits = play.judge(real, None)[0], play.judge(fake, None)[0]
         play.discriminator_loss(real, fake, *logits, None).backward()

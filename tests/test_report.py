@@ -1,4 +1,4 @@
-"""The report's page as a browser's parser sees it, its pictures as files, its charts as Matplotlib's objects."""
+"""The report's page as a browser's parser sees it, its images as files, its charts as Matplotlib's objects."""
 
 from __future__ import annotations
 
@@ -20,13 +20,14 @@ import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
 
-from gan_plugin.evaluation.results import ClassRow, Evaluation, Figure, Neighbours, Pixels, Projection
-from gan_plugin.report import DASH, EXPLANATIONS, MOST_PAIRS, MOST_SAMPLES, figure_row, number, plots, write_report
+from gan_plugin.evaluation.results import ClassRow, Evaluation, Figure, Neighbors, Projection
+from gan_plugin.media.image import Images
+from gan_plugin.report import DASH, EXPLANATIONS, MAX_PAIRS, MAX_SAMPLES, figure_row, number, plots, write_report
 
 pytestmark = pytest.mark.filterwarnings("error")
 
 FIGURES = (
-    Figure("fid", 12.3456, 4.5678, None, "lower", "2,000 pictures are few: biased upwards."),
+    Figure("fid", 12.3456, 4.5678, None, "lower", "2,000 images are few: biased upwards."),
     Figure("fid_ratio", 2.7026, None, None, "lower"),
     Figure("kid", 0.00123, -0.000045, 0.00034, "lower"),
     Figure("inception_score", 8.912, 9.44, 0.12, "higher"),
@@ -43,12 +44,12 @@ FIGURES = (
 )
 
 
-def noise(count: int, side: int, channels: int, seed: int = 0) -> Pixels:
+def noise(count: int, side: int, channels: int, seed: int = 0) -> Images:
     return np.random.default_rng(seed).integers(0, 256, (count, side, side, channels), dtype=np.uint8)
 
 
 def projected(reference: int, generated: int) -> Projection:
-    """Half of the real pictures are covered, and every fourth generated one is precise."""
+    """Half of the real images are covered, and every fourth generated one is precise."""
     random = np.random.default_rng(0)
     return Projection(
         random.normal(size=(reference, 2)),
@@ -60,7 +61,7 @@ def projected(reference: int, generated: int) -> Projection:
 
 def ten_classes() -> tuple[ClassRow, ...]:
     rows = [ClassRow(f"kind {i}", 0.05 + 0.01 * i, 0.1, 20.0 + i, 3.0 + i / 10, 0.9 + i / 100) for i in range(10)]
-    rows[8] = ClassRow("kind 8", 0.0, 0.1, None, 3.8, None, "No picture of it was generated.")
+    rows[8] = ClassRow("kind 8", 0.0, 0.1, None, 3.8, None, "No image of it was generated.")
     return tuple(rows)
 
 
@@ -78,10 +79,10 @@ def evaluation(
         protocol={"reference": "898 digits", "seeds": "0 to 9,999"},
         figures=figures,
         classes=classes,
-        notes=("Held-out pictures are few.", "Features are of this data."),
+        notes=("Held-out images are few.", "Features are of this data."),
         samples=noise(count, side, channels, 1),
         reference_samples=noise(count, side, channels, 2),
-        neighbours=Neighbours(
+        neighbors=Neighbors(
             noise(pairs, side, channels, 3), noise(pairs, side, channels, 4), np.linspace(1.5, 4, pairs)
         ),
         projection=projected(points, points),
@@ -143,9 +144,9 @@ class Page(HTMLParser):
         return [base64.b64decode(source.split(",", 1)[1], validate=True) for source in sources]
 
 
-def pixels(content: bytes | Path) -> Pixels:
-    picture = np.asarray(Image.open(io.BytesIO(content) if isinstance(content, bytes) else content))
-    return picture if picture.ndim == 3 else picture[:, :, None]
+def pixels(content: bytes | Path) -> Images:
+    image = np.asarray(Image.open(io.BytesIO(content) if isinstance(content, bytes) else content))
+    return image if image.ndim == 3 else image[:, :, None]
 
 
 @pytest.fixture(scope="module")
@@ -153,7 +154,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A report of everything that a report can have."""
     folder = tmp_path_factory.mktemp("report") / "made" / "here"
     files = write_report(evaluation(classes=ten_classes()), "gan, version 3", folder)
-    expected = ["report.html", "samples.png", "neighbours.png", "precision_recall.png", "per_class.png"]
+    expected = ["report.html", "samples.png", "neighbors.png", "precision_recall.png", "per_class.png"]
     assert files == [folder / name for name in expected]
     assert sorted(folder.iterdir()) == sorted(files)
     return folder
@@ -247,13 +248,13 @@ def test_a_value_smaller_than_its_spread_has_no_more_places_than_it() -> None:
 def test_summary_has_the_telling_numbers_and_their_floors(page: Page) -> None:
     start = page.text.index("gan, version 3 Generated beside")
     summary = page.text[start : page.text.index("Figures", start)]
-    assert "fid 12.3 real pictures 4.57 fid_ratio 2.70 precision 0.812 real pictures 0.901 recall 0.090" in summary
-    assert "coverage 0.721 real pictures 0.955" in summary
+    assert "fid 12.3 real images 4.57 fid_ratio 2.70 precision 0.812 real images 0.901 recall 0.090" in summary
+    assert "coverage 0.721 real images 0.955" in summary
     assert "kid" not in summary
 
 
 def test_sections_stand_in_order(page: Page) -> None:
-    headings = ["Figures", "Samples", "Nearest training pictures", "Precision and coverage", "Classes"]
+    headings = ["Figures", "Samples", "Nearest training images", "Precision and coverage", "Classes"]
     headings += ["Protocol", "Notes"]
     assert page.headings == headings
     assert "Authenticity is 0.543" in page.text
@@ -263,13 +264,13 @@ def test_every_class_note_and_line_of_the_protocol_is_there(page: Page) -> None:
     heading = ["class", "share generated", "share real", "fid", "floor", "accuracy", "note"]
     assert heading in page.rows
     assert page.row("kind 3") == ["kind 3", "8.0 %", "10.0 %", "23.0", "3.3", "93.0 %", ""]
-    lost = ["kind 8", "0.0 %", "10.0 %", DASH, "3.8", DASH, "No picture of it was generated."]
+    lost = ["kind 8", "0.0 %", "10.0 %", DASH, "3.8", DASH, "No image of it was generated."]
     assert page.row("kind 8") == lost
     assert [row[0] for row in page.rows if row[0].startswith("kind ")] == [f"kind {i}" for i in range(10)]
     assert "1 of 10 classes was not generated at all." in page.text
     assert page.row("reference") == ["reference", "898 digits"]
     assert page.row("seeds") == ["seeds", "0 to 9,999"]
-    assert "Held-out pictures are few. Features are of this data." in page.text
+    assert "Held-out images are few. Features are of this data." in page.text
 
 
 def test_nothing_missing_is_written_as_nan_none_or_inf(page: Page) -> None:
@@ -277,7 +278,7 @@ def test_nothing_missing_is_written_as_nan_none_or_inf(page: Page) -> None:
 
 
 @pytest.mark.usefixtures("no_charts")
-def test_unlabelled_data_have_no_section_of_classes(tmp_path: Path) -> None:
+def test_unlabeled_data_have_no_section_of_classes(tmp_path: Path) -> None:
     figures = tuple(dataclasses.replace(figure, note="") for figure in FIGURES)
     files = write_report(evaluation(4, 16, figures=figures), "title", tmp_path)
     page = Page(files[0])
@@ -298,7 +299,7 @@ def test_an_evaluation_of_nearly_nothing(tmp_path: Path) -> None:
     )
     page = Page(write_report(bare, "title", tmp_path)[0])
     assert "dl" not in [name for name, _ in page.tags]
-    assert page.headings == ["Figures", "Samples", "Nearest training pictures", "Precision and coverage"]
+    assert page.headings == ["Figures", "Samples", "Nearest training images", "Precision and coverage"]
     assert "Authenticity is" not in page.text
 
 
@@ -336,7 +337,7 @@ def test_what_a_user_wrote_stays_text(tmp_path: Path) -> None:
         notes=(bad,),
         samples=noise(2, 16, 3),
         reference_samples=noise(2, 16, 3),
-        neighbours=Neighbours(noise(1, 16, 3), noise(1, 16, 3), np.ones(1)),
+        neighbors=Neighbors(noise(1, 16, 3), noise(1, 16, 3), np.ones(1)),
         projection=projected(5, 5),
     )
     page = Page(write_report(hostile, bad, tmp_path)[0])
@@ -345,31 +346,31 @@ def test_what_a_user_wrote_stays_text(tmp_path: Path) -> None:
     assert page.text.count(bad) == 12
 
 
-def test_light_and_dark_have_their_own_charts_and_colours(page: Page) -> None:
+def test_light_and_dark_have_their_own_charts_and_colors(page: Page) -> None:
     charts = page.images("Scatter") + page.images("Bars")
     dark = [tag["srcset"] for name, tag in page.tags if name == "source" and "dark" in tag["media"]]
     darks = [base64.b64decode(source.split(",", 1)[1]) for source in dark]
     assert len(charts) == len(darks) == 2
-    for pictures, theme in ((charts, plots.LIGHT), (darks, plots.DARK)):
-        for picture in pictures:
-            corner = np.asarray(Image.open(io.BytesIO(picture)).convert("RGB"))[0, 0] / 255
+    for images, theme in ((charts, plots.LIGHT), (darks, plots.DARK)):
+        for image in images:
+            corner = np.asarray(Image.open(io.BytesIO(image)).convert("RGB"))[0, 0] / 255
             assert to_hex(corner) == theme.page  # no box around it on the page
         assert f"--page: {theme.page};" in page.styles
 
 
-# — the pictures —
+# — the images —
 
 
-def test_small_pictures_are_in_the_page_as_they_are_and_enlarged_sharply(page: Page) -> None:
+def test_small_images_are_in_the_page_as_they_are_and_enlarged_sharply(page: Page) -> None:
     given = evaluation(classes=ten_classes())
     shown = {
-        "generated picture ": given.samples,
-        "real picture ": given.reference_samples,
-        "nearest training picture": given.neighbours.nearest,
+        "generated image ": given.samples,
+        "real image ": given.reference_samples,
+        "nearest training image": given.neighbors.nearest,
     }
-    for alt, pictures in shown.items():
-        assert np.array_equal([pixels(content) for content in page.images(alt)], pictures)
-    assert len(page.images("generated picture")) == 64 + 12
+    for alt, images in shown.items():
+        assert np.array_equal([pixels(content) for content in page.images(alt)], images)
+    assert len(page.images("generated image")) == 64 + 12
     assert ".enlarged img { image-rendering: pixelated; }" in page.styles
     assert [tag["class"] for _, tag in page.tags if "enlarged" in tag.get("class", "")] == [
         "samples enlarged",
@@ -384,62 +385,62 @@ def test_distances_stand_below_their_pairs(page: Page) -> None:
 
 def test_files_are_pngs_of_sizes_to_look_at(folder: Path) -> None:
     for path in folder.glob("*.png"):
-        with Image.open(path) as picture:
-            assert picture.format == "PNG"
-            picture.verify()
-            assert all(300 <= side <= 2500 for side in picture.size)
+        with Image.open(path) as image:
+            assert image.format == "PNG"
+            image.verify()
+            assert all(300 <= side <= 2500 for side in image.size)
         assert 2_000 < path.stat().st_size < 1_000_000
 
 
 def test_sheet_has_generated_left_and_real_right_under_their_words(folder: Path) -> None:
     sheet, given = pixels(folder / "samples.png"), evaluation()
     real = sheet.shape[1] // 2 + plots.MARGIN // 2
-    for left, picture in ((plots.MARGIN, given.samples[0]), (real, given.reference_samples[0])):
+    for left, image in ((plots.MARGIN, given.samples[0]), (real, given.reference_samples[0])):
         top, inside = plots.HEADING + 2, left + 2  # beside the gaps
         block = sheet[top : top + 56, inside : inside + 56]
-        assert np.array_equal(block, np.broadcast_to(picture.repeat(2, 0).repeat(2, 1), (56, 56, 3)))
+        assert np.array_equal(block, np.broadcast_to(image.repeat(2, 0).repeat(2, 1), (56, 56, 3)))
         assert sheet[: plots.HEADING, left : left + 60].min() < 100  # letters
 
 
-def test_sheet_of_neighbours_has_pairs_and_distances(folder: Path) -> None:
-    sheet, pairs = pixels(folder / "neighbours.png"), evaluation().neighbours
+def test_sheet_of_neighbors_has_pairs_and_distances(folder: Path) -> None:
+    sheet, pairs = pixels(folder / "neighbors.png"), evaluation().neighbors
     top, left = plots.HEADING + 2, plots.MARGIN + 2
-    for picture, x in ((pairs.generated[0], left), (pairs.nearest[0], left + 58)):
-        assert np.array_equal(sheet[top : top + 56, x : x + 56, 0], picture.repeat(2, 0).repeat(2, 1)[:, :, 0])
+    for image, x in ((pairs.generated[0], left), (pairs.nearest[0], left + 58)):
+        assert np.array_equal(sheet[top : top + 56, x : x + 56, 0], image.repeat(2, 0).repeat(2, 1)[:, :, 0])
     assert sheet[top + 60 : top + 80, left : left + 56].min() < 100
 
 
-def test_large_pictures_are_shrunk_and_the_page_stays_small(tmp_path: Path) -> None:
+def test_large_images_are_shrunk_and_the_page_stays_small(tmp_path: Path) -> None:
     """Noise is the hardest to make small; photographs take half of it."""
     files = write_report(evaluation(side=256, channels=3, pairs=16, classes=ten_classes()), "title", tmp_path)
     page = Page(files[0])
     assert files[0].stat().st_size < 3_000_000
-    assert len(page.images("generated picture")) == 64 + 16
-    assert pixels(page.images("real picture")[0]).shape == (128, 128, 3)
+    assert len(page.images("generated image")) == 64 + 16
+    assert pixels(page.images("real image")[0]).shape == (128, 128, 3)
     assert "256 × 256 pixels and is shown smaller" in page.text
     assert not [tag for _, tag in page.tags if "enlarged" in tag.get("class", "")]  # large ones are drawn smoothly
     assert pixels(files[1]).shape[1] < 2500
 
 
 @pytest.mark.usefixtures("no_charts")
-def test_pictures_need_not_be_square(tmp_path: Path) -> None:
+def test_images_need_not_be_square(tmp_path: Path) -> None:
     assert plots.shrunk(np.zeros((300, 150, 1), np.uint8)).shape == (128, 64, 1)
     assert plots.on_a_sheet(np.zeros((2, 20, 10, 1), np.uint8)).shape == (2, 60, 30, 3)
     oblong = noise(3, 64, 3)[:, :40]
     given = dataclasses.replace(evaluation(), samples=oblong, reference_samples=oblong)
     page = Page(write_report(given, "title", tmp_path)[0])
-    assert pixels(page.images("generated picture 3")[0]).shape == (40, 64, 3)
+    assert pixels(page.images("generated image 3")[0]).shape == (40, 64, 3)
     assert "64 × 40 pixels" in page.text
 
 
 @pytest.mark.parametrize(("count", "pairs", "points"), [(1, 0, 1), (2, 1, 2), (100, 40, 5)])
-def test_any_number_of_pictures(tmp_path: Path, count: int, pairs: int, points: int) -> None:
+def test_any_number_of_images(tmp_path: Path, count: int, pairs: int, points: int) -> None:
     files = write_report(evaluation(count, 16, 1, pairs, points, classes=ten_classes()[:2]), "title", tmp_path)
     page = Page(files[0])
-    assert ("neighbours.png" in [file.name for file in files]) == (pairs > 0)
-    assert ("Nearest training pictures" in page.headings) == (pairs > 0)
-    assert len(page.images("real picture")) == min(count, MOST_SAMPLES)
-    assert len(page.images("nearest")) == min(pairs, MOST_PAIRS)
+    assert ("neighbors.png" in [file.name for file in files]) == (pairs > 0)
+    assert ("Nearest training images" in page.headings) == (pairs > 0)
+    assert len(page.images("real image")) == min(count, MAX_SAMPLES)
+    assert len(page.images("nearest")) == min(pairs, MAX_PAIRS)
 
 
 def test_equal_evaluations_give_equal_bytes_from_any_thread(tmp_path: Path) -> None:
@@ -481,10 +482,10 @@ def test_scatter_marks_what_is_not_precise_and_what_is_not_covered(figures: list
     assert len(near) + len(far) == plots.POINTS
     assert set(map(tuple, far)) <= set(map(tuple, given.reference[~given.covered]))
     assert words(figures[0]) == [
-        "real pictures",
+        "real images",
         "generated, near a real one: 25.2 %",  # 101 of 401
         "generated, near none: 74.8 %",
-        "generated pictures",
+        "generated images",
         "real, with a generated one near: 50.0 %",
         "real, with none near: 50.0 %",
     ]
@@ -498,7 +499,7 @@ def test_scatter_marks_what_is_not_precise_and_what_is_not_covered(figures: list
 
 
 def test_equal_points_are_drawn_as_well(figures: list[matplotlib.figure.Figure]) -> None:
-    """A collapsed generator on data of one picture: there is no distance to fit the window to."""
+    """A collapsed generator on data of one image: there is no distance to fit the window to."""
     one = Projection(np.ones((3, 2)), np.ones((2, 2)), np.ones(3, bool), np.ones(2, bool))
     plots.precision_recall_chart(one, plots.LIGHT)
     assert figures[0].axes[0].get_xlim() == (0, 2)
@@ -512,7 +513,7 @@ def test_points_are_thinned_evenly_and_the_page_says_so(tmp_path: Path) -> None:
     assert (chosen[0], chosen[-1]) == (0, 9999)
     given = dataclasses.replace(evaluation(), projection=projected(898, 10_000))
     page = Page(write_report(given, "title", tmp_path)[0])
-    assert "Drawn are 2,000 of 10,000 generated and all 898 real pictures" in page.text
+    assert "Drawn are 2,000 of 10,000 generated and all 898 real images" in page.text
 
 
 def test_nothing_in_a_chart_is_cut_off_or_on_top_of_something(figures: list[matplotlib.figure.Figure]) -> None:

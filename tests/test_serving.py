@@ -18,14 +18,15 @@ from PIL import Image
 
 from gan_plugin import flavor
 from gan_plugin.errors import UserError
+from gan_plugin.seeds import latents
 from gan_plugin.serving.generator import Description
-from gan_plugin.serving.latents import latents
 from gan_plugin.serving.requests import read_request
+from gan_plugin.spec import image_spec
 
-PICTURE = npt.NDArray[np.uint8]
+IMAGE = npt.NDArray[np.uint8]
 
 
-def decode(image: str) -> PICTURE:
+def decode(image: str) -> IMAGE:
     assert "\n" not in image
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(image))))
 
@@ -33,15 +34,15 @@ def decode(image: str) -> PICTURE:
 # ---- what is answered ------------------------------------------------------------------------------------------------
 
 
-def test_a_row_is_a_picture(server: Server, store: Trained) -> None:
+def test_a_row_is_a_image(server: Server, store: Trained) -> None:
     reply = server.records({"seed": 1}, {"seed": 2})
     assert reply.status == 200
     rows = reply.body["predictions"]
     assert [row["seed"] for row in rows] == [1, 2]
-    pictures = np.stack([decode(row["image"]) for row in rows])
+    images = np.stack([decode(row["image"]) for row in rows])
     expected = flavor.load_model(store.model_uri).sample([1, 2])[:, :, :, 0]
-    np.testing.assert_array_equal(pictures, expected)
-    assert not np.array_equal(pictures[0], pictures[1])
+    np.testing.assert_array_equal(images, expected)
+    assert not np.array_equal(images[0], images[1])
 
 
 @pytest.mark.parametrize(
@@ -59,7 +60,7 @@ def test_every_json_form_of_mlflow_gives_the_same(server: Server, body: dict[str
     assert reply.body == server.records({"seed": 1}, {"seed": 2}).body
 
 
-def test_array_is_the_same_picture_in_grey_levels(server: Server) -> None:
+def test_array_is_the_same_image_in_gray_levels(server: Server) -> None:
     array = server.records({"seed": 7}, format="array").body["predictions"][0]["image"]
     assert np.shape(array) == (28, 28, 1)
     np.testing.assert_array_equal(
@@ -67,7 +68,7 @@ def test_array_is_the_same_picture_in_grey_levels(server: Server) -> None:
     )
 
 
-def test_the_z_of_a_seed_gives_the_seeds_picture(server: Server) -> None:
+def test_the_z_of_a_seed_gives_the_seeds_image(server: Server) -> None:
     by_z, by_seed = server.records({"z": latents(3, 100)[0].tolist()}, {"seed": 3}).body["predictions"]
     assert by_z["image"] == by_seed["image"]
     assert (by_z["seed"], by_seed["seed"]) == (None, 3)
@@ -81,7 +82,7 @@ def test_truncation_is_applied_row_by_row(server: Server, store: Trained) -> Non
     np.testing.assert_array_equal(decode(cut), expected)
 
 
-def test_a_seeds_picture_is_the_same_alone_in_any_batch_order_and_at_any_concurrency(server: Server) -> None:
+def test_a_seeds_image_is_the_same_alone_in_any_batch_order_and_at_any_concurrency(server: Server) -> None:
     seeds = [int(seed) for seed in np.random.default_rng(0).integers(0, 2**53 - 1, 70)]
     alone = {seed: server.records({"seed": seed}).body["predictions"][0]["image"] for seed in seeds}
     shuffled = [
@@ -119,7 +120,7 @@ REFUSALS = [
     ([{"seed": 1, "label": "cat"}], "This generator was trained without classes: leave out the column label."),
     ([{"sede": 1}], "Unknown column sede: a row may have seed, to_seed, position, z, label, truncation."),
     ([{"seed": 1, "lable": 3}], "Unknown column lable: a row may have seed, to_seed, position, z, label, truncation."),
-    ([], "The request has no rows: send one row with a seed for each picture."),
+    ([], "The request has no rows: send one row with a seed for each image."),
     (
         [{"seed": seed} for seed in range(10_000)],
         "The request has 10000 rows and 1024 is the limit: send several smaller requests.",
@@ -128,7 +129,7 @@ REFUSALS = [
 
 
 @pytest.mark.parametrize(("rows", "sentence"), REFUSALS, ids=[sentence[:40] for _, sentence in REFUSALS])
-def test_a_request_that_cannot_be_honoured_gets_400_and_one_sentence(
+def test_a_request_that_cannot_be_honored_gets_400_and_one_sentence(
     server: Server, rows: list[dict[str, object]], sentence: str
 ) -> None:
     reply = server.records(*rows)
@@ -157,7 +158,7 @@ def test_the_server_goes_on_after_refusals(server: Server) -> None:
 
 
 def test_classes_by_name_and_by_index() -> None:
-    about = Description(4, 16, 16, 1, class_names=("cat", "dog", "2"))
+    about = Description(4, image_spec(16, 16, 1, ("cat", "dog", "2")))
 
     def labels(*rows: dict[str, object]) -> list[int]:
         request = read_request(pd.DataFrame(rows), about, max_rows=10)

@@ -26,13 +26,13 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSp
 from PIL import Image
 
 from gan_plugin import flavor
+from gan_plugin.media.image import contact_sheet
+from gan_plugin.seeds import MAX_SEED, between, latents
 from gan_plugin.serving.gate import Gate, Message, Pace, Receive, Send
 from gan_plugin.serving.generator import OnnxGenerator
-from gan_plugin.serving.latents import LARGEST_SEED, between, latents
 from gan_plugin.serving.options import ServingOptions
-from gan_plugin.serving.pictures import contact_sheet
 
-PICTURE = npt.NDArray[np.uint8]
+IMAGE = npt.NDArray[np.uint8]
 ONNX_FILE = ROOT / "examples" / "digits.onnx"
 WORKERS = 2
 
@@ -46,7 +46,7 @@ def project(make_project: Callable[[], Project]) -> Project:
 
 @pytest.fixture(scope="module", params=["off", "on"])
 def digits(project: Project, request: pytest.FixtureRequest) -> Iterator[Server]:
-    """On the CPU, where pictures are equal to the bit, with and without the micro-batcher."""
+    """On the CPU, where images are equal to the bit, with and without the micro-batcher."""
     config = json.dumps({"device": "cpu", "batching": request.param})
     with serving(project, "model", "local", 120, WORKERS, SERVING_MODEL_CONFIG=config) as running:
         yield running
@@ -57,11 +57,11 @@ def generator() -> OnnxGenerator:
     return OnnxGenerator(ONNX_FILE, "cpu")
 
 
-def decode(image: str) -> PICTURE:
+def decode(image: str) -> IMAGE:
     return np.asarray(Image.open(io.BytesIO(base64.b64decode(image))))
 
 
-def pictures_of(server: Server, *rows: dict[str, object], **params: object) -> list[PICTURE]:
+def images_of(server: Server, *rows: dict[str, object], **params: object) -> list[IMAGE]:
     reply = server.records(*rows, **params)
     assert reply.status == 200, reply.text
     return [decode(row["image"]) for row in reply.body["predictions"]]
@@ -71,35 +71,35 @@ def pictures_of(server: Server, *rows: dict[str, object], **params: object) -> l
 
 
 def test_the_vectors_that_every_program_must_make(digits: Server) -> None:
-    vectors = json.loads((ROOT / "examples" / "vectors.json").read_text())["pictures"]
+    vectors = json.loads((ROOT / "examples" / "vectors.json").read_text())["images"]
     rows = [
         {name: vector[name] for name in vector if name != "image" and vector[name] is not None} for vector in vectors
     ]
     expected = [np.frombuffer(base64.b64decode(vector["image"]), np.uint8).reshape(28, 28) for vector in vectors]
-    for picture, wanted in zip(pictures_of(digits, *rows), expected, strict=True):
-        assert np.abs(picture.astype(int) - wanted).max() <= 1
-    assert len({wanted.tobytes() for wanted in expected}) == len(expected)  # each vector is another picture
+    for image, wanted in zip(images_of(digits, *rows), expected, strict=True):
+        assert np.abs(image.astype(int) - wanted).max() <= 1
+    assert len({wanted.tobytes() for wanted in expected}) == len(expected)  # each vector is another image
 
 
-def test_a_picture_between_two_seeds(digits: Server, generator: OnnxGenerator) -> None:
+def test_a_image_between_two_seeds(digits: Server, generator: OnnxGenerator) -> None:
     def way(position: float) -> dict[str, object]:
         return {"seed": 4, "to_seed": 9, "position": position}
 
-    start, near, middle, end, four, nine = pictures_of(
+    start, near, middle, end, four, nine = images_of(
         digits, way(0), way(0.1), way(0.5), way(1), {"seed": 4}, {"seed": 9, "label": 4}
     )
     np.testing.assert_array_equal(start, four)
     np.testing.assert_array_equal(end, nine)  # the class stays that of seed 4
     z = between(latents(4, 64), latents(9, 64), [0.5])
     np.testing.assert_array_equal(middle, generator.generate(z, np.array([4]))[0, :, :, 0])
-    steps = [np.abs(picture.astype(int) - start).sum() for picture in (near, middle, end)]
+    steps = [np.abs(image.astype(int) - start).sum() for image in (near, middle, end)]
     assert 0 < steps[0] < steps[1]
 
 
 def test_label_and_truncation_hold_on_the_way(digits: Server, generator: OnnxGenerator) -> None:
-    (picture,) = pictures_of(digits, {"seed": 4, "to_seed": 9, "position": 0.3, "label": "7", "truncation": 0.5})
+    (image,) = images_of(digits, {"seed": 4, "to_seed": 9, "position": 0.3, "label": "7", "truncation": 0.5})
     z = between(latents(4, 64, 0.5), latents(9, 64, 0.5), [0.3])
-    np.testing.assert_array_equal(picture, generator.generate(z, np.array([7]))[0, :, :, 0])
+    np.testing.assert_array_equal(image, generator.generate(z, np.array([7]))[0, :, :, 0])
 
 
 def test_rows_of_every_kind_in_one_request(digits: Server, generator: OnnxGenerator) -> None:
@@ -110,30 +110,30 @@ def test_rows_of_every_kind_in_one_request(digits: Server, generator: OnnxGenera
         {"seed": 2, "to_seed": 3, "position": 1},
         {"seed": 4},
     ]
-    mixed = pictures_of(digits, *rows)
-    for picture, row in zip(mixed, rows, strict=True):
-        np.testing.assert_array_equal(picture, pictures_of(digits, row)[0])
+    mixed = images_of(digits, *rows)
+    for image, row in zip(mixed, rows, strict=True):
+        np.testing.assert_array_equal(image, images_of(digits, row)[0])
     np.testing.assert_array_equal(mixed[1], generator.sample([5])[0, :, :, 0])
 
 
-def test_webp_and_array_are_the_same_picture_as_png(digits: Server) -> None:
+def test_webp_and_array_are_the_same_image_as_png(digits: Server) -> None:
     rows = [{"seed": seed} for seed in range(3)]
-    png, webp = pictures_of(digits, *rows), pictures_of(digits, *rows, format="webp")
+    png, webp = images_of(digits, *rows), images_of(digits, *rows, format="webp")
     for one, other in zip(png, webp, strict=True):
-        np.testing.assert_array_equal(one, other[..., 0] if other.ndim == 3 else other)  # WebP has no grey
+        np.testing.assert_array_equal(one, other[..., 0] if other.ndim == 3 else other)  # WebP has no gray
     files = digits.records(*rows, format="webp").body["predictions"]
     assert all(base64.b64decode(row["image"])[8:12] == b"WEBP" for row in files)
     arrays = digits.records(*rows, format="array").body["predictions"]
     np.testing.assert_array_equal(np.array([row["image"] for row in arrays])[..., 0], np.stack(png))
 
 
-def test_a_grid_is_one_picture_with_all(digits: Server, generator: OnnxGenerator) -> None:
+def test_a_grid_is_one_image_with_all(digits: Server, generator: OnnxGenerator) -> None:
     reply = digits.records(*({"seed": seed} for seed in range(7)), grid=3)
     (row,) = reply.body["predictions"]
     assert row["seed"] is None
     np.testing.assert_array_equal(decode(row["image"]), contact_sheet(generator.sample(range(7)), 3)[:, :, 0])
     (row,) = digits.records({"seed": 1}, {"seed": 2}, grid=100, format="array").body["predictions"]
-    assert np.shape(row["image"]) == (32, 62, 1)  # a line no longer than it has pictures
+    assert np.shape(row["image"]) == (32, 62, 1)  # a line no longer than it has images
 
 
 def test_the_signature_shows_everything(project: Project) -> None:
@@ -143,14 +143,14 @@ def test_the_signature_shows_everything(project: Project) -> None:
 
 
 WHOLE = "a seed is a whole number from 0 to 9007199254740991."
-GRID = "give how many pictures stand in a line of one large picture, at most 1024, or 0 for separate pictures."
+GRID = "give how many images stand in a line of one large image, at most 1024, or 0 for separate images."
 
 
 @pytest.mark.parametrize(
     ("row", "sentence"),
     [
-        ({"seed": 1, "to_seed": 2}, "Row 0 has to_seed and no position: a picture between two seeds needs both."),
-        ({"seed": 1, "position": 0.5}, "Row 0 has position and no to_seed: a picture between two seeds needs both."),
+        ({"seed": 1, "to_seed": 2}, "Row 0 has to_seed and no position: an image between two seeds needs both."),
+        ({"seed": 1, "position": 0.5}, "Row 0 has position and no to_seed: an image between two seeds needs both."),
         ({"seed": 1, "to_seed": -2, "position": 0}, f"Row 0 has to_seed=-2: {WHOLE}"),
         (
             {"seed": 1, "to_seed": 2, "position": 1.01},
@@ -185,12 +185,12 @@ def test_a_grid_too_large_for_webp(digits: Server) -> None:
     reply = digits.records(*({"seed": seed} for seed in range(600)), grid=600, format="webp")
     assert (reply.status, reply.body["message"]) == (
         400,
-        "A picture of 18002×32 pixels is too large for WebP, whose sides have at most 16,383: ask for format=png, or "
-        "for fewer pictures.",
+        "An image of 18002×32 pixels is too large for WebP, whose sides have at most 16,383: ask for format=png, or "
+        "for fewer images.",
     )
 
 
-# ---- one seed, one picture -------------------------------------------------------------------------------------------
+# ---- one seed, one image -------------------------------------------------------------------------------------------
 
 
 def connections(server: Server) -> dict[int, http.client.HTTPConnection]:
@@ -215,11 +215,11 @@ def ask(connection: http.client.HTTPConnection, seeds: list[int]) -> dict[int, s
     return {row["seed"]: row["image"] for row in json.loads(connection.getresponse().read())["predictions"]}
 
 
-def test_a_seeds_picture_is_the_same_alone_in_any_batch_order_and_at_any_concurrency_on_every_worker(
+def test_a_seeds_image_is_the_same_alone_in_any_batch_order_and_at_any_concurrency_on_every_worker(
     digits: Server,
 ) -> None:
     random = np.random.default_rng(1)
-    seeds = [0, 2**32 - 1, 2**32, LARGEST_SEED, *random.integers(0, LARGEST_SEED, 66).tolist()]
+    seeds = [0, 2**32 - 1, 2**32, MAX_SEED, *random.integers(0, MAX_SEED, 66).tolist()]
     workers = connections(digits)
     alone = [{seed: ask(connection, [seed])[seed] for seed in seeds} for connection in workers.values()]
     assert alone[0] == alone[1]
@@ -335,7 +335,7 @@ def test_a_generator_inside_another_model_answers_as_in_a_notebook(project: Proj
 
 
 def test_a_model_that_knows_less_refuses_what_it_does_not_know(project: Project, tmp_path: Path) -> None:
-    """Its signature tells, or MLflow would drop what that lacks, and the answer would be another picture."""
+    """Its signature tells, or MLflow would drop what that lacks, and the answer would be another image."""
     shutil.copytree(project.folder / "model", tmp_path / "old")
     old = mlflow.models.Model.load(str(tmp_path / "old"))
     old.signature = ModelSignature(

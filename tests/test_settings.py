@@ -6,9 +6,9 @@ import pytest
 import yaml
 from conftest import ROOT
 
+from gan_plugin.config.schedule import Ramp
+from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, Threshold, TrainSettings, as_typed, parse
 from gan_plugin.errors import UserError
-from gan_plugin.recipes.ramp import Ramp
-from gan_plugin.settings import EvaluateSettings, PromoteSettings, Threshold, TrainSettings, as_typed, parse
 
 
 def offered(entry_point: str) -> dict[str, str | None]:

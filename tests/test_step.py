@@ -1,4 +1,4 @@
-"""One step of the game: both turns against their definitions, what comes only now and then, and what is seen of it."""
+"""One training step: both updates against their definitions, what comes only now and then, and what is seen of it."""
 
 from __future__ import annotations
 
@@ -10,56 +10,56 @@ from typing import cast
 import pytest
 import torch
 import torch.nn.functional as F
-from test_training import CPU, GREY, Memory
+from test_training import CPU, GRAY, Memory
 from torch import Tensor, nn
 
-from gan_plugin.augment import ADA_EVERY, ADA_PICTURES
-from gan_plugin.data.pictures import Pictures, make_pictures
-from gan_plugin.networks import Pictured
-from gan_plugin.objectives import information_loss
-from gan_plugin.recipes import Recipe, load_recipe, override, recipe_names
-from gan_plugin.training import loop, step
-from gan_plugin.training.loop import Plan, train
-from gan_plugin.training.step import Batch, Game, Play, make_step, metric_names, new_game
+from gan_plugin.augment import ADA_EVERY, ADA_IMAGES
+from gan_plugin.config.recipe import Recipe, load_recipe, override, recipe_names
+from gan_plugin.data.dataset import Dataset, make_dataset
+from gan_plugin.objectives import mutual_information_loss
+from gan_plugin.spec import SampleSpec
+from gan_plugin.training import gan, loop
+from gan_plugin.training.gan import Batch, Play, TrainingState, make_step, metric_names, new_state
+from gan_plugin.training.loop import TrainingPlan, train
 
 BATCH, LATENT, CLASSES = 8, 8, 3
 GENERATOR_LR, DISCRIMINATOR_LR = 1e-2, 1e-4
 STILL = 1e-12  # a learning rate at which nothing moves
-LABELLED = GREY._replace(classes=CLASSES)
+LABELED = GRAY._replace(classes=CLASSES)
 
 
 def small_recipe(**values: object) -> Recipe:
-    """r1's networks and turns without what it adds, under plain SGD, whose movement is its gradient."""
+    """r1's networks and updates without what it adds, under plain SGD, whose movement is its gradient."""
     plain = {"conditional": False, "augment": "none", "penalty": "none", "penalty_every": 1}
     descent = {"optimizer": "sgd", "beta1": 0.0, "generator_lr": GENERATOR_LR, "discriminator_lr": DISCRIMINATOR_LR}
     sizes = {"batch_size": BATCH, "latent_size": LATENT}
     return override(load_recipe("r1"), **{**plain, **descent, **sizes, **values})
 
 
-def lively_game(recipe: Recipe, pictured: Pictured = GREY) -> Game:
-    """A game whose discriminators have opinions, different ones and steep, so that no part of a loss is too small."""
+def lively_game(recipe: Recipe, spec: SampleSpec = GRAY) -> TrainingState:
+    """A state whose discriminators have opinions, different ones and steep, so that no part of a loss is too small."""
     torch.manual_seed(0)
-    game = new_game(recipe, pictured, CPU)
-    for weight in game.discriminator.parameters():
+    state = new_state(recipe, spec, CPU)
+    for weight in state.discriminator.parameters():
         nn.init.normal_(weight, std=0.05)
-    for weight in (*game.generator.parameters(), *game.discriminator.parameters()):
+    for weight in (*state.generator.parameters(), *state.discriminator.parameters()):
         weight.grad = torch.ones_like(weight)  # an earlier step's, of which nothing may be left in the next
-    return game
+    return state
 
 
-def random_batch(seed: int, labelled: bool = False) -> Batch:
+def random_batch(seed: int, labeled: bool = False) -> Batch:
     random = torch.Generator().manual_seed(seed)
-    pictures = torch.randint(0, 256, (BATCH, 1, 16, 16), dtype=torch.uint8, generator=random)
-    return Batch(pictures, torch.randint(0, CLASSES, (BATCH,), generator=random) if labelled else None)
+    images = torch.randint(0, 256, (BATCH, 1, 16, 16), dtype=torch.uint8, generator=random)
+    return Batch(images, torch.randint(0, CLASSES, (BATCH,), generator=random) if labeled else None)
 
 
 def floats(batch: Batch) -> Tensor:
-    return batch.pictures / 127.5 - 1
+    return batch.images / 127.5 - 1
 
 
-def half_squared_slopes(logits: Tensor, pictures: Tensor) -> Tensor:
-    """Σₖ ½E‖∇Dₖ‖² at the pictures, for logits [K, B]."""
-    slopes = [torch.autograd.grad(each.sum(), pictures, create_graph=True)[0] for each in logits]
+def half_squared_slopes(logits: Tensor, images: Tensor) -> Tensor:
+    """Σₖ ½E‖∇Dₖ‖² at the images, for logits [K, B]."""
+    slopes = [torch.autograd.grad(each.sum(), images, create_graph=True)[0] for each in logits]
     return torch.stack([0.5 * slope.square().sum((1, 2, 3)).mean() for slope in slopes]).sum()
 
 
@@ -74,15 +74,17 @@ def assert_descended(before: nn.Module, after: nn.Module, loss: Tensor, lr: floa
 
 @pytest.mark.parametrize(("steps", "weight"), [(0, 10 * 4), (2, 0), (4, 6 * 4), (8, 2 * 4)])
 def test_alternating_turns_descend_a_relativistic_loss_with_r1_and_r2(steps: int, weight: float) -> None:
-    """Each player from its own pictures and labels; the penalty, at every fourth step, is a quarter's and ramped."""
-    penalised = {"penalty": "r1+r2", "penalty_every": 4, "penalty_weight": "10..2", "anneal": 8 * BATCH}
-    recipe = small_recipe(objective="relativistic", conditional=True, discriminators=2, softness=2, **penalised)
-    game = lively_game(recipe, LABELLED)
-    game.steps = steps
-    before = copy.deepcopy(game)
-    batch, generators = random_batch(1, labelled=True), random_batch(2, labelled=True)
+    """Each player from its own images and labels; the penalty, at every fourth step, is a quarter's and ramped."""
+    penalized = {"penalty": "r1+r2", "penalty_every": 4, "penalty_weight": "10..2", "anneal": 8 * BATCH}
+    recipe = small_recipe(
+        objective="relativistic", conditional=True, discriminators=2, softmax_temperature=2, **penalized
+    )
+    state = lively_game(recipe, LABELED)
+    state.steps = steps
+    before = copy.deepcopy(state)
+    batch, generators = random_batch(1, labeled=True), random_batch(2, labeled=True)
     torch.manual_seed(3)
-    said = make_step(game, recipe, torch.float32)(batch, generators)
+    said = make_step(state, recipe, torch.float32)(batch, generators)
 
     torch.manual_seed(3)
     fake = before.generator(torch.randn(BATCH, LATENT), batch.labels).detach().requires_grad_()
@@ -91,7 +93,7 @@ def test_alternating_turns_descend_a_relativistic_loss_with_r1_and_r2(steps: int
     losses = F.softplus(fake_logits - real_logits).mean(1)
     penalty = half_squared_slopes(real_logits, real) + half_squared_slopes(fake_logits, fake)
     lr = DISCRIMINATOR_LR * 4 / 5  # corrected for the penalty at every fourth step
-    assert_descended(before.discriminator, game.discriminator, losses.sum() + weight * penalty, lr)
+    assert_descended(before.discriminator, state.discriminator, losses.sum() + weight * penalty, lr)
     torch.testing.assert_close(said["loss/discriminator"], losses.mean().detach())
     torch.testing.assert_close(said["loss/penalty"], penalty.detach() / 2 if weight else torch.tensor(0.0))
     torch.testing.assert_close(said["logit/real"], real_logits.mean().detach())
@@ -99,110 +101,110 @@ def test_alternating_turns_descend_a_relativistic_loss_with_r1_and_r2(steps: int
     torch.testing.assert_close(said["logit/ranked_right"], (real_logits > fake_logits).float().mean())
 
     fake = before.generator(torch.randn(BATCH, LATENT), generators.labels)
-    real_logits, fake_logits = (game.discriminator(x, generators.labels) for x in (floats(generators), fake))
+    real_logits, fake_logits = (state.discriminator(x, generators.labels) for x in (floats(generators), fake))
     losses = F.softplus(real_logits - fake_logits).mean(1)
     loss = (torch.softmax(2 * losses.detach(), 0) * losses).sum()
-    assert_descended(before.generator, game.generator, loss, GENERATOR_LR)
+    assert_descended(before.generator, state.generator, loss, GENERATOR_LR)
     torch.testing.assert_close(said["loss/generator"], loss.detach())
 
 
 @pytest.mark.parametrize(("steps", "weight"), [(0, 10 * 4), (3, 0), (4, 6 * 4)])
 def test_turns_together_descend_their_losses_with_r1(steps: int, weight: float) -> None:
-    penalised = {"penalty": "r1", "penalty_every": 4, "penalty_weight": "10..2", "anneal": 8 * BATCH}
-    recipe = small_recipe(turns="together", discriminators=2, softness=2, **penalised)
-    game = lively_game(recipe)
-    game.steps = steps
-    before = copy.deepcopy(game)
+    penalized = {"penalty": "r1", "penalty_every": 4, "penalty_weight": "10..2", "anneal": 8 * BATCH}
+    recipe = small_recipe(updates="simultaneous", discriminators=2, softmax_temperature=2, **penalized)
+    state = lively_game(recipe)
+    state.steps = steps
+    before = copy.deepcopy(state)
     batch = random_batch(1)
     torch.manual_seed(3)
-    make_step(game, recipe, torch.float32)(batch, batch)
+    make_step(state, recipe, torch.float32)(batch, batch)
 
     torch.manual_seed(3)
     z, real = torch.randn(BATCH, LATENT), floats(batch).requires_grad_()
     real_logits, fake_logits = (before.discriminator(x) for x in (real, before.generator(z)))  # [2, B]
     loss = (F.softplus(-real_logits) + F.softplus(fake_logits)).mean(1).sum()
     penalty = half_squared_slopes(real_logits, real)
-    assert_descended(before.discriminator, game.discriminator, loss + weight * penalty, DISCRIMINATOR_LR * 4 / 5)
+    assert_descended(before.discriminator, state.discriminator, loss + weight * penalty, DISCRIMINATOR_LR * 4 / 5)
     losses = F.softplus(-before.discriminator(before.generator(z))).mean(1)
     loss = (torch.softmax(2 * losses.detach(), 0) * losses).sum()
-    assert_descended(before.generator, game.generator, loss, GENERATOR_LR)
+    assert_descended(before.generator, state.generator, loss, GENERATOR_LR)
 
 
-@pytest.mark.parametrize("turns", ["together", "alternating"])
-def test_both_players_pay_where_a_picture_does_not_show_its_codes(turns: str) -> None:
-    recipe = small_recipe(turns=turns, code_classes=3, code_values=2)
-    game = lively_game(recipe)
-    before = copy.deepcopy(game)
+@pytest.mark.parametrize("updates", ["simultaneous", "alternating"])
+def test_both_players_pay_where_a_image_does_not_show_its_codes(updates: str) -> None:
+    recipe = small_recipe(updates=updates, categorical_codes=3, continuous_codes=2)
+    state = lively_game(recipe)
+    before = copy.deepcopy(state)
     batch = random_batch(1)
     torch.manual_seed(3)
-    said = make_step(game, recipe, torch.float32)(batch, batch)
+    said = make_step(state, recipe, torch.float32)(batch, batch)
 
     torch.manual_seed(3)
     z = torch.randn(BATCH, LATENT)
-    fake_logits, guessed = before.discriminator.judge(before.generator(z))
-    assert guessed is not None
+    fake_logits, predicted_codes = before.discriminator.judge(before.generator(z))
+    assert predicted_codes is not None
     loss = F.softplus(-before.discriminator(floats(batch))).mean() + F.softplus(fake_logits).mean()
-    loss = loss + information_loss(guessed, z, 3, 2)
-    assert_descended(before.discriminator, game.discriminator, loss, DISCRIMINATOR_LR)
+    loss = loss + mutual_information_loss(predicted_codes, z, 3, 2)
+    assert_descended(before.discriminator, state.discriminator, loss, DISCRIMINATOR_LR)
     opponent = before.discriminator
-    if turns == "alternating":
-        z, opponent = torch.randn(BATCH, LATENT), game.discriminator
-    fake_logits, guessed = opponent.judge(before.generator(z))
-    assert guessed is not None
-    information = information_loss(guessed, z, 3, 2)
-    assert_descended(before.generator, game.generator, F.softplus(-fake_logits).mean() + information, GENERATOR_LR)
+    if updates == "alternating":
+        z, opponent = torch.randn(BATCH, LATENT), state.discriminator
+    fake_logits, predicted_codes = opponent.judge(before.generator(z))
+    assert predicted_codes is not None
+    information = mutual_information_loss(predicted_codes, z, 3, 2)
+    assert_descended(before.generator, state.generator, F.softplus(-fake_logits).mean() + information, GENERATOR_LR)
     torch.testing.assert_close(said["loss/code"], information.detach())
 
 
 PLAYERS = ("generator", "ema", "discriminator")
 
 
-def weights(game: Game) -> dict[str, dict[str, Tensor]]:
+def weights(state: TrainingState) -> dict[str, dict[str, Tensor]]:
     """What is learned, without batch norm's running statistics: those follow every batch of fakes."""
-    networks = {name: getattr(game, name).named_parameters() for name in PLAYERS}
+    networks = {name: getattr(state, name).named_parameters() for name in PLAYERS}
     return {name: {key: value.detach().clone() for key, value in found} for name, found in networks.items()}
 
 
-def moves(game: Game, recipe: Recipe, steps: int) -> dict[str, list[int]]:
+def moves(state: TrainingState, recipe: Recipe, steps: int) -> dict[str, list[int]]:
     """The steps in which each player moved: all of its matrices, or none."""
-    play, batch = make_step(game, recipe, torch.float32), random_batch(1)
+    play, batch = make_step(state, recipe, torch.float32), random_batch(1)
     found: dict[str, list[int]] = {name: [] for name in PLAYERS}
     for _ in range(steps):
-        before = weights(game)
+        before = weights(state)
         play(batch, batch)
-        for name, after in weights(game).items():
+        for name, after in weights(state).items():
             moved = {not torch.equal(value, before[name][key]) for key, value in after.items() if value.dim() > 1}
             assert len(moved) == 1
             if moved == {True}:
-                found[name].append(game.steps)
+                found[name].append(state.steps)
     return found
 
 
 def test_the_generator_and_its_average_move_at_every_fifth_step_of_the_discriminators() -> None:
     """Counted over the whole training, also where it is resumed in between."""
     recipe = small_recipe(discriminator_steps=5)
-    game = lively_game(recipe)
-    game.steps = 3
-    assert moves(game, recipe, 8) == {"generator": [5, 10], "ema": [5, 10], "discriminator": list(range(4, 12))}
+    state = lively_game(recipe)
+    state.steps = 3
+    assert moves(state, recipe, 8) == {"generator": [5, 10], "ema": [5, 10], "discriminator": list(range(4, 12))}
 
 
-@pytest.mark.parametrize("turns", ["together", "alternating"])
-def test_where_nothing_else_is_asked_for_both_players_move_at_every_step(turns: str) -> None:
-    recipe = small_recipe(turns=turns)
+@pytest.mark.parametrize("updates", ["simultaneous", "alternating"])
+def test_where_nothing_else_is_asked_for_both_players_move_at_every_step(updates: str) -> None:
+    recipe = small_recipe(updates=updates)
     assert moves(lively_game(recipe), recipe, 3) == {name: [1, 2, 3] for name in PLAYERS}
 
 
 @pytest.mark.parametrize("discriminator_steps", [1, 5])
 def test_a_move_of_the_average_forgets_as_much_as_the_discriminators_steps_make(discriminator_steps: int) -> None:
-    """At a half-life of ten steps' pictures."""
+    """At a half-life of ten steps' images."""
     recipe = small_recipe(discriminator_steps=discriminator_steps, ema_half_life=10 * BATCH)
-    game = lively_game(recipe)
-    for weight in game.ema.parameters():
+    state = lively_game(recipe)
+    for weight in state.ema.parameters():
         nn.init.normal_(weight)  # far from the generator, as after many steps
-    game.steps = 1004  # late enough for the whole half-life
-    before, batch = weights(game)["ema"], random_batch(1)
-    make_step(game, recipe, torch.float32)(batch, batch)
-    after, share = weights(game), 0.5 ** (discriminator_steps / 10)
+    state.steps = 1004  # late enough for the whole half-life
+    before, batch = weights(state)["ema"], random_batch(1)
+    make_step(state, recipe, torch.float32)(batch, batch)
+    after, share = weights(state), 0.5 ** (discriminator_steps / 10)
     for name, average in after["ema"].items():
         torch.testing.assert_close(average, share * before[name] + (1 - share) * after["generator"][name])
 
@@ -229,9 +231,9 @@ class Augmented:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.probabilities: list[float] = []
-        monkeypatch.setattr(step, "diff_augment", lambda x: x + MARKS["diffaugment"])
+        monkeypatch.setattr(gan, "diff_augment", lambda x: x + MARKS["diffaugment"])
         for kind, name in (("ada", "adaptive_augment"), ("scheduled", "scheduled_augment")):
-            monkeypatch.setattr(step, name, self.with_probability(MARKS[kind]))
+            monkeypatch.setattr(gan, name, self.with_probability(MARKS[kind]))
 
     def with_probability(self, mark: float) -> Callable[[Tensor, Tensor], Tensor]:
         def augment(x: Tensor, p: Tensor) -> Tensor:
@@ -246,27 +248,27 @@ def augmented(monkeypatch: pytest.MonkeyPatch) -> Augmented:
     return Augmented(monkeypatch)
 
 
-SEEN = {  # how often real pictures are, and others: fakes, and what the penalty puts between them
-    ("together", "least-squares"): (1, 2),
+SEEN = {  # how often real images are, and others: fakes, and what the penalty puts between them
+    ("simultaneous", "least-squares"): (1, 2),
     ("alternating", "least-squares"): (1, 3),
     ("alternating", "relativistic"): (2, 3),
 }
 
 
 @pytest.mark.parametrize(
-    ("kind", "turns", "objective"),
-    [(kind, *game) for kind in MARKS for game in SEEN if (kind, game[1]) != ("ada", "relativistic")],
+    ("kind", "updates", "objective"),
+    [(kind, *state) for kind in MARKS for state in SEEN if (kind, state[1]) != ("ada", "relativistic")],
 )
 def test_all_that_a_discriminator_sees_is_augmented(
-    kind: str, turns: str, objective: str, augmented: Augmented, monkeypatch: pytest.MonkeyPatch
+    kind: str, updates: str, objective: str, augmented: Augmented, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """In either player's turn."""
     recipe = small_recipe(
-        turns=turns, objective=objective, augment=kind, augment_p=0.4, penalty="wgan-gp", penalty_weight=1
+        updates=updates, objective=objective, augment=kind, augment_p=0.4, penalty="wgan-gp", penalty_weight=1
     )
-    game = lively_game(recipe)
-    game.ada.p.fill_(0.4)
-    (member,) = game.discriminator.members
+    state = lively_game(recipe)
+    state.ada.p.fill_(0.4)
+    (member,) = state.discriminator.members
     seen: list[Tensor] = []
     embed = cast(Callable[[Tensor], Tensor], member.embed)
 
@@ -276,80 +278,78 @@ def test_all_that_a_discriminator_sees_is_augmented(
 
     monkeypatch.setattr(member, "embed", watched)
     white = Batch(torch.full((BATCH, 1, 16, 16), 255, dtype=torch.uint8))
-    make_step(game, recipe, torch.float32)(white, white)
+    make_step(state, recipe, torch.float32)(white, white)
     bare = [x - MARKS[kind] for x in seen]
     assert all(x.abs().max() < 2 for x in bare)
     real = sum(bool((x == 1).all()) for x in bare)
-    assert (real, len(bare) - real) == SEEN[turns, objective]
+    assert (real, len(bare) - real) == SEEN[updates, objective]
     assert augmented.probabilities == pytest.approx([0.4] * len(bare) if kind in ("ada", "scheduled") else [])
 
 
 @pytest.mark.parametrize(("steps", "p"), [(0, 0.0), (2, 0.4 * (1 - 0.5**0.5)), (4, 0.4), (8, 0.8)])
 def test_the_scheduled_probability_follows_its_ramp(steps: int, p: float, augmented: Augmented) -> None:
     recipe = small_recipe(augment="scheduled", augment_p="0..0.8", anneal=8 * BATCH)
-    game = lively_game(recipe)
-    game.steps = steps
-    make_step(game, recipe, torch.float32)(random_batch(1), random_batch(2))
+    state = lively_game(recipe)
+    state.steps = steps
+    make_step(state, recipe, torch.float32)(random_batch(1), random_batch(2))
     assert augmented.probabilities == pytest.approx([p] * 3)
 
 
 def test_adas_probability_is_the_controllers(augmented: Augmented) -> None:
     recipe = small_recipe(augment="ada")
-    game = lively_game(recipe)
-    game.ada.p.fill_(0.5)
-    play, batch = make_step(game, recipe, torch.float32), random_batch(1)
+    state = lively_game(recipe)
+    state.ada.p.fill_(0.5)
+    play, batch = make_step(state, recipe, torch.float32), random_batch(1)
     for _ in range(ADA_EVERY + 1):
         play(batch, batch)
-    assert game.ada.p != 0.5
-    assert list(dict.fromkeys(augmented.probabilities)) == [0.5, game.ada.p.item()]
+    assert state.ada.p != 0.5
+    assert list(dict.fromkeys(augmented.probabilities)) == [0.5, state.ada.p.item()]
 
 
-@pytest.mark.parametrize("turns", ["together", "alternating"])
+@pytest.mark.parametrize("updates", ["simultaneous", "alternating"])
 @pytest.mark.parametrize(("bias", "direction"), [(50.0, 1), (-50.0, -1)])
-def test_ada_answers_discriminators_that_are_sure_of_real_pictures(turns: str, bias: float, direction: int) -> None:
-    recipe = small_recipe(turns=turns, augment="ada", discriminator_lr=STILL)
-    game = lively_game(recipe)
-    nn.init.constant_(game.discriminator.get_parameter("members.0.logit.bias"), bias)
-    game.ada.p.fill_(0.5)
-    play, batch = make_step(game, recipe, torch.float32), random_batch(1)
+def test_ada_answers_discriminators_that_are_sure_of_real_images(updates: str, bias: float, direction: int) -> None:
+    recipe = small_recipe(updates=updates, augment="ada", discriminator_lr=STILL)
+    state = lively_game(recipe)
+    nn.init.constant_(state.discriminator.get_parameter("members.0.logit.bias"), bias)
+    state.ada.p.fill_(0.5)
+    play, batch = make_step(state, recipe, torch.float32), random_batch(1)
     for _ in range(ADA_EVERY):
         said = play(batch, batch)
-    assert game.ada.p.item() == pytest.approx(0.5 + direction * ADA_EVERY * BATCH / ADA_PICTURES, abs=1e-7)
-    assert said["augment/p"] == game.ada.p
+    assert state.ada.p.item() == pytest.approx(0.5 + direction * ADA_EVERY * BATCH / ADA_IMAGES, abs=1e-7)
+    assert said["augment/p"] == state.ada.p
 
 
 @pytest.mark.parametrize(("objective", "mean_sign"), [("non-saturating", 0.5), ("least-squares", -0.5)])
-def test_ada_is_fed_the_real_logits_of_all_pictures_at_the_objectives_boundary(
-    objective: str, mean_sign: float
-) -> None:
-    """Half of these logits lie between the boundaries 0 and ½; there are half as many as pictures."""
+def test_ada_is_fed_the_real_logits_of_all_images_at_the_objectives_boundary(objective: str, mean_sign: float) -> None:
+    """Half of these logits lie between the boundaries 0 and ½; there are half as many as images."""
     recipe = small_recipe(objective=objective, augment="ada", pack=2)
     play = Play(lively_game(recipe), recipe, torch.float32)
-    pictures = floats(random_batch(1))
+    images = floats(random_batch(1))
     real_logits, fake_logits = torch.tensor([[0.9, 0.3, 0.3, -0.1]]), torch.tensor([[-1.0, -1.0, -1.0, -1.0]])
-    play.discriminator_loss(pictures, pictures, real_logits, fake_logits, None)
-    assert (play.game.ada.batches, play.game.ada.pictures) == (1, BATCH)
-    assert play.game.ada.signs.item() == pytest.approx(mean_sign * BATCH)
+    play.discriminator_loss(images, images, real_logits, fake_logits, None)
+    assert (play.state.ada.batches, play.state.ada.images) == (1, BATCH)
+    assert play.state.ada.signs.item() == pytest.approx(mean_sign * BATCH)
 
 
-def numbered_pictures(count: int) -> Pictures:
-    """Each picture shows its own number, and its label follows from that."""
+def numbered_images(count: int) -> Dataset:
+    """Each image shows its own number, and its label follows from that."""
     numbers = torch.arange(count)
     images = numbers.to(torch.uint8)[:, None, None, None].repeat(1, 1, 16, 16)
     labels, names = numbers % CLASSES, [str(label) for label in range(CLASSES)]
-    return make_pictures(images, labels, names, name="numbers", source="numbers", split="train", notes=[])
+    return make_dataset(images, labels, names, name="numbers", source="numbers", split="train", notes=[])
 
 
 @pytest.mark.parametrize(("objective", "own"), [("relativistic", True), ("non-saturating", False)])
-def test_a_relative_generator_draws_pictures_of_its_own_with_their_labels(
+def test_a_relative_generator_draws_images_of_its_own_with_their_labels(
     objective: str, own: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """All of them once an epoch, as the discriminators do, in another order; other objectives need one order only."""
     recipe = small_recipe(objective=objective, conditional=True)
     seen: list[tuple[Batch, Batch]] = []
 
-    def watched(game: Game, recipe: Recipe, precision: torch.dtype) -> step.Step:
-        play = make_step(game, recipe, precision)
+    def watched(state: TrainingState, recipe: Recipe, precision: torch.dtype) -> gan.Step:
+        play = make_step(state, recipe, precision)
 
         def watch(batch: Batch, generators: Batch) -> dict[str, Tensor]:
             seen.append((batch, generators))
@@ -358,11 +358,11 @@ def test_a_relative_generator_draws_pictures_of_its_own_with_their_labels(
         return watch
 
     monkeypatch.setattr(loop, "make_step", watched)
-    plan = Plan(recipe, 1, 0, CPU, torch.float32, samples_every=9, checkpoint_every=9, guard=False)
-    train(numbered_pictures(5 * BATCH), plan, Memory(), tmp_path)
+    plan = TrainingPlan(recipe, 1, 0, CPU, torch.float32, samples_every=9, checkpoint_every=9, guard=False)
+    train(numbered_images(5 * BATCH), plan, Memory(), tmp_path)
     orders = []
     for batches in zip(*seen, strict=True):
-        numbers = torch.cat([batch.pictures[:, 0, 0, 0] for batch in batches]).long()
+        numbers = torch.cat([batch.images[:, 0, 0, 0] for batch in batches]).long()
         labels = [batch.labels for batch in batches if batch.labels is not None]
         assert torch.equal(torch.cat(labels), numbers % CLASSES)
         assert sorted(numbers.tolist()) == list(range(5 * BATCH))
@@ -377,7 +377,7 @@ def test_a_step_reports_what_it_is_said_to_report(name: str, monkeypatch: pytest
     width = {"width": 16, "full_stages": 4, "blocks": 1} if recipe.family == "r3gan" else {}
     recipe = override(recipe, batch_size=BATCH, latent_size=16, **width)
     torch.manual_seed(0)
-    game = new_game(recipe, LABELLED if recipe.conditional else GREY, CPU)
+    state = new_state(recipe, LABELED if recipe.conditional else GRAY, CPU)
     named: set[str] = set()
     say = Play.say
 
@@ -386,7 +386,7 @@ def test_a_step_reports_what_it_is_said_to_report(name: str, monkeypatch: pytest
         say(play, name, value)
 
     monkeypatch.setattr(Play, "say", watched)
-    play, batch = make_step(game, recipe, torch.float32), random_batch(1, recipe.conditional)
+    play, batch = make_step(state, recipe, torch.float32), random_batch(1, recipe.conditional)
     for _ in range(recipe.discriminator_steps):
         said = play(batch, batch)
     assert named == set(metric_names(recipe)) == set(said)
@@ -401,14 +401,14 @@ def small_r3gan(**values: object) -> Recipe:
 def test_r3gans_discriminators_learn_to_tell_and_its_generator_to_be_taken_for_real() -> None:
     """Each against an opponent that stands still: first one that makes random fakes, then the one that knows them."""
     torch.manual_seed(0)
-    batch, learning = random_batch(1, labelled=True), small_r3gan(generator_lr=STILL)
-    game = new_game(learning, LABELLED, CPU)
-    play = make_step(game, learning, torch.float32)
+    batch, learning = random_batch(1, labeled=True), small_r3gan(generator_lr=STILL)
+    state = new_state(learning, LABELED, CPU)
+    play = make_step(state, learning, torch.float32)
     losses = [play(batch, batch)["loss/discriminator"].item() for _ in range(30)]
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
-    learning, before = small_r3gan(discriminator_lr=STILL), weights(game)["discriminator"]
-    play = make_step(game, learning, torch.float32)  # the optimisers follow the recipe's learning rates
+    learning, before = small_r3gan(discriminator_lr=STILL), weights(state)["discriminator"]
+    play = make_step(state, learning, torch.float32)  # the optimizers follow the recipe's learning rates
     losses = [play(batch, batch)["loss/generator"].item() for _ in range(30)]
-    torch.testing.assert_close(weights(game)["discriminator"], before)
+    torch.testing.assert_close(weights(state)["discriminator"], before)
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])

@@ -23,8 +23,8 @@ import pytest
 from conftest import BIN, Project
 from mlflow import MlflowClient
 
-from gan_plugin.data import load_pictures
-from gan_plugin.tracking import MlflowTracker, StopSignals, log_parameters, log_pictures, project_run
+from gan_plugin.data import load_dataset
+from gan_plugin.tracking import MlflowTracker, StopSignals, log_dataset, log_parameters, project_run
 
 
 @pytest.fixture
@@ -129,7 +129,7 @@ def test_a_server_that_dies_costs_no_training_and_no_numbers(
         ("a", step, step) for step in range(2, 12)
     ]
     assert "MLflow did not take 10 metric values; they are in" in caplog.text
-    assert "MLflow did not take 10 pictures and files; checkpoints are in" in caplog.text
+    assert "MLflow did not take 10 images and files; checkpoints are in" in caplog.text
     assert caplog.text.count("MLflow does not take what is logged, training goes on") == 1  # said once
 
 
@@ -147,7 +147,7 @@ def test_a_server_that_hangs_holds_up_the_end_of_a_run_only_once(
             tracker.image("grid", np.zeros((4, 4, 1), np.uint8), step)
         started = time.monotonic()
         tracker.close()
-        assert time.monotonic() - started < 20  # 2 s for one picture, not for each of 30
+        assert time.monotonic() - started < 20  # 2 s for one image, not for each of 30
     finally:
         mlflow.set_tracking_uri(None)
     assert tracker.lost == 30
@@ -214,15 +214,15 @@ with stop.caught():
 
 def test_runs_that_log_the_same_new_data_at_once_all_have_it(client: MlflowClient) -> None:
     """MLflow adds a data set that the experiment lacks, and of several runs that do so all but one fail at first."""
-    digits = load_pictures("digits")
-    small = dataclasses.replace(digits, images=digits.images[:8], labels=None, class_names=())
+    digits = load_dataset("digits")
+    small = dataclasses.replace(digits, samples=digits.samples[:8], labels=None, spec=digits.spec.unlabeled())
     runs = [client.create_run("0").info.run_id for _ in range(4)]
     barrier = threading.Barrier(len(runs))
 
     def log(run_id: str) -> None:
         with mlflow.start_run(run_id=run_id):
             barrier.wait()
-            log_pictures(small, context="training")
+            log_dataset(small, context="training")
 
     with ThreadPoolExecutor(len(runs)) as pool:
         list(pool.map(log, runs))

@@ -12,21 +12,21 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_plugin.data import Pictures, load_pictures
+from gan_plugin.config.recipe import Recipe, fit_batch, load_recipe, override
+from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.device import bf16_is_native, choose_device, choose_precision
 from gan_plugin.errors import UserError
-from gan_plugin.networks import Pictured
+from gan_plugin.media.image import Image
 from gan_plugin.objectives import OBJECTIVES
-from gan_plugin.recipes import Recipe, fit_batch, load_recipe, override
-from gan_plugin.serving.pictures import Picture
+from gan_plugin.spec import image_spec
 from gan_plugin.training import loop
 from gan_plugin.training.checkpoint import load_checkpoint, read_header, save_checkpoint
-from gan_plugin.training.device import bf16_is_native, choose_device, choose_precision
 from gan_plugin.training.ema import calibrate_batch_norm, ema_decay, update_ema
-from gan_plugin.training.loop import Interrupted, JudgingClock, Plan, shuffled, train
-from gan_plugin.training.step import Batch, Game, make_step, new_game
+from gan_plugin.training.gan import Batch, TrainingState, make_step, new_state
+from gan_plugin.training.loop import EvaluationClock, Interrupted, TrainingPlan, shuffled, train
 
 CPU = torch.device("cpu")
-GREY = Pictured(16, 1)
+GRAY = image_spec(16, 16, 1)
 
 
 class Memory:
@@ -34,15 +34,15 @@ class Memory:
 
     def __init__(self) -> None:
         self.values: dict[int, dict[str, float]] = {}
-        self.images: dict[int, Picture] = {}
+        self.images: dict[int, Image] = {}
         self.files: list[tuple[str, str]] = []
         self.notes: dict[str, str] = {}
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         self.values.setdefault(step, {}).update(values)
 
-    def image(self, key: str, picture: Picture, step: int) -> None:
-        self.images[step] = picture
+    def image(self, key: str, image: Image, step: int) -> None:
+        self.images[step] = image
 
     def file(self, path: Path, folder: str) -> None:
         self.files.append((path.name, folder))
@@ -52,24 +52,24 @@ class Memory:
 
 
 @pytest.fixture(scope="module")
-def pictures() -> Pictures:
-    digits = load_pictures("digits", image_size=16)
-    return dataclasses.replace(digits, images=digits.images[:100], labels=None, class_names=())
+def images() -> Dataset:
+    digits = load_dataset("digits", image_size=16)
+    return dataclasses.replace(digits, samples=digits.samples[:100], labels=None, spec=digits.spec.unlabeled())
 
 
 def small_recipe(**values: object) -> Recipe:
     return override(load_recipe("dcgan"), **{"batch_size": 32, "latent_size": 16, **values})
 
 
-def plan(epochs: int = 2, seed: int = 0, **values: object) -> Plan:
-    return Plan(small_recipe(**values), epochs, seed, CPU, torch.float32, samples_every=1, checkpoint_every=1)
+def plan(epochs: int = 2, seed: int = 0, **values: object) -> TrainingPlan:
+    return TrainingPlan(small_recipe(**values), epochs, seed, CPU, torch.float32, samples_every=1, checkpoint_every=1)
 
 
-def weights(game: Game) -> dict[str, Tensor]:
+def weights(state: TrainingState) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value.clone()
         for name in ("generator", "discriminator", "ema")
-        for key, value in getattr(game, name).state_dict().items()
+        for key, value in getattr(state, name).state_dict().items()
     }
 
 
@@ -83,12 +83,12 @@ def test_a_step_descends_both_losses_of_one_batch_of_fakes(objective: str) -> No
     """The step's gradients are those of the two losses, each with respect to its own player only."""
     torch.manual_seed(0)
     recipe = small_recipe(objective=objective)
-    game = new_game(recipe, GREY, CPU)
-    twin = copy.deepcopy(game)
+    state = new_state(recipe, GRAY, CPU)
+    twin = copy.deepcopy(state)
     images = torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8)
 
     torch.manual_seed(1)
-    reported = make_step(game, recipe, torch.float32)(Batch(images), Batch(images))
+    reported = make_step(state, recipe, torch.float32)(Batch(images), Batch(images))
 
     torch.manual_seed(1)
     fake = twin.generator(torch.randn(8, 16))
@@ -98,7 +98,7 @@ def test_a_step_descends_both_losses_of_one_batch_of_fakes(objective: str) -> No
     g_loss = OBJECTIVES[objective].generator(real_logits, fake_logits)
     for network, loss in ((twin.generator, g_loss), (twin.discriminator, d_loss)):
         expected = torch.autograd.grad(loss, list(network.parameters()), retain_graph=True)
-        played = game.generator if network is twin.generator else game.discriminator
+        played = state.generator if network is twin.generator else state.discriminator
         for got, want in zip(played.parameters(), expected, strict=True):
             torch.testing.assert_close(got.grad, want, rtol=1e-4, atol=1e-7)
     torch.testing.assert_close(reported["loss/discriminator"], d_loss.detach())
@@ -106,7 +106,7 @@ def test_a_step_descends_both_losses_of_one_batch_of_fakes(objective: str) -> No
 
 
 @pytest.mark.parametrize("layout", [torch.contiguous_format, torch.channels_last])
-def test_the_fused_optimiser_moves_weights_as_the_plain_one(
+def test_the_fused_optimizer_moves_weights_as_the_plain_one(
     layout: torch.memory_format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fused one trusts that weight, gradient and moments lie alike in memory, after a resume too."""
@@ -114,8 +114,8 @@ def test_the_fused_optimiser_moves_weights_as_the_plain_one(
         monkeypatch.setattr(f"gan_plugin.training.{module}.memory_format", lambda device: layout)
     recipe = small_recipe()
     torch.manual_seed(0)
-    game = new_game(recipe, GREY, CPU)
-    plain = copy.deepcopy(game)
+    state = new_state(recipe, GRAY, CPU)
+    plain = copy.deepcopy(state)
     plain.generator_optimizer, plain.discriminator_optimizer = (
         torch.optim.Adam(network.parameters(), lr.end, (recipe.beta1, recipe.beta2.end), fused=False, foreach=False)
         for network, lr in (
@@ -125,96 +125,96 @@ def test_the_fused_optimiser_moves_weights_as_the_plain_one(
     )
     images = torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8)
     for part in range(2):
-        for played in (game, plain):
+        for played in (state, plain):
             torch.manual_seed(part)
             step = make_step(played, recipe, torch.float32)
             for _ in range(2):
                 step(Batch(images), Batch(images))
         for name, value in weights(plain).items():
-            torch.testing.assert_close(weights(game)[name], value, rtol=1e-4, atol=1e-6, msg=name)
-        save_checkpoint(tmp_path / "c.safetensors", game, {})
-        game = new_game(recipe, GREY, CPU)
-        load_checkpoint(tmp_path / "c.safetensors", game, {})
-        for optimizer in (game.generator_optimizer, game.discriminator_optimizer):
+            torch.testing.assert_close(weights(state)[name], value, rtol=1e-4, atol=1e-6, msg=name)
+        save_checkpoint(tmp_path / "c.safetensors", state, {})
+        state = new_state(recipe, GRAY, CPU)
+        load_checkpoint(tmp_path / "c.safetensors", state, {})
+        for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
             for weight, moments in optimizer.state.items():
                 assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == weight.stride()
 
 
-def test_equal_seeds_give_equal_weights_and_other_seeds_others(pictures: Pictures, tmp_path: Path) -> None:
-    first, second = (weights(train(pictures, plan(), Memory(), tmp_path)) for _ in range(2))
+def test_equal_seeds_give_equal_weights_and_other_seeds_others(dataset: Dataset, tmp_path: Path) -> None:
+    first, second = (weights(train(dataset, plan(), Memory(), tmp_path)) for _ in range(2))
     assert_same(first, second)
-    other = weights(train(pictures, plan(seed=1), Memory(), tmp_path))
+    other = weights(train(dataset, plan(seed=1), Memory(), tmp_path))
     assert not torch.equal(first["generator.dense.weight"], other["generator.dense.weight"])
 
 
 @pytest.mark.parametrize("last", [5, 6])
-def test_stop_and_resume_equals_not_stopping(last: int, pictures: Pictures, tmp_path: Path) -> None:
+def test_stop_and_resume_equals_not_stopping(last: int, dataset: Dataset, tmp_path: Path) -> None:
     """Stopped in the middle of an epoch, or at the end of one, which then has its samples and its judging, too."""
     whole, part, resumed = Memory(), Memory(), Memory()
     rare = dataclasses.replace(judged(3), checkpoint_every=9)
-    expected = weights(train(pictures, rare, whole, tmp_path / "whole", judge=Told(3.0, 2.0, 1.0)))
+    expected = weights(train(dataset, rare, whole, tmp_path / "whole", judge=Told(3.0, 2.0, 1.0)))
     checkpoint, steps = tmp_path / "part" / "checkpoint.safetensors", iter(range(1, 100))
     with pytest.raises(Interrupted, match=rf"go on with resume={checkpoint}\.$"):
-        train(pictures, rare, part, tmp_path / "part", None, lambda: next(steps) == last, Told(3.0, 2.0))
+        train(dataset, rare, part, tmp_path / "part", None, lambda: next(steps) == last, Told(3.0, 2.0))
     assert read_header(checkpoint)["steps"] == last
     assert set(part.images) == {3} if last == 5 else {3, 6}
     torch.manual_seed(99)  # a fresh process has another random state
     rest = [2.0, 1.0] if last == 5 else [1.0]
-    game = train(pictures, rare, resumed, tmp_path / "rest", resume=checkpoint, judge=Told(*rest))
-    assert_same(expected, weights(game))
-    assert game.steps == 9
-    assert game.best is not None
-    assert (game.best.value, game.best.judged) == (1.0, 3)
+    state = train(dataset, rare, resumed, tmp_path / "rest", resume=checkpoint, judge=Told(*rest))
+    assert_same(expected, weights(state))
+    assert state.steps == 9
+    assert state.best is not None
+    assert (state.best.value, state.best.judged) == (1.0, 3)
     np.testing.assert_array_equal(resumed.images[9], whole.images[9])
 
 
-def test_a_resumed_run_may_be_longer_but_not_otherwise_different(pictures: Pictures, tmp_path: Path) -> None:
-    train(pictures, plan(epochs=1), Memory(), tmp_path)
+def test_a_resumed_run_may_be_longer_but_not_otherwise_different(dataset: Dataset, tmp_path: Path) -> None:
+    train(dataset, plan(epochs=1), Memory(), tmp_path)
     checkpoint = tmp_path / loop.FILE_NAME
-    done = train(pictures, plan(epochs=1), Memory(), tmp_path / "again", resume=checkpoint)
+    done = train(dataset, plan(epochs=1), Memory(), tmp_path / "again", resume=checkpoint)
     assert done.steps == 3  # nothing to train, but something to export: the first time that may have failed
-    train(pictures, plan(epochs=2), Memory(), tmp_path / "two", resume=checkpoint)
+    train(dataset, plan(epochs=2), Memory(), tmp_path / "two", resume=checkpoint)
     with pytest.raises(UserError, match=r"epochs=1 is less than the 2 epochs behind the checkpoint: give more\."):
-        train(pictures, plan(epochs=1), Memory(), tmp_path, resume=tmp_path / "two" / loop.FILE_NAME)
+        train(dataset, plan(epochs=1), Memory(), tmp_path, resume=tmp_path / "two" / loop.FILE_NAME)
     with pytest.raises(
         UserError, match=r"other settings than the run began with: generator_lr was 0.0002 and is 0.1\."
     ):
-        train(pictures, plan(epochs=2, generator_lr=0.1), Memory(), tmp_path, resume=checkpoint)
-    other_data = dataclasses.replace(pictures, digest="0" * 32)
-    with pytest.raises(UserError, match=rf"data was '{pictures.digest}' and is '0000"):
+        train(dataset, plan(epochs=2, generator_lr=0.1), Memory(), tmp_path, resume=checkpoint)
+    other_data = dataclasses.replace(dataset, digest="0" * 32)
+    with pytest.raises(UserError, match=rf"data was '{images.digest}' and is '0000"):
         train(other_data, plan(epochs=2), Memory(), tmp_path, resume=checkpoint)
-    assert train(pictures, plan(epochs=2), Memory(), tmp_path, resume=checkpoint).steps == 6
+    assert train(dataset, plan(epochs=2), Memory(), tmp_path, resume=checkpoint).steps == 6
 
 
-def test_a_damaged_checkpoint_is_refused(pictures: Pictures, tmp_path: Path) -> None:
-    game = new_game(small_recipe(), GREY, CPU)
+def test_a_damaged_checkpoint_is_refused(dataset: Dataset, tmp_path: Path) -> None:
+    state = new_state(small_recipe(), GRAY, CPU)
     path = tmp_path / "c.safetensors"
-    save_checkpoint(path, game, {})
+    save_checkpoint(path, state, {})
     path.write_bytes(path.read_bytes()[:1000])
     with pytest.raises(UserError, match=r"is not a checkpoint: give a checkpoint.safetensors"):
-        load_checkpoint(path, game, {})
+        load_checkpoint(path, state, {})
 
 
 def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     """A crash while writing leaves the checkpoint before it."""
-    game = new_game(small_recipe(), GREY, CPU)
+    state = new_state(small_recipe(), GRAY, CPU)
     path = tmp_path / "c.safetensors"
-    save_checkpoint(path, game, {})
+    save_checkpoint(path, state, {})
     before = path.read_bytes()
 
     def crash(*_: object) -> None:
         raise OSError("the disk is full")
 
     monkeypatch.setattr("gan_plugin.training.checkpoint.os.fsync", crash)
-    game.steps = 7
+    state.steps = 7
     with pytest.raises(OSError, match="full"):
-        save_checkpoint(path, game, {})
+        save_checkpoint(path, state, {})
     assert path.read_bytes() == before
 
 
-def test_what_the_loop_reports(pictures: Pictures, tmp_path: Path) -> None:
+def test_what_the_loop_reports(dataset: Dataset, tmp_path: Path) -> None:
     memory = Memory()
-    train(pictures, plan(epochs=2), memory, tmp_path)  # 100 pictures in batches of 32: 3 steps an epoch
+    train(dataset, plan(epochs=2), memory, tmp_path)  # 100 images in batches of 32: 3 steps an epoch
     assert set(memory.values) == {3, 6}
     assert set(memory.values[6]) == {
         "loss/discriminator",
@@ -229,12 +229,12 @@ def test_what_the_loop_reports(pictures: Pictures, tmp_path: Path) -> None:
     }
     assert memory.values[6]["epoch"] == 2
     assert memory.files == [("checkpoint.safetensors", "checkpoint")] * 2
-    # 8 × 8 pictures of 16 pixels with gaps of 2
+    # 8 × 8 images of 16 pixels with gaps of 2
     assert {step: image.shape for step, image in memory.images.items()} == {3: (146, 146, 1), 6: (146, 146, 1)}
     assert not np.array_equal(memory.images[3], memory.images[6])
 
 
-def test_every_picture_is_seen_equally_often(pictures: Pictures) -> None:
+def test_every_image_is_seen_equally_often(dataset: Dataset) -> None:
     orders = [shuffled(100, seed=4, epoch=epoch) for epoch in range(3)]
     assert all(sorted(order.tolist()) == list(range(100)) for order in orders)
     assert not torch.equal(orders[0], orders[1])
@@ -255,37 +255,37 @@ class Told:
         return self.values[len(self.shown) - 1]
 
 
-def judged(epochs: int, share: float = 0.999) -> Plan:
-    return dataclasses.replace(plan(epochs=epochs), judging_share=share)
+def judged(epochs: int, share: float = 0.999) -> TrainingPlan:
+    return dataclasses.replace(plan(epochs=epochs), evaluation_budget=share)
 
 
-def test_the_generator_that_was_judged_best_is_the_one_that_comes_out(pictures: Pictures, tmp_path: Path) -> None:
+def test_the_generator_that_was_judged_best_is_the_one_that_comes_out(dataset: Dataset, tmp_path: Path) -> None:
     judge, memory = Told(5.0, 2.0, 3.0, 2.5), Memory()
-    game = train(pictures, judged(4), memory, tmp_path, judge=judge)
-    assert game.best is not None
-    assert (game.best.metric, game.best.value, game.best.step, game.best.judged) == ("distance", 2.0, 6, 4)
+    state = train(dataset, judged(4), memory, tmp_path, judge=judge)
+    assert state.best is not None
+    assert (state.best.metric, state.best.value, state.best.step, state.best.judged) == ("distance", 2.0, 6, 4)
     assert [memory.values[step]["distance"] for step in (3, 6, 9, 12)] == judge.values
-    assert 0 <= memory.values[12]["judging/share"] < 1
-    assert_same(dict(game.ema.state_dict()), judge.shown[1])
+    assert 0 <= memory.values[12]["evaluation/share"] < 1
+    assert_same(dict(state.ema.state_dict()), judge.shown[1])
     assert not torch.equal(judge.shown[1]["dense.weight"], judge.shown[3]["dense.weight"])
 
 
-def test_judging_changes_nothing_about_the_training(pictures: Pictures, tmp_path: Path) -> None:
-    train(pictures, judged(3), Memory(), tmp_path / "a", judge=Told(3.0, 2.0, 1.0))
-    train(pictures, plan(epochs=3), Memory(), tmp_path / "b")
-    games = [new_game(small_recipe(), GREY, CPU) for _ in range(2)]
-    for game, folder in zip(games, "ab", strict=True):
-        load_checkpoint(tmp_path / folder / "checkpoint.safetensors", game, plan().identity(pictures))
+def test_judging_changes_nothing_about_the_training(dataset: Dataset, tmp_path: Path) -> None:
+    train(dataset, judged(3), Memory(), tmp_path / "a", judge=Told(3.0, 2.0, 1.0))
+    train(dataset, plan(epochs=3), Memory(), tmp_path / "b")
+    games = [new_state(small_recipe(), GRAY, CPU) for _ in range(2)]
+    for state, folder in zip(games, "ab", strict=True):
+        load_checkpoint(tmp_path / folder / "checkpoint.safetensors", state, plan().identity(dataset))
     assert_same(weights(games[0]), weights(games[1]))
 
 
-def test_judging_keeps_within_its_share_but_for_the_last_epoch(pictures: Pictures, tmp_path: Path) -> None:
+def test_judging_keeps_within_its_share_but_for_the_last_epoch(dataset: Dataset, tmp_path: Path) -> None:
     """The judge's preparation, here an hour, counts: in so short a training only the end is judged."""
     judge = Told(7.0, seconds=3600.0)
-    game = train(pictures, judged(4, share=0.1), Memory(), tmp_path, judge=judge)
-    assert game.best is not None
-    assert (game.best.step, game.best.judged) == (12, 1)
-    clock = JudgingClock(0.1, Told(seconds=10.0))
+    state = train(dataset, judged(4, share=0.1), Memory(), tmp_path, judge=judge)
+    assert state.best is not None
+    assert (state.best.step, state.best.judged) == (12, 1)
+    clock = EvaluationClock(0.1, Told(seconds=10.0))
     clock.began -= 91  # 10 s of judging before 91 s of training
     assert clock.allows()
     clock.began += 2
@@ -293,41 +293,41 @@ def test_judging_keeps_within_its_share_but_for_the_last_epoch(pictures: Picture
 
 
 def test_a_judge_that_fails_does_not_end_a_training(
-    pictures: Pictures, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     judge = Told(4.0)  # and then nothing more
-    game = train(pictures, judged(3), Memory(), tmp_path, judge=judge)
-    assert game.steps == 9
-    assert game.best is not None
-    assert (game.best.value, game.best.step, len(judge.shown)) == (4.0, 3, 2)
+    state = train(dataset, judged(3), Memory(), tmp_path, judge=judge)
+    assert state.steps == 9
+    assert state.best is not None
+    assert (state.best.value, state.best.step, len(judge.shown)) == (4.0, 3, 2)
     assert "Judging failed; training goes on" in caplog.text
 
 
-def test_the_best_so_far_survives_a_stop(pictures: Pictures, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+def test_the_best_so_far_survives_a_stop(dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     judge = Told(1.0, 9.0)
-    train(pictures, judged(2), Memory(), tmp_path, judge=judge)
+    train(dataset, judged(2), Memory(), tmp_path, judge=judge)
     checkpoint = tmp_path / "checkpoint.safetensors"
-    game = train(pictures, judged(3), Memory(), tmp_path / "rest", resume=checkpoint, judge=Told(5.0))
-    assert game.best is not None
-    assert (game.best.value, game.best.step, game.best.judged) == (1.0, 3, 3)
-    assert_same(dict(game.ema.state_dict()), judge.shown[0])
+    state = train(dataset, judged(3), Memory(), tmp_path / "rest", resume=checkpoint, judge=Told(5.0))
+    assert state.best is not None
+    assert (state.best.value, state.best.step, state.best.judged) == (1.0, 3, 3)
+    assert_same(dict(state.ema.state_dict()), judge.shown[0])
     other = Told(5.0, metric="another")  # figures in other features cannot be compared
-    game = train(pictures, judged(3), Memory(), tmp_path / "rest", resume=checkpoint, judge=other)
-    assert game.best is not None
-    assert (game.best.metric, game.best.value, game.best.step, game.best.judged) == ("another", 5.0, 9, 1)
+    state = train(dataset, judged(3), Memory(), tmp_path / "rest", resume=checkpoint, judge=other)
+    assert state.best is not None
+    assert (state.best.metric, state.best.value, state.best.step, state.best.judged) == ("another", 5.0, 9, 1)
     assert "distance 1 at step 3, is no longer a candidate: now another of another network judges." in caplog.text
-    game = train(pictures, plan(epochs=3), Memory(), tmp_path / "rest", resume=checkpoint)
-    assert game.best is None
+    state = train(dataset, plan(epochs=3), Memory(), tmp_path / "rest", resume=checkpoint)
+    assert state.best is None
 
 
-def test_a_few_epochs_teach_the_generator_the_datas_brightness(pictures: Pictures, tmp_path: Path) -> None:
-    """Not a picture yet, but no longer noise: the mean picture approaches the data's."""
-    real = pictures.images.float().mean(0)  # [1, 16, 16]
+def test_a_few_epochs_teach_the_generator_the_datas_brightness(dataset: Dataset, tmp_path: Path) -> None:
+    """Not an image yet, but no longer noise: the mean image approaches the data's."""
+    real = dataset.samples.float().mean(0)  # [1, 16, 16]
     memory = Memory()
-    train(pictures, plan(epochs=30, generator_lr=1e-3, discriminator_lr=1e-3), memory, tmp_path)
+    train(dataset, plan(epochs=30, generator_lr=1e-3, discriminator_lr=1e-3), memory, tmp_path)
     first, last = memory.images[3], memory.images[90]
 
-    def distance(sheet: Picture) -> float:
+    def distance(sheet: Image) -> float:
         cells = np.stack(
             [sheet[2 + 18 * i : 18 + 18 * i, 2 + 18 * j : 18 + 18 * j, 0] for i in range(8) for j in range(8)]
         )
@@ -336,26 +336,26 @@ def test_a_few_epochs_teach_the_generator_the_datas_brightness(pictures: Picture
     assert distance(last) < 0.6 * distance(first)
 
 
-def test_too_few_pictures_for_a_batch(pictures: Pictures, tmp_path: Path) -> None:
+def test_too_few_images_for_a_batch(dataset: Dataset, tmp_path: Path) -> None:
     recipe = override(small_recipe(), batch_size=101)
     with pytest.raises(
-        UserError, match=r"batch_size=101 is more than the 100 pictures of the data: give a smaller one\."
+        UserError, match=r"batch_size=101 is more than the 100 images of the data: give a smaller one\."
     ):
-        train(pictures, dataclasses.replace(plan(), recipe=recipe), Memory(), tmp_path)
+        train(dataset, dataclasses.replace(plan(), recipe=recipe), Memory(), tmp_path)
 
 
 def test_the_average_forgets_by_half_in_a_half_life() -> None:
-    game = new_game(small_recipe(), GREY, CPU)
+    state = new_state(small_recipe(), GRAY, CPU)
     with torch.no_grad():
-        for value in game.ema.state_dict().values():
+        for value in state.ema.state_dict().values():
             value.zero_()
-        for value in game.generator.state_dict().values():
+        for value in state.generator.state_dict().values():
             value.fill_(1)
     recipe = small_recipe(ema_half_life=1000, batch_size=100)
     decay = ema_decay(recipe, steps=10_000)
-    for _ in range(10):  # 10 × 100 pictures are one half-life
-        update_ema(game.ema, game.generator, decay)
-    averaged = game.ema.state_dict()
+    for _ in range(10):  # 10 × 100 images are one half-life
+        update_ema(state.ema, state.generator, decay)
+    averaged = state.ema.state_dict()
     for name in ("dense.weight", "dense_norm.running_var", "upsample.1.running_mean"):
         torch.testing.assert_close(averaged[name], torch.full_like(averaged[name], 0.5))
     assert averaged["dense_norm.num_batches_tracked"] == 1
@@ -364,27 +364,27 @@ def test_the_average_forgets_by_half_in_a_half_life() -> None:
 
 def test_calibration_gives_the_average_its_own_statistics_and_leaves_the_random_state() -> None:
     torch.manual_seed(0)
-    game = new_game(small_recipe(), GREY, CPU)
-    norm = game.ema.dense_norm
+    state = new_state(small_recipe(), GRAY, CPU)
+    norm = state.ema.dense_norm
     norm.running_mean.fill_(9)
     state = torch.get_rng_state()
-    calibrate_batch_norm(game.ema, 16)
+    calibrate_batch_norm(state.ema, 16)
     assert torch.equal(torch.get_rng_state(), state)
     # what comes out of the dense layer for standard normal z has mean 0 and variance |row|²
-    variance = game.ema.dense.weight.square().sum(1)
+    variance = state.ema.dense.weight.square().sum(1)
     torch.testing.assert_close(norm.running_mean, torch.zeros_like(variance), atol=0.12, rtol=0)
     torch.testing.assert_close(norm.running_var, variance, atol=0, rtol=0.25)
-    assert not game.ema.training
+    assert not state.ema.training
     assert norm.momentum == 0.01
 
 
-def test_bf16_is_chosen_where_it_is_native_and_keeps_weights_in_float32(pictures: Pictures, tmp_path: Path) -> None:
+def test_bf16_is_chosen_where_it_is_native_and_keeps_weights_in_float32(dataset: Dataset, tmp_path: Path) -> None:
     assert choose_precision("auto", CPU) == (torch.bfloat16 if bf16_is_native(CPU) else torch.float32)
     half = dataclasses.replace(plan(epochs=1), precision=torch.bfloat16)
-    game = train(pictures, half, Memory(), tmp_path)
-    assert {p.dtype for p in [*game.generator.parameters(), *game.discriminator.parameters()]} == {torch.float32}
-    full = weights(train(pictures, plan(epochs=1), Memory(), tmp_path))
-    assert not torch.equal(full["generator.dense.weight"], weights(game)["generator.dense.weight"])
+    state = train(dataset, half, Memory(), tmp_path)
+    assert {p.dtype for p in [*state.generator.parameters(), *state.discriminator.parameters()]} == {torch.float32}
+    full = weights(train(dataset, plan(epochs=1), Memory(), tmp_path))
+    assert not torch.equal(full["generator.dense.weight"], weights(state)["generator.dense.weight"])
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is a GPU")

@@ -1,6 +1,6 @@
-/* A picture from a generator's ONNX file, with ONNX Runtime's C API and nothing else.
+/* An image from a generator's ONNX file, with ONNX Runtime's C API and nothing else.
 
-   ./generate ../digits.onnx --seed 7 --label 3 --out picture.pgm
+   ./generate ../digits.onnx --seed 7 --label 3 --out image.pgm
 
    A seed becomes the generator's input z by Philox4x32-10 (Salmon et al. 2011) and Box-Muller. Functions that can fail
    return false after they have said why in one sentence. */
@@ -98,7 +98,7 @@ static bool read_arguments(int count, char **words, struct request *request) {
     if (request->onnx_file == NULL || !request->has_seed || request->out == NULL)
         return fail("give at least the generator's ONNX file, --seed and --out.");
     if (request->has_to_seed != request->has_position)
-        return fail("--to-seed and --position go together: a picture between two seeds needs both.");
+        return fail("--to-seed and --position go together: an image between two seeds needs both.");
     return true;
 }
 
@@ -277,21 +277,21 @@ static bool class_index(const char *names, const struct request *request, int64_
     return true;
 }
 
-/* ---- the picture ------------------------------------------------------------------------------------------------- */
+/* ---- the image ------------------------------------------------------------------------------------------------- */
 
-/* Binary PGM for grey levels, PPM for RGB. */
-static bool write_picture(const char *path, const struct generator *generator, const uint8_t *picture) {
+/* Binary PGM for gray levels, PPM for RGB. */
+static bool write_image(const char *path, const struct generator *generator, const uint8_t *image) {
     FILE *file = fopen(path, "wb");
     if (file == NULL)
         return fail("%s cannot be written: %s.", path, strerror(errno));
     const size_t size = generator->height * generator->width * generator->channels;
     fprintf(file, "P%c\n%zu %zu\n255\n", generator->channels == 1 ? '5' : '6', generator->width, generator->height);
-    const bool written = fwrite(picture, 1, size, file) == size;
+    const bool written = fwrite(image, 1, size, file) == size;
     return (fclose(file) == 0 && written) || fail("%s cannot be written: %s.", path, strerror(errno));
 }
 
 /* Whether the output is what the metadata promise: uint8 [1, height, width, channels]. */
-static bool is_picture(const struct generator *generator, const OrtValue *image) {
+static bool is_image(const struct generator *generator, const OrtValue *image) {
     const OrtApi *api = generator->api;
     OrtTensorTypeAndShapeInfo *info = NULL;
     ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
@@ -302,7 +302,7 @@ static bool is_picture(const struct generator *generator, const OrtValue *image)
     api->ReleaseTensorTypeAndShapeInfo(info);
     return read && ((type == ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8 &&
                      count == generator->height * generator->width * generator->channels) ||
-                    fail("the generator's output is not the picture that its metadata promise."));
+                    fail("the generator's output is not the image that its metadata promise."));
 }
 
 /* One run of the network on a batch of one. The label is NULL for a generator without classes. */
@@ -312,7 +312,7 @@ static bool run(const struct generator *generator, float *z, int64_t *label, con
     const char *inputs[] = {"z", "label"}, *outputs[] = {"image"};
     OrtMemoryInfo *memory = NULL;
     OrtValue *values[] = {NULL, NULL}, *image = NULL;
-    void *picture = NULL;
+    void *image = NULL;
     const bool done =
         ok(generator, api->CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory)) &&
         ok(generator, api->CreateTensorWithDataAsOrtValue(memory, z, generator->latent_size * sizeof *z, z_shape, 2,
@@ -322,8 +322,8 @@ static bool run(const struct generator *generator, float *z, int64_t *label, con
                                                            ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, &values[1]))) &&
         ok(generator, api->Run(generator->session, NULL, inputs, (const OrtValue *const *)values,
                                label == NULL ? 1 : 2, outputs, 1, &image)) &&
-        is_picture(generator, image) && ok(generator, api->GetTensorMutableData(image, &picture)) &&
-        write_picture(out, generator, picture);
+        is_image(generator, image) && ok(generator, api->GetTensorMutableData(image, &image)) &&
+        write_image(out, generator, image);
     api->ReleaseValue(image);
     api->ReleaseValue(values[1]);
     api->ReleaseValue(values[0]);

@@ -1,9 +1,9 @@
 /**
- * A gan_plugin generator in JavaScript: seeds in, pictures out, from the ONNX file alone.
+ * A gan_plugin generator in JavaScript: seeds in, images out, from the ONNX file alone.
  *
  * The same module runs in Node.js and in a browser: whoever opens a generator hands in the `ort` module, which is
- * onnxruntime-node or onnxruntime-web. A seed shows the same picture as on the MLflow server, at most one grey level
- * apart. The rules of seed -> z are those of gan_plugin/serving/latents.py.
+ * onnxruntime-node or onnxruntime-web. A seed shows the same image as on the MLflow server, at most one gray level
+ * apart. The rules of seed -> z are those of gan_plugin/seeds.py.
  */
 
 export const LARGEST_SEED = Number.MAX_SAFE_INTEGER; // 2^53 - 1
@@ -39,10 +39,10 @@ export class Generator {
   }
 
   /**
-   * Pictures of rows like those of a request to the MLflow server: {seed, label, truncation, to_seed, position} or
-   * {z, label}. Each is a Uint8Array of height x width x channels grey levels.
+   * Images of rows like those of a request to the MLflow server: {seed, label, truncation, to_seed, position} or
+   * {z, label}. Each is a Uint8Array of height x width x channels gray levels.
    */
-  pictures(rows) {
+  images(rows) {
     const asked = rows.map((row) => readRow(row, this.description));
     return this.generate(
       asked.map(({ z }) => z),
@@ -50,14 +50,14 @@ export class Generator {
     );
   }
 
-  /** Pictures of latents, each a Float32Array, and class indices, which an unconditional generator ignores. */
+  /** Images of latents, each a Float32Array, and class indices, which an unconditional generator ignores. */
   async generate(zs, labels) {
-    const pictures = [];
+    const images = [];
     for (let first = 0; first < zs.length; first += LARGEST_BATCH) {
       const end = first + LARGEST_BATCH;
-      pictures.push(...(await this.#batch(zs.slice(first, end), labels.slice(first, end))));
+      images.push(...(await this.#batch(zs.slice(first, end), labels.slice(first, end))));
     }
-    return pictures;
+    return images;
   }
 
   async #batch(zs, labels) {

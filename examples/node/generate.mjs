@@ -1,5 +1,5 @@
 #!/usr/bin/env node
-/** Pictures from a generator's ONNX file as one PNG: `node generate.mjs --help`. */
+/** Images from a generator's ONNX file as one PNG: `node generate.mjs --help`. */
 
 import { readFile, writeFile } from "node:fs/promises";
 import { parseArgs } from "node:util";
@@ -11,14 +11,14 @@ import { Generator, UserError } from "./gan.mjs";
 
 const HELP = `node generate.mjs MODEL.onnx --seed N [--seed N …] [options]
 
-Writes the seeds' pictures to one PNG, side by side where there are several.
+Writes the seeds' images to one PNG, side by side where there are several.
 
-  --seed N          a whole number from 0 to 2^53 - 1; the same seed gives the same picture
+  --seed N          a whole number from 0 to 2^53 - 1; the same seed gives the same image
   --label NAME      a class name, or its index from 0, of a generator trained with classes
   --truncation T    bound of |z| in standard deviations, at least 0.1: smaller is safer and less varied
   --to-seed N       with --position: on the way from each seed to this one
   --position P      from 0 (the seed) to 1 (--to-seed)
-  --out FILE        default picture.png
+  --out FILE        default image.png
 `;
 
 const OPTIONS = {
@@ -27,7 +27,7 @@ const OPTIONS = {
   truncation: { type: "string" },
   "to-seed": { type: "string" },
   position: { type: "string" },
-  out: { type: "string", default: "picture.png" },
+  out: { type: "string", default: "image.png" },
   help: { type: "boolean" },
 };
 
@@ -44,8 +44,8 @@ async function main() {
     to_seed: number(values["to-seed"]),
     position: number(values.position),
   }));
-  await writeFile(values.out, encode(sheet(await generator.pictures(rows), generator.description)));
-  console.log(`${values.out}: ${rows.length === 1 ? "1 picture" : `${rows.length} pictures`}`);
+  await writeFile(values.out, encode(sheet(await generator.images(rows), generator.description)));
+  console.log(`${values.out}: ${rows.length === 1 ? "1 image" : `${rows.length} images`}`);
 }
 
 function readCommand() {
@@ -62,15 +62,15 @@ const number = (text) => (text === undefined ? null : text.trim() === "" || isNa
 /** Names go before indices: a class may be called "3". */
 const asLabel = (text, names) => (names.includes(text) ? text : number(text));
 
-/** Pictures in reading order on one canvas, as nearly square as their number allows. */
-function sheet(pictures, { height, width, channels }) {
-  const columns = Math.ceil(Math.sqrt(pictures.length));
-  const rows = Math.ceil(pictures.length / columns);
+/** Images in reading order on one canvas, as nearly square as their number allows. */
+function sheet(images, { height, width, channels }) {
+  const columns = Math.ceil(Math.sqrt(images.length));
+  const rows = Math.ceil(images.length / columns);
   const data = new Uint8Array(rows * height * columns * width * channels);
-  pictures.forEach((picture, i) => {
+  images.forEach((image, i) => {
     const [top, left] = [Math.floor(i / columns) * height, (i % columns) * width];
     for (let y = 0; y < height; y++) {
-      const line = picture.subarray(y * width * channels, (y + 1) * width * channels);
+      const line = image.subarray(y * width * channels, (y + 1) * width * channels);
       data.set(line, ((top + y) * columns * width + left) * channels);
     }
   });

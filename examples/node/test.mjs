@@ -1,4 +1,4 @@
-/** `npm test`: the same pictures as gan_plugin's, and one sentence for what cannot be done. */
+/** `npm test`: the same images as gan_plugin's, and one sentence for what cannot be done. */
 
 import assert from "node:assert/strict";
 import { execFile } from "node:child_process";
@@ -39,25 +39,25 @@ test("Philox gives the words that its authors publish", () => {
 });
 
 test("a seed's z is that of gan_plugin", async () => {
-  for (const { seed, latent_size: size, truncation, z } of await json("../../tests/vectors/latents.json")) {
+  for (const { seed, latent_size: size, truncation, z } of await json("../../tests/vectors/seeds.json")) {
     assert.ok(apart(latents(seed, size, truncation), z) < 1e-6, `seed ${seed}`);
   }
 });
 
-test("a seed's picture is that of gan_plugin", async () => {
-  const { pictures } = await json("../vectors.json");
-  assert.ok(pictures.length > 0);
-  for (const { image, ...row } of pictures) {
-    const [picture] = await generator.pictures([row]);
-    assert.ok(apart(picture, Buffer.from(image, "base64")) <= 1, JSON.stringify(row));
+test("a seed's image is that of gan_plugin", async () => {
+  const { images } = await json("../vectors.json");
+  assert.ok(images.length > 0);
+  for (const { image, ...row } of images) {
+    const [image] = await generator.images([row]);
+    assert.ok(apart(image, Buffer.from(image, "base64")) <= 1, JSON.stringify(row));
   }
 });
 
-test("a picture does not depend on the others of its batch", async () => {
+test("an image does not depend on the others of its batch", async () => {
   const rows = Array.from({ length: 70 }, (_, seed) => ({ seed })); // more than fit one run
-  const together = await generator.pictures(rows);
+  const together = await generator.images(rows);
   for (const seed of [0, 1, 63, 64, 69]) {
-    const [alone] = await generator.pictures([{ seed }]);
+    const [alone] = await generator.images([{ seed }]);
     assert.ok(apart(alone, together[seed]) <= 1, `seed ${seed}`);
   }
   assert.ok(apart(together[0], together[10]) > 50); // two seeds of one class
@@ -74,8 +74,8 @@ test("the arc between two seeds starts at one, ends at the other, and is straigh
 
 test("the file says what it is", async () => {
   const { latentSize, height, width, channels, classNames } = readDescription(await readFile(MODEL));
-  const { pictures } = await json("../vectors.json");
-  assert.equal(Buffer.from(pictures[0].image, "base64").length, height * width * channels);
+  const { images } = await json("../vectors.json");
+  assert.equal(Buffer.from(images[0].image, "base64").length, height * width * channels);
   assert.equal(latents(0, latentSize).length, latentSize);
   assert.deepEqual(classNames, ["0", "1", "2", "3", "4", "5", "6", "7", "8", "9"]);
 });
@@ -147,7 +147,7 @@ test("refused: files that are no generator", async () => {
 
 const command = (...words) => promisify(execFile)(process.execPath, [beside("generate.mjs").pathname, ...words]);
 
-test("the command writes the pictures that the module makes", async () => {
+test("the command writes the images that the module makes", async () => {
   const out = join(folder, "two.png");
   const asked = [
     "--seed",
@@ -170,7 +170,7 @@ test("the command writes the pictures that the module makes", async () => {
   assert.deepEqual([png.height, width], [height, 2 * wide]);
   const half = (left) =>
     Array.from({ length: height }, (_, y) => [...data.slice(y * width + left).slice(0, wide)]).flat();
-  const [first, second] = await generator.pictures(rows);
+  const [first, second] = await generator.images(rows);
   assert.ok(apart(half(0), first) <= 1);
   assert.ok(apart(half(wide), second) <= 1);
 });

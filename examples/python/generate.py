@@ -1,6 +1,6 @@
-"""A picture from a generator's ONNX file, with nothing but ONNX Runtime, NumPy and Python's standard library.
+"""An image from a generator's ONNX file, with nothing but ONNX Runtime, NumPy and Python's standard library.
 
-python generate.py ../digits.onnx --seed 7 --label 3 --out picture.png
+python generate.py ../digits.onnx --seed 7 --label 3 --out image.png
 """
 
 from __future__ import annotations
@@ -18,9 +18,9 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
-LARGEST_SEED = 2**53 - 1
+MAX_SEED = 2**53 - 1
 Latent = npt.NDArray[np.float32]
-Picture = npt.NDArray[np.uint8]
+Image = npt.NDArray[np.uint8]
 
 
 def philox(block: int, attempt: int, seed: int) -> list[int]:
@@ -46,8 +46,8 @@ def normals(seed: int, attempt: int, size: int) -> Latent:
 
 def latent(seed: int, size: int, truncation: float | None = None) -> Latent:
     """The seed's z float32 [size]; a value beyond ±truncation gives way to the next attempt's at the same place."""
-    if not 0 <= seed <= LARGEST_SEED:
-        raise ValueError(f"seed {seed} is not possible: give a whole number from 0 to {LARGEST_SEED}.")
+    if not 0 <= seed <= MAX_SEED:
+        raise ValueError(f"seed {seed} is not possible: give a whole number from 0 to {MAX_SEED}.")
     if truncation is not None and not 0.1 <= truncation < math.inf:
         raise ValueError(f"truncation {truncation} is not possible: give a number of at least 0.1.")
     z = normals(seed, 0, size)
@@ -85,18 +85,18 @@ class Generator:
         self.latent_size = int(about["gan.latent_size"])
         self.class_names: list[str] = json.loads(about["gan.class_names"])  # empty where it takes no label
 
-    def picture(
+    def image(
         self,
         seed: int,
         label: str | int | None = None,
         truncation: float | None = None,
         to_seed: int | None = None,
         position: float | None = None,
-    ) -> Picture:
-        """The seed's picture uint8 [height, width, channels], or one on the way from it to ``to_seed``."""
+    ) -> Image:
+        """The seed's image uint8 [height, width, channels], or one on the way from it to ``to_seed``."""
         z = latent(seed, self.latent_size, truncation)
         if (to_seed is None) != (position is None):
-            raise ValueError("to_seed and position go together: a picture between two seeds needs both.")
+            raise ValueError("to_seed and position go together: an image between two seeds needs both.")
         if to_seed is not None and position is not None:
             z = between(z, latent(to_seed, self.latent_size, truncation), position)
         feeds: dict[str, npt.NDArray[Any]] = {"z": z[np.newaxis]}  # a batch of one
@@ -104,8 +104,8 @@ class Generator:
             feeds["label"] = np.array([self.class_index(label, seed)], np.int64)
         elif label is not None:
             raise ValueError("this generator was trained without classes: leave out the label.")
-        picture: Picture = self.session.run(["image"], feeds)[0][0]
-        return picture
+        image: Image = self.session.run(["image"], feeds)[0][0]
+        return image
 
     def class_index(self, label: str | int | None, seed: int) -> int:
         """The class of that name or index; without a label each seed has its own, so that all are shown."""
@@ -120,33 +120,33 @@ class Generator:
         return int(label)
 
 
-def png(picture: Picture) -> bytes:
-    """A PNG file of grey levels or RGB."""
-    height, width, channels = picture.shape
+def png(image: Image) -> bytes:
+    """A PNG file of gray levels or RGB."""
+    height, width, channels = image.shape
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
-    rows = b"".join(b"\0" + row.tobytes() for row in picture)  # each after the number of its filter, which is none
+    rows = b"".join(b"\0" + row.tobytes() for row in image)  # each after the number of its filter, which is none
     signature = b"\x89PNG\r\n\x1a\n"
     return signature + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description="A picture from a generator's ONNX file.")
+    parser = argparse.ArgumentParser(description="An image from a generator's ONNX file.")
     parser.add_argument("onnx_file", type=Path, help="the generator")
-    parser.add_argument("--seed", type=int, required=True, help=f"which picture: 0 to {LARGEST_SEED}")
+    parser.add_argument("--seed", type=int, required=True, help=f"which image: 0 to {MAX_SEED}")
     parser.add_argument("--label", help="class, by name or index; without it the seed's own")
     parser.add_argument("--truncation", type=float, help="bound of |z|, at least 0.1: smaller is safer and less varied")
-    parser.add_argument("--to-seed", type=int, help="another seed, for a picture on the way there")
+    parser.add_argument("--to-seed", type=int, help="another seed, for an image on the way there")
     parser.add_argument("--position", type=float, help="how far along that way: 0 (seed) to 1 (to_seed)")
     parser.add_argument("--out", type=Path, required=True, help="the PNG file to write")
     given = parser.parse_args()
     try:
         generator = Generator(given.onnx_file)
-        picture = generator.picture(given.seed, given.label, given.truncation, given.to_seed, given.position)
-        given.out.write_bytes(png(picture))
+        image = generator.image(given.seed, given.label, given.truncation, given.to_seed, given.position)
+        given.out.write_bytes(png(image))
     except (ValueError, OSError) as error:
         print(f"generate.py: {error}", file=sys.stderr)
         return 2

@@ -17,7 +17,7 @@ const MODULES = {
   "worker.mjs": "worker.mjs",
   "explorer.mjs": "explorer.mjs",
 };
-const LICENCE = "onnxruntime-licence.txt";
+const LICENSE = "onnxruntime-license.txt";
 
 const read = (path) => readFile(new URL(path, import.meta.url));
 const text = async (path) => (await read(path)).toString("utf8");
@@ -26,7 +26,7 @@ export async function build() {
   const modules = Object.entries(MODULES).map(async ([name, path]) => asScript(name, await text(path)));
   const wasm = gzipSync(await read(`${ORT}ort-wasm-simd-threaded.wasm`), { level: 9 }).toString("base64");
   const parts = {
-    "<!-- licence of ONNX Runtime -->": `<!--\n${await text(LICENCE)}-->`,
+    "<!-- license of ONNX Runtime -->": `<!--\n${await text(LICENSE)}-->`,
     "/* style.css */": await text("style.css"),
     "<!-- modules -->": (await Promise.all(modules)).join("\n"),
     'id="wasm"></script>': `id="wasm">${wasm}</script>`,

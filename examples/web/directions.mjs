@@ -1,31 +1,31 @@
 /**
- * The directions of latent space along which a generator's pictures change most, from the generator alone.
+ * The directions of latent space along which a generator's images change most, from the generator alone.
  *
- * How far pictures move for a small step in z is measured by the matrix JᵀJ, J being the Jacobian of grey levels by z.
+ * How far images move for a small step in z is measured by the matrix JᵀJ, J being the Jacobian of gray levels by z.
  * Few of its eigenvalues are large, and they belong to much the same directions wherever one stands, so that an average
  * over a few z finds them (Wang and Ponce 2021, "The geometry of deep generative image models and its applications",
- * arXiv:2101.06006). J comes from differences of pictures; ONNX Runtime has no gradients in a browser.
+ * arXiv:2101.06006). J comes from differences of images; ONNX Runtime has no gradients in a browser.
  */
 
 import { latents } from "../node/gan.mjs";
 
 export const MOST_DIRECTIONS = 8;
 const MOST_PROBES = 128; // columns of J: all axes of z up to here, fixed random directions beyond
-const PICTURES = 1024; // a few seconds for a small generator
-const STEP = 0.5; // standard deviations: changes far above the rounding to whole grey levels
-const CHUNK = 4; // pictures at a time, between which others have their turn
-const MOST_LEVELS = 16384; // grey levels of a picture that are looked at
+const IMAGES = 1024; // a few seconds for a small generator
+const STEP = 0.5; // standard deviations: changes far above the rounding to whole gray levels
+const CHUNK = 4; // images at a time, between which others have their turn
+const MOST_LEVELS = 16384; // gray levels of an image that are looked at
 const PROBE_SEEDS = 2 ** 52; // far from the seeds that people look at
 
 /**
- * -> [{vector: Float32Array of unit length, share: of all change}, …], the largest share first, to brighter pictures.
+ * -> [{vector: Float32Array of unit length, share: of all change}, …], the largest share first, to brighter images.
  *
- * `generate(zs, labels)` resolves to pictures; `onProgress` hears numbers from 0 to 1. The same file gives the same
+ * `generate(zs, labels)` resolves to images; `onProgress` hears numbers from 0 to 1. The same file gives the same
  * directions.
  */
 export async function findDirections(generate, { latentSize, classNames }, onProgress) {
   const probes = makeProbes(latentSize);
-  const points = Math.max(2, Math.floor(PICTURES / 2 / probes.length));
+  const points = Math.max(2, Math.floor(IMAGES / 2 / probes.length));
   const gram = probes.map(() => new Float64Array(probes.length));
   const brighter = new Float64Array(probes.length);
   for (let point = 0; point < points; point++) {
@@ -68,16 +68,16 @@ export function makeProbes(latentSize) {
   return probes;
 }
 
-/** Columns of J at z: the change of every grey level per unit along each probe. */
+/** Columns of J at z: the change of every gray level per unit along each probe. */
 async function differences(generate, z, label, probes) {
   const moved = probes.flatMap((probe) => [STEP, -STEP].map((step) => z.map((value, i) => value + step * probe[i])));
-  const pictures = await generate(
+  const images = await generate(
     moved,
     moved.map(() => label),
   );
-  const stride = Math.ceil(pictures[0].length / MOST_LEVELS);
+  const stride = Math.ceil(images[0].length / MOST_LEVELS);
   return probes.map((_, i) => {
-    const [ahead, behind] = [pictures[2 * i], pictures[2 * i + 1]];
+    const [ahead, behind] = [images[2 * i], images[2 * i + 1]];
     return Float32Array.from({ length: Math.floor(ahead.length / stride) }, (_, at) => {
       return (ahead[at * stride] - behind[at * stride]) / (2 * STEP);
     });

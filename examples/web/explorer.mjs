@@ -1,6 +1,6 @@
 /**
- * The page. Its state says which pictures are wanted; every canvas is a place for one of them, and `paint` makes the
- * pictures that are wanted and not there yet, the most important first.
+ * The page. Its state says which images are wanted; every canvas is a place for one of them, and `paint` makes the
+ * images that are wanted and not there yet, the most important first.
  */
 
 import { LARGEST_SEED, SMALLEST_TRUNCATION, UserError } from "../node/gan.mjs";
@@ -10,7 +10,7 @@ import { aim, curl, requestRow, rowOf } from "./request.mjs";
 const PAGE = 48; // seeds in the grid
 const FARTHEST = 4; // standard deviations along a direction
 const NO_TRUNCATION = 3; // the slider's right end, where a bound would hardly bind
-const AT_ONCE = 6; // small pictures in one go: few, so that the chosen one never waits long
+const AT_ONCE = 6; // small images in one go: few, so that the chosen one never waits long
 
 const find = (id) => document.getElementById(id);
 const settings = () => ({ label: null, truncation: null, position: 0, steps: directions.map(() => 0) });
@@ -66,7 +66,7 @@ async function openModel(workerUrl, name, bytes) {
 
 async function searchDirections(asked) {
   Object.assign(find("progress"), { hidden: false, value: 0 });
-  find("found").textContent = "Comparing pictures of nearby z, to find what moves them most …";
+  find("found").textContent = "Comparing images of nearby z, to find what moves them most …";
   find("directions").replaceChildren();
   const found = await asked.ask("directions", null, (progress) => (find("progress").value = progress));
   if (asked !== engine) return; // another model was opened meanwhile
@@ -76,7 +76,7 @@ async function searchDirections(asked) {
   const share = directions.reduce((sum, direction) => sum + direction.share, 0);
   find("found").textContent =
     `${directions.length} of ${description.latentSize} make ${percent(share)} of the change; ` +
-    "the pictures beside them show where they lead.";
+    "the images beside them show where they lead.";
   find("directions").replaceChildren(...directions.map(directionRow));
   changed();
 }
@@ -89,9 +89,9 @@ function describe(name) {
   document.documentElement.style.setProperty("--shape", `${width} / ${height}`);
 }
 
-// ---------------------------------------------------------------- places for pictures
+// ---------------------------------------------------------------- places for images
 
-/** Fills the grid and lists all places; a place's `wanted` says which picture belongs there now. */
+/** Fills the grid and lists all places; a place's `wanted` says which image belongs there now. */
 function layOut() {
   find("class-row").hidden = description.classNames.length === 0;
   const names = description.classNames.map((name) => new Option(name, name));
@@ -105,7 +105,7 @@ function layOut() {
   find("grid").replaceChildren(...cells);
   const ends = document.querySelectorAll("#way canvas");
   places = [
-    place(find("picture"), () => ({ row: rowOf(state), steps: state.steps })),
+    place(find("image"), () => ({ row: rowOf(state), steps: state.steps })),
     ...[0, 1].map((position) =>
       place(ends[position], () => ({ row: rowOf({ ...state, position }), steps: state.steps })),
     ),
@@ -115,7 +115,7 @@ function layOut() {
   ];
 }
 
-/** `wanted` -> {row, steps}: whose picture belongs on the canvas; `shown` says whose is there, as JSON. */
+/** `wanted` -> {row, steps}: whose image belongs on the canvas; `shown` says whose is there, as JSON. */
 const place = (canvas, wanted) => ({ canvas, wanted, shown: "" });
 
 function directionRow(direction, i) {
@@ -152,13 +152,13 @@ async function paint() {
     for (let next = missing(); next.length; next = missing()) {
       const [asked, shape] = [engine, description];
       const aims = next.map(({ want }) => aim(want.row, want.steps, directions, shape));
-      const pictures = await asked.ask("pictures", {
+      const images = await asked.ask("images", {
         zs: aims.map(({ z }) => z),
         labels: aims.map(({ label }) => label),
       });
       if (asked !== engine) continue; // another model was opened meanwhile
       next.forEach(({ place, want }, i) => {
-        draw(place.canvas, pictures[i], shape);
+        draw(place.canvas, images[i], shape);
         place.shown = JSON.stringify(want);
       });
     }
@@ -168,7 +168,7 @@ async function paint() {
   }
 }
 
-/** The chosen picture if it is missing, else the next few of the others. */
+/** The chosen image if it is missing, else the next few of the others. */
 function missing() {
   const stale = [];
   for (const one of places) {
@@ -180,10 +180,10 @@ function missing() {
   return stale;
 }
 
-function draw(canvas, picture, { height, width, channels }) {
+function draw(canvas, image, { height, width, channels }) {
   const pixels = new ImageData(width, height);
   for (let i = 0; i < width * height; i++) {
-    for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = picture[i * channels + (channels === 3 ? c : 0)];
+    for (let c = 0; c < 3; c++) pixels.data[4 * i + c] = image[i * channels + (channels === 3 ? c : 0)];
     pixels.data[4 * i + 3] = 255;
   }
   Object.assign(canvas, { width, height }).getContext("2d").putImageData(pixels, 0, 0);
@@ -207,7 +207,7 @@ function changed(changes = {}) {
   });
   const named = classOf(seed);
   find("class-shown").textContent = named && `class ${named}`;
-  find("picture").setAttribute("aria-label", `The picture of seed ${seed}${named && `, class ${named}`}`);
+  find("image").setAttribute("aria-label", `The image of seed ${seed}${named && `, class ${named}`}`);
   find("request").textContent = curl(requestRow(rowOf(state), steps, directions, description));
   [...find("grid").children].forEach((cell, i) => {
     cell.setAttribute("aria-label", `Seed ${first + i}${classOf(first + i) && `, class ${classOf(first + i)}`}`);
@@ -333,7 +333,7 @@ function flash(button, words) {
 }
 
 function save() {
-  find("picture").toBlob((blob) => {
+  find("image").toBlob((blob) => {
     const link = Object.assign(document.createElement("a"), {
       href: URL.createObjectURL(blob),
       download: `seed-${state.seed}.png`,

@@ -30,7 +30,7 @@ export function requestRow(row, steps, directions, description) {
   return { z: Array.from(z, (value) => Number(value.toPrecision(9))), ...named }; // nine digits hold a float32
 }
 
-/** A command for a shell that asks `mlflow models serve` for the row's picture. */
+/** A command for a shell that asks `mlflow models serve` for the row's image. */
 export function curl(row) {
   const body = JSON.stringify({ dataframe_records: [row] }).replaceAll("'", "'\\''");
   return `curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d '${body}'`;

@@ -18,7 +18,7 @@ import { aim, curl, requestRow } from "./request.mjs";
 
 const path = (relative) => fileURLToPath(new URL(relative, import.meta.url));
 const MODEL = path("../digits.onnx");
-const { pictures: VECTORS } = JSON.parse(await readFile(path("../vectors.json"), "utf8"));
+const { images: VECTORS } = JSON.parse(await readFile(path("../vectors.json"), "utf8"));
 
 let browser;
 let page;
@@ -64,7 +64,7 @@ async function directionsFound() {
   await settled();
 }
 
-/** Puts values into controls, as a hand does, and waits for the pictures. */
+/** Puts values into controls, as a hand does, and waits for the images. */
 async function set(values) {
   for (const [selector, value] of Object.entries(values)) {
     const control = page.locator(selector);
@@ -74,8 +74,8 @@ async function set(values) {
   await settled();
 }
 
-/** Grey levels of a canvas, or its colours, without alpha. */
-const look = (selector = "#picture", nth = 0) =>
+/** Gray levels of a canvas, or its colors, without alpha. */
+const look = (selector = "#image", nth = 0) =>
   page
     .locator(selector)
     .nth(nth)
@@ -84,9 +84,9 @@ const look = (selector = "#picture", nth = 0) =>
       const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
       copy.drawImage(canvas, 0, 0);
       const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
-      const colours = [...data].filter((_, i) => i % 4 !== 3);
-      const isGrey = colours.every((value, i) => value === colours[i - (i % 3)]);
-      return isGrey ? colours.filter((_, i) => i % 3 === 0) : colours;
+      const colors = [...data].filter((_, i) => i % 4 !== 3);
+      const isGray = colors.every((value, i) => value === colors[i - (i % 3)]);
+      return isGray ? colors.filter((_, i) => i % 3 === 0) : colors;
     });
 
 function apart(a, b) {
@@ -116,7 +116,7 @@ describe("with a model from a file", () => {
     assert.deepEqual(complaints, []);
   });
 
-  test("pictures are those of gan_plugin", async () => {
+  test("images are those of gan_plugin", async () => {
     for (const { image, seed, label, truncation, to_seed: toSeed, position } of VECTORS) {
       await set({
         "#seed": seed,
@@ -147,16 +147,16 @@ describe("with a model from a file", () => {
 
   test("pages of seeds turn, from 0 to the largest", async () => {
     const firstSeed = () => page.locator("#first").inputValue();
-    const firstPicture = await look("#grid canvas");
+    const firstImage = await look("#grid canvas");
     await page.locator("#next").click();
     await settled();
     assert.equal(await firstSeed(), "48");
-    assert.notDeepEqual(await look("#grid canvas"), firstPicture);
+    assert.notDeepEqual(await look("#grid canvas"), firstImage);
     await page.locator("#previous").click();
     await page.locator("#previous").click();
     await settled();
     assert.equal(await firstSeed(), "0");
-    assert.deepEqual(await look("#grid canvas"), firstPicture);
+    assert.deepEqual(await look("#grid canvas"), firstImage);
     await set({ "#first": 2 ** 53 - 50 });
     await page.locator("#next").click();
     await settled();
@@ -166,7 +166,7 @@ describe("with a model from a file", () => {
     );
   });
 
-  test("every control changes the picture, and reset brings it back", async () => {
+  test("every control changes the image, and reset brings it back", async () => {
     await directionsFound();
     const usual = await look();
     const controls = { "#class": "5", "#truncation": 0.3, "#position": 0.5 };
@@ -203,7 +203,7 @@ describe("with a model from a file", () => {
     assert.ok(apart(await look("#way canvas", 1), end) <= 1);
   });
 
-  test("the pictures beside a direction are those at its ends", async () => {
+  test("the images beside a direction are those at its ends", async () => {
     await directionsFound();
     const [left, right] = [await look("#directions canvas", 0), await look("#directions canvas", 1)];
     await set({ "#directions .way:first-child input": -4 });
@@ -213,7 +213,7 @@ describe("with a model from a file", () => {
     assert.ok(apart(left, right) > 20);
   });
 
-  test("what is copied asks for the picture that is shown", async () => {
+  test("what is copied asks for the image that is shown", async () => {
     ort.env.wasm.numThreads = 1;
     const generator = await Generator.open(ort, await readFile(MODEL));
     const agrees = async () => {
@@ -225,8 +225,8 @@ describe("with a model from a file", () => {
         copied.startsWith("curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d '{"),
       );
       const { dataframe_records: rows } = await request();
-      const [picture] = await generator.pictures(rows);
-      assert.ok(apart(await look(), picture) <= 1);
+      const [image] = await generator.images(rows);
+      assert.ok(apart(await look(), image) <= 1);
       return rows;
     };
     assert.deepEqual(await agrees(), [{ seed: 0 }]);
@@ -238,7 +238,7 @@ describe("with a model from a file", () => {
     assert.deepEqual([Object.keys(row), row.z.length, row.label], [["z", "label"], 64, "7"]);
   });
 
-  test("the picture is saved pixel by pixel", async () => {
+  test("the image is saved pixel by pixel", async () => {
     await set({ "#seed": 7 });
     const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#save").click()]);
     assert.equal(download.suggestedFilename(), "seed-7.png");
@@ -246,7 +246,7 @@ describe("with a model from a file", () => {
     assert.deepEqual([png.toString("latin1", 1, 4), png.readUInt32BE(16), png.readUInt32BE(20)], ["PNG", 28, 28]);
   });
 
-  test("a seed that is none is refused in one sentence, and the picture stays", async () => {
+  test("a seed that is none is refused in one sentence, and the image stays", async () => {
     const usual = await look();
     await page.locator("#seed").fill("-1");
     assert.equal(await message(), "A seed is a whole number from 0 to 9007199254740991.");
@@ -263,11 +263,11 @@ describe("with a model from a file", () => {
   });
 
   test("another model takes the place of the first, even while it is still at work", async () => {
-    const file = join(folder, "colours.onnx");
-    await writeFile(file, colourModel());
+    const file = join(folder, "colors.onnx");
+    await writeFile(file, colorModel());
     const turning = await page.evaluateHandle(() => setInterval(() => document.getElementById("next").click(), 2));
     await page.setInputFiles("#file", file);
-    await page.locator("#about", { hasText: "colours.onnx · tiny · none · 2 × 2 · 12 latent numbers" }).waitFor();
+    await page.locator("#about", { hasText: "colors.onnx · tiny · none · 2 × 2 · 12 latent numbers" }).waitFor();
     await turning.evaluate((timer) => clearInterval(timer));
     await page.locator("#found", { hasText: "8 of 12" }).waitFor();
     await set({ "#first": 0 });
@@ -305,8 +305,8 @@ test("a file can be dropped on the page, and one that is no generator gets one s
 
 test("of two files the one that was chosen last is shown, however long the first takes", async () => {
   await visit();
-  const file = join(folder, "colours.onnx");
-  await writeFile(file, colourModel());
+  const file = join(folder, "colors.onnx");
+  await writeFile(file, colorModel());
   const firstIsRead = page.evaluate(() => {
     return new Promise((resolve) => {
       File.prototype.arrayBuffer = async function () {
@@ -321,7 +321,7 @@ test("of two files the one that was chosen last is shown, however long the first
   await page.setInputFiles("#file", file);
   await firstIsRead;
   await page.waitForTimeout(1500); // time enough for the first to push itself forward
-  assert.match(await page.locator("#about").textContent(), /^colours.onnx/);
+  assert.match(await page.locator("#about").textContent(), /^colors.onnx/);
   assert.ok(await page.locator("#explorer").isVisible());
   assert.deepEqual(complaints, []);
   await page.context().close();
@@ -374,14 +374,14 @@ test("a class name with a quotation mark does not end the shell's", () => {
 
 // ---------------------------------------------------------------- directions
 
-/** "Pictures" of two grey levels that depend on z along two directions only, `first` more than `second`. */
+/** "Images" of two gray levels that depend on z along two directions only, `first` more than `second`. */
 const linear = (first, second) => async (zs) =>
   zs.map((z) => {
     const along = (direction) => z.reduce((sum, value, i) => sum + value * direction[i], 0);
     return Float32Array.of(100 - 20 * along(first), 100 + 5 * along(second));
   });
 
-test("the directions of most change are found, to brighter pictures", async () => {
+test("the directions of most change are found, to brighter images", async () => {
   const [first, second] = [
     [0.6, 0.8, 0],
     [-0.8, 0.6, 0],
@@ -451,8 +451,8 @@ test("eigenvectors are those of the matrix", () => {
 
 // ---------------------------------------------------------------- a model made by hand
 
-/** An unconditional generator of 2 x 2 colours: image = uint8(|40 z|), as the bytes of a ModelProto. */
-function colourModel() {
+/** An unconditional generator of 2 x 2 colors: image = uint8(|40 z|), as the bytes of a ModelProto. */
+function colorModel() {
   const varint = (n) => (n < 128 ? [n] : [(n & 127) | 128, ...varint(n >> 7)]);
   const number = (field, value) => [...varint(field << 3), ...varint(value)];
   const bytes = (field, content) => {

@@ -1,4 +1,4 @@
-/** The generator, beside the page in a worker, so that the page answers the hand while pictures are made. */
+/** The generator, beside the page in a worker, so that the page answers the hand while images are made. */
 
 import * as ort from "onnxruntime-web/wasm";
 import { Generator, UserError } from "../node/gan.mjs";
@@ -23,7 +23,7 @@ const answers = {
     return generator.description;
   },
 
-  pictures: ({ zs, labels }) => generate(zs, labels),
+  images: ({ zs, labels }) => generate(zs, labels),
 
   directions(_, onProgress) {
     const patiently = async (zs, labels) => {

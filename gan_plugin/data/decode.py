@@ -1,4 +1,4 @@
-"""Decoding many encoded pictures into one tensor, with threads."""
+"""Decoding many encoded images into one tensor, with threads."""
 
 from __future__ import annotations
 
@@ -11,25 +11,26 @@ import numpy as np
 import torch
 from PIL import Image, UnidentifiedImageError
 
-from gan_plugin.data.convert import Array, to_pixels
-from gan_plugin.data.pictures import automatic_size, list_some, size_notes
+from gan_plugin.data.convert import to_pixels
+from gan_plugin.data.dataset import automatic_size, list_some, size_notes
 from gan_plugin.data.threads import in_threads
 from gan_plugin.errors import UserError, first_line
+from gan_plugin.media.image import Images
 
 Size = tuple[int, int]  # width, height
 
 # Formats that Pillow can only identify, that are video, or that it hands to another program to run.
-NOT_PICTURES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
+NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
 @dataclass(frozen=True)
 class Decoded:
-    """Pictures decoded from files or rows.
+    """Dataset decoded from files or rows.
 
     Attributes:
-        images: uint8 [K, C, S, S], the readable pictures in the order they were given.
+        images: uint8 [K, C, S, S], the readable images in the order they were given.
         kept: [K], the index of each among those given.
-        notes: sentences on size, channels and pictures left out.
+        notes: sentences on size, channels and images left out.
     """
 
     images: torch.Tensor
@@ -37,8 +38,8 @@ class Decoded:
     notes: list[str]
 
 
-def decode_pictures(
-    open_picture: Callable[[int], Image.Image],
+def decode_images(
+    open_image: Callable[[int], Image.Image],
     names: Sequence[str],
     *,
     source: str,
@@ -46,65 +47,65 @@ def decode_pictures(
     channels: int | None,
     skip_unreadable: bool,
 ) -> Decoded:
-    """Decode picture 0, 1, … as ``open_picture`` gives them, to one size.
+    """Decode image 0, 1, … as ``open_image`` gives them, to one size.
 
-    Only headers are read to choose an automatic size; then every picture is decoded once, straight to its place in
-    the result, so that no more full-size pictures are in memory than there are threads.
+    Only headers are read to choose an automatic size; then every image is decoded once, straight to its place in
+    the result, so that no more full-size images are in memory than there are threads.
 
     Args:
-        open_picture: gives the (lazily opened) picture of an index; called from several threads.
-        names: what to call each picture in messages.
+        open_image: gives the (lazily opened) image of an index; called from several threads.
+        names: what to call each image in messages.
         source: what to call all of them.
         image_size: height and width of the result; None chooses as ``automatic_size`` does.
-        channels: 1 or 3; None gives 1 where every picture is grey, else 3.
-        skip_unreadable: leave unreadable pictures out, and say so in the notes.
+        channels: 1 or 3; None gives 1 where every image is gray, else 3.
+        skip_unreadable: leave unreadable images out, and say so in the notes.
 
     Raises:
-        UserError: a picture cannot be read and ``skip_unreadable`` is False, or none can be read.
+        UserError: an image cannot be read and ``skip_unreadable`` is False, or none can be read.
     """
     everything = range(len(names))
-    size = image_size or automatic_size(header_sizes(open_picture, len(names)))
-    pixels, outcomes = decode(open_picture, everything, size, channels or 3)
+    size = image_size or automatic_size(header_sizes(open_image, len(names)))
+    pixels, outcomes = decode(open_image, everything, size, channels or 3)
     sizes = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
     kept = [index for index in everything if isinstance(outcomes[index], tuple)]
     unreadable = [f"{names[i]} ({outcome})" for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
     if unreadable and not skip_unreadable:
         raise UserError(
-            f"{len(unreadable):,} of {len(names):,} pictures in {source} cannot be read: {list_some(unreadable)}; "
+            f"{len(unreadable):,} of {len(names):,} images in {source} cannot be read: {list_some(unreadable)}; "
             "repair or remove them, or set skip_unreadable to leave them out."
         )
     if not kept:
-        raise UserError(f"None of the {len(names):,} pictures in {source} can be read: {list_some(unreadable)}.")
+        raise UserError(f"None of the {len(names):,} images in {source} can be read: {list_some(unreadable)}.")
     if unreadable:
         readable_size = image_size or automatic_size(sizes)
         if readable_size == size:
             pixels = pixels[kept]
-        else:  # the size was settled by the header of a picture that turned out to be unreadable
+        else:  # the size was settled by the header of an image that turned out to be unreadable
             size = readable_size
-            pixels, _ = decode(open_picture, kept, size, channels or 3)
+            pixels, _ = decode(open_image, kept, size, channels or 3)
     images = torch.from_numpy(pixels)
     notes = size_notes(sizes, size, image_size)
     if channels is None:
-        if is_grey(images):
+        if is_gray(images):
             images = images[:, :1].contiguous()
-            notes.append("Every picture is grey, so there is 1 channel.")
+            notes.append("Every image is gray, so there is 1 channel.")
         else:
-            notes.append("There are pictures in colour, so there are 3 channels.")
+            notes.append("There are images in color, so there are 3 channels.")
     if unreadable:
-        notes.append(f"{len(unreadable):,} unreadable pictures were left out: {list_some(unreadable)}.")
+        notes.append(f"{len(unreadable):,} unreadable images were left out: {list_some(unreadable)}.")
     return Decoded(images, kept, notes)
 
 
-def header_sizes(open_picture: Callable[[int], Image.Image], count: int) -> list[Size]:
-    """(width, height) as the files' headers say, without decoding; pictures whose header is damaged are passed over.
+def header_sizes(open_image: Callable[[int], Image.Image], count: int) -> list[Size]:
+    """(width, height) as the files' headers say, without decoding; images whose header is damaged are passed over.
 
-    Sides may be swapped where EXIF turns a picture, which does not change whether it is square.
+    Sides may be swapped where EXIF turns an image, which does not change whether it is square.
     """
 
     def header_size(index: int) -> Size | None:
         try:
-            with open_picture(index) as picture:
-                return picture.size
+            with open_image(index) as image:
+                return image.size
         except MemoryError:
             raise
         except Exception:
@@ -114,21 +115,21 @@ def header_sizes(open_picture: Callable[[int], Image.Image], count: int) -> list
 
 
 def decode(
-    open_picture: Callable[[int], Image.Image], indices: Sequence[int], size: int, channels: int
-) -> tuple[Array, list[Size | str]]:
-    """Decode the pictures of these indices.
+    open_image: Callable[[int], Image.Image], indices: Sequence[int], size: int, channels: int
+) -> tuple[Images, list[Size | str]]:
+    """Decode the images of these indices.
 
     Returns:
-        uint8 [len(indices), C, size, size], undefined where a picture is unreadable, and for each picture its own
+        uint8 [len(indices), C, size, size], undefined where an image is unreadable, and for each image its own
         (width, height), or the reason why it is unreadable.
     """
     pixels = np.empty((len(indices), channels, size, size), np.uint8)
 
     def decode_one(place: int) -> Size | str:
         try:
-            with open_picture(indices[place]) as picture:
-                pixels[place] = to_pixels(picture, size, channels)
-                return picture.size
+            with open_image(indices[place]) as image:
+                pixels[place] = to_pixels(image, size, channels)
+                return image.size
         except MemoryError:
             raise
         except Exception as error:  # damaged files make Pillow's decoders raise almost anything
@@ -138,39 +139,39 @@ def decode(
 
 
 def reason(error: Exception) -> str:
-    """A few words on why a picture cannot be read."""
+    """A few words on why an image cannot be read."""
     if isinstance(error, UnidentifiedImageError):
-        return "not a picture"
+        return "not an image"
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return first_line(error)
 
 
-def is_grey(images: torch.Tensor) -> bool:
+def is_gray(images: torch.Tensor) -> bool:
     """Whether red, green and blue are equal in every pixel of uint8 [N, 3, H, W]."""
     red, green, blue = images.unbind(1)
     return torch.equal(red, green) and torch.equal(green, blue)
 
 
 @functools.cache
-def picture_formats() -> tuple[str, ...]:
+def image_formats() -> tuple[str, ...]:
     """Names of the formats that are opened, as Pillow knows them."""
     Image.init()
-    return tuple(sorted(set(Image.OPEN) - NOT_PICTURES))
+    return tuple(sorted(set(Image.OPEN) - NOT_IMAGES))
 
 
 @functools.cache
-def picture_suffixes() -> frozenset[str]:
+def image_suffixes() -> frozenset[str]:
     """File name suffixes of those formats, in lower case with the dot."""
     Image.init()
-    formats = {*picture_formats(), "MPO"}  # several JPEGs in one file, opened as JPEG
+    formats = {*image_formats(), "MPO"}  # several JPEGs in one file, opened as JPEG
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
 def open_lazily(file: str | IO[bytes]) -> Image.Image:
-    """The picture in a file, of which only the header has been read.
+    """The image in a file, of which only the header has been read.
 
     Raises:
-        OSError: the file cannot be opened or is not a picture.
+        OSError: the file cannot be opened or is not an image.
     """
-    return Image.open(file, formats=picture_formats())
+    return Image.open(file, formats=image_formats())

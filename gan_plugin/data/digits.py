@@ -9,8 +9,8 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from gan_plugin.data.convert import resize_grey
-from gan_plugin.data.pictures import NoSuchSplit, Pictures, grey_as_channels, make_pictures
+from gan_plugin.data.convert import resize_gray
+from gan_plugin.data.dataset import Dataset, NoSuchSplit, gray_as_channels, make_dataset
 
 DIGITS_SIZE = 28  # the size of MNIST, for which most small networks are drawn
 BRIGHTEST = 16
@@ -29,19 +29,19 @@ class Digits:
 
     split: str
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Pictures:
+    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
         """The digits enlarged to ``image_size`` (28 where None); none of them is unreadable."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()
         size = image_size or DIGITS_SIZE
-        small = np.rint(digits.images * (255 / BRIGHTEST)).astype(np.uint8)  # [N, 8, 8], from 0..16 to 0..255
+        small = np.rint(digits.samples * (255 / BRIGHTEST)).astype(np.uint8)  # [N, 8, 8], from 0..16 to 0..255
         # Bicubic, not Lanczos: at this scale the latter leaves rings on the black around a stroke.
-        images = resize_grey(small, size, Image.Resampling.BICUBIC)
+        images = resize_gray(small, size, Image.Resampling.BICUBIC)
         labels = digits.target.astype(np.int64)
         chosen = held_out(len(labels)) == (self.split == "test")  # [N]
-        return make_pictures(
-            grey_as_channels(torch.from_numpy(images[chosen]), channels),
+        return make_dataset(
+            gray_as_channels(torch.from_numpy(images[chosen]), channels),
             torch.from_numpy(labels[chosen]),
             [str(name) for name in digits.target_names],
             name="digits",

@@ -1,4 +1,4 @@
-"""Folders of picture files."""
+"""Folders of image files."""
 
 from __future__ import annotations
 
@@ -9,15 +9,15 @@ from pathlib import Path, PurePosixPath
 import torch
 from PIL import Image
 
-from gan_plugin.data.decode import decode_pictures, open_lazily, picture_suffixes
+from gan_plugin.data.dataset import Dataset, NoSuchSplit, list_some, make_dataset
+from gan_plugin.data.decode import decode_images, image_suffixes, open_lazily
 from gan_plugin.data.files import canonical_split, is_split_name
-from gan_plugin.data.pictures import NoSuchSplit, Pictures, list_some, make_pictures
 from gan_plugin.errors import UserError
 
 
 @dataclass(frozen=True)
-class PictureFiles:
-    """The picture files of one split of a folder.
+class ImageFiles:
+    """The image files of one split of a folder.
 
     Attributes:
         folder: the folder that was asked for.
@@ -33,18 +33,18 @@ class PictureFiles:
     files: tuple[str, ...]
     notes: tuple[str, ...]
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Pictures:
-        """Decode the files; arguments as those of ``load_pictures``.
+    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
+        """Decode the files; arguments as those of ``load_dataset``.
 
         Raises:
             UserError: a file cannot be read, or too few can.
         """
 
-        def open_picture(index: int) -> Image.Image:
+        def open_image(index: int) -> Image.Image:
             return open_lazily(str(self.root / self.files[index]))
 
-        decoded = decode_pictures(
-            open_picture,
+        decoded = decode_images(
+            open_image,
             self.files,
             source=str(self.root),
             image_size=image_size,
@@ -55,8 +55,8 @@ class PictureFiles:
         classes = [top_folder(self.files[index]) for index in decoded.kept]  # [N]; "" where there are no classes
         class_names = sorted({name for name in classes if name})
         if emptied := sorted({top_folder(file) for file in self.files} - set(classes)):
-            notes.append(f"No readable picture is left in {list_some(emptied)}, so those are not classes.")
-        return make_pictures(
+            notes.append(f"No readable image is left in {list_some(emptied)}, so those are not classes.")
+        return make_dataset(
             decoded.images,
             torch.tensor([class_names.index(name) for name in classes]) if class_names else None,
             class_names,
@@ -67,8 +67,8 @@ class PictureFiles:
         )
 
 
-def is_picture_file(path: str) -> bool:
-    return PurePosixPath(path).suffix.lower() in picture_suffixes()
+def is_image_file(path: str) -> bool:
+    return PurePosixPath(path).suffix.lower() in image_suffixes()
 
 
 def top_folder(path: str) -> str:
@@ -76,8 +76,8 @@ def top_folder(path: str) -> str:
     return path.partition("/")[0] if "/" in path else ""
 
 
-def find_picture_files(folder: Path, files: Sequence[str], split: str) -> PictureFiles:
-    """Which of a folder's files are the pictures of this split.
+def find_image_files(folder: Path, files: Sequence[str], split: str) -> ImageFiles:
+    """Which of a folder's files are the images of this split.
 
     Args:
         folder: the folder.
@@ -85,11 +85,11 @@ def find_picture_files(folder: Path, files: Sequence[str], split: str) -> Pictur
         split: the split; a folder without sub-folders for splits is all "train".
 
     Raises:
-        UserError: the split does not exist, or pictures lie both beside and inside sub-folders.
+        UserError: the split does not exist, or images lie both beside and inside sub-folders.
     """
-    pictures = [file for file in files if is_picture_file(file)]
-    refuse_mixture(folder, pictures)
-    tops = {top_folder(file) for file in pictures}
+    images = [file for file in files if is_image_file(file)]
+    refuse_mixture(folder, images)
+    tops = {top_folder(file) for file in images}
     notes: list[str] = []
     root = folder
     if all(is_split_name(top) for top in tops):
@@ -98,30 +98,30 @@ def find_picture_files(folder: Path, files: Sequence[str], split: str) -> Pictur
             splits = ", ".join(map(repr, sorted(tops)))
             raise NoSuchSplit(f"{folder} has no sub-folder for split {split!r}: the splits there are {splits}.")
         chosen = split if split in matching else matching[0]
-        notes.append(f"The pictures of split {split!r} are those in the sub-folder {chosen!r}.")
+        notes.append(f"The images of split {split!r} are those in the sub-folder {chosen!r}.")
         root = folder / chosen
         files = [file.partition("/")[2] for file in files if top_folder(file) == chosen]
-        pictures = [file for file in files if is_picture_file(file)]
-        refuse_mixture(root, pictures)
+        images = [file for file in files if is_image_file(file)]
+        refuse_mixture(root, images)
     elif canonical_split(split) != "train":
         raise NoSuchSplit(
             f"{folder} has no split {split!r}: without sub-folders named like splits, all of it is 'train'."
         )
-    if others := [file for file in files if not is_picture_file(file)]:
-        notes.append(f"{len(others):,} files that are not pictures by their suffix were left out: {list_some(others)}.")
-    return PictureFiles(folder, root, split, tuple(pictures), tuple(notes))
+    if others := [file for file in files if not is_image_file(file)]:
+        notes.append(f"{len(others):,} files that are not images by their suffix were left out: {list_some(others)}.")
+    return ImageFiles(folder, root, split, tuple(images), tuple(notes))
 
 
-def refuse_mixture(root: Path, pictures: Sequence[str]) -> None:
-    """Refuse pictures that lie partly in sub-folders, which would leave some of them without a class.
+def refuse_mixture(root: Path, images: Sequence[str]) -> None:
+    """Refuse images that lie partly in sub-folders, which would leave some of them without a class.
 
     Raises:
-        UserError: there are pictures both beside and inside sub-folders of ``root``.
+        UserError: there are images both beside and inside sub-folders of ``root``.
     """
-    beside = next((file for file in pictures if not top_folder(file)), None)
-    inside = next((file for file in pictures if top_folder(file)), None)
+    beside = next((file for file in images if not top_folder(file)), None)
+    inside = next((file for file in images if top_folder(file)), None)
     if beside is not None and inside is not None:
         raise UserError(
-            f"{root} has pictures both beside sub-folders ({beside}) and inside them ({inside}): "
-            "put every picture into the sub-folder of its class, or none."
+            f"{root} has images both beside sub-folders ({beside}) and inside them ({inside}): "
+            "put every image into the sub-folder of its class, or none."
         )

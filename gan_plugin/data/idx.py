@@ -10,11 +10,12 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import torch
 from PIL import Image
 
-from gan_plugin.data.convert import Array, resize_grey
-from gan_plugin.data.pictures import NoSuchSplit, Pictures, automatic_size, grey_as_channels, make_pictures, size_notes
+from gan_plugin.data.convert import resize_gray
+from gan_plugin.data.dataset import Dataset, NoSuchSplit, automatic_size, gray_as_channels, make_dataset, size_notes
 from gan_plugin.errors import UserError
 
 PREFIXES = {"train": "train", "test": "t10k"}  # split → how its files' names begin
@@ -31,32 +32,30 @@ class IdxFiles:
     images: Path
     labels: Path | None
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Pictures:
-        """All pictures of the split; the format has no unreadable pictures, only damaged files, which are refused.
+    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
+        """All images of the split; the format has no unreadable images, only damaged files, which are refused.
 
         Raises:
             UserError: a file is damaged, or the files do not belong together.
         """
-        grey = read_idx(self.images, dimensions=3)  # [N, H, W]
-        count, height, width = grey.shape
-        if 0 in grey.shape:
-            raise UserError(f"{self.images} holds no pixels: its header says {count} pictures of {width}x{height}.")
+        gray = read_idx(self.images, dimensions=3)  # [N, H, W]
+        count, height, width = gray.shape
+        if 0 in gray.shape:
+            raise UserError(f"{self.images} holds no pixels: its header says {count} images of {width}x{height}.")
         size = image_size or automatic_size([(width, height)])
         labels, class_names = None, list[str]()
         notes = size_notes([(width, height)] * count, size, image_size)
         if self.labels is None:
-            notes.append("There is no file of labels, so the pictures have no classes.")
+            notes.append("There is no file of labels, so the images have no classes.")
         else:
             values = read_idx(self.labels, dimensions=1)  # [N]
             if len(values) != count:
-                raise UserError(
-                    f"{self.labels} holds {len(values):,} labels for {count:,} pictures: give one for each."
-                )
+                raise UserError(f"{self.labels} holds {len(values):,} labels for {count:,} images: give one for each.")
             class_names = read_class_names(self.folder, int(values.max()))
             labels = torch.from_numpy(values.astype(np.int64))
-        images = resize_grey(grey, size, Image.Resampling.LANCZOS)
-        return make_pictures(
-            grey_as_channels(torch.from_numpy(images), channels),
+        images = resize_gray(gray, size, Image.Resampling.LANCZOS)
+        return make_dataset(
+            gray_as_channels(torch.from_numpy(images), channels),
             labels,
             class_names,
             name=self.folder.name,
@@ -74,13 +73,13 @@ def find_idx(folder: Path, split: str) -> IdxFiles:
     """The files of this split in an IDX folder.
 
     Raises:
-        UserError: the split does not exist or has no pictures.
+        UserError: the split does not exist or has no images.
     """
     available = [name for name in PREFIXES if find_file(folder, name, "images")]
     images = find_file(folder, split, "images") if split in PREFIXES else None
     if images is None:
-        splits = ", ".join(map(repr, available)) or "none: the files with the pictures are missing"
-        raise NoSuchSplit(f"{folder} has no pictures of split {split!r} in IDX format: the splits there are {splits}.")
+        splits = ", ".join(map(repr, available)) or "none: the files with the images are missing"
+        raise NoSuchSplit(f"{folder} has no images of split {split!r} in IDX format: the splits there are {splits}.")
     return IdxFiles(folder, split, images, find_file(folder, split, "labels"))
 
 
@@ -93,7 +92,7 @@ def find_file(folder: Path, split: str, kind: str) -> Path | None:
     return next((folder / name for name in names if (folder / name).is_file()), None)
 
 
-def read_idx(path: Path, dimensions: int) -> Array:
+def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
     """The array of unsigned bytes in an IDX file, plain or gzipped.
 
     Raises:

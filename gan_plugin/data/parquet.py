@@ -1,4 +1,4 @@
-"""Tables of pictures: local parquet files and the Hugging Face hub, both read by the ``datasets`` library."""
+"""Tables of images: local parquet files and the Hugging Face hub, both read by the ``datasets`` library."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from gan_plugin.data.decode import decode_pictures, open_lazily
+from gan_plugin.data.dataset import Dataset, NoSuchSplit, make_dataset
+from gan_plugin.data.decode import decode_images, open_lazily
 from gan_plugin.data.files import canonical_split, is_split_name
-from gan_plugin.data.pictures import NoSuchSplit, Pictures, make_pictures
 from gan_plugin.errors import UserError, first_line
 
 if TYPE_CHECKING:
@@ -35,11 +35,11 @@ class ParquetFiles:
     files: tuple[Path, ...]
     notes: tuple[str, ...]
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Pictures:
-        """Decode the rows; arguments as those of ``load_pictures``.
+    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
+        """Decode the rows; arguments as those of ``load_dataset``.
 
         Raises:
-            UserError: the files cannot be read, have no column of pictures, or hold unreadable ones.
+            UserError: the files cannot be read, have no column of images, or hold unreadable ones.
         """
         patterns = [glob.escape(str(file)) for file in self.files]  # datasets takes a "[1]" in a path for a pattern
         try:
@@ -74,11 +74,11 @@ class HubDataset:
     config: str | None
     split: str
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Pictures:
-        """Download (or take from the library's cache) and decode; arguments as those of ``load_pictures``.
+    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
+        """Download (or take from the library's cache) and decode; arguments as those of ``load_dataset``.
 
         Raises:
-            UserError: the data set cannot be loaded, has no such split or no column of pictures, or holds
+            UserError: the data set cannot be loaded, has no such split or no column of images, or holds
                 unreadable ones.
         """
         try:
@@ -165,7 +165,7 @@ def split_in_name(path: str) -> str | None:
 
     >>> split_in_name("default/test/0000.parquet")
     'test'
-    >>> split_in_name("pictures.parquet") is None
+    >>> split_in_name("images.parquet") is None
     True
     """
     *folders, stem = PurePosixPath(path).with_suffix("").parts
@@ -184,16 +184,16 @@ def read_table(
     source: str,
     split: str,
     notes: Sequence[str],
-) -> Pictures:
-    """Decode the pictures in a table's rows.
+) -> Dataset:
+    """Decode the images in a table's rows.
 
     Raises:
-        UserError: there is no column of pictures, or rows hold unreadable ones.
+        UserError: there is no column of images, or rows hold unreadable ones.
     """
     column = image_column(table.features, source)
     cells = table.data.column(column)  # stays on disk: the library maps its file into memory
 
-    def open_picture(row: int) -> Image.Image:
+    def open_image(row: int) -> Image.Image:
         cell = cells[row].as_py()
         content, path = (cell["bytes"], cell["path"]) if isinstance(cell, dict) else (cell, None)
         if content is not None:
@@ -202,8 +202,8 @@ def read_table(
             return open_lazily(path)
         raise ValueError("empty cell")
 
-    decoded = decode_pictures(
-        open_picture,
+    decoded = decode_images(
+        open_image,
         [f"row {row}" for row in range(table.num_rows)],
         source=source,
         image_size=image_size,
@@ -211,19 +211,19 @@ def read_table(
         skip_unreadable=skip_unreadable,
     )
     labels, class_names, label_notes = read_labels(table, decoded.kept)
-    return make_pictures(
+    return make_dataset(
         decoded.images,
         labels,
         class_names,
         name=name,
         source=source,
         split=split,
-        notes=[*notes, f"The pictures are those in column {column!r}.", *label_notes, *decoded.notes],
+        notes=[*notes, f"The images are those in column {column!r}.", *label_notes, *decoded.notes],
     )
 
 
 def image_column(features: dict[str, Any], source: str) -> str:
-    """The column of pictures: declared as such, else encoded pictures with their paths, else bytes; the first of each.
+    """The column of images: declared as such, else encoded images with their paths, else bytes; the first of each.
 
     Raises:
         UserError: there is none.
@@ -244,7 +244,7 @@ def image_column(features: dict[str, Any], source: str) -> str:
             if fits(feature):
                 return name
     raise UserError(
-        f"{source} has no column of pictures among {', '.join(features)}: "
+        f"{source} has no column of images among {', '.join(features)}: "
         "it should be of type Image, a struct of bytes and path, or bytes."
     )
 
@@ -268,13 +268,13 @@ def read_labels(table: datasets.Dataset, rows: list[int]) -> tuple[torch.Tensor 
     ]
     column = next(iter(declared + integers), None)
     if column is None:
-        return None, [], ["There is no column of labels, so the pictures have no classes."]
+        return None, [], ["There is no column of labels, so the images have no classes."]
     everything = table.data.column(column).to_pylist()
     values = [everything[row] for row in rows]
     is_declared = column in declared
     missing = sum(value is None or (is_declared and value < 0) for value in values)  # the hub marks "none" by -1
     if missing:
-        return None, [], [f"Column {column!r} has no label for {missing:,} pictures, so the labels are not used."]
+        return None, [], [f"Column {column!r} has no label for {missing:,} images, so the labels are not used."]
     if is_declared:
         class_names = list(features[column].names)
         indices = values

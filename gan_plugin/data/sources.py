@@ -1,4 +1,4 @@
-"""From the text a person gives as ``data`` to pictures."""
+"""From the text a person gives as ``data`` to images."""
 
 from __future__ import annotations
 
@@ -6,55 +6,55 @@ import os
 from pathlib import Path
 from typing import Protocol
 
+from gan_plugin.data.dataset import Dataset, NoSuchSplit, check_channels, check_image_size, list_some
 from gan_plugin.data.digits import find_digits
 from gan_plugin.data.files import canonical_split, list_files
-from gan_plugin.data.folder import find_picture_files, is_picture_file
+from gan_plugin.data.folder import find_image_files, is_image_file
 from gan_plugin.data.idx import find_idx, is_idx_folder
 from gan_plugin.data.parquet import find_hub_dataset, find_parquet_files
-from gan_plugin.data.pictures import NoSuchSplit, Pictures, check_channels, check_image_size, list_some
 from gan_plugin.errors import UserError
 
 HELD_OUT_SPLITS = ("test", "validation")
 
 
 class Source(Protocol):
-    """Data that has been found, of which no picture has been read."""
+    """Data that has been found, of which no image has been read."""
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Pictures:
-        """Read the pictures; arguments as those of ``load_pictures``."""
+    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
+        """Read the images; arguments as those of ``load_dataset``."""
 
 
-def load_pictures(
+def load_dataset(
     data: str,
     *,
     split: str = "train",
     image_size: int | None = None,
     channels: int | None = None,
     skip_unreadable: bool = False,
-) -> Pictures:
-    """Read all pictures of one split into memory.
+) -> Dataset:
+    """Read all images of one split into memory.
 
-    Pictures that are not square lose their longer sides' ends; pictures of another size are resized (Lanczos).
+    Dataset that are not square lose their longer sides' ends; images of another size are resized (Lanczos).
 
     Args:
         data: one of
 
             - "digits", scikit-learn's 1,797 handwritten digits (1,438 in "train", 359 in "test");
             - a folder in IDX format (``train-images-idx3-ubyte`` and the like, plain or ``.gz``);
-            - a folder of picture files, where sub-folders are classes, or splits if all are named like splits;
+            - a folder of image files, where sub-folders are classes, or splits if all are named like splits;
             - a parquet file, or a folder of such, as ``datasets`` writes them;
             - "hub:owner/name" or "hub:owner/name:config", a data set on the Hugging Face hub.
         split: "train", or another split that the data has.
-        image_size: height and width in pixels, a multiple of 4 from 16 to 256. None keeps the pictures' own size
+        image_size: height and width in pixels, a multiple of 4 from 16 to 256. None keeps the images' own size
             where all have the same one and it is such a number, and takes 64 otherwise (28 for "digits").
-        channels: 1 (grey) or 3 (RGB). None gives 1 where every picture is grey, whatever its file says, else 3.
-        skip_unreadable: leave out pictures that cannot be read and count them in the notes, in place of an error.
+        channels: 1 (gray) or 3 (RGB). None gives 1 where every image is gray, whatever its file says, else 3.
+        skip_unreadable: leave out images that cannot be read and count them in the notes, in place of an error.
 
     Returns:
-        The pictures, in an order that is the same on every machine.
+        The images, in an order that is the same on every machine.
 
     Raises:
-        UserError: an argument is wrong, a picture cannot be read, or there are fewer than 2.
+        UserError: an argument is wrong, an image cannot be read, or there are fewer than 2.
     """
     check_image_size(image_size)
     check_channels(channels)
@@ -62,10 +62,10 @@ def load_pictures(
 
 
 def check_data_argument(data: str, split: str = "train") -> None:
-    """Refuse data that does not exist, without opening a picture or asking the hub; arguments as ``load_pictures``.
+    """Refuse data that does not exist, without opening an image or asking the hub; arguments as ``load_dataset``.
 
     Raises:
-        UserError: there is no such data, it holds no pictures, or it has no such split.
+        UserError: there is no such data, it holds no images, or it has no such split.
     """
     find_source(data, split)
 
@@ -74,7 +74,7 @@ def find_source(data: str, split: str) -> Source:
     """What ``data`` names.
 
     Raises:
-        UserError: there is no such data, it holds no pictures, or it has no such split.
+        UserError: there is no such data, it holds no images, or it has no such split.
     """
     if data == "digits":
         return find_digits(split)
@@ -86,7 +86,7 @@ def find_source(data: str, split: str) -> Source:
     if os.path.isfile(path):
         if path.lower().endswith(".parquet"):
             return find_parquet_files(Path(path), [os.path.basename(path)], split)
-        raise UserError(f"data={data!r} is a file that is not parquet: give a folder of pictures or a .parquet file.")
+        raise UserError(f"data={data!r} is a file that is not parquet: give a folder of images or a .parquet file.")
     raise UserError(
         f"data={data!r} is neither 'digits', a folder or parquet file that exists (looked for {path}) "
         "nor 'hub:owner/name'."
@@ -94,7 +94,7 @@ def find_source(data: str, split: str) -> Source:
 
 
 def find_in_folder(folder: Path, split: str) -> Source:
-    """What kind of data a folder holds: IDX files, else picture files, else parquet files.
+    """What kind of data a folder holds: IDX files, else image files, else parquet files.
 
     Raises:
         UserError: none of those, or not this split.
@@ -102,26 +102,26 @@ def find_in_folder(folder: Path, split: str) -> Source:
     if is_idx_folder(folder):
         return find_idx(folder, split)
     files = list_files(folder)
-    # Picture files first: the hub's picture folders may hold a metadata.parquet beside the pictures.
-    if any(is_picture_file(file) for file in files):
-        return find_picture_files(folder, files, split)
+    # Image files first: the hub's image folders may hold a metadata.parquet beside the images.
+    if any(is_image_file(file) for file in files):
+        return find_image_files(folder, files, split)
     if tables := [file for file in files if file.lower().endswith(".parquet")]:
         return find_parquet_files(folder, tables, split)
     held = f"only {list_some(files, 3)}" if files else "nothing"
-    raise UserError(f"{folder} holds {held}: give a folder of picture files, IDX files or parquet files.")
+    raise UserError(f"{folder} holds {held}: give a folder of image files, IDX files or parquet files.")
 
 
 def load_held_out(
-    data: str, reference: Pictures, held_out: str | None = None, skip_unreadable: bool = False
-) -> Pictures | None:
-    """Real pictures that nothing was trained on, in the size and channels of ``reference``.
+    data: str, reference: Dataset, held_out: str | None = None, skip_unreadable: bool = False
+) -> Dataset | None:
+    """Real images that nothing was trained on, in the size and channels of ``reference``.
 
     Args:
-        data: as for ``load_pictures``.
-        reference: the pictures that they are held against.
+        data: as for ``load_dataset``.
+        reference: the images that they are held against.
         held_out: the split, or "none"; None takes "test", else "validation", else none where the data has neither
             or ``reference`` is itself one of them.
-        skip_unreadable: as for ``load_pictures``.
+        skip_unreadable: as for ``load_dataset``.
 
     Raises:
         UserError: the split named does not exist, is the reference itself, or has other classes.
@@ -136,11 +136,11 @@ def load_held_out(
         return None
     for split in splits:
         try:
-            found = load_pictures(
+            found = load_dataset(
                 data,
                 split=split,
-                image_size=reference.size,
-                channels=reference.channels,
+                image_size=reference.spec.height,
+                channels=reference.spec.channels,
                 skip_unreadable=skip_unreadable,
             )
         except NoSuchSplit:
@@ -152,16 +152,16 @@ def load_held_out(
     return None
 
 
-def check_held_out(held_out: Pictures, reference: Pictures) -> None:
-    """Raises UserError where the two hold the same pictures, or number their classes differently."""
+def check_held_out(held_out: Dataset, reference: Dataset) -> None:
+    """Raises UserError where the two hold the same images, or number their classes differently."""
     if held_out.digest == reference.digest:
         raise UserError(
-            f"held_out={held_out.split!r} holds the same pictures as split {reference.split!r}: give a split that "
+            f"held_out={held_out.split!r} holds the same images as split {reference.split!r}: give a split that "
             "nothing was trained on."
         )
-    if held_out.class_names != reference.class_names:
+    if held_out.spec.class_names != reference.spec.class_names:
         raise UserError(
-            f"Split {held_out.split!r} has the classes {list_some(held_out.class_names) or 'none'} and split "
-            f"{reference.split!r} has {list_some(reference.class_names) or 'none'}: give both the same, or "
+            f"Split {held_out.split!r} has the classes {list_some(held_out.spec.class_names) or 'none'} and split "
+            f"{reference.split!r} has {list_some(reference.spec.class_names) or 'none'}: give both the same, or "
             "held_out=none."
         )

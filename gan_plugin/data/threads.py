@@ -1,4 +1,4 @@
-"""Work on many pictures by several threads; Pillow releases the interpreter lock while it decodes and resizes."""
+"""Work on many images by several threads; Pillow releases the interpreter lock while it decodes and resizes."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from typing import TypeVar
 
 T = TypeVar("T")
 
-BLOCK = 64  # indices per task: a task of its own for each of 200,000 pictures would cost more than a small picture
+BLOCK = 64  # indices per task: a task of its own for each of 200,000 images would cost more than a small image
 
 
 def in_threads(function: Callable[[int], T], indices: Sequence[int]) -> list[T]:

@@ -1,1 +1,1 @@
-"""Judging a generator: real pictures' statistics, a generator's figures beside them, and what a report shows."""
+"""Judging a generator: real images' statistics, a generator's figures beside them, and what a report shows."""

@@ -1,7 +1,7 @@
-"""Real pictures in the features of a network: computed once, then read from the cache.
+"""Real images in the features of a network: computed once, then read from the cache.
 
-A cached file's name holds the digest of the pictures and the digest of the network, which covers its resize, so other
-pictures or another network never meet it.
+A cached file's name holds the digest of the images and the digest of the network, which covers its resize, so other
+images or another network never meet it.
 """
 
 from __future__ import annotations
@@ -18,15 +18,15 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from gan_plugin.data import Pictures
+from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.features import FeatureNetwork, Outputs, choose_spec, load_network
 from gan_plugin.features.cache import cache_folder, write_atomically
 from gan_plugin.features.classifier import Classifier, classifier_of
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian
-from gan_plugin.metrics.neighbours import COVERAGE_K, Manifold, fit_manifold
+from gan_plugin.metrics.neighbors import COVERAGE_K, Manifold, fit_manifold
 
-FEWEST_PICTURES = COVERAGE_K + 1
+MIN_SAMPLES = COVERAGE_K + 1
 
 logger = logging.getLogger(__name__)
 
@@ -36,23 +36,23 @@ class Reference:
     """What generators are held against.
 
     Attributes:
-        pictures: what they were trained on.
-        held_out: real pictures that they were not trained on; None where there are none.
+        dataset: what they were trained on.
+        held_out: real images that they were not trained on; None where there are none.
         network: whose features are compared.
         classifier: of the data's own labels; None for data without labels, or with one class only.
         classifier_file: where it is cached.
     """
 
-    pictures: Pictures
-    held_out: Pictures | None
+    dataset: Dataset
+    held_out: Dataset | None
     network: FeatureNetwork
     classifier: Classifier | None
     classifier_file: Path | None
 
 
 def prepare_reference(
-    pictures: Pictures,
-    held_out: Pictures | None,
+    dataset: Dataset,
+    held_out: Dataset | None,
     features: str | None,
     device: torch.device,
     inception_weights: Path | None = None,
@@ -60,57 +60,57 @@ def prepare_reference(
     """Load, or train, the networks that judge. ``features`` is None (auto), classifier, inception or onnx:….
 
     Raises:
-        UserError: there are too few pictures, or the network cannot be had for them; the sentence names the ways out.
+        UserError: there are too few images, or the network cannot be had for them; the sentence names the ways out.
     """
-    for some in (pictures, held_out):
-        if some is not None and len(some) < FEWEST_PICTURES:
+    for some in (dataset, held_out):
+        if some is not None and len(some) < MIN_SAMPLES:
             raise UserError(
-                f"{some.name}, split {some.split!r}, has {len(some)} pictures: "
-                f"an evaluation needs at least {FEWEST_PICTURES}."
+                f"{some.name}, split {some.split!r}, has {len(some)} images: "
+                f"an evaluation needs at least {MIN_SAMPLES}."
             )
-    spec = choose_spec(features, has_classes(pictures))
-    classifier, file = classifier_of(pictures, device) if has_classes(pictures) else (None, None)
+    spec = choose_spec(features, has_classes(dataset))
+    classifier, file = classifier_of(dataset, device) if has_classes(dataset) else (None, None)
     if classifier is not None and spec == "classifier":
-        return Reference(pictures, held_out, classifier, classifier, file)
-    return Reference(pictures, held_out, load_network(spec, pictures, device, inception_weights), classifier, file)
+        return Reference(dataset, held_out, classifier, classifier, file)
+    return Reference(dataset, held_out, load_network(spec, dataset, device, inception_weights), classifier, file)
 
 
-def has_classes(pictures: Pictures) -> bool:
+def has_classes(dataset: Dataset) -> bool:
     """Whether there is anything to tell apart: a single class teaches a classifier nothing."""
-    return pictures.labels is not None and len(pictures.class_names) > 1
+    return dataset.labels is not None and len(dataset.spec.class_names) > 1
 
 
-def as_pixels(pictures: Pictures) -> npt.NDArray[np.uint8]:
-    """The pictures as the networks take them, uint8 [N, H, W, C]; a view."""
-    return pictures.images.permute(0, 2, 3, 1).numpy()
+def as_pixels(dataset: Dataset) -> npt.NDArray[np.uint8]:
+    """The images as the networks take them, uint8 [N, H, W, C]; a view."""
+    return dataset.samples.permute(0, 2, 3, 1).numpy()
 
 
-def outputs_of(network: FeatureNetwork, pictures: Pictures) -> Outputs:
-    """Features and scores of real pictures, from the cache where they were computed before."""
+def outputs_of(network: FeatureNetwork, dataset: Dataset) -> Outputs:
+    """Features and scores of real images, from the cache where they were computed before."""
 
     def compute() -> dict[str, Tensor]:
-        outputs = network(as_pixels(pictures))
+        outputs = network(as_pixels(dataset))
         return {"features": outputs.features} | ({} if outputs.logits is None else {"logits": outputs.logits})
 
-    found = cached(f"outputs-{pictures.digest}-{network.digest}", compute)
+    found = cached(f"outputs-{dataset.digest}-{network.digest}", compute)
     return Outputs(found["features"], found.get("logits"))
 
 
-def gaussian_of(network: FeatureNetwork, pictures: Pictures) -> Gaussian:
+def gaussian_of(network: FeatureNetwork, dataset: Dataset) -> Gaussian:
     """The Gaussian fitted to the features, for the Fréchet distance."""
 
     def compute() -> dict[str, Tensor]:
-        mean, covariance, _ = fit_gaussian(outputs_of(network, pictures).features)
+        mean, covariance, _ = fit_gaussian(outputs_of(network, dataset).features)
         return {"mean": mean, "covariance": covariance}
 
-    found = cached(f"gaussian-{pictures.digest}-{network.digest}", compute)
-    return Gaussian(found["mean"], found["covariance"], len(pictures))
+    found = cached(f"gaussian-{dataset.digest}-{network.digest}", compute)
+    return Gaussian(found["mean"], found["covariance"], len(dataset))
 
 
-def manifold_of(network: FeatureNetwork, pictures: Pictures, device: torch.device) -> Manifold:
-    """Each picture's neighbourhood in the features, for precision, recall and the like: the expensive part."""
-    features = outputs_of(network, pictures).features.to(device)
-    found = cached(f"radii-{pictures.digest}-{network.digest}", lambda: {"radii": fit_manifold(features).radii.cpu()})
+def manifold_of(network: FeatureNetwork, dataset: Dataset, device: torch.device) -> Manifold:
+    """Each image's neighborhood in the features, for precision, recall and the like: the expensive part."""
+    features = outputs_of(network, dataset).features.to(device)
+    found = cached(f"radii-{dataset.digest}-{network.digest}", lambda: {"radii": fit_manifold(features).radii.cpu()})
     return Manifold(features, found["radii"].to(device))
 
 

@@ -1,4 +1,4 @@
-"""What an evaluation found: figures beside those of held-out real pictures, and the pictures that explain them."""
+"""What an evaluation found: figures beside those of held-out real images, and the images that explain them."""
 
 from __future__ import annotations
 
@@ -9,9 +9,9 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-LONGEST_NAME = 120  # MLflow takes 250 characters for a metric's whole name
+from gan_plugin.media.image import Images
 
-Pixels = npt.NDArray[np.uint8]  # [N, H, W, C]
+MAX_NAME_LENGTH = 120  # MLflow takes 250 characters for a metric's whole name
 
 
 @dataclass(frozen=True)
@@ -21,7 +21,7 @@ class Figure:
     Attributes:
         name: as in the metric's name, such as "fid".
         value: the generator's.
-        floor: the same figure for held-out real pictures; None where there are none or it has no meaning.
+        floor: the same figure for held-out real images; None where there are none or it has no meaning.
         spread: one standard deviation of ``value`` where the figure is a mean over subsets, else None.
         better: "lower", "higher" or "".
         note: a sentence on how far the number can be trusted, or "".
@@ -43,11 +43,11 @@ class ClassRow:
 
     Attributes:
         name: the class.
-        generated: share of the generated pictures that are of this class, 0…1.
-        reference: share of the reference pictures.
-        fid: Fréchet distance between the class's generated and reference pictures; None where there are too few.
-        floor: the same for the class's held-out pictures.
-        accuracy: share of the pictures asked of this class that the data's classifier takes for it; None for a
+        generated: share of the generated images that are of this class, 0…1.
+        reference: share of the reference images.
+        fid: Fréchet distance between the class's generated and reference images; None where there are too few.
+        floor: the same for the class's held-out images.
+        accuracy: share of the images asked of this class that the data's classifier takes for it; None for a
             generator that takes no label.
         note: why a number is missing or doubtful, or "".
     """
@@ -62,8 +62,8 @@ class ClassRow:
 
 
 @dataclass(frozen=True)
-class Neighbours:
-    """Generated pictures beside the training pictures nearest to them in the features, the closest first.
+class Neighbors:
+    """Generated images beside the training images nearest to them in the features, the closest first.
 
     Attributes:
         generated: uint8 [P, H, W, C].
@@ -71,8 +71,8 @@ class Neighbours:
         distances: float [P], in the features.
     """
 
-    generated: Pixels
-    nearest: Pixels
+    generated: Images
+    nearest: Images
     distances: npt.NDArray[np.float64]
 
 
@@ -83,8 +83,8 @@ class Projection:
     Attributes:
         reference: float [N, 2].
         generated: float [M, 2].
-        covered: bool [N], real pictures with a generated one in their neighbourhood (coverage's definition).
-        inside: bool [M], generated pictures in a real one's neighbourhood (precision's definition).
+        covered: bool [N], real images with a generated one in their neighborhood (coverage's definition).
+        inside: bool [M], generated images in a real one's neighborhood (precision's definition).
     """
 
     reference: npt.NDArray[np.float64]
@@ -101,10 +101,10 @@ class Evaluation:
         network: the feature network's name, the last part of every metric's name.
         protocol: what the figures depend on, in words: counts, splits, seeds, resize, digests.
         figures: in the order in which they are shown.
-        classes: one row a class; () for unlabelled data.
+        classes: one row a class; () for unlabeled data.
         notes: sentences on the whole evaluation.
-        samples: generated pictures, of consecutive seeds.
-        reference_samples: as many reference pictures.
+        samples: generated images, of consecutive seeds.
+        reference_samples: as many reference images.
         pixels: brightness, contrast and variety under their metrics' names.
     """
 
@@ -113,9 +113,9 @@ class Evaluation:
     figures: tuple[Figure, ...]
     classes: tuple[ClassRow, ...]
     notes: tuple[str, ...]
-    samples: Pixels
-    reference_samples: Pixels
-    neighbours: Neighbours
+    samples: Images
+    reference_samples: Images
+    neighbors: Neighbors
     projection: Projection
     pixels: dict[str, float] = field(default_factory=dict)
 
@@ -145,13 +145,13 @@ def metric_names(classes: Sequence[str]) -> list[str]:
     >>> metric_names(["T-shirt/top", "a!b", "a?b", ".."])
     ['T-shirt_top', 'a_b class 1', 'a_b class 2', '.. class 3']
     """
-    safe = [re.sub(r"[^\w.\- :]", "_", name)[:LONGEST_NAME].strip() for name in classes]
+    safe = [re.sub(r"[^\w.\- :]", "_", name)[:MAX_NAME_LENGTH].strip() for name in classes]
     doubtful = {name for name in safe if safe.count(name) > 1 or not name.strip(". ")}
     return [f"{name} class {i}" if name in doubtful else name for i, name in enumerate(safe)]
 
 
 def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    """At most ``most`` indices spread evenly over 0 … count − 1: pictures may lie in order of class.
+    """At most ``most`` indices spread evenly over 0 … count − 1: images may lie in order of class.
 
     >>> evenly(9, 3).tolist()
     [0, 4, 8]

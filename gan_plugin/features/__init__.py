@@ -1,4 +1,4 @@
-"""Feature networks: pictures in, features out, by which generators are judged.
+"""Feature networks: images in, features out, by which generators are judged.
 
 There are three kinds. "classifier" is a small network trained on the data's own labels and needs no download.
 "inception" is the one that published figures use. "onnx:<path or URI>" is any network of the user's own. Figures in the
@@ -11,7 +11,7 @@ from pathlib import Path
 
 import torch
 
-from gan_plugin.data import Pictures
+from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.features.network import FeatureNetwork, Outputs
 
@@ -20,13 +20,13 @@ __all__ = ["FeatureNetwork", "Outputs", "choose_spec", "load_network"]
 ONNX = "onnx:"
 
 
-def choose_spec(spec: str | None, labelled: bool) -> str:
+def choose_spec(spec: str | None, labeled: bool) -> str:
     """Which network judges, checked before any work as far as it can be without a network or the data.
 
     Args:
         spec: "classifier", "inception", "onnx:<path or URI>", or None: the classifier where there are
             labels, else Inception.
-        labelled: whether the data has labels, of two classes at least.
+        labeled: whether the data has labels, of two classes at least.
 
     Returns:
         ``spec``, or what None stands for.
@@ -35,9 +35,9 @@ def choose_spec(spec: str | None, labelled: bool) -> str:
         UserError: it is none of these, the data has no labels to train a classifier on, what Inception needs is not
             installed, or there is no such ONNX file.
     """
-    chosen = spec if spec is not None else "classifier" if labelled else "inception"
+    chosen = spec if spec is not None else "classifier" if labeled else "inception"
     if chosen == "classifier":
-        if not labelled:
+        if not labeled:
             raise UserError(
                 "features=classifier is trained to tell classes apart and this data has fewer than two: "
                 "choose features=inception or features=onnx:PATH."
@@ -63,23 +63,23 @@ def choose_spec(spec: str | None, labelled: bool) -> str:
 
 
 def load_network(
-    spec: str, pictures: Pictures, device: torch.device, inception_weights: Path | None = None
+    spec: str, dataset: Dataset, device: torch.device, inception_weights: Path | None = None
 ) -> FeatureNetwork:
-    """The network, ready for the data's pictures.
+    """The network, ready for the data's images.
 
     Args:
         spec: what ``choose_spec`` returned.
-        pictures: the reference data, on whose labels "classifier" is trained, unless the cache holds it.
+        images: the reference data, on whose labels "classifier" is trained, unless the cache holds it.
         device: where the network runs.
         inception_weights: Inception's weights file; None for one that was fetched before, or a download.
 
     Raises:
-        UserError: the network cannot be had, or cannot take these pictures; the message names the ways out.
+        UserError: the network cannot be had, or cannot take these images; the message names the ways out.
     """
     if spec == "classifier":
         from gan_plugin.features.classifier import classifier_of
 
-        classifier, _ = classifier_of(pictures, device)
+        classifier, _ = classifier_of(dataset, device)
         return classifier
     if spec == "inception":
         from gan_plugin.features.inception import load_inception
@@ -89,6 +89,6 @@ def load_network(
         from gan_plugin.features.onnx_network import load_onnx_network
 
         network = load_onnx_network(spec.removeprefix(ONNX), device)
-        network(pictures.images[:1].permute(0, 2, 3, 1).numpy())  # what it cannot compute is said now
+        network(dataset.samples[:1].permute(0, 2, 3, 1).numpy())  # what it cannot compute is said now
         return network
     raise UserError(f"features={spec!r} is unknown: give classifier, inception or onnx:PATH.")

@@ -24,16 +24,17 @@ from torch import nn
 
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.features.cache import cache_folder, write_atomically
-from gan_plugin.features.network import Outputs, Pixels, as_tensor, batches, check_pictures, exact_float32, joined
+from gan_plugin.features.network import Outputs, as_tensor, batches, check_images, exact_float32, joined
+from gan_plugin.media.image import Images
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 FILE_NAME = URL.rpartition("/")[2]
 SHA256_START = "6726825d"
 TIMEOUT_S = 30  # for the connection and for each part that is read
-BATCH = 32  # 299×299 pictures; some 500 MB
+BATCH = 32  # 299×299 images; some 500 MB
 WAYS_OUT = (
     "give inception_weights=PATH of a copy, run `gan-plugin fetch inception` on a machine with network, "
-    "or choose features=onnx:PATH or, for labelled data, features=classifier"
+    "or choose features=onnx:PATH or, for labeled data, features=classifier"
 )
 
 
@@ -41,19 +42,19 @@ class Inception:
     """A ``FeatureNetwork``: features [N, 2048] of the last pooling, logits [N, 1008] without their bias."""
 
     name = "inception"
-    resize = "bilinear as in TensorFlow 1 (no antialiasing) to 299x299, grey repeated to RGB"
+    resize = "bilinear as in TensorFlow 1 (no antialiasing) to 299x299, gray repeated to RGB"
 
     def __init__(self, network: nn.Module, digest: str, device: torch.device) -> None:
         self.network = network.to(device)
         self.digest = digest
         self.device = device
 
-    def __call__(self, pictures: Pixels) -> Outputs:
-        check_pictures(pictures)
+    def __call__(self, images: Images) -> Outputs:
+        check_images(images)
         with torch.inference_mode(), exact_float32(self.device):
-            return joined([Outputs(*self.network(self._input(batch))) for batch in batches(pictures, BATCH)])
+            return joined([Outputs(*self.network(self._input(batch))) for batch in batches(images, BATCH)])
 
-    def _input(self, batch: Pixels) -> torch.Tensor:
+    def _input(self, batch: Images) -> torch.Tensor:
         return as_tensor(batch, self.device).expand(-1, 3, -1, -1)
 
 
@@ -88,13 +89,13 @@ def import_extractor() -> Any:
     except ModuleNotFoundError as error:
         raise UserError(
             f"features=inception needs {error.name}, which is not installed: pip install 'gan_plugin[inception]', "
-            "or choose features=onnx:PATH or, for labelled data, features=classifier."
+            "or choose features=onnx:PATH or, for labeled data, features=classifier."
         ) from None
     except Exception as error:  # a torchvision built for another torch fails with almost anything
         raise UserError(
             f"features=inception needs torch-fidelity, which cannot be imported ({first_line(error)}): "
             f"install the torchvision that belongs to torch {torch.__version__}, "
-            "or choose features=onnx:PATH or, for labelled data, features=classifier."
+            "or choose features=onnx:PATH or, for labeled data, features=classifier."
         ) from None
     return FeatureExtractorInceptionV3
 

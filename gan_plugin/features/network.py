@@ -1,4 +1,4 @@
-"""What a feature network is, whatever stands behind it, and how pictures reach one."""
+"""What a feature network is, whatever stands behind it, and how images reach one."""
 
 from __future__ import annotations
 
@@ -7,21 +7,20 @@ from contextlib import contextmanager
 from typing import NamedTuple, Protocol
 
 import numpy as np
-import numpy.typing as npt
 import torch
 from torch import Tensor
 
-Pixels = npt.NDArray[np.uint8]  # [N, H, W, C], 0 (black) to 255, C 1 (grey) or 3 (RGB)
+from gan_plugin.media.image import Images
 
-PIXELS_AT_ONCE = 512 * 32 * 32  # bounds the memory of one batch whatever the pictures' size
+PIXELS_AT_ONCE = 512 * 32 * 32  # bounds the memory of one batch whatever the images' size
 
 
 class Outputs(NamedTuple):
-    """What a network says of N pictures.
+    """What a network says of N images.
 
     Attributes:
         features: float32 [N, D], on the CPU.
-        logits: float32 [N, K], unnormalised class scores, on the CPU; None for a network that has none.
+        logits: float32 [N, K], unnormalized class scores, on the CPU; None for a network that has none.
     """
 
     features: Tensor
@@ -29,12 +28,12 @@ class Outputs(NamedTuple):
 
 
 class FeatureNetwork(Protocol):
-    """Turns pictures into features, by which generators are judged.
+    """Turns images into features, by which generators are judged.
 
     Attributes:
         name: the last part of the name of every metric in these features.
         digest: 32 hexadecimal characters over the weights and whatever else decides the output.
-        resize: in words, how pictures reach the network's size.
+        resize: in words, how images reach the network's size.
     """
 
     @property
@@ -46,36 +45,36 @@ class FeatureNetwork(Protocol):
     @property
     def resize(self) -> str: ...
 
-    def __call__(self, pictures: Pixels) -> Outputs:
-        """Features of pictures [N, H, W, C], N ≥ 1, computed in batches, so that memory stays bounded.
+    def __call__(self, images: Images) -> Outputs:
+        """Features of images [N, H, W, C], N ≥ 1, computed in batches, so that memory stays bounded.
 
         Raises:
-            UserError: the network takes no pictures of this shape.
+            UserError: the network takes no images of this shape.
         """
 
 
-def check_pictures(pictures: Pixels) -> None:
+def check_images(images: Images) -> None:
     """
     Raises:
         ValueError: they are not uint8 [N, H, W, C] with N ≥ 1 and C 1 or 3.
     """
-    if pictures.dtype != np.uint8 or pictures.ndim != 4 or pictures.shape[3] not in (1, 3) or not len(pictures):
-        raise ValueError(f"pictures are uint8 [N, H, W, 1 or 3] with N ≥ 1, not {pictures.dtype} {pictures.shape}")
+    if images.dtype != np.uint8 or images.ndim != 4 or images.shape[3] not in (1, 3) or not len(images):
+        raise ValueError(f"images are uint8 [N, H, W, 1 or 3] with N ≥ 1, not {images.dtype} {images.shape}")
 
 
 def batch_size(height: int, width: int) -> int:
-    """How many pictures of this size are computed at once."""
+    """How many images of this size are computed at once."""
     return max(1, PIXELS_AT_ONCE // (height * width))
 
 
-def batches(pictures: Pixels, size: int) -> Iterator[Pixels]:
-    """Pictures [N, H, W, C], ``size`` at a time; the last batch may be smaller."""
-    return (pictures[first : first + size] for first in range(0, len(pictures), size))
+def batches(images: Images, size: int) -> Iterator[Images]:
+    """Dataset [N, H, W, C], ``size`` at a time; the last batch may be smaller."""
+    return (images[first : first + size] for first in range(0, len(images), size))
 
 
-def as_tensor(pictures: Pixels, device: torch.device) -> Tensor:
-    """Pictures [B, H, W, C] as uint8 [B, C, H, W] on ``device``."""
-    return torch.from_numpy(np.array(pictures)).permute(0, 3, 1, 2).to(device)
+def as_tensor(images: Images, device: torch.device) -> Tensor:
+    """Dataset [B, H, W, C] as uint8 [B, C, H, W] on ``device``."""
+    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(device)
 
 
 def joined(parts: list[Outputs]) -> Outputs:

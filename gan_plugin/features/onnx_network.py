@@ -2,14 +2,14 @@
 
 What such a file must be:
 
-- One input of four dimensions, NCHW or NHWC, told apart by the dimension that is 1 (grey) or 3 (RGB); uint8 in 0…255 or
-  float32 in 0…1. Any normalisation beyond that belongs into the graph.
+- One input of four dimensions, NCHW or NHWC, told apart by the dimension that is 1 (gray) or 3 (RGB); uint8 in 0…255 or
+  float32 in 0…1. Any normalization beyond that belongs into the graph.
 - A symbolic batch; or a fixed one, which is then fed in such batches, the last one filled up.
-- Height and width both fixed: pictures are resized to them (Pillow's bicubic, antialiased). Both symbolic: pictures
+- Height and width both fixed: images are resized to them (Pillow's bicubic, antialiased). Both symbolic: images
   come as they are.
 - The first output is float [N, D], the features. An output named "logits", float [N, K], holds class scores.
 
-Grey pictures are repeated to RGB where the network wants RGB; RGB pictures do not go into a grey network.
+Gray images are repeated to RGB where the network wants RGB; RGB images do not go into a gray network.
 """
 
 from __future__ import annotations
@@ -28,7 +28,8 @@ import torch
 from PIL import Image
 
 from gan_plugin.errors import UserError, first_line
-from gan_plugin.features.network import Outputs, Pixels, batch_size, batches, check_pictures, joined
+from gan_plugin.features.network import Outputs, batch_size, batches, check_images, joined
+from gan_plugin.media.image import Images
 from gan_plugin.serving.session import open_session
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
@@ -38,11 +39,11 @@ FLOAT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 @dataclass(frozen=True)
 class Input:
-    """How a network takes pictures.
+    """How a network takes images.
 
     Attributes:
         name: the graph's input.
-        batch: the fixed number of pictures, or None.
+        batch: the fixed number of images, or None.
         size: (height, width) in pixels, or None where any will do.
         channels: 1 or 3.
         channels_last: NHWC, not NCHW.
@@ -80,42 +81,42 @@ class OnnxNetwork:
         height, width = self.input.size
         return f"Pillow bicubic (antialiased) to {height}x{width}"
 
-    def __call__(self, pictures: Pixels) -> Outputs:
-        """Features of pictures [N, H, W, C].
+    def __call__(self, images: Images) -> Outputs:
+        """Features of images [N, H, W, C].
 
         Raises:
-            UserError: the pictures are RGB and the network grey, or the network cannot compute them, or its outputs
-                are not one row a picture or not finite.
+            UserError: the images are RGB and the network gray, or the network cannot compute them, or its outputs
+                are not one row an image or not finite.
         """
-        check_pictures(pictures)
-        if pictures.shape[3] > self.input.channels:
+        check_images(images)
+        if images.shape[3] > self.input.channels:
             raise UserError(
-                f"{self.file} takes grey pictures and these are RGB: give a network for RGB, or load the data with "
+                f"{self.file} takes gray images and these are RGB: give a network for RGB, or load the data with "
                 "channels=1."
             )
-        count = self.input.batch or batch_size(*(self.input.size or pictures.shape[1:3]))
-        return joined([self._run(batch) for batch in batches(pictures, count)])
+        count = self.input.batch or batch_size(*(self.input.size or images.shape[1:3]))
+        return joined([self._run(batch) for batch in batches(images, count)])
 
-    def _run(self, pictures: Pixels) -> Outputs:
-        count = len(pictures)
-        fed = filled(pictures, self.input.batch or count)
+    def _run(self, images: Images) -> Outputs:
+        count = len(images)
+        fed = filled(images, self.input.batch or count)
         try:
             arrays = self.session.run(self.outputs, {self.input.name: prepared(fed, self.input)})
         except Exception as error:  # ONNX Runtime's exceptions have no common class
             raise UserError(
-                f"{self.file} cannot compute pictures of {'x'.join(map(str, pictures.shape[1:]))}: {first_line(error)}."
+                f"{self.file} cannot compute images of {'x'.join(map(str, images.shape[1:]))}: {first_line(error)}."
             ) from None
         for name, array in zip(self.outputs, arrays):
             if array.ndim != 2 or len(array) != len(fed):
                 raise UserError(
                     f"Output {name!r} of {self.file} has the shape {list(array.shape)} for a batch of {len(fed)}: "
-                    "features are one row a picture, [N, D]."
+                    "features are one row an image, [N, D]."
                 )
         rows = [torch.from_numpy(array[:count].astype(np.float32)) for array in arrays]
         if not all(bool(row.isfinite().all()) for row in rows):
             raise UserError(
                 f"{self.file} gives features that are infinite or not a number: give a network that can compute "
-                "every picture, or check the range that it expects (float32 inputs get 0 to 1, uint8 ones 0 to 255)."
+                "every image, or check the range that it expects (float32 inputs get 0 to 1, uint8 ones 0 to 255)."
             )
         return Outputs(rows[0], rows[1] if len(rows) == 2 else None)
 
@@ -201,12 +202,12 @@ def open_file(file: Path, device: str) -> onnxruntime.InferenceSession:
 def describe_input(session: onnxruntime.InferenceSession, file: Path) -> Input:
     """
     Raises:
-        UserError: there is more than one input, or it is not a batch of pictures.
+        UserError: there is more than one input, or it is not a batch of images.
     """
     inputs = session.get_inputs()
     if len(inputs) != 1:
         names = ", ".join(each.name for each in inputs)
-        raise UserError(f"{file.name} has {len(inputs)} inputs ({names}): a feature network has one, the pictures.")
+        raise UserError(f"{file.name} has {len(inputs)} inputs ({names}): a feature network has one, the images.")
     (given,) = inputs
     shape: list[Any] = list(given.shape)
     if given.type not in INPUT_TYPES:
@@ -246,7 +247,7 @@ def choose_outputs(session: onnxruntime.InferenceSession, file: Path) -> list[st
         if output.shape and len(output.shape) != 2:  # an empty shape is one that the file does not tell
             raise UserError(
                 f"Output {output.name!r} of {file.name} has the shape {output.shape}: "
-                "features are one row a picture, [N, D]."
+                "features are one row an image, [N, D]."
             )
     return [output.name for output in chosen]
 
@@ -254,25 +255,25 @@ def choose_outputs(session: onnxruntime.InferenceSession, file: Path) -> list[st
 # --- feeding it -------------------------------------------------------------------------------------------------------
 
 
-def filled(pictures: Pixels, count: int) -> Pixels:
-    """Pictures [B, H, W, C] with the last one repeated until there are ``count``."""
-    return np.pad(pictures, ((0, count - len(pictures)), (0, 0), (0, 0), (0, 0)), mode="edge")
+def filled(images: Images, count: int) -> Images:
+    """Dataset [B, H, W, C] with the last one repeated until there are ``count``."""
+    return np.pad(images, ((0, count - len(images)), (0, 0), (0, 0), (0, 0)), mode="edge")
 
 
-def prepared(pictures: Pixels, wanted: Input) -> npt.NDArray[np.uint8 | np.float32]:
-    """Pictures [B, H, W, C] in the size, channels, layout, type and range that the network takes."""
-    if wanted.size is not None and pictures.shape[1:3] != wanted.size:
-        pictures = np.stack([resized(picture, *wanted.size) for picture in pictures])
-    if wanted.channels != pictures.shape[3]:
-        pictures = pictures.repeat(wanted.channels, axis=3)
+def prepared(images: Images, wanted: Input) -> npt.NDArray[np.uint8 | np.float32]:
+    """Dataset [B, H, W, C] in the size, channels, layout, type and range that the network takes."""
+    if wanted.size is not None and images.shape[1:3] != wanted.size:
+        images = np.stack([resized(image, *wanted.size) for image in images])
+    if wanted.channels != images.shape[3]:
+        images = images.repeat(wanted.channels, axis=3)
     if not wanted.channels_last:
-        pictures = pictures.transpose(0, 3, 1, 2)
+        images = images.transpose(0, 3, 1, 2)
     if wanted.dtype is np.float32:
-        return np.ascontiguousarray(pictures, np.float32) / np.float32(255)
-    return np.ascontiguousarray(pictures)
+        return np.ascontiguousarray(images, np.float32) / np.float32(255)
+    return np.ascontiguousarray(images)
 
 
-def resized(picture: Pixels, height: int, width: int) -> Pixels:
-    """A picture [H, W, C] as [height, width, C], by Pillow's bicubic filter, which antialiases."""
-    image = Image.fromarray(picture[:, :, 0] if picture.shape[2] == 1 else picture)
-    return np.asarray(image.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, -1)
+def resized(image: Images, height: int, width: int) -> Images:
+    """An image [H, W, C] as [height, width, C], by Pillow's bicubic filter, which antialiases."""
+    opened = Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
+    return np.asarray(opened.resize((width, height), Image.Resampling.BICUBIC)).reshape(height, width, -1)

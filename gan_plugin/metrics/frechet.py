@@ -43,8 +43,8 @@ def fit_gaussian(features: Tensor) -> Gaussian:
     mean /= count
     covariance = mean.new_zeros(dimensions, dimensions)
     for block in blocks:  # a second pass: E xxᵀ − μμᵀ would lose the digits that a large mean takes
-        centred = block - mean
-        covariance.addmm_(centred.T, centred)
+        centerd = block - mean
+        covariance.addmm_(centerd.T, centerd)
     covariance /= count - 1
     if not covariance.isfinite().all():
         raise ValueError("features must be finite")

@@ -1,4 +1,4 @@
-"""What labels say of generated pictures: which classes occur, how often, and how good each class is on its own."""
+"""What labels say of generated images: which classes occur, how often, and how good each class is on its own."""
 
 from __future__ import annotations
 
@@ -82,7 +82,7 @@ def frechet_by_class(
         classes: number of classes.
 
     Returns:
-        One distance a class; None where a class has fewer than two pictures on either side.
+        One distance a class; None where a class has fewer than two images on either side.
     """
 
     def distance(of: int) -> float | None:

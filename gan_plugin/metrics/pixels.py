@@ -1,6 +1,6 @@
-"""What pixels alone can say honestly: whether brightness, contrast and variety are those of the real pictures.
+"""What pixels alone can say honestly: whether brightness, contrast and variety are those of the real images.
 
-Equal figures do not mean good pictures; unequal ones mean that something is wrong. A variety far below the real one is
+Equal figures do not mean good images; unequal ones mean that something is wrong. A variety far below the real one is
 what mode collapse looks like.
 """
 
@@ -9,52 +9,51 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 import numpy as np
-import numpy.typing as npt
 
-Pixels = npt.NDArray[np.uint8]  # [N, H, W, C]
-
-
-def blocks(pictures: Pixels, size: int = 1024) -> Iterator[Pixels]:
-    """Pictures a thousand at a time: a whole data set in floating point may not fit."""
-    return (pictures[first : first + size] for first in range(0, len(pictures), size))
+from gan_plugin.media.image import Images
 
 
-def brightness(pictures: Pixels) -> float:
-    """Mean grey level, 0…255."""
-    return float(pictures.mean(dtype=np.float64))
+def blocks(images: Images, size: int = 1024) -> Iterator[Images]:
+    """Dataset a thousand at a time: a whole data set in floating point may not fit."""
+    return (images[first : first + size] for first in range(0, len(images), size))
 
 
-def contrast(pictures: Pixels) -> float:
-    """Standard deviation of the grey levels within a picture, averaged over pictures."""
-    return float(np.mean([picture.std(dtype=np.float64) for picture in pictures]))
+def brightness(images: Images) -> float:
+    """Mean gray level, 0…255."""
+    return float(images.mean(dtype=np.float64))
 
 
-def variety(pictures: Pixels) -> float:
-    """Root mean square difference, in grey levels, between two different pictures drawn at random.
+def contrast(images: Images) -> float:
+    """Standard deviation of the gray levels within an image, averaged over images."""
+    return float(np.mean([image.std(dtype=np.float64) for image in images]))
 
-    Over all N(N − 1) ordered pairs E (x − y)² is 2N/(N − 1) times the variance over pictures, so no pair is formed.
+
+def variety(images: Images) -> float:
+    """Root mean square difference, in gray levels, between two different images drawn at random.
+
+    Over all N(N − 1) ordered pairs E (x − y)² is 2N/(N − 1) times the variance over images, so no pair is formed.
 
     Raises:
-        ValueError: fewer than two pictures.
+        ValueError: fewer than two images.
 
     >>> variety(np.array([0, 200], np.uint8).reshape(2, 1, 1, 1))
     200.0
     """
-    count = len(pictures)
+    count = len(images)
     if count < 2:
-        raise ValueError("variety needs at least two pictures")
-    squares = sum(np.square(block, dtype=np.float64).sum(axis=0) for block in blocks(pictures)) / count
-    variance = np.mean(squares - np.square(pictures.mean(axis=0, dtype=np.float64)))
+        raise ValueError("variety needs at least two images")
+    squares = sum(np.square(block, dtype=np.float64).sum(axis=0) for block in blocks(images)) / count
+    variance = np.mean(squares - np.square(images.mean(axis=0, dtype=np.float64)))
     return float(np.sqrt(2 * count / (count - 1) * variance))
 
 
-def mean_picture_difference(generated: Pixels, reference: Pixels) -> float:
-    """Root mean square difference, in grey levels, between the mean generated and the mean real picture."""
+def mean_image_difference(generated: Images, reference: Images) -> float:
+    """Root mean square difference, in gray levels, between the mean generated and the mean real image."""
     difference = generated.mean(axis=0, dtype=np.float64) - reference.mean(axis=0, dtype=np.float64)
     return float(np.sqrt(np.square(difference).mean()))
 
 
-def pixel_statistics(generated: Pixels, reference: Pixels) -> dict[str, float]:
+def pixel_statistics(generated: Images, reference: Images) -> dict[str, float]:
     """All of the above under the names that the run in MLflow shows."""
     return {
         "pixels/brightness_generated": brightness(generated),
@@ -63,5 +62,5 @@ def pixel_statistics(generated: Pixels, reference: Pixels) -> dict[str, float]:
         "pixels/contrast_reference": contrast(reference),
         "pixels/variety_generated": variety(generated),
         "pixels/variety_reference": variety(reference),
-        "pixels/mean_picture_difference": mean_picture_difference(generated, reference),
+        "pixels/mean_image_difference": mean_image_difference(generated, reference),
     }

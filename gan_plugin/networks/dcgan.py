@@ -1,4 +1,4 @@
-"""The DCGAN of TensorFlow's tutorial, and the same family for every picture size.
+"""The DCGAN of TensorFlow's tutorial, and the same family for every image size.
 
 At 28×28×1 and latent size 100 the layers are the tutorial's, with Keras' constants (LeakyReLU slope .3, batch-norm
 epsilon .001 and momentum .99, Glorot-uniform weights): 2,330,944 values in the generator, 25,472 of them running
@@ -21,15 +21,17 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_plugin.spec import SampleSpec
+
 KERNEL = 5
 SLOPE = 0.3  # of LeakyReLU
 EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norm; Keras' momentum .99 is .01 in PyTorch's terms
-SMALLEST_START = 8  # the picture is halved until a side is no longer than this
-MOST_CHANNELS = 512
+MIN_START = 8  # the image is halved until a side is no longer than this
+MAX_CHANNELS = 512
 
 
 def sides(image_size: int) -> list[int]:
-    """Side lengths from the picture down to the first feature map, each half of the one before, rounded up.
+    """Side lengths from the image down to the first feature map, each half of the one before, rounded up.
 
     >>> sides(28)
     [28, 14, 7]
@@ -37,14 +39,14 @@ def sides(image_size: int) -> list[int]:
     [64, 32, 16, 8]
     """
     lengths = [image_size, -(-image_size // 2), -(-image_size // 4)]  # the family always halves at least twice
-    while lengths[-1] > SMALLEST_START:
+    while lengths[-1] > MIN_START:
         lengths.append(-(-lengths[-1] // 2))
     return lengths
 
 
 def widths(halvings: int) -> list[int]:
     """Channels of the discriminator's layers: 64, 128, … doubling up to 512."""
-    return [min(64 * 2**i, MOST_CHANNELS) for i in range(halvings)]
+    return [min(64 * 2**i, MAX_CHANNELS) for i in range(halvings)]
 
 
 class StrideOneConvTranspose2d(nn.ConvTranspose2d):
@@ -78,7 +80,7 @@ class Dropout(nn.Module):
 
 
 def init_like_keras(module: nn.Module) -> None:
-    """Glorot-uniform weights and zero biases, as Keras initialises the tutorial's layers."""
+    """Glorot-uniform weights and zero biases, as Keras initializes the tutorial's layers."""
     if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
@@ -88,7 +90,7 @@ def init_like_keras(module: nn.Module) -> None:
 class ClassAffine(nn.Module):
     """Features [B, C] or [B, C, H, W] times a gain of the class plus a bias of it, the identity at first.
 
-    The class does not go in beside z: there these networks soon hear of little else, and make one picture a class.
+    The class does not go in beside z: there these networks soon hear of little else, and make one image a class.
     """
 
     def __init__(self, classes: int, width: int) -> None:
@@ -105,17 +107,16 @@ class ClassAffine(nn.Module):
 
 
 class Generator(nn.Module):
-    """z float32 [B, latent_size] → picture float32 [B, channels, image_size, image_size] in −1…1.
+    """z float32 [B, latent_size] → image float32 [B, channels, image_size, image_size] in −1…1.
 
     With ``classes`` it takes labels int64 [B], too.
     """
 
-    def __init__(self, latent_size: int, image_size: int, channels: int, classes: int = 0) -> None:
+    def __init__(self, latent_size: int, spec: SampleSpec) -> None:
         super().__init__()
-        self.latent_size, self.image_size, self.channels = latent_size, image_size, channels
-        up = sides(image_size)[::-1]  # 7, 14, 28
-        inner = [*widths(len(up) - 1)[::-1], channels]  # 128, 64, 1
-        first = min(2 * inner[0], MOST_CHANNELS)  # 256
+        up = sides(spec.height)[::-1]  # 7, 14, 28
+        inner = [*widths(len(up) - 1)[::-1], spec.channels]  # 128, 64, 1
+        first = min(2 * inner[0], MAX_CHANNELS)  # 256
         self.start = (first, up[0], up[0])
         self.dense = nn.Linear(latent_size, first * up[0] ** 2, bias=False)
         self.dense_norm = nn.BatchNorm1d(first * up[0] ** 2, EPSILON, MOMENTUM)
@@ -126,8 +127,8 @@ class Generator(nn.Module):
             layers += [conv, *normed_activation(after)]
         self.upsample = nn.Sequential(*layers[:-2])  # the last convolution goes straight to tanh
         self.apply(init_like_keras)
-        normed = [first * up[0] ** 2, *inner[:-1]] if classes else []  # 256·7·7, 128, 64
-        self.class_affines = nn.ModuleList([ClassAffine(classes, width) for width in normed])
+        normed = [first * up[0] ** 2, *inner[:-1]] if spec.classes else []  # 256·7·7, 128, 64
+        self.class_affines = nn.ModuleList([ClassAffine(spec.classes, width) for width in normed])
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         affines = iter(self.class_affines)
@@ -141,7 +142,7 @@ class Generator(nn.Module):
 
 
 def of_class(x: Tensor, label: Tensor | None, affines: Iterator[nn.Module]) -> Tensor:
-    """Normalised features through the next of the generator's class affines, where it has such."""
+    """Normalized features through the next of the generator's class affines, where it has such."""
     affine = next(affines, None)
     y: Tensor = x if affine is None else affine(x, label)
     return y
@@ -152,16 +153,16 @@ def normed_activation(channels: int) -> list[nn.Module]:
 
 
 class Discriminator(nn.Module):
-    """Picture float32 [B, pack·channels, image_size, image_size] in −1…1 → logit [B], large for a real picture.
+    """Image float32 [B, pack·channels, image_size, image_size] in −1…1 → logit [B], large for a real image.
 
-    ``pack`` pictures are judged at once, stacked on their channels. With ``classes`` their labels int64 [B, pack] are
+    ``pack`` images are judged at once, stacked on their channels. With ``classes`` their labels int64 [B, pack] are
     taken, too. ``dropout`` is the probability with which a feature is dropped.
     """
 
-    def __init__(self, image_size: int, channels: int, classes: int = 0, dropout: float = 0.3, pack: int = 1) -> None:
+    def __init__(self, spec: SampleSpec, dropout: float = 0.3, pack: int = 1) -> None:
         super().__init__()
-        down = sides(image_size)
-        inner = [channels * pack, *widths(len(down) - 1)]  # 1, 64, 128
+        down = sides(spec.height)
+        inner = [spec.channels * pack, *widths(len(down) - 1)]  # 1, 64, 128
         layers: list[nn.Module] = []
         for before, after in pairwise(inner):
             layers += [nn.Conv2d(before, after, KERNEL, 2, KERNEL // 2), nn.LeakyReLU(SLOPE)]
@@ -169,15 +170,15 @@ class Discriminator(nn.Module):
         self.features = nn.Sequential(*layers)
         self.feature_size = inner[-1] * down[-1] ** 2
         self.logit = nn.Linear(self.feature_size, 1)
-        self.label = nn.Embedding(classes * pack, self.feature_size) if classes else None
+        self.label = nn.Embedding(spec.classes * pack, self.feature_size) if spec.classes else None
         self.first_row: Tensor
-        self.register_buffer("first_row", torch.arange(pack) * classes, persistent=False)
+        self.register_buffer("first_row", torch.arange(pack) * spec.classes, persistent=False)
         self.apply(init_like_keras)
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=self.feature_size**-0.5)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Pictures → features [B, feature_size]."""
+        """Dataset → features [B, feature_size]."""
         features: Tensor = self.features(x).flatten(1)  # [B, 128·7·7]
         return features
 

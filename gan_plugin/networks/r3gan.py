@@ -1,4 +1,4 @@
-"""The networks of R3GAN: residual, without normalisation, held by their initial values and by gradient penalties.
+"""The networks of R3GAN: residual, without normalization, held by their initial values and by gradient penalties.
 
 Huang et al. 2024, "The GAN is dead; long live the GAN! A Modern GAN Baseline", arXiv:2501.05441. A side is 4, 5, 6 or 7
 pixels at the coarsest stage and doubles from stage to stage. With the published sizes the networks have 20.78 and 21.28
@@ -18,6 +18,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_plugin.errors import UserError
+from gan_plugin.spec import SampleSpec
 
 BASES = range(4, 8)  # sides of the coarsest stage
 GROUP = 16  # channels of a group of the grouped convolution
@@ -25,7 +26,7 @@ EXPANSION = 2  # of a block's width inside
 SLOPE = 0.2  # of LeakyReLU
 ACTIVATION_GAIN = math.sqrt(2 / (1 + SLOPE**2))
 LABEL_SIZE = 64  # of the generator's embedding of a class
-SMALLEST, LARGEST = 16, 256
+MIN, MAX = 16, 256
 
 
 def base(image_size: int) -> int:
@@ -42,7 +43,7 @@ def base(image_size: int) -> int:
         side //= 2
     if side in BASES:
         return side
-    possible = sorted({b * 2**k for b in BASES for k in range(2, 7) if SMALLEST <= b * 2**k <= LARGEST})
+    possible = sorted({b * 2**k for b in BASES for k in range(2, 7) if MIN <= b * 2**k <= MAX})
     below, above = (max(s for s in possible if s < image_size), min(s for s in possible if s > image_size))
     raise UserError(
         f"image_size={image_size} is not possible with family=r3gan, which doubles a side of 4 to 7 pixels: give "
@@ -53,7 +54,7 @@ def base(image_size: int) -> int:
 def stage_widths(image_size: int, width: int, full_stages: int) -> list[int]:
     """Feature maps from the coarsest stage to the finest: ``width`` in the first ``full_stages``, then halved at each.
 
-    Never fewer than 16, so that small networks make large pictures, too.
+    Never fewer than 16, so that small networks make large images, too.
 
     >>> stage_widths(64, 768, full_stages=4)  # as published
     [768, 768, 768, 768, 384]
@@ -73,7 +74,7 @@ def stage_widths(image_size: int, width: int, full_stages: int) -> list[int]:
     return widths
 
 
-def initialised(layer: nn.Module, gain: float = 1.0) -> nn.Module:
+def initialized(layer: nn.Module, gain: float = 1.0) -> nn.Module:
     """Weights N(0, gain² / fan_in)."""
     weight = cast(Tensor, layer.weight)
     fan_in = weight.shape[0] if isinstance(layer, nn.Embedding) else weight[0].numel()
@@ -82,7 +83,7 @@ def initialised(layer: nn.Module, gain: float = 1.0) -> nn.Module:
 
 
 def conv(before: int, after: int, kernel: int, groups: int = 1, gain: float = 1.0, padding: int = 0) -> nn.Module:
-    return initialised(nn.Conv2d(before, after, kernel, padding=padding, groups=groups, bias=False), gain)
+    return initialized(nn.Conv2d(before, after, kernel, padding=padding, groups=groups, bias=False), gain)
 
 
 class BiasedActivation(nn.Module):
@@ -147,7 +148,7 @@ def stage(width: int, blocks: int, in_all: int) -> nn.Sequential:
 
 
 class Generator(nn.Module):
-    """z float32 [B, latent_size] → picture [B, channels, image_size, image_size], about −1…1 but not bounded.
+    """z float32 [B, latent_size] → image [B, channels, image_size, image_size], about −1…1 but not bounded.
 
     With ``classes`` it takes labels int64 [B], too.
     """
@@ -155,23 +156,20 @@ class Generator(nn.Module):
     def __init__(
         self,
         latent_size: int,
-        image_size: int,
-        channels: int,
-        classes: int = 0,
+        spec: SampleSpec,
         width: int = 768,
         full_stages: int = 4,
         blocks: int = 2,
     ) -> None:
         super().__init__()
-        self.latent_size, self.image_size, self.channels = latent_size, image_size, channels
-        widths = stage_widths(image_size, width, full_stages)
-        self.label = initialised(nn.Embedding(classes, LABEL_SIZE)) if classes else None
-        self.linear = initialised(nn.Linear(latent_size + LABEL_SIZE * bool(classes), widths[0], bias=False))
-        self.basis = nn.Parameter(torch.randn(widths[0], base(image_size), base(image_size)))
+        widths = stage_widths(spec.height, width, full_stages)
+        self.label = initialized(nn.Embedding(spec.classes, LABEL_SIZE)) if spec.classes else None
+        self.linear = initialized(nn.Linear(latent_size + LABEL_SIZE * bool(spec.classes), widths[0], bias=False))
+        self.basis = nn.Parameter(torch.randn(widths[0], base(spec.height), base(spec.width)))
         in_all = blocks * len(widths)
         self.stages = nn.ModuleList([stage(w, blocks, in_all) for w in widths])
         self.transitions = nn.ModuleList([conv(a, b, 1) if a != b else nn.Identity() for a, b in pairwise(widths)])
-        self.to_picture = conv(widths[-1], channels, 1)
+        self.to_image = conv(widths[-1], spec.channels, 1)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         with torch.autocast(z.device.type, enabled=False):
@@ -181,46 +179,44 @@ class Generator(nn.Module):
             x = self.stages[0](x)
         for transition, following in zip(self.transitions, self.stages[1:]):
             x = following(upsampled(transition(x)))
-        picture: Tensor = self.to_picture(x)
-        return picture
+        image: Tensor = self.to_image(x)
+        return image
 
 
 class Discriminator(nn.Module):
-    """Picture [B, pack·channels, image_size, image_size] in about −1…1 → logit [B], large for a real picture.
+    """Image [B, pack·channels, image_size, image_size] in about −1…1 → logit [B], large for a real image.
 
-    ``pack`` pictures are judged at once, stacked on their channels. With ``classes`` their labels int64 [B, pack] are
+    ``pack`` images are judged at once, stacked on their channels. With ``classes`` their labels int64 [B, pack] are
     taken, too.
     """
 
     def __init__(
         self,
-        image_size: int,
-        channels: int,
-        classes: int = 0,
+        spec: SampleSpec,
         width: int = 768,
         full_stages: int = 4,
         blocks: int = 2,
         pack: int = 1,
     ) -> None:
         super().__init__()
-        widths = stage_widths(image_size, width, full_stages)[::-1]  # from the finest to the coarsest
+        widths = stage_widths(spec.height, width, full_stages)[::-1]  # from the finest to the coarsest
         in_all = blocks * len(widths)
-        self.from_picture = conv(channels * pack, widths[0], 1)
+        self.from_image = conv(spec.channels * pack, widths[0], 1)
         self.stages = nn.ModuleList([stage(w, blocks, in_all) for w in widths])
         self.transitions = nn.ModuleList([conv(a, b, 1) if a != b else nn.Identity() for a, b in pairwise(widths)])
         self.feature_size = widths[-1]
-        self.basis = conv(widths[-1], widths[-1], base(image_size), groups=widths[-1])
-        self.linear = initialised(nn.Linear(self.feature_size, self.feature_size if classes else 1, bias=False))
+        self.basis = conv(widths[-1], widths[-1], base(spec.height), groups=widths[-1])
+        self.linear = initialized(nn.Linear(self.feature_size, self.feature_size if spec.classes else 1, bias=False))
         self.label: nn.Module | None = None
-        if classes:
-            self.label = nn.Embedding(classes * pack, self.feature_size)
-            nn.init.normal_(self.label.weight, std=1 / math.sqrt(classes * self.feature_size))
+        if spec.classes:
+            self.label = nn.Embedding(spec.classes * pack, self.feature_size)
+            nn.init.normal_(self.label.weight, std=1 / math.sqrt(spec.classes * self.feature_size))
         self.first_row: Tensor
-        self.register_buffer("first_row", torch.arange(pack) * classes, persistent=False)
+        self.register_buffer("first_row", torch.arange(pack) * spec.classes, persistent=False)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Pictures → features [B, feature_size]."""
-        x = self.from_picture(x)
+        """Dataset → features [B, feature_size]."""
+        x = self.from_image(x)
         for transition, current in zip(self.transitions, self.stages[:-1]):
             x = transition(downsampled(current(x)))
         with torch.autocast(x.device.type, enabled=False):

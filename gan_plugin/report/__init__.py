@@ -1,4 +1,4 @@
-"""An evaluation as a page for people: one HTML file that needs nothing else, and its pictures beside it."""
+"""An evaluation as a page for people: one HTML file that needs nothing else, and its images beside it."""
 
 from __future__ import annotations
 
@@ -12,40 +12,40 @@ from pathlib import Path
 import jinja2
 import numpy as np
 
-from gan_plugin.evaluation.results import ClassRow, Evaluation, Figure, Neighbours, Pixels, Projection
+from gan_plugin.evaluation.results import ClassRow, Evaluation, Figure, Neighbors, Projection
+from gan_plugin.media.image import Image, Images, png_base64, to_pil
 from gan_plugin.report import plots
 from gan_plugin.report.plots import known
-from gan_plugin.serving.pictures import Picture, png_base64, to_pil
 
-MOST_SAMPLES = 64  # shown of each kind
-MOST_PAIRS = 16
-LARGEST_EXACT = 64  # pixels; pictures up to this side are in the page as PNG, larger ones as JPEG
-ENLARGED = 40  # pixels; pictures up to this side are shown larger than they are, a pixel a sharp block
+MAX_SAMPLES = 64  # shown of each kind
+MAX_PAIRS = 16
+MAX_EXACT = 64  # pixels; images up to this side are in the page as PNG, larger ones as JPEG
+ENLARGED = 40  # pixels; images up to this side are shown larger than they are, a pixel a sharp block
 DASH = "—"
 WHOLE = {"modes"}  # figures that count something: no decimal places
 SHARES = {"precision", "recall", "coverage", "authenticity", "cas", "accuracy"}  # 0…1: three decimal places
 
 EXPLANATIONS = {
     "fid": "Fréchet distance between two Gaussians, one fitted to the features of generated, one to those of real "
-    "pictures. 0 is equal.",
-    "fid_ratio": "fid divided by its floor, both at the same number of pictures. At 1.0 generated pictures are as "
-    "close to the real ones as real pictures are to each other.",
-    "kid": "Kernel distance between the features of generated and real pictures. Unbiased, so it may be slightly "
+    "images. 0 is equal.",
+    "fid_ratio": "fid divided by its floor, both at the same number of images. At 1.0 generated images are as "
+    "close to the real ones as real images are to each other.",
+    "kid": "Kernel distance between the features of generated and real images. Unbiased, so it may be slightly "
     "negative. 0 is equal.",
-    "inception_score": "How surely each picture is recognised, and how many kinds there are. Never looks at real "
-    "pictures, so it misses a lot.",
-    "precision": "Share of the generated pictures that look like some real one.",
-    "recall": "Share of the real pictures that look like some generated one, from no more generated pictures than "
+    "inception_score": "How surely each image is recognized, and how many kinds there are. Never looks at real "
+    "images, so it misses a lot.",
+    "precision": "Share of the generated images that look like some real one.",
+    "recall": "Share of the real images that look like some generated one, from no more generated images than "
     "there are real ones.",
-    "density": "How many real pictures’ neighbourhoods a generated one lies in, beside what is expected. About 1 for "
-    "real pictures; may exceed 1.",
-    "coverage": "Share of the real pictures that have a generated one in their neighbourhood.",
-    "authenticity": "Share of the generated pictures that are not closer to a training picture than that picture’s "
-    "own nearest neighbour is. Low means memorised.",
-    "cas": "Accuracy, on real pictures, of a classifier trained on generated ones only.",
-    "modes": "Number of classes found among the generated pictures.",
+    "density": "How many real images’ neighborhoods a generated one lies in, beside what is expected. About 1 for "
+    "real images; may exceed 1.",
+    "coverage": "Share of the real images that have a generated one in their neighborhood.",
+    "authenticity": "Share of the generated images that are not closer to a training image than that image’s "
+    "own nearest neighbor is. Low means memorized.",
+    "cas": "Accuracy, on real images, of a classifier trained on generated ones only.",
+    "modes": "Number of classes found among the generated images.",
     "label_kl": "How far the classes’ shares are from the real ones, as a Kullback–Leibler divergence. 0 is equal.",
-    "accuracy": "Share of the pictures that are seen as the class that was asked for.",
+    "accuracy": "Share of the images that are seen as the class that was asked for.",
 }
 SUMMARY = ("fid", "fid_ratio", "precision", "recall", "coverage")
 
@@ -53,14 +53,14 @@ NumberedClasses = list[tuple[int, ClassRow]]  # with their place in the evaluati
 
 
 def write_report(evaluation: Evaluation, title: str, folder: Path) -> list[Path]:
-    """Write ``report.html`` and its pictures as PNG files.
+    """Write ``report.html`` and its images as PNG files.
 
-    The page is one file with all pictures inline: it asks for nothing else, runs no script, and follows the reader's
+    The page is one file with all images inline: it asks for nothing else, runs no script, and follows the reader's
     light or dark mode. Equal evaluations give equal bytes.
 
     Args:
         evaluation: at least one sample of each kind and one point of each kind in the projection. There may be no
-            pair of neighbours, which leaves out that section and ``neighbours.png``; no classes leave out theirs and
+            pair of neighbors, which leaves out that section and ``neighbors.png``; no classes leave out theirs and
             ``per_class.png``.
         title: plain text.
         folder: made where it is missing. Files of these names in it are overwritten.
@@ -72,15 +72,15 @@ def write_report(evaluation: Evaluation, title: str, folder: Path) -> list[Path]
         OSError: the folder can't be made or written.
     """
     rows = worst_first(evaluation.classes)
-    pairs = closest(evaluation.neighbours)
+    pairs = closest(evaluation.neighbors)
     distances = column(pairs.distances.tolist(), like=pairs.distances.tolist())
-    samples = evaluation.samples[:MOST_SAMPLES], evaluation.reference_samples[:MOST_SAMPLES]
+    samples = evaluation.samples[:MAX_SAMPLES], evaluation.reference_samples[:MAX_SAMPLES]
     charts = {"precision_recall": in_both_modes(plots.precision_recall_chart, evaluation.projection)}
     if rows:
         charts["per_class"] = in_both_modes(plots.per_class_chart, rows[: plots.BARS], chart_title(rows))
     files = {"samples.png": plots.samples_sheet(*samples)}
     if distances:
-        files["neighbours.png"] = plots.neighbours_sheet(pairs, distances)
+        files["neighbors.png"] = plots.neighbors_sheet(pairs, distances)
     files |= {f"{name}.png": light for name, (light, _) in charts.items()}
     columns = class_columns(rows) if rows else []
     figures = [figure_row(figure) for figure in evaluation.figures]
@@ -92,8 +92,8 @@ def write_report(evaluation: Evaluation, title: str, folder: Path) -> list[Path]
         authenticity=[row["value"] for row in figures if row["name"] == "authenticity" and row["value"] != DASH],
         size=size_sentence(evaluation.samples),
         sharp=max(evaluation.samples.shape[1:3]) <= ENLARGED,
-        generated=[data_uri(picture) for picture in samples[0]],
-        reference=[data_uri(picture) for picture in samples[1]],
+        generated=[data_uri(image) for image in samples[0]],
+        reference=[data_uri(image) for image in samples[1]],
         pairs=[(data_uri(a), data_uri(b), text) for a, b, text in zip(pairs.generated, pairs.nearest, distances)],
         drawn=drawn_sentence(evaluation.projection),
         charts={name: [png_uri(content) for content in both] for name, both in charts.items()},
@@ -123,17 +123,17 @@ def template() -> jinja2.Template:
     return environment.from_string(source)
 
 
-def closest(of: Neighbours) -> Neighbours:
-    """The first MOST_PAIRS pairs."""
-    return Neighbours(of.generated[:MOST_PAIRS], of.nearest[:MOST_PAIRS], of.distances[:MOST_PAIRS])
+def closest(of: Neighbors) -> Neighbors:
+    """The first MAX_PAIRS pairs."""
+    return Neighbors(of.generated[:MAX_PAIRS], of.nearest[:MAX_PAIRS], of.distances[:MAX_PAIRS])
 
 
-def data_uri(picture: Picture) -> str:
-    """A picture for the page: exact where it is small, else shrunk and as JPEG: 64 photographs would be megabytes."""
-    if max(picture.shape[:2]) <= LARGEST_EXACT:
-        return f"data:image/png;base64,{png_base64(picture)}"
+def data_uri(image: Image) -> str:
+    """An image for the page: exact where it is small, else shrunk and as JPEG: 64 photographs would be megabytes."""
+    if max(image.shape[:2]) <= MAX_EXACT:
+        return f"data:image/png;base64,{png_base64(image)}"
     buffer = io.BytesIO()
-    to_pil(plots.shrunk(picture)).save(buffer, format="JPEG", quality=85)
+    to_pil(plots.shrunk(image)).save(buffer, format="JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
@@ -226,9 +226,9 @@ def summary(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
 # — sentences —
 
 
-def size_sentence(samples: Pixels) -> str:
+def size_sentence(samples: Images) -> str:
     height, width = samples.shape[1:3]
-    if max(height, width) <= plots.LARGEST_SIDE:
+    if max(height, width) <= plots.MAX_SIDE:
         return f"Each has {width} × {height} pixels."
     return f"Each has {width} × {height} pixels and is shown smaller."
 
@@ -239,13 +239,13 @@ def drawn_sentence(projection: Projection) -> str:
     if max(counts) <= plots.POINTS:
         return ""
     generated, real = (f"{plots.POINTS:,} of {n:,}" if n > plots.POINTS else f"all {n:,}" for n in counts)
-    return f"Drawn are {generated} generated and {real} real pictures, spread evenly; the shares are over all of them."
+    return f"Drawn are {generated} generated and {real} real images, spread evenly; the shares are over all of them."
 
 
 def class_sentence(rows: NumberedClasses) -> str:
     never = sum(row.generated == 0 for _, row in rows)
     sentences = [
-        "Distance between generated and real pictures within each class, and each class’s share of the pictures.",
+        "Distance between generated and real images within each class, and each class’s share of the images.",
         f"{never} of {len(rows):,} classes {'was' if never == 1 else 'were'} not generated at all." if never else "",
         "The worst come first." if len(rows) > plots.BARS else "",
     ]

@@ -1,4 +1,4 @@
-"""The report's pictures as files in memory: sheets of pictures with words on them, and charts.
+"""The report's images as files in memory: sheets of images with words on them, and charts.
 
 Matplotlib's objects and its Agg canvas only, never pyplot: no state of the process is touched, any thread may draw.
 The same input gives the same bytes.
@@ -13,21 +13,21 @@ from typing import TypeGuard
 
 import numpy as np
 import numpy.typing as npt
+import PIL.Image
 from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
-from PIL import Image
 
-from gan_plugin.evaluation.results import ClassRow, Neighbours, Pixels, Projection, evenly
-from gan_plugin.serving.pictures import Picture, contact_sheet, png, to_pil
+from gan_plugin.evaluation.results import ClassRow, Neighbors, Projection, evenly
+from gan_plugin.media.image import Image, Images, contact_sheet, png, to_pil
 
-LARGEST_SIDE = 128  # pixels; larger pictures are shown shrunk to this
-SMALLEST_SIDE = 56  # pixels; smaller pictures are enlarged on sheets by a whole number of times, to at least this
+MAX_SIDE = 128  # pixels; larger images are shown shrunk to this
+MIN_SIDE = 56  # pixels; smaller images are enlarged on sheets by a whole number of times, to at least this
 POINTS = 2000  # of each kind in the scatter: more only hide one another
 BARS = 40  # classes in one chart
-LONGEST_NAME = 24  # characters of a class's name beside its bars
+MAX_NAME_LENGTH = 24  # characters of a class's name beside its bars
 SHEET_DPI = 128  # a power of two: a size in pixels survives division and multiplication exactly
 MARGIN = 16  # pixels around and between the parts of a sheet
 HEADING = 32  # pixels of height for a line of words
@@ -37,7 +37,7 @@ CHART_WIDTH = 8.6  # inches
 
 @dataclass(frozen=True)
 class Theme:
-    """Colours of the page and its charts, as CSS writes them."""
+    """Colors of the page and its charts, as CSS writes them."""
 
     page: str
     panel: str
@@ -53,26 +53,26 @@ LIGHT = Theme("#ffffff", "#f6f8fa", "#d9dee3", "#1f2328", "#59636e", "#2f6fb0", 
 DARK = Theme("#15181c", "#1d2126", "#343b43", "#e6e8eb", "#9aa4ae", "#6aa9e6", "#75808b", "#f08a4b")
 
 
-def shrunk(picture: Picture) -> Picture:
-    """Fitted into LARGEST_SIDE × LARGEST_SIDE, its proportions kept; what fits already is returned as it is."""
-    height, width = picture.shape[:2]
-    scale = LARGEST_SIDE / max(height, width)
+def shrunk(image: Image) -> Image:
+    """Fitted into MAX_SIDE × MAX_SIDE, its proportions kept; what fits already is returned as it is."""
+    height, width = image.shape[:2]
+    scale = MAX_SIDE / max(height, width)
     if scale >= 1:
-        return picture
+        return image
     size = (max(1, round(width * scale)), max(1, round(height * scale)))
-    return np.asarray(to_pil(picture).resize(size)).reshape(size[1], size[0], picture.shape[2])
+    return np.asarray(to_pil(image).resize(size)).reshape(size[1], size[0], image.shape[2])
 
 
-def on_a_sheet(pictures: Pixels) -> Pixels:
-    """Pictures [N, H, W, C] → [N, h, w, 3], shrunk or enlarged to a size that an eye can judge."""
-    fitted = np.stack([shrunk(picture) for picture in pictures])
-    times = max(1, -(-SMALLEST_SIDE // max(fitted.shape[1:3])))
+def on_a_sheet(images: Images) -> Images:
+    """Dataset [N, H, W, C] → [N, h, w, 3], shrunk or enlarged to a size that an eye can judge."""
+    fitted = np.stack([shrunk(image) for image in images])
+    times = max(1, -(-MIN_SIDE // max(fitted.shape[1:3])))
     enlarged = fitted.repeat(times, axis=1).repeat(times, axis=2)
     return np.broadcast_to(enlarged, (*enlarged.shape[:3], 3))
 
 
-def samples_sheet(generated: Pixels, reference: Pixels) -> bytes:
-    """Generated beside real pictures, each [N, H, W, C] with N ≥ 1, as a PNG with headings."""
+def samples_sheet(generated: Images, reference: Images) -> bytes:
+    """Generated beside real images, each [N, H, W, C] with N ≥ 1, as a PNG with headings."""
     sheets = [contact_sheet(on_a_sheet(p), columns=int(np.ceil(np.sqrt(len(p))))) for p in (generated, reference)]
     column = max(140, *(sheet.shape[1] for sheet in sheets))  # a heading's width at the least
     height = HEADING + max(sheet.shape[0] for sheet in sheets) + MARGIN
@@ -81,13 +81,13 @@ def samples_sheet(generated: Pixels, reference: Pixels) -> bytes:
     return _lettered(height, lefts[1] + column + MARGIN, list(zip(lefts, (HEADING, HEADING), sheets)), words)
 
 
-def neighbours_sheet(neighbours: Neighbours, distances: Sequence[str]) -> bytes:
-    """Pairs, P ≥ 1, with their distances below, as a PNG: generated to the left, nearest training picture to the right.
+def neighbors_sheet(neighbors: Neighbors, distances: Sequence[str]) -> bytes:
+    """Pairs, P ≥ 1, with their distances below, as a PNG: generated to the left, nearest training image to the right.
 
     Args:
         distances: [P], as they are to be written.
     """
-    both = on_a_sheet(np.concatenate([neighbours.generated, neighbours.nearest]))
+    both = on_a_sheet(np.concatenate([neighbors.generated, neighbors.nearest]))
     pairs = [contact_sheet(np.stack(pair), columns=2) for pair in zip(both[: len(distances)], both[len(distances) :])]
     high, wide, _ = pairs[0].shape
     columns = min(4, len(pairs))
@@ -97,14 +97,14 @@ def neighbours_sheet(neighbours: Neighbours, distances: Sequence[str]) -> bytes:
         for i, pair in enumerate(pairs)
     ]
     words = [(left + 2, top + high + HEADING * 0.4, text) for (left, top, _), text in zip(places, distances)]
-    words.append((MARGIN, HEADING / 2, "Generated | nearest training picture, distance below"))
+    words.append((MARGIN, HEADING / 2, "Generated | nearest training image, distance below"))
     return _lettered(HEADING + rows * (high + HEADING), max(440, MARGIN + columns * (wide + MARGIN)), places, words)
 
 
 def _lettered(
-    height: int, width: int, parts: Sequence[tuple[int, int, Picture]], words: Sequence[tuple[float, float, str]]
+    height: int, width: int, parts: Sequence[tuple[int, int, Image]], words: Sequence[tuple[float, float, str]]
 ) -> bytes:
-    """A white sheet of height × width pixels with pictures at (left, top) and words from (left, middle), as a PNG."""
+    """A white sheet of height × width pixels with images at (left, top) and words from (left, middle), as a PNG."""
     sheet = np.full((height, width, 3), 255, np.uint8)
     for left, top, part in parts:
         sheet[top : top + part.shape[0], left : left + part.shape[1]] = part
@@ -115,21 +115,21 @@ def _lettered(
     return png(drawn(figure))
 
 
-def drawn(figure: Figure) -> Picture:
+def drawn(figure: Figure) -> Image:
     canvas = FigureCanvasAgg(figure)
     canvas.draw()  # type: ignore[no-untyped-call]  # matplotlib annotates neither of these two
     return np.asarray(canvas.buffer_rgba())[:, :, :3]  # type: ignore[no-untyped-call]  # the same
 
 
 def chart_png(figure: Figure) -> bytes:
-    """With a palette of 256 colours, for a third of the size and hardly a visible difference."""
+    """With a palette of 256 colors, for a third of the size and hardly a visible difference."""
     buffer = io.BytesIO()
-    to_pil(drawn(figure)).quantize(method=Image.Quantize.MAXCOVERAGE).save(buffer, format="PNG", optimize=True)
+    to_pil(drawn(figure)).quantize(method=PIL.Image.Quantize.MAXCOVERAGE).save(buffer, format="PNG", optimize=True)
     return buffer.getvalue()
 
 
 def precision_recall_chart(projection: Projection, theme: Theme) -> bytes:
-    """Which generated pictures look like a real one, and which real pictures a generated one looks like.
+    """Which generated images look like a real one, and which real images a generated one looks like.
 
     Shares are over all points, also where not all are drawn. Needs one point of each kind at the least.
     """
@@ -139,19 +139,19 @@ def precision_recall_chart(projection: Projection, theme: Theme) -> bytes:
     real, generated = projection.reference, projection.generated
     _scatter(panels[0], theme, real, generated, projection.inside, (theme.real, theme.generated))
     _scatter(panels[1], theme, generated, real, projection.covered, (theme.generated, theme.real))
-    panels[0].set_title("Precision: generated pictures", loc="left", size=10, color=theme.text)
-    panels[1].set_title("Coverage: real pictures", loc="left", size=10, color=theme.text)
+    panels[0].set_title("Precision: generated images", loc="left", size=10, color=theme.text)
+    panels[1].set_title("Coverage: real images", loc="left", size=10, color=theme.text)
     _legend(
         panels[0],
         theme,
-        "real pictures",
+        "real images",
         f"generated, near a real one: {_share(projection.inside)}",
         f"generated, near none: {_share(~projection.inside)}",
     )
     _legend(
         panels[1],
         theme,
-        "generated pictures",
+        "generated images",
         f"real, with a generated one near: {_share(projection.covered)}",
         f"real, with none near: {_share(~projection.covered)}",
     )
@@ -175,13 +175,13 @@ def _scatter(
     background: npt.NDArray[np.float64],
     points: npt.NDArray[np.float64],
     good: npt.NDArray[np.bool_],
-    colours: tuple[str, str],
+    colors: tuple[str, str],
 ) -> None:
-    """Other pictures [N, 2] behind, then the good ones of [M, 2] as dots and the others as crosses."""
+    """Other images [N, 2] behind, then the good ones of [M, 2] as dots and the others as crosses."""
     behind, front = background[evenly(len(background), POINTS)], evenly(len(points), POINTS)
     near, far = points[front[good[front]]], points[front[~good[front]]]
-    panel.scatter(behind[:, 0], behind[:, 1], s=7, color=colours[0], alpha=0.4, linewidths=0)
-    panel.scatter(near[:, 0], near[:, 1], s=9, color=colours[1], alpha=0.8, linewidths=0)
+    panel.scatter(behind[:, 0], behind[:, 1], s=7, color=colors[0], alpha=0.4, linewidths=0)
+    panel.scatter(near[:, 0], near[:, 1], s=9, color=colors[1], alpha=0.8, linewidths=0)
     panel.scatter(far[:, 0], far[:, 1], s=13, color=theme.missed, alpha=0.9, linewidths=0.8, marker="x")
 
 
@@ -205,7 +205,7 @@ def _share(of: npt.NDArray[np.bool_]) -> str:
 
 
 def per_class_chart(rows: Sequence[tuple[int, ClassRow]], title: str, theme: Theme) -> bytes:
-    """Bars of each class's Fréchet distance, where any has one, and of its share of the pictures.
+    """Bars of each class's Fréchet distance, where any has one, and of its share of the images.
 
     Args:
         rows: at least one (number, class), the top one first. The number stands for a name that the font can't write.
@@ -219,7 +219,7 @@ def per_class_chart(rows: Sequence[tuple[int, ClassRow]], title: str, theme: The
         generated, real = [row.fid for _, row in rows], [row.floor for _, row in rows]
         _bars(panels[0], theme, "Fréchet distance", generated, real, "held-out real")
     shares = [100 * row.generated for _, row in rows], [100 * row.reference for _, row in rows]
-    _bars(panels[-1], theme, "Share of the pictures, %", *shares, "real")
+    _bars(panels[-1], theme, "Share of the images, %", *shares, "real")
     panels[0].set_yticks(range(len(rows)), [_label(*row) for row in rows], parse_math=False, color=theme.text)
     return chart_png(figure)
 
@@ -234,10 +234,10 @@ def _bars(
 ) -> None:
     """A pair of bars a row, top down; a dash where a number is missing."""
     places = np.arange(len(generated))
-    for values, offset, colour, label in zip(
+    for values, offset, color, label in zip(
         (generated, real), (-0.2, 0.2), (theme.generated, theme.real), ("generated", real_label)
     ):
-        panel.barh(places + offset, [v if known(v) else 0 for v in values], 0.36, color=colour, label=label)
+        panel.barh(places + offset, [v if known(v) else 0 for v in values], 0.36, color=color, label=label)
     for place, value in zip(places, generated):
         if not known(value):
             panel.text(0, place - 0.2, " —", va="center", size=8, color=theme.muted)
@@ -287,7 +287,7 @@ def _label(number: int, row: ClassRow) -> str:
     if not writable(row.name):
         return f"#{number}"
     name = " ".join(row.name.split())
-    return name if len(name) <= LONGEST_NAME else f"{name[: LONGEST_NAME - 1].rstrip()}…"
+    return name if len(name) <= MAX_NAME_LENGTH else f"{name[: MAX_NAME_LENGTH - 1].rstrip()}…"
 
 
 def known(value: float | None) -> TypeGuard[float]:

@@ -1,1 +1,1 @@
-"""Everything between a request and a picture. Nothing in this room imports torch."""
+"""Everything between a request and an image. Nothing in this room imports torch."""

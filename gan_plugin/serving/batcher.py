@@ -1,4 +1,4 @@
-"""Requests of several threads → one run on the GPU. A GPU makes 64 pictures in little more time than one."""
+"""Requests of several threads → one run on the GPU. A GPU makes 64 images in little more time than one."""
 
 from __future__ import annotations
 
@@ -12,18 +12,18 @@ from dataclasses import dataclass, field
 import numpy as np
 import numpy.typing as npt
 
-from gan_plugin.serving.pictures import Picture
+from gan_plugin.media.image import Image
 
 Latents = npt.NDArray[np.float32]  # [N, latent_size]
 Labels = npt.NDArray[np.int64] | None  # [N], None for an unconditional generator
-Run = Callable[[Latents, Labels], Picture]
+Run = Callable[[Latents, Labels], Image]
 
 
 @dataclass(frozen=True)
 class _Asked:
     z: Latents
     labels: Labels
-    answer: Future[Picture] = field(default_factory=Future)
+    answer: Future[Image] = field(default_factory=Future)
 
 
 class MicroBatcher:
@@ -34,7 +34,7 @@ class MicroBatcher:
     merged run fails, its requests run one by one, so that only the one that fails is told so.
 
     Args:
-        run: pictures uint8 [N, H, W, C] of latents [N, latent_size] and labels [N]; called by one thread only.
+        run: images uint8 [N, H, W, C] of latents [N, latent_size] and labels [N]; called by one thread only.
         largest: the most rows that ``run`` is given.
     """
 
@@ -46,8 +46,8 @@ class MicroBatcher:
         arguments = (weakref.ref(self), self._waiting)
         threading.Thread(target=_work, args=arguments, name="gan-batcher", daemon=True).start()
 
-    def __call__(self, z: Latents, labels: Labels) -> Picture:
-        """The pictures of one request of at most ``largest`` rows; raises what ``run`` raised for it."""
+    def __call__(self, z: Latents, labels: Labels) -> Image:
+        """The images of one request of at most ``largest`` rows; raises what ``run`` raised for it."""
         assert len(z) <= self._largest
         asked = _Asked(z, labels)
         self._waiting.put(asked)
@@ -73,9 +73,9 @@ class MicroBatcher:
         try:
             z = np.concatenate([asked.z for asked in together])
             labels = [asked.labels for asked in together if asked.labels is not None]
-            pictures = self._run(z, np.concatenate(labels) if labels else None)
+            images = self._run(z, np.concatenate(labels) if labels else None)
             ends = np.cumsum([len(asked.z) for asked in together])
-            parts = np.split(pictures, ends[:-1])
+            parts = np.split(images, ends[:-1])
         except Exception as error:  # of any kind: it belongs to the request, and the thread must live on
             if len(together) == 1:
                 together[0].answer.set_exception(error)

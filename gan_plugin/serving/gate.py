@@ -39,7 +39,7 @@ class Gate:
         most: requests that may be on their way at one time, those being answered included.
         patience_s: how long the server gives a request before it ends it; where those that are on their way will take
             longer, another one is not let in.
-        headers: added to every answer about pictures, for example ``{"x-gan-device": "cpu"}``.
+        headers: added to every answer about images, for example ``{"x-gan-device": "cpu"}``.
         threads: how many requests the server works at together; None leaves that to it.
     """
 

@@ -17,10 +17,10 @@ class ServingOptions:
     """Raises :class:`UserError` on a value that is not possible, with what would be."""
 
     device: str = "auto"  # auto, cuda or cpu
-    max_rows: int = 1024  # the most pictures of a request
+    max_rows: int = 1024  # the most images of a request
     max_waiting: int = 256  # the most requests in a worker at one time; one more is refused with 503
     batching: str = "auto"  # requests that wait run together: on, off, or auto for on with CUDA
-    threads: int | None = None  # CPU threads for one picture; None for one, or for all where a picture takes long
+    threads: int | None = None  # CPU threads for one image; None for one, or for all where an image takes long
     gpu_memory_mb: int | None = None  # the most GPU memory for tensors, in MiB; None for no limit
 
     def __post_init__(self) -> None:

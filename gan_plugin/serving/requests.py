@@ -1,4 +1,4 @@
-"""One request: rows that ask for pictures → what the generator is fed, or one sentence that says what is wrong."""
+"""One request: rows that ask for images → what the generator is fed, or one sentence that says what is wrong."""
 
 from __future__ import annotations
 
@@ -13,18 +13,18 @@ import numpy.typing as npt
 import pandas as pd
 
 from gan_plugin.errors import UserError
+from gan_plugin.media.image import ENCODERS
+from gan_plugin.seeds import MAX_SEED, MIN_TRUNCATION, between, latents
 from gan_plugin.serving.generator import Description, default_labels
-from gan_plugin.serving.latents import LARGEST_SEED, SMALLEST_TRUNCATION, between, latents
-from gan_plugin.serving.pictures import ENCODERS
 
 COLUMNS = ("seed", "to_seed", "position", "z", "label", "truncation")
 DEFAULTS = {"format": "png", "grid": 0}  # the parameters of a request
-LARGEST_GRID = 1024
+MAX_GRID = 1024
 
 
 @dataclass(frozen=True)
 class Request:
-    """N pictures to make."""
+    """N images to make."""
 
     seeds: list[int | None]  # None where the row brought its own z
     z: npt.NDArray[np.float32]  # [N, latent_size]
@@ -37,16 +37,16 @@ def check_columns(names: Iterable[Any], known: Sequence[str] = COLUMNS) -> None:
 
 
 def check_params(params: Mapping[Any, Any], known: Sequence[str] = tuple(DEFAULTS)) -> None:
-    """What holds for all rows: ``format``, and ``grid``, the pictures in a line of one large picture, 0 for none."""
+    """What holds for all rows: ``format``, and ``grid``, the images in a line of one large image, 0 for none."""
     if unknown := [str(name) for name in params if name not in known]:
         raise UserError(f"Unknown parameter {listed(unknown)}: there is {listed(known)}.")
     wanted, grid = ({**DEFAULTS, **params}[name] for name in ("format", "grid"))
     if wanted not in ENCODERS:
         raise UserError(f"format={wanted!r} is unknown: give one of {', '.join(ENCODERS)}.")
-    if not _is_whole(grid) or not 0 <= grid <= LARGEST_GRID:
+    if not _is_whole(grid) or not 0 <= grid <= MAX_GRID:
         raise UserError(
-            f"grid={grid!r} is not possible: give how many pictures stand in a line of one large picture, at most "
-            f"{LARGEST_GRID}, or 0 for separate pictures."
+            f"grid={grid!r} is not possible: give how many images stand in a line of one large image, at most "
+            f"{MAX_GRID}, or 0 for separate images."
         )
 
 
@@ -57,7 +57,7 @@ def read_request(rows: pd.DataFrame, description: Description, max_rows: int) ->
     """
     check_columns(list(rows.columns))
     if len(rows) == 0:
-        raise UserError("The request has no rows: send one row with a seed for each picture.")
+        raise UserError("The request has no rows: send one row with a seed for each image.")
     if len(rows) > max_rows:
         raise UserError(f"The request has {len(rows)} rows and {max_rows} is the limit: send several smaller requests.")
     columns = {name: _cells(rows, name) for name in rows.columns}
@@ -98,8 +98,8 @@ def _is_missing(value: Any) -> bool:
 def _seed(value: Any, column: str, row: int) -> int | None:
     if value is None:
         return None
-    if not _is_whole(value) or not 0 <= value <= LARGEST_SEED:
-        raise UserError(f"Row {row} has {column}={value!r}: a seed is a whole number from 0 to {LARGEST_SEED}.")
+    if not _is_whole(value) or not 0 <= value <= MAX_SEED:
+        raise UserError(f"Row {row} has {column}={value!r}: a seed is a whole number from 0 to {MAX_SEED}.")
     return int(value)
 
 
@@ -109,7 +109,7 @@ def _ways(to_seeds: list[Any], positions: list[Any], seeds: list[int | None]) ->
     for row, (end, position) in enumerate(zip(ends, positions)):
         if (end is None) != (position is None):
             given, other = ("position", "to_seed") if end is None else ("to_seed", "position")
-            raise UserError(f"Row {row} has {given} and no {other}: a picture between two seeds needs both.")
+            raise UserError(f"Row {row} has {given} and no {other}: an image between two seeds needs both.")
         if end is not None and seeds[row] is None:
             raise UserError(f"Row {row} has both z and to_seed: the way to another seed begins at a seed.")
         if position is not None and not (_is_number(position) and 0 <= position <= 1):
@@ -135,9 +135,9 @@ def _truncation(value: Any, row: int) -> float:
     """The bound, NaN where there is none."""
     if value is None:
         return math.nan
-    if not _is_number(value) or not SMALLEST_TRUNCATION <= value < math.inf:
+    if not _is_number(value) or not MIN_TRUNCATION <= value < math.inf:
         raise UserError(
-            f"Row {row} has truncation={value!r}: truncation is a number of at least {SMALLEST_TRUNCATION}, "
+            f"Row {row} has truncation={value!r}: truncation is a number of at least {MIN_TRUNCATION}, "
             "in standard deviations."
         )
     return float(value)
@@ -145,7 +145,7 @@ def _truncation(value: Any, row: int) -> float:
 
 def _labels(values: list[Any], seeds: list[int | None], description: Description) -> npt.NDArray[np.int64] | None:
     """Class indices [N]; a row with a seed and no label gets the seed's own."""
-    names = description.class_names
+    names = description.spec.class_names
     if not names:
         if any(value is not None for value in values):
             raise UserError("This generator was trained without classes: leave out the column label.")

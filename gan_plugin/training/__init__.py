@@ -1,1 +1,1 @@
-"""The adversarial game: one step, the loop around it, checkpoints. Knows neither MLflow nor click."""
+"""The adversarial state: one step, the loop around it, checkpoints. Knows neither MLflow nor click."""

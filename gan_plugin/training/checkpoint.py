@@ -1,4 +1,4 @@
-"""All state of a training run in one file, written atomically: weights, optimisers, random states, position.
+"""All state of a training run in one file, written atomically: weights, optimizers, random states, position.
 
 The file is safetensors; its header holds the rest as JSON. Nothing is pickled.
 """
@@ -16,8 +16,8 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gan_plugin.errors import UserError
+from gan_plugin.training.gan import Best, TrainingState
 from gan_plugin.training.guard import Past
-from gan_plugin.training.step import Best, Game
 
 FILE_NAME = "checkpoint.safetensors"
 VERSION = 3
@@ -25,25 +25,25 @@ NETWORKS = ("generator", "discriminator", "ema")
 OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
 
 
-def save_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
+def save_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:
     """Write ``path``; a reader sees the old file or the new one, never a part.
 
-    ``identity`` is what a resumed run must agree on (recipe, seed, data digest, …), JSON-serialisable.
+    ``identity`` is what a resumed run must agree on (recipe, seed, data digest, …), JSON-serializable.
     """
     tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
-    if on_cuda(game):
+    if on_cuda(state):
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     for name in NETWORKS:
-        tensors |= {f"{name}.{key}": value.contiguous() for key, value in getattr(game, name).state_dict().items()}
+        tensors |= {f"{name}.{key}": value.contiguous() for key, value in getattr(state, name).state_dict().items()}
     for name in OPTIMIZERS:
-        for i, values in getattr(game, name).state_dict()["state"].items():
+        for i, values in getattr(state, name).state_dict()["state"].items():
             tensors |= {f"{name}.{i}.{key}": value.contiguous() for key, value in values.items()}
-    tensors |= {f"ada.{key}": value for key, value in game.ada.state().items()}
-    header: dict[str, Any] = {"version": VERSION, "steps": game.steps, "identity": identity}
-    header |= {"rollbacks": game.rollbacks, "past": vars(game.past)}
-    if game.best is not None:
-        tensors |= {f"best.{key}": value.contiguous() for key, value in game.best.weights.items()}
-        header["best"] = {k: v for k, v in vars(game.best).items() if k != "weights"}
+    tensors |= {f"ada.{key}": value for key, value in state.ada.state().items()}
+    header: dict[str, Any] = {"version": VERSION, "steps": state.steps, "identity": identity}
+    header |= {"rollbacks": state.rollbacks, "past": vars(state.past)}
+    if state.best is not None:
+        tensors |= {f"best.{key}": value.contiguous() for key, value in state.best.weights.items()}
+        header["best"] = {k: v for k, v in vars(state.best).items() if k != "weights"}
     path.parent.mkdir(parents=True, exist_ok=True)
     partial = path.with_suffix(".partial")
     save_file(tensors, partial, metadata={"gan_plugin": json.dumps(header)})
@@ -52,8 +52,8 @@ def save_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
     os.replace(partial, path)
 
 
-def load_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
-    """Put the state of ``path`` into ``game`` and torch's random generators.
+def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:
+    """Put the state of ``path`` into ``state`` and torch's random generators.
 
     Raises:
         UserError: the file is no checkpoint, or belongs to a run with another identity; each difference is named.
@@ -61,26 +61,26 @@ def load_checkpoint(path: Path, game: Game, identity: dict[str, Any]) -> None:
     header = check_identity(path, identity)
     tensors = load_file(path)
     for name in NETWORKS:
-        getattr(game, name).load_state_dict(_under(tensors, name))
+        getattr(state, name).load_state_dict(_under(tensors, name))
     for name in OPTIMIZERS:
-        optimizer = getattr(game, name)
-        state: dict[int, dict[str, Tensor]] = {}
+        optimizer = getattr(state, name)
+        moments: dict[int, dict[str, Tensor]] = {}
         for key, value in _under(tensors, name).items():
             index, _, field = key.partition(".")
-            state.setdefault(int(index), {})[field] = value
-        optimizer.load_state_dict({**optimizer.state_dict(), "state": state})
-        for weight, values in optimizer.state.items():  # laid out like their weights, as the fused optimiser needs it
+            moments.setdefault(int(index), {})[field] = value
+        optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
+        for weight, values in optimizer.state.items():  # laid out like their weights, as the fused optimizer needs it
             for field in [name for name, value in values.items() if value.shape == weight.shape and value.dim()]:
                 values[field] = torch.empty_like(weight).copy_(values[field])
     torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and on_cuda(game):
+    if "random.cuda" in tensors and on_cuda(state):
         torch.cuda.set_rng_state(tensors["random.cuda"])
-    game.ada.load(_under(tensors, "ada"))
-    game.steps, game.rollbacks, game.past = header["steps"], header["rollbacks"], Past(**header["past"])
+    state.ada.load(_under(tensors, "ada"))
+    state.steps, state.rollbacks, state.past = header["steps"], header["rollbacks"], Past(**header["past"])
     if "best" in header:
-        device = next(game.ema.parameters()).device
+        device = next(state.ema.parameters()).device
         weights = {key: value.to(device) for key, value in _under(tensors, "best").items()}
-        game.best = Best(**header["best"], weights=weights)
+        state.best = Best(**header["best"], weights=weights)
 
 
 def check_identity(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
@@ -95,8 +95,8 @@ def check_identity(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
     return header
 
 
-def on_cuda(game: Game) -> bool:
-    return next(game.generator.parameters()).is_cuda
+def on_cuda(state: TrainingState) -> bool:
+    return next(state.generator.parameters()).is_cuda
 
 
 def read_header(path: Path) -> dict[str, Any]:

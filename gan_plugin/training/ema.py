@@ -7,18 +7,18 @@ import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 
-from gan_plugin.recipes import Recipe
+from gan_plugin.config.recipe import Recipe
+from gan_plugin.seeds import latents
 from gan_plugin.serving.generator import default_labels
-from gan_plugin.serving.latents import latents
 
 CALIBRATION_SEEDS = np.arange(1024) + 2**52  # far from the seeds that people ask for
 CALIBRATION_BATCH = 128
 
 
 def ema_decay(recipe: Recipe, steps: int) -> float:
-    """β = ½^(pictures / half-life), Karras et al. 2018 (arXiv:1710.10196), for the pictures of one generator's step.
+    """β = ½^(images / half-life), Karras et al. 2018 (arXiv:1710.10196), for the images of one generator's step.
 
-    A constant half-life grows to its value with a twentieth of the pictures seen, so that the first, random weights are
+    A constant half-life grows to its value with a twentieth of the images seen, so that the first, random weights are
     soon forgotten (Karras et al. 2020, arXiv:2006.06676, "ramp-up"); one with a ramp follows that.
     """
     seen = steps * recipe.batch_size
@@ -45,7 +45,7 @@ def update_ema(ema: nn.Module, generator: nn.Module, decay: float) -> None:
 def calibrate_batch_norm(ema: nn.Module, latent_size: int, classes: int = 0) -> None:
     """Measure batch norm's statistics anew, with the averaged weights, over 1,024 fixed latents and all ``classes``.
 
-    The averages of running statistics belong to none of the weights that they were collected with; pictures get
+    The averages of running statistics belong to none of the weights that they were collected with; images get
     visibly better with statistics of the average itself (Izmailov et al. 2018, arXiv:1803.05407, section 3.2). A
     network without batch norm is left as it is. Uses and changes no random state.
     """

@@ -1,4 +1,4 @@
-"""Both players' optimisers, and the recipe's ramps that they follow."""
+"""Both players' optimizers, and the recipe's ramps that they follow."""
 
 from __future__ import annotations
 
@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING
 import torch
 from torch import nn
 
-from gan_plugin.recipes import Recipe
-from gan_plugin.recipes.ramp import lazy
+from gan_plugin.config.recipe import Recipe
+from gan_plugin.config.schedule import lazy
 
 if TYPE_CHECKING:
-    from gan_plugin.training.step import Game
+    from gan_plugin.training.gan import TrainingState
 
 
 def new_optimizers(
@@ -39,15 +39,15 @@ def new_optimizer(recipe: Recipe, network: nn.Module, lr: float, share: float) -
     raise ValueError(recipe.optimizer)
 
 
-def follow_ramps(game: Game, recipe: Recipe) -> None:
-    """Give both optimisers this step's learning rates and β₂."""
+def follow_ramps(state: TrainingState, recipe: Recipe) -> None:
+    """Give both optimizers this step's learning rates and β₂."""
     if recipe.anneal == 0:
         return
-    pictures = game.steps * recipe.batch_size
+    images = state.steps * recipe.batch_size
     share = lazy(recipe.penalty_every if recipe.penalty != "none" else 1)
-    beta2 = recipe.beta2.at(pictures, recipe.anneal)
-    set_rates(game.generator_optimizer, recipe.generator_lr.at(pictures, recipe.anneal), beta2)
-    set_rates(game.discriminator_optimizer, recipe.discriminator_lr.at(pictures, recipe.anneal) * share, beta2**share)
+    beta2 = recipe.beta2.at(images, recipe.anneal)
+    set_rates(state.generator_optimizer, recipe.generator_lr.at(images, recipe.anneal), beta2)
+    set_rates(state.discriminator_optimizer, recipe.discriminator_lr.at(images, recipe.anneal) * share, beta2**share)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, lr: float, beta2: float) -> None:

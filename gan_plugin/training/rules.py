@@ -6,11 +6,11 @@ import dataclasses
 from collections.abc import Collection
 from typing import Any
 
-from gan_plugin.data import Pictures
+from gan_plugin.config.recipe import RAMPS, Recipe
+from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.networks import r3gan
 from gan_plugin.objectives import OBJECTIVES
-from gan_plugin.recipes import RAMPS, Recipe
 
 
 def check_effect(recipe: Recipe, given: Collection[str]) -> None:
@@ -49,7 +49,7 @@ def parts(recipe: Recipe) -> dict[str, tuple[str, bool]]:
         "penalty_every": penalty,
         "augment_p": ("augment=scheduled", recipe.augment == "scheduled"),
         "discriminator_dropout": several,
-        "softness": several,
+        "softmax_temperature": several,
         "beta1": ("optimizer=adam or sgd", recipe.optimizer != "rmsprop"),
         "beta2": ("optimizer=adam or rmsprop", recipe.optimizer != "sgd"),
         "anneal": ("a value A..B", bool(moving_values(recipe))),
@@ -61,17 +61,17 @@ def moving_values(recipe: Recipe) -> list[str]:
     return [name for name in sorted(RAMPS) if getattr(recipe, name).start != getattr(recipe, name).end]
 
 
-def check_combination(recipe: Recipe, pictures: Pictures) -> None:
+def check_combination(recipe: Recipe, dataset: Dataset) -> None:
     """
     Raises:
-        UserError: two parts of the recipe contradict each other, or the family has no network for such pictures.
+        UserError: two parts of the recipe contradict each other, or the family has no network for such images.
     """
     if recipe.family == "r3gan":
-        check_r3gan(recipe, pictures.size)
+        check_r3gan(recipe, dataset.spec.height)
     check_game(recipe)
-    check_groups(recipe, len(pictures))
+    check_groups(recipe, len(dataset))
     if recipe.anneal == 0 and (moving := moving_values(recipe)):
-        raise UserError(f"{moving[0]} goes from one value to another in no pictures: give anneal, for example 200000.")
+        raise UserError(f"{moving[0]} goes from one value to another in no images: give anneal, for example 200000.")
 
 
 def check_r3gan(recipe: Recipe, image_size: int) -> None:
@@ -103,23 +103,23 @@ def check_game(recipe: Recipe) -> None:
             "objective=wasserstein needs a critic that is held, or its logits grow without bound: give penalty=wgan-gp "
             "with penalty_weight=10, or spectral_norm=true."
         )
-    if recipe.discriminator_steps > 1 and recipe.turns != "alternating":
+    if recipe.discriminator_steps > 1 and recipe.updates != "alternating":
         raise UserError(
-            f"discriminator_steps={recipe.discriminator_steps} is not possible with turns={recipe.turns}, where both "
-            "players learn from one batch of fakes: give turns=alternating, or discriminator_steps=1."
+            f"discriminator_steps={recipe.discriminator_steps} is not possible with updates={recipe.updates}, where both "
+            "players learn from one batch of fakes: give updates=alternating, or discriminator_steps=1."
         )
 
 
-def check_groups(recipe: Recipe, pictures: int) -> None:
+def check_groups(recipe: Recipe, images: int) -> None:
     """Packs and codes."""
-    if recipe.pack > pictures:
-        raise UserError(f"pack={recipe.pack} is more than the {pictures} pictures of the data: give a smaller one.")
+    if recipe.pack > images:
+        raise UserError(f"pack={recipe.pack} is more than the {images} images of the data: give a smaller one.")
     if recipe.batch_size % recipe.pack:
         raise UserError(f"batch_size={recipe.batch_size} is not a multiple of pack={recipe.pack}: give one that is.")
-    if (recipe.code_classes or recipe.code_values) and recipe.pack > 1:
-        raise UserError(f"codes are shown by single pictures, and pack={recipe.pack} packs them: give pack=1.")
-    if recipe.code_classes == 1:
-        raise UserError("code_classes=1 is a choice of one: give 0, or at least 2.")
-    if recipe.code_classes + recipe.code_values >= recipe.latent_size:
-        codes = recipe.code_classes + recipe.code_values
+    if (recipe.categorical_codes or recipe.continuous_codes) and recipe.pack > 1:
+        raise UserError(f"codes are shown by single images, and pack={recipe.pack} packs them: give pack=1.")
+    if recipe.categorical_codes == 1:
+        raise UserError("categorical_codes=1 is a choice of one: give 0, or at least 2.")
+    if recipe.categorical_codes + recipe.continuous_codes >= recipe.latent_size:
+        codes = recipe.categorical_codes + recipe.continuous_codes
         raise UserError(f"latent_size={recipe.latent_size} leaves nothing beside {codes} codes: give more.")

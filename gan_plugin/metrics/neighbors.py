@@ -1,4 +1,4 @@
-"""What nearest neighbours in feature space say: are generated samples where real ones are, everywhere, and not copies.
+"""What nearest neighbors in feature space say: are generated samples where real ones are, everywhere, and not copies.
 
 With Bₖ(x) the closed ball around x that reaches x's k-th nearest other point of x's own set, xᵢ the N reference and yⱼ
 the M generated points:
@@ -9,13 +9,13 @@ the M generated points:
     coverage     = share of xᵢ with some yⱼ in B₅(xᵢ)               the same
     authenticity = share of yⱼ outside B₁(x*), x* nearest to yⱼ     Alaa et al. 2022
 
-1 − authenticity is the memorised share: 1 for copies, but not 0 for fresh samples of the same distribution, so hold it
-against that of real samples that were held out. A point at exactly the ball's radius is in it, so copies are memorised
+1 − authenticity is the memorized share: 1 for copies, but not 0 for fresh samples of the same distribution, so hold it
+against that of real samples that were held out. A point at exactly the ball's radius is in it, so copies are memorized
 and equal sets have precision, recall and coverage 1 even where points coincide.
 
 Distances are squared wherever they are only compared, and come from ‖x‖² + ‖y‖² − 2x·y in float64 with the reference's
 mean as the origin. That rounds, by some 2⁻⁵² of ‖x‖² + ‖y‖², so each ball's squared radius is made larger by 1e-12 of
-its centre's squared norm plus that radius.
+its center's squared norm plus that radius.
 """
 
 from __future__ import annotations
@@ -40,7 +40,7 @@ class Manifold(NamedTuple):
     radii: Tensor  # float64 [N, 3], squared distance to the 1st, PRECISION_K-th and COVERAGE_K-th nearest other point
 
 
-class Neighbourhood(NamedTuple):
+class Neighborhood(NamedTuple):
     """The figures, 0…1 but for density, which may exceed 1, and the points behind them."""
 
     precision: float
@@ -70,17 +70,17 @@ def fit_manifold(points: Tensor) -> Manifold:
         raise ValueError(f"a manifold needs at least {COVERAGE_K + 1} points")
     if not points.isfinite().all():
         raise ValueError("points must be finite")
-    centred = points - origin(points)
-    radii = centred.new_empty(len(points), 3)
-    for rows, distances in squared_distances(centred, centred):
-        distances[:, rows].fill_diagonal_(torch.inf)  # a point is no neighbour of its own; a copy of it is
+    centerd = points - origin(points)
+    radii = centerd.new_empty(len(points), 3)
+    for rows, distances in squared_distances(centerd, centerd):
+        distances[:, rows].fill_diagonal_(torch.inf)  # a point is no neighbor of its own; a copy of it is
         nearest = distances.topk(COVERAGE_K, largest=False).values
         radii[rows] = nearest[:, [0, PRECISION_K - 1, COVERAGE_K - 1]]
     return Manifold(points, radii)
 
 
 @torch.no_grad()
-def compare(reference: Manifold, generated: Manifold) -> Neighbourhood:
+def compare(reference: Manifold, generated: Manifold) -> Neighborhood:
     """Hold generated points [M, D] against reference points [N, D]: all figures in one pass over the pairs.
 
     Takes 128 MiB beside a float64 copy of either set.
@@ -112,7 +112,7 @@ def compare(reference: Manifold, generated: Manifold) -> Neighbourhood:
         exact = (made[rows] - real[closest]).square().sum(dim=1)  # the product's rounding would show in a copy's 0
         nearest[rows], distance[rows], authentic[rows] = closest, exact.sqrt(), exact > first[closest]
 
-    return Neighbourhood(
+    return Neighborhood(
         precision=share(inside),
         recall=share(recalled),
         density=pairs / (COVERAGE_K * len(made)),
@@ -130,13 +130,13 @@ def origin(points: Tensor) -> Tensor:
     return points.sum(dim=0, dtype=torch.float64) / len(points)
 
 
-def closed_balls(centred: Tensor, radii: Tensor) -> Tensor:
-    """Squared radii [N, 3] of balls around centred points [N, D], larger by what rounding may add to a distance."""
-    return radii + TOLERANCE * (centred.square().sum(dim=1, keepdim=True) + radii)
+def closed_balls(centerd: Tensor, radii: Tensor) -> Tensor:
+    """Squared radii [N, 3] of balls around centerd points [N, D], larger by what rounding may add to a distance."""
+    return radii + TOLERANCE * (centerd.square().sum(dim=1, keepdim=True) + radii)
 
 
 def squared_distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Squared distances of centred rows [M, D] to columns [N, D], as many rows at a time as BLOCK allows, at least one.
+    """Squared distances of centerd rows [M, D] to columns [N, D], as many rows at a time as BLOCK allows, at least one.
 
     A block [rows, N] may be changed and is overwritten by the next: a fresh one each time takes three times as long.
     """

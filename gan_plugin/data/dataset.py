@@ -1,4 +1,4 @@
-"""What loading data gives, and the rules for picture size and channels that all kinds of data share."""
+"""What loading data gives, and the rules for image size and channels that all kinds of data share."""
 
 from __future__ import annotations
 
@@ -11,12 +11,13 @@ import numpy as np
 import torch
 
 from gan_plugin.errors import UserError
+from gan_plugin.spec import SampleSpec, image_spec
 
-SMALLEST_SIZE = 16
-LARGEST_SIZE = 256
+MIN_SIZE = 16
+MAX_SIZE = 256
 SIZE_STEP = 4
-DEFAULT_SIZE = 64  # where the pictures' own sizes do not settle it
-FEWEST_PICTURES = 2
+DEFAULT_SIZE = 64  # where the images' own sizes do not settle it
+MIN_SAMPLES = 2
 
 
 class NoSuchSplit(UserError):
@@ -24,44 +25,34 @@ class NoSuchSplit(UserError):
 
 
 @dataclass(frozen=True, eq=False)
-class Pictures:
-    """Training pictures, all square and of one size.
+class Dataset:
+    """Training images, all square and of one size.
 
     Attributes:
-        images: uint8 [N, C, H, W] with H = W, values 0 (black) to 255; C is 1 (grey) or 3 (RGB).
-        labels: int64 [N], indices into ``class_names``, or None where the data has no classes.
-        class_names: one name per class; () where there are no labels.
+        samples: uint8 [N, C, H, W], values 0 (black) to 255; C is 1 (gray) or 3 (RGB).
+        labels: int64 [N], indices into the spec's class names, or None where the data has no classes.
+        spec: what one sample is.
         name: a short name for people, such as "digits" or "fashion-mnist".
-        source: where the pictures came from: an absolute path, "sklearn.datasets.load_digits" or "hub:owner/name".
+        source: where the images came from: an absolute path, "sklearn.datasets.load_digits" or "hub:owner/name".
         split: the split that was read, such as "train".
         digest: 32 hexadecimal characters, a SHA-256 over the shape, every pixel, every label and the class names.
-        notes: sentences about what was done to the pictures: resizing, cropping, colour, pictures left out.
+        notes: sentences about what was done to the images: resizing, cropping, color, images left out.
     """
 
-    images: torch.Tensor
+    samples: torch.Tensor
     labels: torch.Tensor | None
-    class_names: tuple[str, ...]
+    spec: SampleSpec
     name: str
     source: str
     split: str
     digest: str
     notes: tuple[str, ...]
 
-    @property
-    def size(self) -> int:
-        """Height and width in pixels."""
-        return self.images.shape[-1]
-
-    @property
-    def channels(self) -> int:
-        """1 for grey, 3 for RGB."""
-        return self.images.shape[1]
-
     def __len__(self) -> int:
-        return self.images.shape[0]
+        return self.samples.shape[0]
 
 
-def make_pictures(
+def make_dataset(
     images: torch.Tensor,
     labels: torch.Tensor | None,
     class_names: Sequence[str],
@@ -70,16 +61,18 @@ def make_pictures(
     source: str,
     split: str,
     notes: Sequence[str],
-) -> Pictures:
-    """Pictures with their digest; arguments as the attributes of ``Pictures``.
+) -> Dataset:
+    """Dataset with their digest; arguments as the attributes of ``Dataset``.
 
     Raises:
-        UserError: there are fewer than 2 pictures.
+        UserError: there are fewer than 2 images.
     """
-    if len(images) < FEWEST_PICTURES:
-        raise UserError(f"{source} has {len(images)} readable pictures: training needs at least {FEWEST_PICTURES}.")
+    if len(images) < MIN_SAMPLES:
+        raise UserError(f"{source} has {len(images)} readable images: training needs at least {MIN_SAMPLES}.")
     names = tuple(class_names)
-    return Pictures(images, labels, names, name, source, split, digest(images, labels, names), tuple(notes))
+    _, channels, height, width = images.shape
+    spec = image_spec(height, width, channels, names)
+    return Dataset(images, labels, spec, name, source, split, digest(images, labels, names), tuple(notes))
 
 
 def digest(images: torch.Tensor, labels: torch.Tensor | None, class_names: Sequence[str]) -> str:
@@ -99,7 +92,7 @@ def digest(images: torch.Tensor, labels: torch.Tensor | None, class_names: Seque
 
 
 def is_allowed_size(size: int) -> bool:
-    return size % SIZE_STEP == 0 and SMALLEST_SIZE <= size <= LARGEST_SIZE
+    return size % SIZE_STEP == 0 and MIN_SIZE <= size <= MAX_SIZE
 
 
 def check_image_size(image_size: int | None) -> None:
@@ -109,9 +102,7 @@ def check_image_size(image_size: int | None) -> None:
         UserError: the size is none of those.
     """
     if image_size is not None and not is_allowed_size(image_size):
-        raise UserError(
-            f"image_size={image_size} is not a multiple of {SIZE_STEP} from {SMALLEST_SIZE} to {LARGEST_SIZE}."
-        )
+        raise UserError(f"image_size={image_size} is not a multiple of {SIZE_STEP} from {MIN_SIZE} to {MAX_SIZE}.")
 
 
 def check_channels(channels: int | None) -> None:
@@ -121,14 +112,14 @@ def check_channels(channels: int | None) -> None:
         UserError: the number is none of those.
     """
     if channels not in (None, 1, 3):
-        raise UserError(f"channels={channels} is neither 1 (grey) nor 3 (RGB).")
+        raise UserError(f"channels={channels} is neither 1 (gray) nor 3 (RGB).")
 
 
 def automatic_size(sizes: Collection[tuple[int, int]]) -> int:
-    """The pictures' own size where all share one that networks can be built for, else 64.
+    """The images' own size where all share one that networks can be built for, else 64.
 
     Args:
-        sizes: (width, height) of each picture, pixels.
+        sizes: (width, height) of each image, pixels.
     """
     if len(distinct := set(sizes)) == 1:
         width, height = distinct.pop()
@@ -138,16 +129,16 @@ def automatic_size(sizes: Collection[tuple[int, int]]) -> int:
 
 
 def size_notes(sizes: Collection[tuple[int, int]], size: int, asked: int | None) -> list[str]:
-    """Sentences on how pictures of these sizes became ``size`` pixels square.
+    """Sentences on how images of these sizes became ``size`` pixels square.
 
     Args:
-        sizes: (width, height) of each picture as it was, pixels.
-        size: height and width the pictures have now.
+        sizes: (width, height) of each image as it was, pixels.
+        size: height and width the images have now.
         asked: the ``image_size`` that was asked for; None for an automatic one.
     """
     distinct = set(sizes)
     if distinct == {(size, size)}:
-        return [f"The pictures are {size}x{size} pixels and keep that size."]
+        return [f"The images are {size}x{size} pixels and keep that size."]
     if len(distinct) == 1:
         ((width, height),) = distinct
         were = f"{width}x{height} pixels"
@@ -158,17 +149,17 @@ def size_notes(sizes: Collection[tuple[int, int]], size: int, asked: int | None)
         f"since image_size={asked}"
         if asked is not None
         else f"the size taken where not all share one square size that is a multiple of {SIZE_STEP} "
-        f"from {SMALLEST_SIZE} to {LARGEST_SIZE}"
+        f"from {MIN_SIZE} to {MAX_SIZE}"
     )
-    notes = [f"The pictures were {were} and are resized to {size}x{size} (Lanczos), {why}."]
+    notes = [f"The images were {were} and are resized to {size}x{size} (Lanczos), {why}."]
     if oblong := sum(width != height for width, height in sizes):
-        notes.append(f"{oblong:,} of {len(sizes):,} pictures were not square: the square in their middle was cut out.")
+        notes.append(f"{oblong:,} of {len(sizes):,} images were not square: the square in their middle was cut out.")
     return notes
 
 
-def grey_as_channels(grey: torch.Tensor, channels: int | None) -> torch.Tensor:
-    """Grey pictures [N, H, W] as [N, C, H, W]: C = 1, or 3 equal channels where ``channels`` is 3."""
-    return grey[:, None].repeat(1, channels or 1, 1, 1)
+def gray_as_channels(gray: torch.Tensor, channels: int | None) -> torch.Tensor:
+    """Gray images [N, H, W] as [N, C, H, W]: C = 1, or 3 equal channels where ``channels`` is 3."""
+    return gray[:, None].repeat(1, channels or 1, 1, 1)
 
 
 def list_some(items: Sequence[str], most: int = 10) -> str:

@@ -1,4 +1,4 @@
-"""Seed → z: the same picture for the same seed, alone or in a batch, in every process and every language.
+"""Seed → z: the same image for the same seed, alone or in a batch, in every process and every language.
 
 A seed is the key of the counter-based generator Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy
 as 1, 2, 3", doi:10.1145/2063384.2063405). Value ``i`` of z comes from block ``i // 4`` of that seed alone:
@@ -18,7 +18,7 @@ float64:
 
     z = sin((1−p)θ)/sin θ · z₀ + sin(pθ)/sin θ · z₁   as float32; (1−p)·z₀ + p·z₁ where sin θ < 10⁻⁶
 
-Test vectors for other languages are in tests/vectors/latents.json, pictures in examples/vectors.json.
+Test vectors for other languages are in tests/vectors/seeds.json, images in examples/vectors.json.
 """
 
 from __future__ import annotations
@@ -26,10 +26,10 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-LARGEST_SEED = 2**53 - 1  # the largest whole number that JSON, JavaScript and float64 all hold exactly
-SMALLEST_TRUNCATION = 0.1  # below it nearly every value has to be drawn again hundreds of times
+MAX_SEED = 2**53 - 1  # the largest whole number that JSON, JavaScript and float64 all hold exactly
+MIN_TRUNCATION = 0.1  # below it nearly every value has to be drawn again hundreds of times
 
-SMALLEST_SINE = 1e-6  # two z of nearly one direction have no arc between them
+MIN_SINE = 1e-6  # two z of nearly one direction have no arc between them
 
 _ROUNDS = 10
 _SWAPPED = (0xCD9E8D57, 0xD2511F53)  # multipliers, of word 2 and of word 0
@@ -87,7 +87,7 @@ def between(
     lengths = np.linalg.norm(z0, axis=1) * np.linalg.norm(z1, axis=1)
     cosine = np.clip((z0 * z1).sum(1) / lengths, -1, 1)
     angle = np.arccos(cosine)[:, None]  # [N, 1]
-    straight = np.sin(angle) < SMALLEST_SINE
+    straight = np.sin(angle) < MIN_SINE
     sine = np.where(straight, 1.0, np.sin(angle))
     a = np.where(straight, 1 - p, np.sin((1 - p) * angle) / sine)
     b = np.where(straight, p, np.sin(p * angle) / sine)

@@ -61,7 +61,7 @@ def resident(images: Tensor, device: torch.device) -> Tensor:
 
 
 def gather(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    """Pictures uint8 [B, C, H, W] of ``rows`` [B] on ``device``, wherever the data set lives."""
+    """Dataset uint8 [B, C, H, W] of ``rows`` [B] on ``device``, wherever the data set lives."""
     batch = images[rows.to(images.device)]
     if batch.device.type == device.type:
         return batch

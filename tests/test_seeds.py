@@ -9,7 +9,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gan_plugin.serving.latents import LARGEST_SEED, latents, philox
+from gan_plugin.seeds import MAX_SEED, latents, philox
 
 VECTORS = Path(__file__).parent / "vectors" / "latents.json"
 
@@ -58,15 +58,15 @@ def test_the_vectors_for_other_languages() -> None:
 
 
 def test_a_seed_does_not_depend_on_its_batch_or_on_the_length_of_z() -> None:
-    seeds = [5, 0, LARGEST_SEED, 2**32, 5]
+    seeds = [5, 0, MAX_SEED, 2**32, 5]
     together = latents(seeds, 100, truncation=0.7)
     for row, seed in zip(together, seeds, strict=True):
         np.testing.assert_array_equal(row, latents(seed, 100, truncation=0.7)[0])
     np.testing.assert_array_equal(latents(7, 30)[0], latents(7, 100)[0, :30])
 
 
-def test_neighbouring_and_large_seeds_are_unrelated() -> None:
-    z = latents([0, 1, 2**32, 2**32 + 1, LARGEST_SEED], 4096)
+def test_neighboring_and_large_seeds_are_unrelated() -> None:
+    z = latents([0, 1, 2**32, 2**32 + 1, MAX_SEED], 4096)
     correlation = np.corrcoef(z) - np.eye(5)
     assert np.abs(correlation).max() < 5 / np.sqrt(4096)
 

@@ -13,15 +13,15 @@ class Ramp(NamedTuple):
     start: float
     end: float
 
-    def at(self, pictures: float, anneal: float) -> float:
-        """v(t) = v₁ + (v₀ − v₁)·½(1 + cos(π t/T)) after t pictures, T = ``anneal``; v₁ from T on.
+    def at(self, images: float, anneal: float) -> float:
+        """v(t) = v₁ + (v₀ − v₁)·½(1 + cos(π t/T)) after t images, T = ``anneal``; v₁ from T on.
 
         >>> Ramp(2.0, 1.0).at(50, 100)
         1.5
         """
-        if pictures >= anneal or self.start == self.end:
+        if images >= anneal or self.start == self.end:
             return self.end
-        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * pictures / anneal))
+        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * images / anneal))
 
     def __str__(self) -> str:
         return f"{self.start}" if self.start == self.end else f"{self.start}..{self.end}"

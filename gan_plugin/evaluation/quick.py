@@ -1,4 +1,4 @@
-"""A quick look at a generator while it is trained: one Fréchet distance from few pictures."""
+"""A quick look at a generator while it is trained: one Fréchet distance from few images."""
 
 from __future__ import annotations
 
@@ -9,29 +9,29 @@ import numpy as np
 import torch
 from torch import Tensor, nn
 
-from gan_plugin.data import Pictures
-from gan_plugin.data.pictures import make_pictures
+from gan_plugin.data import Dataset
+from gan_plugin.data.dataset import make_dataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import as_pixels, gaussian_of, has_classes
 from gan_plugin.evaluation.results import evenly
-from gan_plugin.export import Showable
+from gan_plugin.export import Quantized
 from gan_plugin.features import FeatureNetwork, choose_spec, load_network
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from gan_plugin.training.ema import inputs_of
 
-PICTURES = 2048  # generated
-SEEDS = np.arange(PICTURES) + 2**51  # far from those of evaluations, or the choice of the best would flatter these
+IMAGES = 2048  # generated
+SEEDS = np.arange(IMAGES) + 2**51  # far from those of evaluations, or the choice of the best would flatter these
 REFERENCE = 10_000  # real ones at most
 BATCH = 128
 TRIED = 32
 PATIENCE = 300.0  # seconds
 
 
-class LightJudge:
-    """Fréchet distance between 2,048 pictures of fixed seeds and the training pictures, at most 10,000 of them.
+class QuickFid:
+    """Fréchet distance between 2,048 images of fixed seeds and the training images, at most 10,000 of them.
 
     Always the same seeds, so that two generators differ by what they learned and not by what they were asked. The
-    figure is comparable within a run and not with ``fid``, which is from more pictures: hence its own name.
+    figure is comparable within a run and not with ``fid``, which is from more images: hence its own name.
 
     Attributes:
         metric: ``fid_2k/`` and the network's name.
@@ -49,10 +49,10 @@ class LightJudge:
 
     @torch.no_grad()
     def __call__(self, generator: nn.Module) -> float:
-        """The distance for a generator in eval mode, which makes −1…1 pictures [B, C, H, W] from z [B, latent_size]
+        """The distance for a generator in eval mode, which makes −1…1 images [B, C, H, W] from z [B, latent_size]
         and, where it takes labels, from those, of all classes alike."""
         began = time.perf_counter()
-        show = Showable(generator)
+        show = Quantized(generator)
         device = next(generator.parameters()).device
         features: list[Tensor] = []
         for batch in zip(*(x.split(BATCH) for x in self.inputs)):
@@ -62,52 +62,52 @@ class LightJudge:
         return distance
 
 
-def make_light_judge(
-    pictures: Pictures,
+def make_quick_fid(
+    dataset: Dataset,
     features: str | None,
     latent_size: int,
     classes: int,
     device: torch.device,
     weights: Path | None = None,
-) -> LightJudge:
-    """Load or train the network, and fit the Gaussian of the training pictures, unless the cache holds them.
+) -> QuickFid:
+    """Load or train the network, and fit the Gaussian of the training images, unless the cache holds them.
 
     Raises:
-        UserError: the network cannot be had for these pictures, or nobody asked for it by name and it is so slow here
+        UserError: the network cannot be had for these images, or nobody asked for it by name and it is so slow here
             that getting ready would take longer than PATIENCE.
     """
     began = time.perf_counter()
-    network = load_network(choose_spec(features, has_classes(pictures)), pictures, device, weights)
-    some = few(pictures)
-    if features is None and (needed := seconds_for(network, some, len(some) + PICTURES)) > PATIENCE:
+    network = load_network(choose_spec(features, has_classes(dataset)), dataset, device, weights)
+    some = few(dataset)
+    if features is None and (needed := seconds_for(network, some, len(some) + IMAGES)) > PATIENCE:
         raise UserError(
-            f"{network.name} would take {needed / 60:.0f} minutes to look at {len(some) + PICTURES:,} pictures on this "
+            f"{network.name} would take {needed / 60:.0f} minutes to look at {len(some) + IMAGES:,} images on this "
             f"{device.type}: give features={network.name} to have it all the same, or other features."
         )
     reference = gaussian_of(network, some)
-    return LightJudge(network, reference, latent_size, classes, time.perf_counter() - began)
+    return QuickFid(network, reference, latent_size, classes, time.perf_counter() - began)
 
 
-def few(pictures: Pictures) -> Pictures:
-    """At most REFERENCE of the pictures, from all over the data."""
-    if len(pictures) <= REFERENCE:
-        return pictures
-    rows = torch.from_numpy(evenly(len(pictures), REFERENCE))
-    labels = None if pictures.labels is None else pictures.labels[rows]
-    return make_pictures(
-        pictures.images[rows],
+def few(dataset: Dataset) -> Dataset:
+    """At most REFERENCE of the images, from all over the data."""
+    if len(dataset) <= REFERENCE:
+        return dataset
+    rows = torch.from_numpy(evenly(len(dataset), REFERENCE))
+    labels = None if dataset.labels is None else dataset.labels[rows]
+    return make_dataset(
+        dataset.samples[rows],
         labels,
-        pictures.class_names,
-        name=pictures.name,
-        source=pictures.source,
-        split=pictures.split,
-        notes=pictures.notes,
+        dataset.spec.class_names,
+        name=dataset.name,
+        source=dataset.source,
+        split=dataset.split,
+        notes=dataset.notes,
     )
 
 
-def seconds_for(network: FeatureNetwork, pictures: Pictures, count: int) -> float:
-    """What ``count`` pictures would take, from a try with a few; the first ones only warm up."""
-    sample = as_pixels(pictures)[:TRIED]
+def seconds_for(network: FeatureNetwork, dataset: Dataset, count: int) -> float:
+    """What ``count`` images would take, from a try with a few; the first ones only warm up."""
+    sample = as_pixels(dataset)[:TRIED]
     network(sample[:1])
     began = time.perf_counter()
     network(sample)

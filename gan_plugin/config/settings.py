@@ -11,8 +11,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 
+from gan_plugin.config.schedule import Ramp, parse_ramp
 from gan_plugin.errors import UserError
-from gan_plugin.recipes.ramp import Ramp, parse_ramp
 
 AUTO = "auto"
 
@@ -79,7 +79,7 @@ def one_of(*names: str) -> Accepts:
     return Accepts(f"one of {', '.join(names)}", parse)
 
 
-def grey_or_rgb() -> Accepts:
+def gray_or_rgb() -> Accepts:
     return Accepts("1 or 3", lambda text: int(one_of("1", "3").parse(text)))
 
 
@@ -163,25 +163,25 @@ PROMOTING = ("fid", "kid", "precision", "recall", "coverage", "cas")
 BOUNDED = dict.fromkeys(("fid", "fid_ratio", "kid", "label_kl"), "<=") | dict.fromkeys(
     ("inception_score", "precision", "recall", "density", "coverage", "authenticity", "modes", "cas"), ">="
 )
-FEWEST_JUDGED = 50  # with fewer, no figure means anything
+MIN_EVALUATED = 50  # with fewer, no figure means anything
 DEVICE = one_of("auto", "cuda", "cpu")
 SIZE = or_auto(whole_number(16, 256, multiple_of=4))
 FEATURES = "Features that judge: classifier (auto with labels), inception (auto without), or onnx:PATH of a network."
 WEIGHTS = "File with Inception's weights; none looks in the cache, then downloads."
-DATA = "digits, a folder (IDX files, pictures, or parquet), a .parquet file, or hub:owner/name"
+DATA = "digits, a folder (IDX files, images, or parquet), a .parquet file, or hub:owner/name"
 
 
 @dataclass(frozen=True)
 class TrainSettings:
     """Parameters of ``train``. None stands for ``auto``: the data's or the recipe's own value."""
 
-    data: str = setting("digits", some_text(), f"Pictures: {DATA}.")
+    data: str = setting("digits", some_text(), f"Dataset: {DATA}.")
     split: str = setting("train", some_text(), "Which split of the data to train on.")
-    image_size: int | None = setting("auto", SIZE, "Side of the square pictures; auto is the data's own size, else 64.")
+    image_size: int | None = setting("auto", SIZE, "Side of the square images; auto is the data's own size, else 64.")
     channels: int | None = setting(
-        "auto", or_auto(grey_or_rgb()), "1 for grey, 3 for RGB; auto is 1 where every picture is grey."
+        "auto", or_auto(gray_or_rgb()), "1 for gray, 3 for RGB; auto is 1 where every image is gray."
     )
-    skip_unreadable: bool = setting("false", yes_or_no(), "Leave out pictures that cannot be read, and count them.")
+    skip_unreadable: bool = setting("false", yes_or_no(), "Leave out images that cannot be read, and count them.")
     epochs: int = setting("50", whole_number(1), "Passes over the data.")
     recipe: str = setting("r1", some_text(), "Training method; gan-plugin recipes lists them.")
     conditional: bool | None = setting(
@@ -199,15 +199,15 @@ class TrainSettings:
     penalty_every: int | None = setting(
         "auto", or_auto(whole_number(1)), "Steps from one penalty to the next, instead of the recipe's."
     )
-    turns: str | None = setting(
+    updates: str | None = setting(
         "auto",
-        or_auto(one_of("together", "alternating")),
+        or_auto(one_of("simultaneous", "alternating")),
         "Both players learn from one batch of fakes, or one after the other.",
     )
     discriminator_steps: int | None = setting(
         "auto",
         or_auto(whole_number(1)),
-        "Steps of the discriminator for each of the generator's, with turns=alternating.",
+        "Steps of the discriminator for each of the generator's, with updates=alternating.",
     )
     augment: str | None = setting(
         "auto",
@@ -220,7 +220,7 @@ class TrainSettings:
     augment_below: int | None = setting(
         "auto",
         or_auto(whole_number(0)),
-        "Number of pictures from which on augment=auto is none, instead of the recipe's.",
+        "Number of images from which on augment=auto is none, instead of the recipe's.",
     )
     family: str | None = setting("auto", or_auto(one_of("dcgan", "r3gan")), "Network family, instead of the recipe's.")
     latent_size: int | None = setting("auto", or_auto(whole_number(1, 4096)), "Length of z, instead of the recipe's.")
@@ -247,23 +247,23 @@ class TrainSettings:
     discriminator_dropout: float | None = setting(
         "auto", or_auto(fraction()), "Probability with which the generator does not hear a discriminator."
     )
-    softness: float | None = setting(
+    softmax_temperature: float | None = setting(
         "auto", or_auto(zero_or_more()), "How much more the generator hears of a stricter discriminator; 0 is the mean."
     )
     pack: int | None = setting(
-        "auto", or_auto(whole_number(1, 16)), "Pictures that the discriminator judges at once, instead of the recipe's."
+        "auto", or_auto(whole_number(1, 16)), "Dataset that the discriminator judges at once, instead of the recipe's."
     )
-    code_classes: int | None = setting(
+    categorical_codes: int | None = setting(
         "auto", or_auto(whole_number(0, 1000)), "InfoGAN: choices of the code that is one, instead of the recipe's."
     )
-    code_values: int | None = setting(
+    continuous_codes: int | None = setting(
         "auto", or_auto(whole_number(0, 1000)), "InfoGAN: codes that are numbers, instead of the recipe's."
     )
     batch_size: int | None = setting(
-        "auto", or_auto(whole_number(2)), "Pictures a step; auto is the recipe's, or fewer for little data."
+        "auto", or_auto(whole_number(2)), "Dataset a step; auto is the recipe's, or fewer for little data."
     )
     optimizer: str | None = setting(
-        "auto", or_auto(one_of("adam", "rmsprop", "sgd")), "Optimiser of both players, instead of the recipe's."
+        "auto", or_auto(one_of("adam", "rmsprop", "sgd")), "Optimizer of both players, instead of the recipe's."
     )
     generator_lr: Ramp | None = setting(
         "auto", or_auto(ramp(positive_number())), "Learning rate of the generator, instead of the recipe's."
@@ -280,12 +280,12 @@ class TrainSettings:
     ema_half_life: Ramp | None = setting(
         "auto",
         or_auto(ramp(zero_or_more())),
-        "Half-life of the averaged generator in pictures, instead of the recipe's.",
+        "Half-life of the averaged generator in images, instead of the recipe's.",
     )
     anneal: int | None = setting(
         "auto",
         or_auto(whole_number(0)),
-        "Pictures after which every value A..B has come to B, instead of the recipe's.",
+        "Dataset after which every value A..B has come to B, instead of the recipe's.",
     )
     seed: int = setting("0", whole_number(0, 2**32 - 1), "Equal seeds give equal weights on the CPU.")
     device: str = setting("auto", DEVICE, "auto is CUDA where there is a GPU, else the CPU.")
@@ -298,7 +298,7 @@ class TrainSettings:
     model_name: str = setting("gan", registered_name(), "Name of the registered model.")
     features: str | None = setting("auto", or_auto(some_text()), FEATURES)
     inception_weights: str | None = setting("none", or_none(some_text()), WEIGHTS)
-    judging_share: float = setting(
+    evaluation_budget: float = setting(
         "0.1", fraction(), "Share of the time for judging the generator on the way; the best is exported. 0 is none."
     )
     guard: bool = setting(
@@ -313,49 +313,49 @@ class TrainSettings:
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Which pictures a generator is held against."""
+    """Which images a generator is held against."""
 
-    data: str = setting("digits", some_text(), f"Pictures to compare with: {DATA}.")
+    data: str = setting("digits", some_text(), f"Dataset to compare with: {DATA}.")
     split: str = setting("train", some_text(), "The split to compare with, usually what the model was trained on.")
     held_out: str | None = setting(
         "auto",
         or_auto(some_text()),
         "The split that gives the floor of each figure; auto is test or validation if there is one, none is no floor.",
     )
-    image_size: int | None = setting("auto", SIZE, "Side to which the pictures are scaled; auto is their own size.")
+    image_size: int | None = setting("auto", SIZE, "Side to which the images are scaled; auto is their own size.")
     channels: int | None = setting(
-        "auto", or_auto(grey_or_rgb()), "1 for grey, 3 for RGB; auto is what the pictures are."
+        "auto", or_auto(gray_or_rgb()), "1 for gray, 3 for RGB; auto is what the images are."
     )
-    skip_unreadable: bool = setting("false", yes_or_no(), "Leave out pictures that cannot be read, and count them.")
+    skip_unreadable: bool = setting("false", yes_or_no(), "Leave out images that cannot be read, and count them.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class JudgeSettings:
+class EvaluatorSettings:
     """How a generator is judged: also what ``evaluator_config`` of ``mlflow.models.evaluate`` takes."""
 
     features: str | None = setting("auto", or_auto(some_text()), FEATURES)
     inception_weights: str | None = setting("none", or_none(some_text()), WEIGHTS)
-    pictures: int = setting("10000", whole_number(FEWEST_JUDGED, 1_000_000), "How many pictures to generate.")
+    images: int = setting("10000", whole_number(MIN_EVALUATED, 1_000_000), "How many images to generate.")
     seed: int = setting("0", whole_number(0, 2**53 - 1 - 1_000_000), "First of the consecutive seeds.")
     device: str = setting("auto", DEVICE, "Where networks and ONNX Runtime run: auto is CUDA where it works.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class EvaluateSettings(JudgeSettings, DataSettings):
+class EvaluateSettings(EvaluatorSettings, DataSettings):
     """Parameters of ``evaluate``."""
 
     model: str = required(some_text(), "URI of the model, for example models:/gan/1 or models:/gan@champion.")
 
 
 @dataclass(frozen=True, kw_only=True)
-class PromoteSettings(JudgeSettings, DataSettings):
+class PromoteSettings(EvaluatorSettings, DataSettings):
     """Parameters of ``promote``."""
 
     model_name: str = setting("gan", registered_name(), "Name of the registered model.")
     version: int | None = setting("auto", or_auto(whole_number(1)), "The version to promote; auto is the newest.")
     metric: str = setting("fid", one_of(*PROMOTING), "The figure by which the candidate must beat the champion.")
     least_improvement: float = setting(
-        "0.02", fraction(), "By what share of the champion's figure it must be better; with few pictures, ask for more."
+        "0.02", fraction(), "By what share of the champion's figure it must be better; with few images, ask for more."
     )
     thresholds: tuple[Threshold, ...] = setting(
         "precision>=0.05,recall>=0.05",
@@ -365,7 +365,7 @@ class PromoteSettings(JudgeSettings, DataSettings):
     rollback: bool = setting("false", yes_or_no(), "Give the alias back to the champion before, and compare nothing.")
 
 
-Settings = TypeVar("Settings", TrainSettings, EvaluateSettings, PromoteSettings, JudgeSettings)
+Settings = TypeVar("Settings", TrainSettings, EvaluateSettings, PromoteSettings, EvaluatorSettings)
 
 
 def as_typed(settings: Settings) -> dict[str, object]:

@@ -1,4 +1,4 @@
-"""What stands around the networks of a family: several discriminators, packs of pictures, codes in z."""
+"""What stands around the networks of a family: several discriminators, packs of images, codes in z."""
 
 from __future__ import annotations
 
@@ -12,10 +12,10 @@ from torch.nn.utils.parametrizations import spectral_norm
 
 
 class Discriminators(nn.Module):
-    """K discriminators that judge the same pictures, each of them ``pack`` pictures at once.
+    """K discriminators that judge the same images, each of them ``pack`` images at once.
 
     More than one: Durugkar et al. 2017, "Generative Multi-Adversarial Networks", arXiv:1611.01673. Packs: Lin et al.
-    2018, "PacGAN", arXiv:1712.04086. With ``codes`` the first one has a head that guesses the codes of a picture: Chen
+    2018, "PacGAN", arXiv:1712.04086. With ``codes`` the first one has a head that guesses the codes of an image: Chen
     et al. 2016, "InfoGAN", arXiv:1606.03657.
     """
 
@@ -25,11 +25,11 @@ class Discriminators(nn.Module):
         self.code_head = nn.Linear(cast(int, members[0].feature_size), codes) if codes else None
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        """Pictures [B, C, H, W] and their labels int64 [B] → logits [K, B / pack]."""
+        """Dataset [B, C, H, W] and their labels int64 [B] → logits [K, B / pack]."""
         return self.judge(x, label)[0]
 
     def judge(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits [K, B / pack] and, where there is a head for them, the guessed codes [B, codes]."""
+        """Logits [K, B / pack] and, where there is a head for them, the predicted_codes codes [B, codes]."""
         x = x.reshape(-1, self.pack * x.shape[1], *x.shape[2:])  # [B / pack, pack·C, H, W]
         label = None if label is None else label.view(-1, self.pack)
         features = [cast(Any, member).embed(x) for member in self.members]  # K × [B / pack, F]
@@ -40,7 +40,7 @@ class Discriminators(nn.Module):
 class CodedGenerator(nn.Module):
     """A generator whose first ``classes`` latents become a choice: one-hot of the largest of them.
 
-    So z stays standard normal for whoever asks for pictures, each of the choices is equally likely, and a choice can be
+    So z stays standard normal for whoever asks for images, each of the choices is equally likely, and a choice can be
     made by hand: the largest of the first numbers of z. Codes of InfoGAN that are no choice are plain latents.
     """
 
@@ -51,15 +51,15 @@ class CodedGenerator(nn.Module):
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         choice, rest = z[:, : self.classes], z[:, self.classes :]
         chosen = torch.arange(self.classes, device=z.device) == choice.argmax(1, keepdim=True)  # [B, classes]
-        picture: Tensor = self.generator(torch.cat([chosen.to(z.dtype), rest], 1), label)
-        return picture
+        image: Tensor = self.generator(torch.cat([chosen.to(z.dtype), rest], 1), label)
+        return image
 
 
-# Within it, a discriminator with spectral norm is the same function of real and generated pictures.
+# Within it, a discriminator with spectral norm is the same function of real and generated images.
 one_power_iteration = parametrize.cached
 
 
-def normalise_spectrally(discriminator: nn.Module) -> nn.Module:
+def normalize_spectrally(discriminator: nn.Module) -> nn.Module:
     """Divide every weight by its largest singular value: Miyato et al. 2018, arXiv:1802.05957, section 2.
 
     The power iteration's vectors are part of the state. It moves on at each forward pass in training, or once for all

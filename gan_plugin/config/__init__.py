@@ -1,0 +1,1 @@
+"""What a user can choose: hyperparameters, settings, and the recipes that ship."""
