@@ -30,7 +30,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from conftest import BIN, ROOT, Server
+from helpers import BIN, ROOT, Server
 from PIL import Image
 
 from gan_plugin import flavor

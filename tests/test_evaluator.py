@@ -10,8 +10,8 @@ import mlflow
 import mlflow.data
 import numpy as np
 import pytest
-from conftest import Project, Trained, error_of, options
 from generators import export_bank
+from helpers import Project, Trained, error_of, options
 from mlflow import MlflowClient
 from mlflow.entities import Run
 

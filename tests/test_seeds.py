@@ -11,7 +11,7 @@ import pytest
 
 from gan_plugin.seeds import MAX_SEED, latents, philox
 
-VECTORS = Path(__file__).parent / "vectors" / "latents.json"
+VECTORS = Path(__file__).parent / "vectors" / "seeds.json"
 
 # kat_vectors of the Random123 library for philox4x32-10: counter, key, result
 PHILOX = [

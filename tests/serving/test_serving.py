@@ -12,7 +12,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from conftest import Server, Trained, serving
+from helpers import Server, Trained, serving
 from mlflow.exceptions import MlflowException
 from PIL import Image
 

@@ -4,78 +4,30 @@ from __future__ import annotations
 
 import copy
 import dataclasses
-from collections.abc import Mapping
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
-from torch import Tensor, nn
+from training_helpers import CPU, GRAY, Memory, Told, assert_same, judged, plan, small_recipe, weights
 
-from gan_plugin.config.recipe import Recipe, fit_batch, load_recipe, override
+from gan_plugin.config.recipe import fit_batch, load_recipe, override
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.device import bf16_is_native, choose_device, choose_precision
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import Image
 from gan_plugin.objectives import OBJECTIVES
-from gan_plugin.spec import image_spec
 from gan_plugin.training import loop
 from gan_plugin.training.checkpoint import load_checkpoint, read_header, save_checkpoint
 from gan_plugin.training.ema import calibrate_batch_norm, ema_decay, update_ema
-from gan_plugin.training.gan import Batch, TrainingState, make_step, new_state
-from gan_plugin.training.loop import EvaluationClock, Interrupted, TrainingPlan, shuffled, train
-
-CPU = torch.device("cpu")
-GRAY = image_spec(16, 16, 1)
-
-
-class Memory:
-    """A tracker that keeps what it is told."""
-
-    def __init__(self) -> None:
-        self.values: dict[int, dict[str, float]] = {}
-        self.images: dict[int, Image] = {}
-        self.files: list[tuple[str, str]] = []
-        self.notes: dict[str, str] = {}
-
-    def metrics(self, values: Mapping[str, float], step: int) -> None:
-        self.values.setdefault(step, {}).update(values)
-
-    def image(self, key: str, image: Image, step: int) -> None:
-        self.images[step] = image
-
-    def file(self, path: Path, folder: str) -> None:
-        self.files.append((path.name, folder))
-
-    def note(self, key: str, text: str) -> None:
-        self.notes[key] = text
+from gan_plugin.training.gan import Batch, make_step, new_state
+from gan_plugin.training.loop import EvaluationClock, Interrupted, shuffled, train
 
 
 @pytest.fixture(scope="module")
-def images() -> Dataset:
+def dataset() -> Dataset:
     digits = load_dataset("digits", image_size=16)
     return dataclasses.replace(digits, samples=digits.samples[:100], labels=None, spec=digits.spec.unlabeled())
-
-
-def small_recipe(**values: object) -> Recipe:
-    return override(load_recipe("dcgan"), **{"batch_size": 32, "latent_size": 16, **values})
-
-
-def plan(epochs: int = 2, seed: int = 0, **values: object) -> TrainingPlan:
-    return TrainingPlan(small_recipe(**values), epochs, seed, CPU, torch.float32, samples_every=1, checkpoint_every=1)
-
-
-def weights(state: TrainingState) -> dict[str, Tensor]:
-    return {
-        f"{name}.{key}": value.clone()
-        for name in ("generator", "discriminator", "ema")
-        for key, value in getattr(state, name).state_dict().items()
-    }
-
-
-def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
-    assert a.keys() == b.keys()
-    assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
@@ -110,8 +62,8 @@ def test_the_fused_optimizer_moves_weights_as_the_plain_one(
     layout: torch.memory_format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fused one trusts that weight, gradient and moments lie alike in memory, after a resume too."""
-    for module in ("step", "device"):
-        monkeypatch.setattr(f"gan_plugin.training.{module}.memory_format", lambda device: layout)
+    for module in ("training.gan", "device"):
+        monkeypatch.setattr(f"gan_plugin.{module}.memory_format", lambda device: layout)
     recipe = small_recipe()
     torch.manual_seed(0)
     state = new_state(recipe, GRAY, CPU)
@@ -181,7 +133,7 @@ def test_a_resumed_run_may_be_longer_but_not_otherwise_different(dataset: Datase
     ):
         train(dataset, plan(epochs=2, generator_lr=0.1), Memory(), tmp_path, resume=checkpoint)
     other_data = dataclasses.replace(dataset, digest="0" * 32)
-    with pytest.raises(UserError, match=rf"data was '{images.digest}' and is '0000"):
+    with pytest.raises(UserError, match=rf"data was '{dataset.digest}' and is '0000"):
         train(other_data, plan(epochs=2), Memory(), tmp_path, resume=checkpoint)
     assert train(dataset, plan(epochs=2), Memory(), tmp_path, resume=checkpoint).steps == 6
 
@@ -239,24 +191,6 @@ def test_every_image_is_seen_equally_often(dataset: Dataset) -> None:
     assert all(sorted(order.tolist()) == list(range(100)) for order in orders)
     assert not torch.equal(orders[0], orders[1])
     assert torch.equal(orders[1], shuffled(100, seed=4, epoch=1))
-
-
-class Told:
-    """A judge that says what it was told to, and keeps what it was shown."""
-
-    def __init__(self, *values: float, seconds: float = 0.0, metric: str = "distance") -> None:
-        self.values, self.seconds = list(values), seconds
-        self.metric = self.digest = metric
-        self.shown: list[dict[str, Tensor]] = []
-
-    def __call__(self, generator: nn.Module) -> float:
-        assert not generator.training
-        self.shown.append({name: value.clone() for name, value in generator.state_dict().items()})
-        return self.values[len(self.shown) - 1]
-
-
-def judged(epochs: int, share: float = 0.999) -> TrainingPlan:
-    return dataclasses.replace(plan(epochs=epochs), evaluation_budget=share)
 
 
 def test_the_generator_that_was_judged_best_is_the_one_that_comes_out(dataset: Dataset, tmp_path: Path) -> None:

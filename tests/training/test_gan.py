@@ -10,14 +10,14 @@ from typing import cast
 import pytest
 import torch
 import torch.nn.functional as F
-from test_training import CPU, GRAY, Memory
 from torch import Tensor, nn
+from training_helpers import CPU, GRAY, Memory
 
 from gan_plugin.augment import ADA_EVERY, ADA_IMAGES
 from gan_plugin.config.recipe import Recipe, load_recipe, override, recipe_names
 from gan_plugin.data.dataset import Dataset, make_dataset
 from gan_plugin.objectives import mutual_information_loss
-from gan_plugin.spec import SampleSpec
+from gan_plugin.spec import SampleSpec, image_spec
 from gan_plugin.training import gan, loop
 from gan_plugin.training.gan import Batch, Play, TrainingState, make_step, metric_names, new_state
 from gan_plugin.training.loop import TrainingPlan, train
@@ -25,7 +25,7 @@ from gan_plugin.training.loop import TrainingPlan, train
 BATCH, LATENT, CLASSES = 8, 8, 3
 GENERATOR_LR, DISCRIMINATOR_LR = 1e-2, 1e-4
 STILL = 1e-12  # a learning rate at which nothing moves
-LABELED = GRAY._replace(classes=CLASSES)
+LABELED = image_spec(16, 16, 1, "abc"[:CLASSES])
 
 
 def small_recipe(**values: object) -> Recipe:

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import onnx
 import pytest
-from conftest import ROOT, refusal
+from helpers import ROOT, refusal
 
 from gan_plugin.explorer import write_page
 

@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 import pytest
 import torch
-from conftest import QUICK, Project, error_of, options
+from helpers import QUICK, Project, error_of, options
 from PIL import Image
 
 from gan_plugin.data import load_dataset

@@ -14,7 +14,7 @@ from pathlib import Path
 
 import onnxruntime
 import pytest
-from conftest import BIN, ROOT
+from helpers import BIN, ROOT
 
 from gan_plugin.errors import UserError
 from gan_plugin.serving import cuda

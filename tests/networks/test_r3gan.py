@@ -5,7 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from conftest import refusal
+from helpers import refusal
 from torch import Tensor, nn
 
 from gan_plugin.config.recipe import load_recipe

@@ -19,7 +19,7 @@ import numpy.typing as npt
 import pandas as pd
 import psutil
 import pytest
-from conftest import ROOT, Answer, Project, Server, serving
+from helpers import ROOT, Answer, Project, Server, serving
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema

@@ -23,7 +23,7 @@ import pytest
 import safetensors
 import torch
 import torch.nn.functional as F
-from conftest import refusal
+from helpers import refusal
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 from torch import Tensor, nn

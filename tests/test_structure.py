@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 
 from gan_plugin.export import export_generator
 from gan_plugin.networks.dcgan import Generator

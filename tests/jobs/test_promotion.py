@@ -15,8 +15,8 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from conftest import BIN, Project, error_of, options
 from generators import export_bank
+from helpers import BIN, Project, error_of, options
 from mlflow import MlflowClient
 
 from gan_plugin import flavor, registry

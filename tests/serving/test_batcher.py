@@ -18,7 +18,7 @@ import numpy.typing as npt
 import PIL.Image
 import pytest
 import torch
-from conftest import ROOT
+from helpers import ROOT
 
 from gan_plugin.export import export_generator
 from gan_plugin.media.image import Image, png_base64

@@ -20,7 +20,7 @@ from typing import NoReturn
 import mlflow
 import numpy as np
 import pytest
-from conftest import BIN, Project
+from helpers import BIN, Project
 from mlflow import MlflowClient
 
 from gan_plugin.data import load_dataset

@@ -16,7 +16,7 @@ from typing import Any
 import numpy as np
 import pytest
 import torch
-from conftest import refusal
+from helpers import ROOT, refusal
 from PIL import Image
 from sklearn.datasets import load_digits
 
@@ -883,7 +883,7 @@ def test_hub_that_cannot_be_reached(tmp_path: Path) -> None:
     )
     # The library reads the variable when it is imported, so it takes a process of its own.
     environment = {**os.environ, "HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path)}
-    root = Path(__file__).parents[1]
+    root = ROOT
     done = subprocess.run(
         [sys.executable, "-c", program], cwd=root, env=environment, capture_output=True, text=True, check=False
     )

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from test_training import Memory, Told, judged, plan
 from torch import nn
+from training_helpers import Memory, Told, judged, plan
 
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.objectives import OBJECTIVES
@@ -34,7 +34,7 @@ ONE_GROUP = torch.zeros(64, dtype=torch.int64)
 
 
 @pytest.fixture(scope="module")
-def images() -> Dataset:
+def dataset() -> Dataset:
     digits = load_dataset("digits", image_size=16)
     return dataclasses.replace(digits, samples=digits.samples[:100], labels=None, spec=digits.spec.unlabeled())
 

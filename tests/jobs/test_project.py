@@ -16,7 +16,7 @@ import mlflow
 import numpy as np
 import onnx
 import pytest
-from conftest import QUICK, Project, Trained, error_of, options
+from helpers import QUICK, Project, Trained, error_of, options
 from PIL import Image
 
 from gan_plugin import flavor

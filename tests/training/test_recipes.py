@@ -8,8 +8,8 @@ from pathlib import Path
 
 import pytest
 import torch
-from conftest import refusal
-from test_training import CPU, Memory, assert_same, weights
+from helpers import refusal
+from training_helpers import CPU, Memory, assert_same, weights
 
 from gan_plugin.config.recipe import RAMPS, Recipe, fit_augmentation, load_recipe, override, recipe_names, resolved
 from gan_plugin.config.schedule import Ramp, lazy, parse_ramp
@@ -25,7 +25,7 @@ STEADY = {"penalty": "none", "augment": "none", "beta2": 0.9, "generator_lr": 1e
 
 
 @pytest.fixture(scope="module")
-def images() -> Dataset:
+def dataset() -> Dataset:
     digits = load_dataset("digits", image_size=16)
     return dataclasses.replace(digits, samples=digits.samples[:96], labels=digits.labels[:96])
 

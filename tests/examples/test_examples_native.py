@@ -21,7 +21,7 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 import torch
-from conftest import BIN, ROOT
+from helpers import BIN, ROOT
 from PIL import Image
 from torch import Tensor, nn
 

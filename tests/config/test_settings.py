@@ -4,7 +4,7 @@ import dataclasses
 
 import pytest
 import yaml
-from conftest import ROOT
+from helpers import ROOT
 
 from gan_plugin.config.schedule import Ramp
 from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, Threshold, TrainSettings, as_typed, parse

@@ -1,0 +1,175 @@
+"""Share what tests of several rooms need: a project in an empty folder, a server in front of its model."""
+
+from __future__ import annotations
+
+import json
+import os
+
+# before torch is imported: its threads spin while they wait, and two processes with several each get in their own way
+os.environ.setdefault("OMP_NUM_THREADS", "1")
+
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import pytest
+from mlflow import MlflowClient
+from mlflow.entities import Run
+
+from gan_plugin.errors import UserError
+
+ROOT = Path(__file__).parent.parent
+
+
+BIN = Path(sys.executable).parent
+
+
+QUICK = {
+    "recipe": "dcgan",
+    "epochs": 2,
+    "batch_size": 512,
+    "samples_every": 1,
+    "checkpoint_every": 1,
+    "seed": 3,
+    "evaluation_budget": 0.0,
+}
+
+
+@dataclass(frozen=True)
+class Project:
+    """A folder with the project's MLproject in it and MLflow's default store beside it."""
+
+    folder: Path
+
+    @property
+    def tracking_uri(self) -> str:
+        return f"sqlite:///{self.folder}/mlflow.db"
+
+    @property
+    def client(self) -> MlflowClient:
+        return MlflowClient(self.tracking_uri, self.tracking_uri)
+
+    def environment(self, **variables: str) -> dict[str, str]:
+        """A shell in which this installation's commands come first, as after activating its environment."""
+        kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
+        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        return {**kept, "PATH": path, "MLFLOW_TRACKING_URI": self.tracking_uri, **variables}
+
+    def command(self, *words: object, **variables: str) -> subprocess.CompletedProcess[str]:
+        return subprocess.run(
+            [str(word) for word in words],
+            cwd=self.folder,
+            env=self.environment(**variables),
+            capture_output=True,
+            text=True,
+            timeout=600,
+            check=False,
+        )
+
+    def mlflow_run(self, entry_point: str = "main", **parameters: object) -> subprocess.CompletedProcess[str]:
+        given = [word for name, value in parameters.items() for word in ("-P", f"{name}={value}")]
+        return self.command("mlflow", "run", ".", "-e", entry_point, "--env-manager", "local", *given)
+
+    def runs(self) -> list[Run]:
+        """All runs, the newest first."""
+        return list(self.client.search_runs(["0"], order_by=["attributes.start_time DESC"]))
+
+
+def options(parameters: dict[str, object]) -> list[str]:
+    return [word for name, value in parameters.items() for word in (f"--{name.replace('_', '-')}", str(value))]
+
+
+def refusal(call: Callable[[], object]) -> str:
+    with pytest.raises(UserError) as caught:
+        call()
+    message = str(caught.value)
+    assert "\n" not in message
+    assert message.endswith(".")
+    return message
+
+
+def error_of(done: subprocess.CompletedProcess[str]) -> str:
+    assert "Traceback" not in done.stderr
+    return done.stderr.splitlines()[-1].removeprefix("Error: ")
+
+
+@dataclass(frozen=True)
+class Trained:
+    """What ``mlflow run .`` left behind."""
+
+    project: Project
+    run: Run
+    runs_made: int
+    output: str
+    model_uri: str = "models:/gan/1"
+
+
+@dataclass(frozen=True)
+class Answer:
+    status: int
+    body: Any
+    text: str
+    headers: Mapping[str, str]
+
+
+@dataclass(frozen=True)
+class Server:
+    port: int
+    log: Path
+    pid: int
+
+    def post(self, body: object, content_type: str = "application/json") -> Answer:
+        data = body.encode() if isinstance(body, str) else json.dumps(body).encode()
+        url = f"http://127.0.0.1:{self.port}/invocations"
+        request = urllib.request.Request(url, data, {"Content-Type": content_type})
+        try:
+            with urllib.request.urlopen(request, timeout=60) as response:
+                status, text, headers = response.status, response.read().decode(), response.headers
+        except urllib.error.HTTPError as error:
+            status, text, headers = error.code, error.read().decode(), error.headers
+        return Answer(status, json.loads(text), text, headers)
+
+    def records(self, *rows: dict[str, object], **params: object) -> Answer:
+        return self.post({"dataframe_records": list(rows), **({"params": params} if params else {})})
+
+
+@contextmanager
+def serving(
+    project: Project, model_uri: str, env_manager: str, wait_s: int, workers: int = 1, **variables: str
+) -> Iterator[Server]:
+    """``mlflow models serve`` on a free loopback port, until the block ends."""
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    log = project.folder / f"server-{port}.log"
+    words = ["mlflow", "models", "serve", "-m", model_uri, "--env-manager", env_manager, "--port", str(port)]
+    words += ["--workers", str(workers)]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            words, cwd=project.folder, env=project.environment(**variables), stdout=output, stderr=output
+        )
+        try:
+            wait_until_ready(process, port, log, wait_s)
+            yield Server(port, log, process.pid)
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path, wait_s: int) -> None:
+    for _ in range(wait_s * 5):
+        try:
+            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
+                return
+        except OSError:
+            assert process.poll() is None, log.read_text()
+            time.sleep(0.2)
+    raise AssertionError(f"not ready after {wait_s} s:\n{log.read_text()}")

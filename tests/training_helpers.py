@@ -1,0 +1,82 @@
+"""Share what tests of training need: a tracker that remembers, a small plan, comparisons of weights."""
+
+from __future__ import annotations
+
+import dataclasses
+from collections.abc import Mapping
+from pathlib import Path
+
+import torch
+from torch import Tensor, nn
+
+from gan_plugin.config.recipe import Recipe, load_recipe, override
+from gan_plugin.media.image import Image
+from gan_plugin.spec import image_spec
+from gan_plugin.training.gan import TrainingState
+from gan_plugin.training.loop import TrainingPlan
+
+CPU = torch.device("cpu")
+
+
+GRAY = image_spec(16, 16, 1)
+
+
+class Memory:
+    """A tracker that keeps what it is told."""
+
+    def __init__(self) -> None:
+        self.values: dict[int, dict[str, float]] = {}
+        self.images: dict[int, Image] = {}
+        self.files: list[tuple[str, str]] = []
+        self.notes: dict[str, str] = {}
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        self.values.setdefault(step, {}).update(values)
+
+    def image(self, key: str, image: Image, step: int) -> None:
+        self.images[step] = image
+
+    def file(self, path: Path, folder: str) -> None:
+        self.files.append((path.name, folder))
+
+    def note(self, key: str, text: str) -> None:
+        self.notes[key] = text
+
+
+def small_recipe(**values: object) -> Recipe:
+    return override(load_recipe("dcgan"), **{"batch_size": 32, "latent_size": 16, **values})
+
+
+def plan(epochs: int = 2, seed: int = 0, **values: object) -> TrainingPlan:
+    return TrainingPlan(small_recipe(**values), epochs, seed, CPU, torch.float32, samples_every=1, checkpoint_every=1)
+
+
+def weights(state: TrainingState) -> dict[str, Tensor]:
+    return {
+        f"{name}.{key}": value.clone()
+        for name in ("generator", "discriminator", "ema")
+        for key, value in getattr(state, name).state_dict().items()
+    }
+
+
+def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
+    assert a.keys() == b.keys()
+    assert [name for name in a if not torch.equal(a[name], b[name])] == []
+
+
+class Told:
+    """A judge that says what it was told to, and keeps what it was shown."""
+
+    def __init__(self, *values: float, seconds: float = 0.0, metric: str = "distance") -> None:
+        self.values, self.seconds = list(values), seconds
+        self.metric = self.digest = metric
+        self.shown: list[dict[str, Tensor]] = []
+
+    def __call__(self, generator: nn.Module) -> float:
+        assert not generator.training
+        self.shown.append({name: value.clone() for name, value in generator.state_dict().items()})
+        return self.values[len(self.shown) - 1]
+
+
+def judged(epochs: int, share: float = 0.999) -> TrainingPlan:
+    return dataclasses.replace(plan(epochs=epochs), evaluation_budget=share)
