@@ -35,7 +35,7 @@ class Digits:
 
         digits = load_digits()
         size = image_size or DIGITS_SIZE
-        small = np.rint(digits.samples * (255 / BRIGHTEST)).astype(np.uint8)  # [N, 8, 8], from 0..16 to 0..255
+        small = np.rint(digits.images * (255 / BRIGHTEST)).astype(np.uint8)  # [N, 8, 8], from 0..16 to 0..255
         # Bicubic, not Lanczos: at this scale the latter leaves rings on the black around a stroke.
         images = resize_gray(small, size, Image.Resampling.BICUBIC)
         labels = digits.target.astype(np.int64)
