@@ -17,9 +17,9 @@ from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import check_fit, generator_of
-from gan_plugin.jobs import evaluate_model, import_evaluators, load_pyfunc, reference_of
+from gan_plugin.jobs.evaluate import evaluate_model, import_evaluators, load_pyfunc, reference_of, used_parameters
 from gan_plugin.registry import ALIAS, annotate_version, champion_of, find_version, roll_back, set_champion
-from gan_plugin.tracking import log_parameters, project_run
+from gan_plugin.tracking.run import log_parameters, project_run
 
 NEED_LABELS = ("modes", "label_kl", "cas")
 NEED_HELD_OUT = ("fid_ratio",)
@@ -63,13 +63,13 @@ def run_promotion(settings: PromoteSettings) -> str:
         return rollback_champion(settings)
     check_data_argument(settings.data, settings.split)
     import_evaluators()
-    with project_run() as run:
+    with project_run(f"promote-{settings.model_name}") as run:
         client, name = MlflowClient(), settings.model_name
         version, champion_version = find_version(client, name, settings.version), champion_of(client, name)
         if champion_version == version:
             raise UserError(f"{name} version {version} is the champion already: give another version.")
-        log_parameters(run.info.run_id, as_typed(settings), {"version": version})
         dataset = reference_of(settings)
+        log_parameters(run.info.run_id, used_parameters(settings, dataset) | {"version": version})
         check_measurable(settings, dataset)
         for each in filter(None, (version, champion_version)):
             check_loads_and_fits(settings, each, dataset)
@@ -216,10 +216,10 @@ def rollback_champion(settings: PromoteSettings) -> str:
     Raises:
         UserError: there is no such model, or no earlier champion.
     """
-    with project_run() as run:
+    with project_run(f"promote-{settings.model_name}") as run:
         client, name = MlflowClient(), settings.model_name
         find_version(client, name, None)
-        log_parameters(run.info.run_id, {"model_name": name, "rollback": True}, {})
+        log_parameters(run.info.run_id, {"model_name": name, "rollback": True})
         left, back = roll_back(client, name, run.info.run_id)
         instead = "nobody" if left is None else f"version {left}"
         sentence = f"{name} version {back} is the champion again, instead of {instead}."

@@ -31,6 +31,10 @@ class SampleSpec:
         return self.shape[1]
 
     @property
+    def size(self) -> tuple[int, int]:
+        return self.height, self.width
+
+    @property
     def channels(self) -> int:
         return self.shape[-1]
 
@@ -59,3 +63,8 @@ def image_spec(height: int, width: int, channels: int, class_names: Sequence[str
     '28×28×1'
     """
     return SampleSpec("image", (height, width, channels), tuple(class_names))
+
+
+def size_text(size: tuple[int, int]) -> str:
+    height, width = size
+    return str(height) if height == width else f"{height}x{width}"

@@ -16,6 +16,7 @@ from gan_plugin.errors import UserError
 Image = npt.NDArray[np.uint8]  # [height, width, channels], channels 1 or 3
 Images = npt.NDArray[np.uint8]  # [N, height, width, channels]
 
+HALF_RANGE = 127.5  # from the middle of the levels to either end
 
 MAX_WEBP = 16_383  # pixels of a side, by the file format
 SMALL = 64  # pixels of a side, below which encoding is mostly Python's own work
@@ -55,6 +56,10 @@ def levels(image: Image) -> list[list[list[int]]]:
 
 
 ENCODERS: dict[str, Callable[[Image], Any]] = {"png": png_base64, "webp": webp_base64, "array": levels}
+
+
+def normalize(levels: Any) -> Any:
+    return levels / HALF_RANGE - 1
 
 
 def contact_sheet(images: Images, columns: int, gap: int = 2) -> Image:

@@ -5,10 +5,14 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
+
+from gan_plugin.seeds import latents
+from gan_plugin.serving.generator import default_labels
 
 
 class Discriminators(nn.Module):
@@ -26,9 +30,9 @@ class Discriminators(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """Dataset [B, C, H, W] and their labels int64 [B] → logits [K, B / pack]."""
-        return self.judge(x, label)[0]
+        return self.discriminate(x, label)[0]
 
-    def judge(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def discriminate(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Logits [K, B / pack] and, where there is a head for them, the predicted_codes codes [B, codes]."""
         x = x.reshape(-1, self.pack * x.shape[1], *x.shape[2:])  # [B / pack, pack·C, H, W]
         label = None if label is None else label.view(-1, self.pack)
@@ -69,3 +73,31 @@ def normalize_spectrally(discriminator: nn.Module) -> nn.Module:
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)):
             spectral_norm(module)
     return discriminator
+
+
+class Quantized(nn.Module):
+    """A generator whose −1…1 images [B, C, H, W] come out as uint8 [B, H, W, C].
+
+    The generator computes in ``dtype``; z and the step to gray levels are float32 always.
+    """
+
+    def __init__(self, generator: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.generator = generator
+        self.dtype = dtype
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        z = z.to(self.dtype)
+        x: Tensor = self.generator(z) if label is None else self.generator(z, label)
+        levels = (x.float() * 127.5 + 127.5).round().clamp(0, 255)
+        return levels.to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def generator_inputs(seeds: npt.ArrayLike, latent_size: int, classes: int, device: torch.device) -> tuple[Tensor, ...]:
+    """What a generator takes for N seeds: z float32 [N, latent_size] and, where it takes labels, each seed's own class.
+
+    >>> [tuple(x.shape) for x in generator_inputs(range(3), 16, 10, torch.device("cpu"))]
+    [(3, 16), (3,)]
+    """
+    z = torch.from_numpy(latents(seeds, latent_size)).to(device)
+    return (z, torch.from_numpy(default_labels(seeds, classes)).to(device)) if classes else (z,)

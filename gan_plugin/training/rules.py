@@ -105,8 +105,8 @@ def check_game(recipe: Recipe) -> None:
         )
     if recipe.discriminator_steps > 1 and recipe.updates != "alternating":
         raise UserError(
-            f"discriminator_steps={recipe.discriminator_steps} is not possible with updates={recipe.updates}, where both "
-            "players learn from one batch of fakes: give updates=alternating, or discriminator_steps=1."
+            f"discriminator_steps={recipe.discriminator_steps} is not possible with updates={recipe.updates}, where "
+            "both networks learn from one batch of fakes: give updates=alternating, or discriminator_steps=1."
         )
 
 

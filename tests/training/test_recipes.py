@@ -14,11 +14,14 @@ from training_helpers import CPU, Memory, assert_same, weights
 from gan_plugin.config.recipe import RAMPS, Recipe, fit_augmentation, load_recipe, override, recipe_names, resolved
 from gan_plugin.config.schedule import Ramp, lazy, parse_ramp
 from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.data.loader import Batch
 from gan_plugin.spec import image_spec
-from gan_plugin.training.gan import Batch, Play, TrainingState, make_step, new_state, wants_two_batches
-from gan_plugin.training.loop import TrainingPlan, check_moves, train
+from gan_plugin.training.gan import GanStep, needs_two_batches
+from gan_plugin.training.loop import train
 from gan_plugin.training.optimizers import follow_ramps
+from gan_plugin.training.plan import TrainingPlan, check_updates
 from gan_plugin.training.rules import check_combination, check_effect, without_leftovers
+from gan_plugin.training.state import TrainingState, new_state
 
 # r3gan without any value that moves
 STEADY = {"penalty": "none", "augment": "none", "beta2": 0.9, "generator_lr": 1e-3, "discriminator_lr": 1e-3}
@@ -70,14 +73,14 @@ def test_the_discriminator_learns_to_tell(name: str, dataset: Dataset) -> None:
         name, generator_lr=1e-12, augment="none", discriminators=1, discriminator_dropout=0.0, softmax_temperature=0.0
     )
     state = new_state(recipe, image_spec(16, 16, 1), CPU)
-    step = make_step(state, recipe, torch.float32)
+    step = GanStep(state, recipe, torch.float32)
     batch = Batch(dataset.samples[:32])
     losses = [step(batch, batch)["loss/discriminator"].item() for _ in range(30)]
     assert sum(losses[-5:]) < sum(losses[:5]) - 0.1 * abs(sum(losses[:5]))
 
 
 def rates(state: TrainingState) -> tuple[float, ...]:
-    g, d = (o.param_groups[0] for o in (state.generator_optimizer, state.discriminator_optimizer))
+    g, d = (o.param_groups[0] for o in (*state.optimizers.values(),))
     return g["lr"], d["lr"], *d["betas"]
 
 
@@ -132,8 +135,8 @@ def test_augmentation_is_for_little_data() -> None:
 
 
 def test_a_relative_loss_needs_real_images_for_the_generator() -> None:
-    assert wants_two_batches(load_recipe("r3gan"))
-    assert not wants_two_batches(load_recipe("wgan-gp"))
+    assert needs_two_batches(load_recipe("r3gan"))
+    assert not needs_two_batches(load_recipe("wgan-gp"))
 
 
 @pytest.mark.parametrize(
@@ -213,7 +216,7 @@ def test_what_an_override_takes_away_leaves_nothing_behind(
     check_combination(left, dataset)
     left = override(left, batch_size=8, conditional=False)
     batch = Batch(dataset.samples[:8])
-    said = make_step(new_state(left, image_spec(16, 16, 1), CPU), left, torch.float32)(batch, batch)
+    said = GanStep(new_state(left, image_spec(16, 16, 1), CPU), left, torch.float32)(batch, batch)
     assert all(value.isfinite() for value in said.values())
 
 
@@ -224,8 +227,8 @@ def test_no_recipe_has_leftovers(name: str) -> None:
 
 def test_a_generator_that_would_never_learn_is_refused(dataset: Dataset) -> None:
     recipe = small("wgan-gp")  # three steps an epoch
-    check_moves(dataset, recipe, epochs=2)
-    assert refusal(lambda: check_moves(dataset, recipe, epochs=1)).startswith(
+    check_updates(recipe, dataset, epochs=2)
+    assert refusal(lambda: check_updates(recipe, dataset, epochs=1)).startswith(
         "discriminator_steps=5 is more than the training's 3 steps"
     )
 
@@ -236,7 +239,7 @@ def test_each_of_several_discriminators_has_the_whole_penalty(dataset: Dataset) 
     for members in (1, 2):
         recipe = small("r1", discriminators=members, augment="none", penalty_weight=100)
         torch.manual_seed(0)
-        play = Play(new_state(recipe, image_spec(16, 16, 1), CPU), recipe, torch.float32)
+        play = GanStep(new_state(recipe, image_spec(16, 16, 1), CPU), recipe, torch.float32)
         first = play.state.discriminator.members[0]
         torch.manual_seed(1)
         for weight in first.parameters():
