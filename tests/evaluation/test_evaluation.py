@@ -35,7 +35,8 @@ from gan_plugin.seeds import latents
 from gan_plugin.serving.generator import Description, OnnxGenerator
 from gan_plugin.spec import image_spec
 from gan_plugin.training.ema import calibrate_batch_norm
-from gan_plugin.training.loop import TrainingPlan, train
+from gan_plugin.training.loop import train
+from gan_plugin.training.plan import TrainingPlan
 
 CPU = torch.device("cpu")
 COUNT = 1000
