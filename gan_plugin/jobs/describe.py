@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+import re
+from collections.abc import Mapping, Sequence
+from typing import Any
 
 from gan_plugin.data import Dataset
 from gan_plugin.device import precision_name
 from gan_plugin.training.plan import TrainingPlan, spec_of
 
 MAX_NAMED_CLASSES = 20
+METRICS_HEADING = "**Metrics beside real data**"
 
 
 def run_name(plan: TrainingPlan, dataset: Dataset) -> str:
@@ -50,6 +54,10 @@ def describe_version(plan: TrainingPlan, dataset: Dataset, uri: str, reason: str
             *facts(plan, dataset),
             f"- {reason}",
             "",
+            METRICS_HEADING,
+            "",
+            f"None yet: `mlflow run . -e evaluate -P model={uri} -P data=…` measures them.",
+            "",
             "**Ask for an image**",
             "",
             "```bash",
@@ -62,10 +70,6 @@ def describe_version(plan: TrainingPlan, dataset: Dataset, uri: str, reason: str
             f"It learned from {len(dataset):,} images and knows nothing beyond them; it may repeat some of them, which "
             "an evaluation's nearest images show. No metric says that every image is good: look at samples before you "
             "use it.",
-            "",
-            "**Metrics beside real data**",
-            "",
-            f"None yet: `mlflow run . -e evaluate -P model={uri} -P data=…` measures them.",
         ]
     )
 
@@ -90,3 +94,25 @@ def in_classes(names: tuple[str, ...]) -> str:
         return ""
     more = ", …" if len(names) > MAX_NAMED_CLASSES else ""
     return f", in {len(names):,} classes ({', '.join(names[:MAX_NAMED_CLASSES])}{more})"
+
+
+def with_metrics(description: str, measurements: Sequence[Mapping[str, Any]], *, run_id: str) -> str:
+    """Return a version's description with the metrics of an evaluation, in the place of those of an earlier one.
+
+    Args:
+        description: any text; without a section of metrics, one is appended.
+        measurements: entries of ``metrics.json``, each with name, value and real.
+        run_id: of the evaluation.
+    """
+    rows = [f"| {row['name']} | {row['value']:.4g} | {number(row['real'])} |" for row in measurements]
+    table = "\n".join(["| metric | model | real images |", "|---|---|---|", *rows])
+    section = f"{METRICS_HEADING}\n\n{table}\n\nFrom the run `{run_id}`, whose report has the protocol and the images."
+    pattern = re.compile(rf"{re.escape(METRICS_HEADING)}\n\n.*?(?=\n\n\*\*|\Z)", re.DOTALL)
+    if pattern.search(description):
+        return pattern.sub(lambda _: section, description)
+    return "\n\n".join(filter(None, [description, section]))
+
+
+def number(value: float | None) -> str:
+    """Format a baseline; "" where there is none."""
+    return "" if value is None else f"{value:.4g}"
