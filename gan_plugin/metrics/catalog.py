@@ -28,7 +28,7 @@ class Metric:
         needs: without which the metric is left out of an evaluation.
         promotes: whether ``promote`` may choose the champion by it.
         headline: whether the report shows it at the top.
-        stage: where it is computed: for a whole evaluation, for each class of one, while training, or from pixels alone.
+        stage: where it is computed: in an evaluation, for each of its classes, while training, or from pixels alone.
     """
 
     name: str

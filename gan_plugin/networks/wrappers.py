@@ -5,10 +5,13 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
+
+from gan_plugin.seeds import default_labels, latents
 
 
 class Discriminators(nn.Module):
@@ -69,3 +72,33 @@ def normalize_spectrally(discriminator: nn.Module) -> nn.Module:
         if isinstance(module, (nn.Linear, nn.Conv2d, nn.Embedding)):
             spectral_norm(module)
     return discriminator
+
+
+class Quantized(nn.Module):
+    """A generator whose −1…1 images [B, C, H, W] come out as uint8 [B, H, W, C].
+
+    The generator computes in ``dtype``; z and the step to gray levels are float32 always.
+    """
+
+    def __init__(self, generator: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.generator = generator
+        self.dtype = dtype
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        z = z.to(self.dtype)
+        x: Tensor = self.generator(z) if label is None else self.generator(z, label)
+        levels = (x.float() * 127.5 + 127.5).round().clamp(0, 255)
+        return levels.to(torch.uint8).permute(0, 2, 3, 1)
+
+
+def generator_inputs(seeds: npt.ArrayLike, latent_size: int, classes: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Return what a generator takes for N seeds: z float32 [N, latent_size] and, where it takes labels, int64 [N].
+
+    A seed's label is the class that it has by default.
+
+    >>> [tuple(x.shape) for x in generator_inputs(range(3), 16, 10, torch.device("cpu"))]
+    [(3, 16), (3,)]
+    """
+    z = torch.from_numpy(latents(seeds, latent_size)).to(device)
+    return (z, torch.from_numpy(default_labels(seeds, classes)).to(device)) if classes else (z,)
