@@ -108,7 +108,7 @@ def class_rows(generated: Generated, reference: Reference, device: torch.device)
     def distances_to_real(kind: str) -> list[float | None]:
         if costly or kind not in features:
             return [None] * classes
-        return frechet_by_class(features[kind], labels[kind], features["real"], labels["real"], classes)
+        return frechet_by_class(features[kind], labels[kind], features["real"], labels["real"], classes=classes)
 
     fid, fid_real = distances_to_real("generated"), distances_to_real("held-out")
     counts = {kind: torch.bincount(of_kind, minlength=classes).tolist() for kind, of_kind in labels.items()}
