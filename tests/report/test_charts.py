@@ -142,9 +142,9 @@ def test_a_thousand_classes_come_worst_first(figures: list[matplotlib.figure.Fig
     rows = [ClassRow(f"kind {i}", 0.001, 0.001, d, 1.0) for i, d in enumerate(random.permutation(1000) + 10.0)]
     rows[500] = ClassRow("kind 500", 0.0, 0.001, None, 1.0, None, "None was generated.")
     rows[501] = ClassRow("kind 501", 0.0, 0.003, float("nan"), 1.0)
-    started = time.monotonic()
+    started = time.process_time()
     page = Page(write_report(evaluation(4, 16, classes=tuple(rows)), "title", tmp_path)[0])
-    assert time.monotonic() - started < 10
+    assert time.process_time() - started < 10
     table = page.rows[page.rows.index(["#", "class", "share generated", "share real", "fid", "fid real", "note"]) + 1 :]
     table = table[:1000]
     expected = sorted((row for row in rows if row.fid and row.fid > 0), key=lambda row: -(row.fid or 0))
