@@ -20,8 +20,8 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin.networks.wrappers import Quantized
-from gan_plugin.seeds import latents
-from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator, default_labels
+from gan_plugin.seeds import default_labels, latents
+from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator
 
 OPSET = 18
 PARITY_BATCHES = (1, 2, 7, BUCKETS[-1])

@@ -11,10 +11,10 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_plugin import export
 from gan_plugin.config.recipe import load_recipe, override, recipe_names
-from gan_plugin.export import ExportError, ParityError, Quantized, check_contract, export_generator
+from gan_plugin.export import ExportError, ParityError, check_contract, export_generator
 from gan_plugin.networks import dcgan, new_generator
+from gan_plugin.networks.wrappers import Quantized
 from gan_plugin.seeds import latents
 from gan_plugin.serving.generator import Description, OnnxGenerator
 from gan_plugin.spec import image_spec
@@ -169,7 +169,7 @@ def test_one_gray_level_in_many_places_is_refused_too(tmp_path: Path, monkeypatc
         image = original(self, z, label)
         return image if torch.compiler.is_exporting() else (image.int() + 1).clamp(max=255).to(torch.uint8)
 
-    monkeypatch.setattr(export.Quantized, "forward", one_level_off)
+    monkeypatch.setattr(Quantized, "forward", one_level_off)
     with pytest.raises(ParityError) as refusal:
         export_generator(generator, Description(8, image_spec(16, 16, 1)), path)
     assert refusal.value.parity.largest_difference == 1

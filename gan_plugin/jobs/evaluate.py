@@ -16,6 +16,7 @@ from gan_plugin.datasets import SampleDataset, from_samples
 from gan_plugin.device import choose_device
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.evaluation.reference import has_classes
+from gan_plugin.evaluator import results_of
 from gan_plugin.features import choose_spec
 from gan_plugin.spec import size_text
 from gan_plugin.tracking.run import log_dataset, log_parameters, project_run
@@ -96,17 +97,17 @@ def evaluate_model(model: PyFuncModel, dataset: SampleDataset, settings: Evaluat
         evaluators="gan",
         evaluator_config={name: typed[name] for name in names},
     )
-    print_figures(result)
+    print_measurements(result)
     return result
 
 
-def print_figures(result: EvaluationResult) -> None:
-    """The table of the report, for the terminal."""
-    found = result.artifacts["figures"].content
+def print_measurements(result: EvaluationResult) -> None:
+    """Print the report's table of metrics."""
+    results = results_of(result)
     print(f"{'':34} {'model':>10} {'real':>10}")
-    for figure in found["figures"]:
-        floor = "" if figure["floor"] is None else f"{figure['floor']:10.4g}"
-        name = f"{figure['name']}/{figure['network'] or found['network']}"
-        print(f"{name:34} {figure['value']:10.4g} {floor:>10}  {figure['note']}".rstrip())
-    for note in found["notes"]:
+    for measurement in results["measurements"]:
+        real = "" if measurement["real"] is None else f"{measurement['real']:10.4g}"
+        name = f"{measurement['name']}/{measurement['network'] or results['network']}"
+        print(f"{name:34} {measurement['value']:10.4g} {real:>10}  {measurement['note']}".rstrip())
+    for note in results["notes"]:
         print(note)

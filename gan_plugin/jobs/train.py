@@ -177,7 +177,12 @@ def make_evaluator(settings: TrainSettings, dataset: Dataset, plan: TrainingPlan
     classes = spec_of(dataset, plan.recipe).classes
     try:
         evaluator = make_quick_fid(
-            dataset, settings.features, plan.recipe.latent_size, classes, device=plan.device, weights=weights
+            dataset,
+            settings.features,
+            latent_size=plan.recipe.latent_size,
+            classes=classes,
+            device=plan.device,
+            weights=weights,
         )
     except UserError as error:
         if settings.features is not None:

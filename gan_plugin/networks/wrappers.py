@@ -11,8 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_plugin.seeds import latents
-from gan_plugin.serving.generator import default_labels
+from gan_plugin.seeds import default_labels, latents
 
 
 class Discriminators(nn.Module):
@@ -94,7 +93,9 @@ class Quantized(nn.Module):
 
 
 def generator_inputs(seeds: npt.ArrayLike, latent_size: int, classes: int, device: torch.device) -> tuple[Tensor, ...]:
-    """What a generator takes for N seeds: z float32 [N, latent_size] and, where it takes labels, each seed's own class.
+    """Return what a generator takes for N seeds: z float32 [N, latent_size] and, where it takes labels, int64 [N].
+
+    A seed's label is the class that it has by default.
 
     >>> [tuple(x.shape) for x in generator_inputs(range(3), 16, 10, torch.device("cpu"))]
     [(3, 16), (3,)]

@@ -89,10 +89,10 @@ def test_optimizers_follow_the_ramps_and_lazy_penalties_correct_them() -> None:
     state = new_state(recipe, image_spec(16, 16, 1), CPU)
     assert rates(state) == pytest.approx((4e-3, 2e-4 * 4 / 5, 0.5**0.8, 0.9**0.8))
     state.steps = 1  # half-way
-    follow_ramps(state, recipe)
+    follow_ramps(state.optimizers, recipe, recipe.at(state.steps * recipe.batch_size))
     assert rates(state) == pytest.approx((2.5e-3, 2e-4 * 0.8, 0.5**0.8, 0.945**0.8))
     state.steps = 5
-    follow_ramps(state, recipe)
+    follow_ramps(state.optimizers, recipe, recipe.at(state.steps * recipe.batch_size))
     assert rates(state)[0] == pytest.approx(1e-3)
 
 
@@ -246,7 +246,7 @@ def test_each_of_several_discriminators_has_the_whole_penalty(dataset: Dataset) 
             torch.nn.init.normal_(weight, std=0.1)
         for other in play.state.discriminator.members:
             other.load_state_dict(first.state_dict())
-        real = play.real(Batch(dataset.samples[:8])).requires_grad_()
+        real = play.real_samples(Batch(dataset.samples[:8])).requires_grad_()
         fake = real.detach().flip(2)
         logits = play.judge(real, None)[0], play.judge(fake, None)[0]
         play.discriminator_loss(real, fake, *logits, None).backward()
