@@ -106,7 +106,7 @@ def check_measurable(settings: PromoteSettings, dataset: SampleDataset) -> None:
 
 def compared_metrics(settings: PromoteSettings) -> set[str]:
     """Return the names of the metrics that decide."""
-    return {settings.metric, *(threshold.figure for threshold in settings.thresholds)}
+    return {settings.metric, *(metric for metric, _ in settings.thresholds)}
 
 
 def check_loads_and_fits(settings: PromoteSettings, version: str, dataset: SampleDataset) -> None:
