@@ -49,8 +49,8 @@ def test_images_higher_than_wide_are_evaluated_and_reported(oblong: Dataset, tmp
     files = write_report(evaluation, "title", tmp_path / "report")
     page = Page(files[0])
     assert f"{WIDTH} × {HEIGHT} pixels" in page.text
-    shown = [pixels(content) for content in page.images("generated image ")]
-    assert np.array_equal(shown, evaluation.samples)
+    in_page = [pixels(content) for content in page.images("generated image ")]
+    assert np.array_equal(in_page, evaluation.samples)
     sheet = pixels(next(file for file in files if file.name == "samples.png"))
     times = -(-sheets.MIN_SIDE // HEIGHT)
     top, left = sheets.HEADING + 2, sheets.MARGIN + 2
