@@ -188,14 +188,17 @@ def announce(settings: PromoteSettings, candidate: EvaluatedVersion, champion: E
 
 
 def formatted(value: float | None) -> str:
+    """Format a metric's value for a sentence."""
     return "none" if value is None else f"{value:.4g}"
 
 
 def uri_of(settings: PromoteSettings, version: str) -> str:
+    """Return the URI of a version of the model."""
     return f"models:/{settings.model_name}/{version}"
 
 
 def name_of(settings: PromoteSettings, evaluated: EvaluatedVersion) -> str:
+    """Return the name of a version in a sentence."""
     return f"{settings.model_name} version {evaluated.version}"
 
 
