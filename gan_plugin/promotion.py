@@ -106,7 +106,7 @@ def check_measurable(settings: PromoteSettings, dataset: SampleDataset) -> None:
 
 def compared_metrics(settings: PromoteSettings) -> set[str]:
     """Return the names of the metrics that decide."""
-    return {settings.metric, *(threshold.figure for threshold in settings.thresholds)}
+    return {settings.metric, *(metric for metric, _ in settings.thresholds)}
 
 
 def check_loads_and_fits(settings: PromoteSettings, version: str, dataset: SampleDataset) -> None:
@@ -188,14 +188,17 @@ def announce(settings: PromoteSettings, candidate: EvaluatedVersion, champion: E
 
 
 def formatted(value: float | None) -> str:
+    """Format a metric's value for a sentence."""
     return "none" if value is None else f"{value:.4g}"
 
 
 def uri_of(settings: PromoteSettings, version: str) -> str:
+    """Return the URI of a version of the model."""
     return f"models:/{settings.model_name}/{version}"
 
 
 def name_of(settings: PromoteSettings, evaluated: EvaluatedVersion) -> str:
+    """Return the name of a version in a sentence."""
     return f"{settings.model_name} version {evaluated.version}"
 
 

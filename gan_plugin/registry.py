@@ -173,8 +173,13 @@ def lock_holder(client: MlflowClient, lock_name: str) -> str:
 
 
 def annotate_version(client: MlflowClient, version: ModelVersion, tags: dict[str, str], paragraph: str) -> None:
-    """Set tags and append a paragraph to the version's description: what people have written there stays."""
+    """Set tags and append a paragraph to the version's description: what people have written there stays.
+
+    A paragraph that already stands last is not repeated.
+    """
     for key, value in tags.items():
         client.set_model_version_tag(version.name, str(version.version), key, value)
-    description = "\n\n".join(filter(None, [version.description, paragraph]))
-    client.update_model_version(version.name, str(version.version), description)
+    description: str = version.description or ""
+    if not description.endswith(paragraph):
+        description = "\n\n".join(filter(None, [description, paragraph]))
+        client.update_model_version(version.name, str(version.version), description)

@@ -123,8 +123,8 @@ class Page(HTMLParser):
             self.rows[-1][-1] += data
 
     def row(self, start: str) -> list[str]:
-        (found,) = [row for row in self.rows if row[0].startswith(start)]
-        return found
+        (row,) = [row for row in self.rows if row[0].startswith(start)]
+        return row
 
     def images(self, alt: str) -> list[bytes]:
         """The files in the page whose description starts like this."""

@@ -10,6 +10,7 @@ import mlflow
 import mlflow.data
 import numpy as np
 import pytest
+import torch
 from generators import export_bank
 from helpers import Project, Trained, error_of, options
 from mlflow import MlflowClient
@@ -17,8 +18,12 @@ from mlflow.entities import Run
 
 from gan_plugin import flavor
 from gan_plugin.data import load_dataset
+from gan_plugin.data.dataset import make_dataset
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
+from gan_plugin.evaluator import check_fit
+from gan_plugin.serving.generator import Description
+from gan_plugin.spec import image_spec
 
 QUICK = {"images": 100}
 
@@ -112,6 +117,22 @@ def test_what_cannot_be_evaluated_is_refused_in_one_sentence(registered: str, da
     wrong: SampleDataset = mlflow.data.from_samples("digits", image_size=32)
     with pytest.raises(UserError, match=r"^The model makes images of 28×28×1 and the data has 32×32×1: give"):
         evaluate("models:/bank/1", wrong)
+
+
+def test_a_refusal_of_other_classes_is_short_however_many_there_are() -> None:
+    names = [f"class_{i:04} {'of a long name' * 20}" for i in range(1000)]
+    images = torch.zeros(2, 1, 16, 16, dtype=torch.uint8)
+    dataset = make_dataset(images, torch.tensor([0, 1]), names[:-1], name="", source="", split="", notes=[])
+    with pytest.raises(UserError) as refusal:
+        check_fit(Description(16, image_spec(16, 16, 1, names)), dataset)
+    assert "class_0999" in str(refusal.value)  # the one that is missing
+    assert "(1,000 in all) and the data has none after class_0998" in str(refusal.value)
+    assert len(str(refusal.value)) < 1000
+    with pytest.raises(UserError, match=r"^The model knows the classes cat, dog and the data has dog: give the data"):
+        check_fit(
+            Description(16, image_spec(16, 16, 1, ["cat", "dog"])),
+            make_dataset(images, torch.tensor([0, 0]), ["dog"], name="", source="", split="", notes=[]),
+        )
 
 
 def test_other_evaluators_are_left_alone(registered: str) -> None:

@@ -24,7 +24,7 @@ from gan_plugin.config.settings import PromoteSettings, parse
 from gan_plugin.data import load_dataset
 from gan_plugin.errors import UserError
 from gan_plugin.promotion import Refused, run_promotion
-from gan_plugin.registry import Locked, aliased, champion_of, history, roll_back, set_champion
+from gan_plugin.registry import Locked, aliased, annotate_version, champion_of, history, roll_back, set_champion
 
 GOOD, BETTER, BEST, BAD = 0.15, 0.1, 0.05, 0.5  # noise in the images
 EASY = {"images": 100, "thresholds": "fid_ratio<=100,precision>=0.05"}
@@ -202,6 +202,16 @@ def test_of_many_at_once_exactly_one_becomes_champion(client: MlflowClient) -> N
     assert len(champions) == 1
     assert (aliased(client, "gan"), history(client, "gan")) == (champions[0], ["1", champions[0]])
     assert [model.name for model in client.search_registered_models()] == ["gan"]  # no lock is left
+
+
+def test_annotations_are_appended_to_what_people_wrote_and_not_repeated(client: MlflowClient) -> None:
+    empty_versions(client, 1)
+    client.update_model_version("gan", "1", "Written by a person.")
+    for paragraph in ("One paragraph.", "| a | table |\n|---|---|", "| a | table |\n|---|---|"):
+        annotate_version(client, client.get_model_version("gan", "1"), {"gan.outcome": "tested"}, paragraph)
+    version = client.get_model_version("gan", "1")
+    assert version.description == "Written by a person.\n\nOne paragraph.\n\n| a | table |\n|---|---|"
+    assert version.tags["gan.outcome"] == "tested"
 
 
 def test_a_lock_that_a_dead_promotion_left_is_named(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:

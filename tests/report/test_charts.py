@@ -27,17 +27,17 @@ def words(figure: matplotlib.figure.Figure) -> list[str]:
 
 
 def test_scatter_marks_what_is_not_precise_and_what_is_not_covered(figures: list[matplotlib.figure.Figure]) -> None:
-    given = projected(5001, 401)
-    charts.precision_recall_chart(given, LIGHT)
+    projection = projected(5001, 401)
+    charts.precision_recall_chart(projection, LIGHT)
     precision, coverage = figures[0].axes
     behind, near, far = (np.asarray(layer.get_offsets()) for layer in precision.collections)
     assert len(behind) == charts.MAX_POINTS
-    assert np.array_equal(near, given.generated[given.inside])
-    assert np.array_equal(far, given.generated[~given.inside])
+    assert np.array_equal(near, projection.generated[projection.inside])
+    assert np.array_equal(far, projection.generated[~projection.inside])
     behind, near, far = (np.asarray(layer.get_offsets()) for layer in coverage.collections)
-    assert np.array_equal(behind, given.generated)
+    assert np.array_equal(behind, projection.generated)
     assert len(near) + len(far) == charts.MAX_POINTS
-    assert set(map(tuple, far)) <= set(map(tuple, given.reference[~given.covered]))
+    assert set(map(tuple, far)) <= set(map(tuple, projection.reference[~projection.covered]))
     assert words(figures[0]) == [
         "real images",
         "generated, near a real one: 25.2 %",  # 101 of 401
@@ -46,7 +46,7 @@ def test_scatter_marks_what_is_not_precise_and_what_is_not_covered(figures: list
         "real, with a generated one near: 50.0 %",
         "real, with none near: 50.0 %",
     ]
-    everything = np.concatenate([given.reference, given.generated])
+    everything = np.concatenate([projection.reference, projection.generated])
     for panel in figures[0].axes:
         assert (everything > [panel.get_xlim()[0], panel.get_ylim()[0]]).all()
         assert (everything < [panel.get_xlim()[1], panel.get_ylim()[1]]).all()
@@ -68,8 +68,8 @@ def test_points_are_thinned_evenly_and_the_page_notes_it(tmp_path: Path) -> None
     assert len(chosen) == 2000
     assert set(np.diff(chosen)) <= {5, 6}
     assert (chosen[0], chosen[-1]) == (0, 9999)
-    given = dataclasses.replace(evaluation(), projection=projected(898, 10_000))
-    page = Page(write_report(given, "title", tmp_path)[0])
+    many_points = dataclasses.replace(evaluation(), projection=projected(898, 10_000))
+    page = Page(write_report(many_points, "title", tmp_path)[0])
     assert "Drawn are 2,000 of 10,000 generated and all 898 real images" in page.text
 
 

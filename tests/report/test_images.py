@@ -80,18 +80,18 @@ def test_large_images_are_shrunk_and_the_page_stays_small(tmp_path: Path) -> Non
 @pytest.mark.usefixtures("no_charts")
 @pytest.mark.parametrize(("height", "width"), [(48, 32), (32, 48), (16, 1024)])
 def test_images_need_not_be_square(tmp_path: Path, height: int, width: int) -> None:
-    given = evaluation(count=3, side=height, width=width, channels=3, pairs=2)
-    files = write_report(given, "title", tmp_path)
+    oblong = evaluation(count=3, side=height, width=width, channels=3, pairs=2)
+    files = write_report(oblong, "title", tmp_path)
     page = Page(files[0])
     scale = min(1, sheets.MAX_SIDE / max(height, width))
     shape = (round(height * scale), round(width * scale), 3)
     for alt in ("generated image 3", "real image 1", "nearest training image"):
         assert pixels(page.images(alt)[0]).shape == shape
     if scale == 1:
-        assert np.array_equal(pixels(page.images("nearest")[0]), given.neighbors.nearest[0])
+        assert np.array_equal(pixels(page.images("nearest")[0]), oblong.neighbors.nearest[0])
     assert f"{width} × {height} pixels" in page.text
     times = -(-sheets.MIN_SIDE // max(shape[:2]))
-    row = np.concatenate(list(given.samples[:2]), axis=1)  # beside one another on the sheet, with a gap
+    row = np.concatenate(list(oblong.samples[:2]), axis=1)  # beside one another on the sheet, with a gap
     sheet = pixels(files[1])[sheets.HEADING + 2 :, sheets.MARGIN + 2 :]
     if scale == 1:
         enlarged = row.repeat(times, 0).repeat(times, 1)

@@ -208,8 +208,8 @@ def test_equal_evaluations_give_equal_bytes_from_any_thread(tmp_path: Path) -> N
         return [file.read_bytes() for file in write_report(small, "title", tmp_path / name)]
 
     with ThreadPoolExecutor(1) as thread:
-        there = thread.submit(write, "there")
-        assert write("here") == there.result()
+        elsewhere = thread.submit(write, "elsewhere")
+        assert write("here") == elsewhere.result()
 
 
 def test_neither_torch_nor_mlflow_nor_pyplot_is_loaded() -> None:
