@@ -19,6 +19,7 @@ import onnx
 import torch
 from torch import Tensor, nn
 
+from gan_plugin.media.image import CHANNELS_LAST, WHITE, denormalize
 from gan_plugin.seeds import latents
 from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator, default_labels
 
@@ -69,8 +70,8 @@ class Quantized(nn.Module):
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         z = z.to(self.dtype)
         x: Tensor = self.generator(z) if label is None else self.generator(z, label)
-        levels = (x.float() * 127.5 + 127.5).round().clamp(0, 255)
-        return levels.to(torch.uint8).permute(0, 2, 3, 1)
+        levels = denormalize(x.float()).round().clamp(0, WHITE)
+        return levels.to(torch.uint8).permute(CHANNELS_LAST)
 
 
 @dataclass(frozen=True)

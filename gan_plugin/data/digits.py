@@ -63,7 +63,7 @@ def find_digits(split: str) -> Digits:
     """Find a split of the digits, "train" or "test".
 
     Raises:
-        NoSuchSplit: there is no other.
+        NoSuchSplit: ``split`` is neither.
     """
     if split not in SPLITS:
         raise NoSuchSplit(f"data='digits' has no split {split!r}: its splits are 'train' and 'test'.")

@@ -49,9 +49,9 @@ class ParquetFiles:
             raise UserError(f"{self.path} cannot be read as parquet: {first_line(error)}.") from error
         return read_table(
             table,
-            image_size,
-            channels,
-            skip_unreadable,
+            image_size=image_size,
+            channels=channels,
+            skip_unreadable=skip_unreadable,
             name=self.path.stem if self.path.is_file() else self.path.name,
             source=str(self.path),
             split=self.split,
@@ -96,9 +96,9 @@ class HubDataset:
             raise NoSuchSplit(f"data={self.data!r} has no split {self.split!r}: its splits are {names}.")
         return read_table(
             splits[self.split],
-            image_size,
-            channels,
-            skip_unreadable,
+            image_size=image_size,
+            channels=channels,
+            skip_unreadable=skip_unreadable,
             name=PurePosixPath(self.repository).name,
             source=self.data,
             split=self.split,
@@ -177,10 +177,10 @@ def split_in_name(path: str) -> str | None:
 
 def read_table(
     table: datasets.Dataset,
+    *,
     image_size: Size | None,
     channels: int | None,
     skip_unreadable: bool,
-    *,
     name: str,
     source: str,
     split: str,

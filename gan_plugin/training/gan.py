@@ -13,6 +13,7 @@ from torch import Tensor, nn
 from gan_plugin.augment import AdaController, adaptive_augment, diff_augment, scheduled_augment
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.device import autocast, memory_format
+from gan_plugin.media.image import normalize
 from gan_plugin.networks import new_discriminators, new_generator
 from gan_plugin.networks.wrappers import Discriminators, one_power_iteration
 from gan_plugin.objectives import OBJECTIVES, mutual_information_loss, softmax_mean
@@ -114,7 +115,7 @@ class Play:
 
     def real(self, batch: Batch) -> Tensor:
         """Dataset float32 [B, C, H, W] in −1…1."""
-        return (batch.images.float() / 127.5 - 1).contiguous(memory_format=memory_format(self.device))
+        return normalize(batch.images.float()).contiguous(memory_format=memory_format(self.device))
 
     def latents(self, batch: Batch) -> Tensor:
         return torch.randn(len(batch.images), self.recipe.latent_size, device=self.device)  # [B, latent_size]
