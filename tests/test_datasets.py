@@ -91,6 +91,9 @@ def test_a_held_out_split_that_cannot_be_is_refused(tmp_path: Path) -> None:
     digits = load_dataset("digits")
     with pytest.raises(UserError, match="held_out='train' holds the same images as split 'train': give a split"):
         load_held_out("digits", digits, "train")
+    many = image_folder(tmp_path / "many", **{f"train__c{i:02}": 1 for i in range(12)}, test__c00=1, test__c02=1)
+    with pytest.raises(UserError, match=r"the classes …, c02 \(2 in all\) and split 'train' has …, c01, .*, c10, …"):
+        load_held_out(many, load_dataset(many))
     other = image_folder(tmp_path / "other", train__a=2, train__b=2, test__b=2)
     with pytest.raises(UserError, match="Split 'test' has the classes b and split 'train' has a, b: give both"):
         load_held_out(other, load_dataset(other))

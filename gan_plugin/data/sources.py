@@ -13,7 +13,7 @@ from gan_plugin.data.folder import find_image_files, is_image_file
 from gan_plugin.data.idx import find_idx, is_idx_folder
 from gan_plugin.data.parquet import find_hub_dataset, find_parquet_files
 from gan_plugin.data.sizes import as_size
-from gan_plugin.errors import UserError
+from gan_plugin.errors import UserError, different_classes
 from gan_plugin.spec import Size
 
 HELD_OUT_SPLITS = ("test", "validation")
@@ -166,8 +166,8 @@ def check_held_out(held_out: Dataset, reference: Dataset) -> None:
             "nothing was trained on."
         )
     if held_out.spec.class_names != reference.spec.class_names:
+        theirs, ours = different_classes(held_out.spec.class_names, reference.spec.class_names)
         raise UserError(
-            f"Split {held_out.split!r} has the classes {list_first(held_out.spec.class_names) or 'none'} and split "
-            f"{reference.split!r} has {list_first(reference.spec.class_names) or 'none'}: give both the same, or "
-            "held_out=none."
+            f"Split {held_out.split!r} has the classes {theirs} and split {reference.split!r} has {ours}: give both "
+            "the same, or held_out=none."
         )
