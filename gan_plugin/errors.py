@@ -11,26 +11,28 @@ class UserError(ValueError):
     """
 
 
-def different_classes(ours: Sequence[str], theirs: Sequence[str], most: int = 10) -> tuple[str, str]:
-    """Two lists of class names that differ, in words: all names where there are few, else those where they part.
+def different_classes(ours: Sequence[str], theirs: Sequence[str], limit: int = 10) -> tuple[str, str]:
+    """Describe two lists of class names that differ: by all names where there are few, else from where they part.
 
     >>> different_classes("ab", "b")
     ('a, b', 'b')
     >>> different_classes([str(i) for i in range(1000)], [str(i) for i in range(998)])
-    ('998, 999 (1,000 in all)', 'none after 997 (998 in all)')
+    ('…, 998, 999 (1,000 in all)', 'none after 997 (998 in all)')
     """
-    pairs = zip(ours, theirs)
-    first = next((i for i, (a, b) in enumerate(pairs) if a != b), min(len(ours), len(theirs)))
+    first = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
 
-    def words(names: Sequence[str]) -> str:
-        if max(len(ours), len(theirs)) <= most:
+    def describe(names: Sequence[str]) -> str:
+        if max(len(ours), len(theirs)) <= limit:
             return ", ".join(names) or "none"
-        shown = names[first : first + most]
-        more = ["…"] if first + most < len(names) else []
-        said = ", ".join([*(["…"] if shown and first else []), *shown, *more])
-        return f"{said or (f'none after {names[-1]}' if names else 'none')} ({len(names):,} in all)"
+        total = f"({len(names):,} in all)"
+        part = names[first : first + limit]
+        if not part:
+            return f"none after {names[-1]} {total}" if names else f"none {total}"
+        before = ["…"] if first else []
+        after = ["…"] if first + limit < len(names) else []
+        return f"{', '.join([*before, *part, *after])} {total}"
 
-    return words(ours), words(theirs)
+    return describe(ours), describe(theirs)
 
 
 def first_line(error: Exception) -> str:

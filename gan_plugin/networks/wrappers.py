@@ -11,6 +11,7 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gan_plugin.media.image import CHANNELS_LAST, WHITE, denormalize
 from gan_plugin.seeds import default_labels, latents
 
 
@@ -88,8 +89,8 @@ class Quantized(nn.Module):
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         z = z.to(self.dtype)
         x: Tensor = self.generator(z) if label is None else self.generator(z, label)
-        levels = (x.float() * 127.5 + 127.5).round().clamp(0, 255)
-        return levels.to(torch.uint8).permute(0, 2, 3, 1)
+        levels = denormalize(x.float()).round().clamp(0, WHITE)
+        return levels.to(torch.uint8).permute(CHANNELS_LAST)
 
 
 def generator_inputs(seeds: npt.ArrayLike, latent_size: int, classes: int, device: torch.device) -> tuple[Tensor, ...]:

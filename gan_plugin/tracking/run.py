@@ -93,8 +93,9 @@ def describe_registered(model_name: str, version: str, text: str) -> None:
 
 
 def log_dataset(dataset: Dataset, context: str) -> None:
-    """Log the data set as an input of the active run, with the digest over all its images.
+    """Log the data set as an input of the active run, with the digest over all its images, and its classes as a file.
 
+    The class names go into ``data/CONTEXT.json``: what MLflow keeps beside an input has no room for any number of them.
     MLflow adds a data set that an experiment does not have yet, and fails where another run does so at that moment;
     once more, and the data set is there.
     """
@@ -104,6 +105,7 @@ def log_dataset(dataset: Dataset, context: str) -> None:
     except MlflowException:
         time.sleep(random.uniform(0.5, 1.5))
         mlflow.log_input(logged, context=context, tags=logged.tags())
+    mlflow.log_dict(logged.summary(), f"data/{context}.json")
 
 
 class MlflowTracker:

@@ -117,8 +117,7 @@ class GanStep:
 
     def real_samples(self, batch: Batch) -> Tensor:
         """Return the batch's samples as float32 [B, C, H, W] in −1…1."""
-        samples: Tensor = normalize(batch.samples.float())
-        return samples.contiguous(memory_format=memory_format(self.device))
+        return normalize(batch.samples.float()).contiguous(memory_format=memory_format(self.device))
 
     def sample_latents(self, batch: Batch) -> Tensor:
         """Draw z ~ N(0, I) float32 [B, latent_size], one for each sample of the batch."""

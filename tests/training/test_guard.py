@@ -186,7 +186,7 @@ def test_a_distance_far_above_the_best_is_an_alarm() -> None:
     for distance in (8.0, 5.0, 21.0, 6.0, 21.0):
         guard.observe_fid(distance)
         guard.check(1)
-    guard.evaluated_plan(22.0)
+    guard.observe_fid(22.0)
     with pytest.raises(Alarm, match=r"^the distance from the data is 22, and was 5$"):
         guard.check(1)
 
