@@ -19,8 +19,9 @@ import onnx
 import torch
 from torch import Tensor, nn
 
-from gan_plugin.seeds import latents
-from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator, default_labels
+from gan_plugin.networks.wrappers import Quantized
+from gan_plugin.seeds import default_labels, latents
+from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator
 
 OPSET = 18
 PARITY_BATCHES = (1, 2, 7, BUCKETS[-1])
@@ -53,24 +54,6 @@ class ParityError(ExportError):
             f"{allowed.levels} in {allowed.share:.1%}, so the model is not logged."
         )
         self.parity = parity
-
-
-class Quantized(nn.Module):
-    """A generator whose −1…1 images [B, C, H, W] come out as uint8 [B, H, W, C].
-
-    The generator computes in ``dtype``; z and the step to gray levels are float32 always.
-    """
-
-    def __init__(self, generator: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        self.generator = generator
-        self.dtype = dtype
-
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        z = z.to(self.dtype)
-        x: Tensor = self.generator(z) if label is None else self.generator(z, label)
-        levels = (x.float() * 127.5 + 127.5).round().clamp(0, 255)
-        return levels.to(torch.uint8).permute(0, 2, 3, 1)
 
 
 @dataclass(frozen=True)

@@ -14,10 +14,9 @@ from gan_plugin.data.dataset import make_dataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import as_pixels, gaussian_of, has_classes
 from gan_plugin.evaluation.results import evenly
-from gan_plugin.export import Quantized
 from gan_plugin.features import FeatureNetwork, choose_spec, load_network
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
-from gan_plugin.training.ema import inputs_of
+from gan_plugin.networks.wrappers import Quantized, generator_inputs
 
 IMAGES = 2048  # generated
 SEEDS = np.arange(IMAGES) + 2**51  # far from those of evaluations, or the choice of the best would flatter these
@@ -45,7 +44,7 @@ class QuickFid:
         self.metric, self.digest = f"fid_2k/{network.name}", network.digest
         self.seconds = seconds
         self.network, self.reference = network, reference
-        self.inputs = inputs_of(SEEDS, latent_size, classes, torch.device("cpu"))
+        self.inputs = generator_inputs(SEEDS, latent_size, classes, torch.device("cpu"))
 
     @torch.no_grad()
     def __call__(self, generator: nn.Module) -> float:

@@ -16,7 +16,7 @@ import onnxruntime
 
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import SMALL, Image
-from gan_plugin.seeds import latents
+from gan_plugin.seeds import default_labels, latents
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher, Run
 from gan_plugin.serving.session import CUDA, cores, open_session, run_once
 from gan_plugin.spec import SampleSpec, image_spec
@@ -188,8 +188,3 @@ class OnnxGenerator:
         """Inputs of a run whose images nobody looks at."""
         labels = np.zeros(rows, np.int64) if self.description.spec.class_names else None
         return np.zeros((rows, self.description.latent_size), np.float32), labels
-
-
-def default_labels(seeds: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
-    """The class of a seed that comes without one: ``seed mod classes``, so that consecutive seeds show them all."""
-    return np.asarray(seeds, np.int64) % classes

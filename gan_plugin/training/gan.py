@@ -16,7 +16,7 @@ from gan_plugin.device import autocast, memory_format
 from gan_plugin.networks import new_discriminators, new_generator
 from gan_plugin.networks.wrappers import Discriminators, one_power_iteration
 from gan_plugin.objectives import OBJECTIVES, mutual_information_loss, softmax_mean
-from gan_plugin.penalties import PENALTIES, Judged
+from gan_plugin.penalties import PENALTIES, PenaltyInputs
 from gan_plugin.spec import SampleSpec
 from gan_plugin.training.ema import ema_decay, update_ema
 from gan_plugin.training.guard import Past
@@ -127,7 +127,7 @@ class Play:
     def judge(self, images: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Augmented images [B, C, H, W] → logits [K, B / pack] and predicted_codes codes [B, codes]."""
         with autocast(self.device, self.precision):
-            return self.state.discriminator.judge(self.augment(images), labels)
+            return self.state.discriminator.discriminate(self.augment(images), labels)
 
     def augment(self, images: Tensor) -> Tensor:
         match self.recipe.augment:
@@ -160,7 +160,7 @@ class Play:
             self.say("augment/p", self.state.ada.p)
         if self.penalty is None or not self.penalized():
             return losses.sum()
-        judged = Judged(lambda x: self.judge(x, labels)[0], real, fake, real_logits, fake_logits)
+        judged = PenaltyInputs(lambda x: self.judge(x, labels)[0], real, fake, real_logits, fake_logits)
         penalty = self.penalty(judged)
         self.say("loss/penalty", penalty)
         weight = self.recipe.penalty_weight.at(self.state.steps * self.recipe.batch_size, self.recipe.anneal)

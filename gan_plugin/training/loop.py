@@ -24,12 +24,12 @@ from gan_plugin.config.recipe import Recipe, resolved
 from gan_plugin.data import Dataset
 from gan_plugin.device import gather, precision_name, resident
 from gan_plugin.errors import UserError
-from gan_plugin.export import Quantized
 from gan_plugin.media.image import Image, contact_sheet
+from gan_plugin.networks.wrappers import Quantized, generator_inputs
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.spec import SampleSpec
 from gan_plugin.training.checkpoint import FILE_NAME, NETWORKS, load_checkpoint, save_checkpoint
-from gan_plugin.training.ema import calibrate_batch_norm, inputs_of
+from gan_plugin.training.ema import calibrate_batch_norm
 from gan_plugin.training.gan import Batch, Best, TrainingState, make_step, metric_names, new_state, wants_two_batches
 from gan_plugin.training.guard import Alarm, Guard, chance_loss, check_finite, spread
 
@@ -467,7 +467,8 @@ def calibrated_ema(state: TrainingState, recipe: Recipe) -> nn.Module:
 @torch.no_grad()
 def images_of(shown: nn.Module, seeds: Sequence[int], classes: int, plan: TrainingPlan) -> Image:
     """A generator's images uint8 [N, H, W, C] of N seeds, each of its own class where there are classes."""
-    images: Image = Quantized(shown)(*inputs_of(seeds, plan.recipe.latent_size, classes, plan.device)).cpu().numpy()
+    inputs = generator_inputs(seeds, plan.recipe.latent_size, classes, plan.device)
+    images: Image = Quantized(shown)(*inputs).cpu().numpy()
     return images
 
 
