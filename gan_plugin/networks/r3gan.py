@@ -89,6 +89,8 @@ def is_doubled(size: Size) -> bool:
 def nearest_sizes(size: Size) -> list[Size]:
     """Return the nearest possible size with no side longer, and the nearest with no side shorter, where there are such.
 
+    Squares for a square.
+
     >>> nearest_sizes((36, 36)), nearest_sizes((100, 60)), nearest_sizes((2000, 2000))
     ([(32, 32), (40, 40)], [(96, 56), (112, 64)], [(1024, 1024)])
     """
@@ -97,17 +99,19 @@ def nearest_sizes(size: Size) -> list[Size]:
     def distance(other: Size) -> int:
         return abs(other[0] - height) + abs(other[1] - width)
 
-    smaller = [other for other in doubled_sizes(square=height == width) if other[0] <= height and other[1] <= width]
-    larger = [other for other in doubled_sizes(square=height == width) if other[0] >= height and other[1] >= width]
-    nearest = [min(sizes, key=distance) for sizes in (smaller, larger) if sizes]
-    return list(dict.fromkeys(nearest))
+    candidates = [other for other in doubled_sizes(height, width) if height != width or other[0] == other[1]]
+    smaller = [other for other in candidates if other[0] <= height and other[1] <= width]
+    larger = [other for other in candidates if other[0] >= height and other[1] >= width]
+    return list(dict.fromkeys(min(sizes, key=distance) for sizes in (smaller, larger) if sizes))
 
 
-def doubled_sizes(*, square: bool) -> Iterator[Size]:
-    """Yield every possible size, or every possible square."""
-    sides = range(MIN_SIDE, MAX_SIDE + 1, MIN_BASE)
-    candidates = zip(sides, sides) if square else product(sides, sides)
-    return filter(is_doubled, candidates)
+def doubled_sizes(height: int, width: int) -> Iterator[Size]:
+    """Yield possible sizes around a size, for each number of doublings."""
+    for k in range(doublings((MIN_SIDE, MIN_SIDE)), doublings((MAX_SIDE, MAX_SIDE)) + 1):
+        step = 2**k
+        # a side as it is, rounded, and the least and most that the shorter one can be
+        sides = [{side // step, -(-side // step), MIN_BASE, 2 * MIN_BASE - 1} for side in (height, width)]
+        yield from (size for h, w in product(*sides) if is_doubled(size := (h * step, w * step)))
 
 
 def stage_widths(sizes: list[Size], width: int, full_stages: int) -> list[int]:
