@@ -157,7 +157,7 @@ def test_a_relative_loss_needs_real_images_for_the_generator() -> None:
         ("dcgan", {"objective": "wasserstein"}, "objective=wasserstein needs a critic that is held"),
         ("pacgan", {"pack": 100}, "pack=100 is more than the 96 images of the data: give a smaller one."),
         ("infogan", {"categorical_codes": 1}, "categorical_codes=1 is a choice of one: give 0, or at least 2."),
-        ("r3gan", {"width": 40}, "width=40 is not possible: it is halved from stage to stage"),
+        ("r3gan", {"width": 40}, "width=40 is not possible with family=r3gan"),
         ("pacgan", {"batch_size": 33}, "batch_size=33 is not a multiple of pack=2: give one that is."),
         ("infogan", {"pack": 2}, "codes are shown by single images, and pack=2 packs them: give pack=1."),
         ("infogan", {"latent_size": 12}, "latent_size=12 leaves nothing beside 12 codes: give more."),
