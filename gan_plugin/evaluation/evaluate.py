@@ -27,7 +27,8 @@ from gan_plugin.metrics.labels import frechet_by_class, label_kl, label_shares, 
 from gan_plugin.metrics.neighbors import COVERAGE_K, PRECISION_K, Manifold, Neighborhood, compare, fit_manifold
 from gan_plugin.metrics.pixels import pixel_statistics
 from gan_plugin.metrics.score import inception_score
-from gan_plugin.serving.generator import Description, OnnxGenerator, default_labels
+from gan_plugin.seeds import default_labels
+from gan_plugin.serving.generator import Description, OnnxGenerator
 
 BLOCK = 1024  # images generated and looked at together
 MAX_KEPT = 10_000  # images kept as pixels: for the classifier trained on them and for their statistics

@@ -8,8 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin.config.recipe import Recipe
-from gan_plugin.seeds import latents
-from gan_plugin.serving.generator import default_labels
+from gan_plugin.seeds import default_labels, latents
 
 CALIBRATION_SEEDS = np.arange(1024) + 2**52  # far from the seeds that people ask for
 CALIBRATION_BATCH = 128

@@ -329,7 +329,7 @@ def new_guard(dataset: Dataset, state: TrainingState, recipe: Recipe) -> Guard:
 def guarded_seeds(classes: int) -> tuple[Sequence[int], Tensor]:
     """Seeds of the images at which the guard looks, and their groups int64 [N]: classes, where there are such.
 
-    A seed's class is its remainder (see ``default_labels``).
+    A seed's class is its remainder (see :func:`gan_plugin.seeds.default_labels`).
 
     >>> guarded_seeds(20)[0][:9]
     [0, 20, 40, 60, 80, 100, 120, 140, 1]

@@ -100,7 +100,7 @@ def watch(generator: OnnxGenerator) -> list[int]:
 def test_a_lone_request_runs_at_once_and_alone() -> None:
     device = Device()
     device.go.set()
-    batcher = MicroBatcher(device, largest=64)
+    batcher = MicroBatcher(device, max_rows=64)
     for value in range(3):
         assert pixels(batcher(rows(value), None)) == [value]
     assert device.runs == [[0], [1], [2]]
@@ -108,7 +108,7 @@ def test_a_lone_request_runs_at_once_and_alone() -> None:
 
 def test_what_waits_runs_together_in_order_whole_and_never_above_the_largest() -> None:
     device = Device()
-    batcher = MicroBatcher(device, largest=4)
+    batcher = MicroBatcher(device, max_rows=4)
     asked = [[1], [2, 3], [4, 5], [6], [7, 8, 9, 10], [11]]
     answers = while_busy(device, batcher, [rows(*values) for values in asked])
     assert [pixels(answer.result()) for answer in answers] == asked
@@ -117,7 +117,7 @@ def test_what_waits_runs_together_in_order_whole_and_never_above_the_largest() -
 
 def test_one_request_fails_alone() -> None:
     device = Device()
-    batcher = MicroBatcher(device, largest=64)
+    batcher = MicroBatcher(device, max_rows=64)
     first, bad, last = while_busy(device, batcher, [rows(1, 2), rows(13), rows(3)])
     assert (pixels(first.result()), pixels(last.result())) == ([1, 2], [3])
     with pytest.raises(ValueError, match="thirteen"):
@@ -128,7 +128,7 @@ def test_one_request_fails_alone() -> None:
 
 def test_one_request_that_fits_nobody_fails_alone() -> None:
     device = Device()
-    batcher = MicroBatcher(device, largest=64)
+    batcher = MicroBatcher(device, max_rows=64)
     wide = np.zeros((1, 3), np.float32)
     good, bad = while_busy(device, batcher, [rows(1), wide])
     assert pixels(good.result()) == [1]
