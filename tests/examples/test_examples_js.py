@@ -64,7 +64,7 @@ def test_no_page_is_made_of_what_is_no_generator(tmp_path: Path) -> None:
     del model.metadata_props[:]
     onnx.save(model, foreign)
     assert refusal(lambda: write_page(text, out)).startswith(f"onnx='{text}' cannot be opened: ")
-    assert refusal(lambda: write_page(foreign, out)).startswith("This ONNX file says contract None")
+    assert refusal(lambda: write_page(foreign, out)).startswith("This ONNX file is not a generator of gan_plugin: ")
     assert not out.exists()
     within = tmp_path / "nowhere" / "page.html"
     assert (
