@@ -70,7 +70,7 @@ def test_rooms_marked_so_import_no_torch() -> None:
     assert set(marked) == {"serving", "flavor", "sampling", "explorer", "datasets", "evaluator"}
     modules = [
         "gan_plugin.serving.requests",
-        "gan_plugin.serving.generator",
+        "gan_plugin.serving.pyfunc",
         "gan_plugin.flavor",
         "gan_plugin.sampling",
         "gan_plugin.explorer",
