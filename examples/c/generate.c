@@ -258,7 +258,7 @@ static bool close_generator(struct generator *generator) {
 /* ---- classes ----------------------------------------------------------------------------------------------------- */
 
 /* The next string of a JSON list, with *json moved behind it; false after the last. Enough for quotes and backslashes,
-   while a class with a control character in its name has to be asked for by its index. */
+   while a class with a control character in its name can be chosen by its index only. */
 static bool next_name(const char **json, char name[MAX_CLASS_NAME]) {
     const char *from = strchr(*json, '"');
     if (from == NULL)

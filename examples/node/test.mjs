@@ -192,7 +192,7 @@ const command = (...words) => promisify(execFile)(process.execPath, [beside("gen
 
 test("the command writes the images that the module makes", async () => {
   const out = join(folder, "two.png");
-  const asked = [
+  const options = [
     "--seed",
     "7",
     "--seed",
@@ -206,7 +206,7 @@ test("the command writes the images that the module makes", async () => {
     "--position",
     "0.5",
   ];
-  await command(MODEL.pathname, ...asked, "--out", out);
+  await command(MODEL.pathname, ...options, "--out", out);
   const rows = [7, 8].map((seed) => ({ seed, label: 3, truncation: 1, to_seed: 9, position: 0.5 }));
   const { height, width: wide } = generator.description;
   const { data, width, ...png } = decode(await readFile(out));

@@ -67,15 +67,15 @@ async function openModel(workerUrl, name, bytes) {
 
 async function searchDirections(searched) {
   Object.assign(find("progress"), { hidden: false, value: 0 });
-  find("found").textContent = "Comparing images of nearby z, to find what moves them most …";
+  find("summary").textContent = "Comparing images of nearby z, to find what moves them most …";
   find("directions").replaceChildren();
-  const found = await searched.ask("directions", null, (progress) => (find("progress").value = progress));
+  const answer = await searched.ask("directions", null, (progress) => (find("progress").value = progress));
   if (searched !== engine) return; // another model was opened meanwhile
-  directions = found;
+  directions = answer;
   state.steps = directions.map(() => 0);
   find("progress").hidden = true;
   const share = directions.reduce((sum, direction) => sum + direction.share, 0);
-  find("found").textContent =
+  find("summary").textContent =
     `${directions.length} of ${description.latentSize} make ${percent(share)} of the change; ` +
     "the images beside them show where they lead.";
   find("directions").replaceChildren(...directions.map(directionRow));

@@ -290,7 +290,7 @@ describe("with a model from a file", () => {
     await page.setInputFiles("#file", file);
     await page.locator("#about", { hasText: "colors.onnx · tiny · none · 2 wide × 3 high · 18 latent numbers" }).waitFor();
     await turning.evaluate((timer) => clearInterval(timer));
-    await page.locator("#found", { hasText: "8 of 18" }).waitFor();
+    await page.locator("#summary", { hasText: "8 of 18" }).waitFor();
     await set({ "#first": 0 });
     const expected = (seed) => Array.from(latents(seed, 18), (value) => Math.trunc(Math.abs(40 * value)));
     assert.deepEqual(await look(), expected(0));

@@ -180,10 +180,10 @@ def test_a_gpu_that_cannot_run_the_generator_is_no_gpu(
 
     monkeypatch.setattr(session_module, "why_cuda_cannot_load", lambda: None)
     monkeypatch.setattr(session_module, "CUDA", "CPUExecutionProvider")
-    assert open_session(DIGITS, "auto", try_out=fail).fallback == "CUDA failure 2: out of memory"
+    assert open_session(DIGITS, "auto", probe=fail).fallback == "CUDA failure 2: out of memory"
     assert "running on the CPU because CUDA cannot be used: CUDA failure 2: out of memory." in caplog.text
     with pytest.raises(UserError, match=r"^device=cuda was demanded but CUDA cannot be used: CUDA failure 2: out of"):
-        open_session(DIGITS, "cuda", try_out=fail)
+        open_session(DIGITS, "cuda", probe=fail)
 
 
 def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:

@@ -48,7 +48,8 @@ def project(make_project: Callable[[], Project]) -> Project:
 def digits(project: Project, request: pytest.FixtureRequest) -> Iterator[Server]:
     """On the CPU, where images are equal to the bit, with and without the micro-batcher."""
     config = json.dumps({"device": "cpu", "batching": request.param})
-    with serving(project, "model", "local", 120, WORKERS, SERVING_MODEL_CONFIG=config) as running:
+    patient = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120"}  # a slow machine must not lose the connection to a worker
+    with serving(project, "model", "local", 120, WORKERS, SERVING_MODEL_CONFIG=config, **patient) as running:
         yield running
 
 
