@@ -124,7 +124,16 @@ def sample(
     """Write a sheet of images from seeds."""
     from gan_plugin.sampling import write_samples
 
-    write_samples(model, onnx_file, parse_seeds(seeds), truncation, label, columns, device, out)
+    write_samples(
+        model,
+        onnx_file,
+        out,
+        seeds=parse_seeds(seeds),
+        truncation=truncation,
+        label=label,
+        columns=columns,
+        device=device,
+    )
     click.echo(f"{out}")
 
 

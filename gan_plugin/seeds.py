@@ -1,4 +1,4 @@
-"""Seed → z: the same image for the same seed, alone or in a batch, in every process and every language.
+"""Seed → z and class: the same image for the same seed, alone or in a batch, in every process and every language.
 
 A seed is the key of the counter-based generator Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy
 as 1, 2, 3", doi:10.1145/2063384.2063405). Value ``i`` of z comes from block ``i // 4`` of that seed alone:
@@ -98,6 +98,17 @@ def between(
     a = np.where(straight, 1 - p, np.sin((1 - p) * angle) / sine)
     b = np.where(straight, p, np.sin(p * angle) / sine)
     return (a * z0 + b * z1).astype(np.float32)
+
+
+def default_labels(seeds: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
+    """Return the class of each seed that comes without one: ``seed mod classes``, int64 of the shape of ``seeds``.
+
+    So consecutive seeds show all classes.
+
+    >>> default_labels([0, 1, 2, 13], 10).tolist()
+    [0, 1, 2, 3]
+    """
+    return np.asarray(seeds, np.int64) % classes
 
 
 def _normals(seeds: Words, latent_size: int, attempt: int) -> npt.NDArray[np.float32]:
