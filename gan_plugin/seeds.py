@@ -121,8 +121,3 @@ def _normals(seeds: Words, latent_size: int, attempt: int) -> npt.NDArray[np.flo
     radius, angle = np.sqrt(-2 * np.log(u[0::2])), 2 * np.pi * u[1::2]  # [2, N, blocks] each
     values = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)  # [pair, cosine or sine, N, blocks]
     return values.transpose(2, 3, 0, 1).reshape(len(seeds), -1)[:, :latent_size].astype(np.float32)
-
-
-def default_labels(seeds: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
-    """The class of a seed that comes without one: ``seed mod classes``, so that consecutive seeds show them all."""
-    return np.asarray(seeds, np.int64) % classes

@@ -54,7 +54,7 @@ def column(values: Sequence[float | None], like: Sequence[float | None]) -> list
 
 
 def middle(values: Sequence[float | None]) -> float:
-    """Return the median magnitude of the numbers other than 0, at least what four decimal places show; 0 without any."""
+    """Return the median magnitude of the numbers that are not 0, at least 0.0001; 0 without any."""
     sizes = [abs(value) for value in values if is_known(value) and value]
     return max(float(np.median(sizes)), 0.01) if sizes else 0.0
 
