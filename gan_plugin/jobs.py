@@ -7,7 +7,9 @@ import importlib
 import re
 import shlex
 import sys
+from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import torch
@@ -17,9 +19,18 @@ from mlflow.models import EvaluationResult
 from mlflow.pyfunc import PyFuncModel
 
 from gan_plugin import flavor
+from gan_plugin.config.kinds import size_text
 from gan_plugin.config.recipe import Recipe, fit_augmentation, fit_batch, load_recipe, override
 from gan_plugin.config.recipe import resolved as resolved_recipe
-from gan_plugin.config.settings import DataSettings, EvaluateSettings, EvaluatorSettings, TrainSettings, as_typed
+from gan_plugin.config.settings import (
+    AnySettings,
+    DataSettings,
+    EvaluateSettings,
+    EvaluatorSettings,
+    PromoteSettings,
+    TrainSettings,
+    as_typed,
+)
 from gan_plugin.data import Dataset, check_data_argument, load_dataset
 from gan_plugin.datasets import SampleDataset, from_samples
 from gan_plugin.device import choose_device, choose_precision, precision_name
@@ -35,14 +46,17 @@ from gan_plugin.training.loop import Diverged, Interrupted, TrainingPlan, check_
 from gan_plugin.training.rules import check_combination, check_effect, without_leftovers
 
 
-def run_training(settings: TrainSettings) -> str:
+def run_training(settings: TrainSettings, overrides: Mapping[str, Any]) -> str:
     """Train, export, prove, log and register a generator; returns the registered model's URI.
+
+    Args:
+        overrides: hyperparameters in place of the recipe's.
 
     Raises:
         UserError: a setting, the data or the device is wrong, before anything is trained.
         SystemExit: SIGTERM or Ctrl-C came; the checkpoint is written and the run KILLED.
     """
-    recipe = chosen_recipe(settings)
+    recipe = override(load_recipe(settings.recipe), **overrides)
     device = choose_device(settings.device)
     precision = choose_precision(settings.precision, device)
     dtype = {"float32": torch.float32, "float16": torch.float16}[settings.export_precision]
@@ -54,13 +68,13 @@ def run_training(settings: TrainSettings) -> str:
         dataset = load_dataset(
             settings.data,
             split=settings.split,
-            image_size=settings.image_size,
+            image_size=side_of(settings.image_size),
             channels=settings.channels,
             skip_unreadable=settings.skip_unreadable,
         )
-        recipe = fit(recipe, settings, dataset)
+        recipe = fit(recipe, overrides, dataset)
         recipe = without_leftovers(recipe)
-        check_effect(recipe, overridden(settings).keys())
+        check_effect(recipe, overrides)
         check_combination(recipe, dataset)
         plan = TrainingPlan(
             recipe,
@@ -79,6 +93,7 @@ def run_training(settings: TrainSettings) -> str:
             check_identity(resume, plan.identity(dataset))
         describe(settings, plan, dataset, run_id)
         judge = judge_on_the_way(settings, dataset, plan)
+        log_parameters(run_id, {"features": None if judge is None else judge.network.name})
         stop = StopSignals()
         try:
             with stop.caught(), MlflowTracker(run_id, folder) as tracker:
@@ -105,35 +120,29 @@ def make_folder(output_dir: str, run_id: str) -> Path:
     return folder
 
 
-def chosen_recipe(settings: TrainSettings) -> Recipe:
-    """The recipe with the settings that override it."""
-    return override(load_recipe(settings.recipe), **overridden(settings))
+def side_of(size: tuple[int, int] | None) -> int | None:
+    """Return the side of square images."""
+    return None if size is None else size[0]
 
 
-def overridden(settings: TrainSettings) -> dict[str, object]:
-    """The recipe's fields that the settings give, with their values."""
-    names = {f.name for f in dataclasses.fields(Recipe)} & {f.name for f in dataclasses.fields(settings)}
-    return {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
-
-
-def fit(recipe: Recipe, settings: TrainSettings, dataset: Dataset) -> Recipe:
+def fit(recipe: Recipe, overrides: Mapping[str, Any], dataset: Dataset) -> Recipe:
     """The recipe for this data, where the user left it open: its batch, its augmentation, whether it takes labels.
 
     Raises:
         UserError: labels were asked of data that has none, or a bound for an augmentation that has none.
     """
-    if settings.conditional and len(dataset.spec.class_names) < 2:
+    if overrides.get("conditional") and len(dataset.spec.class_names) < 2:
         raise UserError(
             f"conditional=true is not possible: {dataset.name} has no classes to choose from; give conditional=false."
         )
-    if settings.augment_below is not None and (settings.augment is not None or recipe.augment == "none"):
+    if "augment_below" in overrides and ("augment" in overrides or recipe.augment == "none"):
         raise UserError(
             f"augment_below changes nothing where augment={recipe.augment} is settled: leave augment_below out, or "
-            "give augment=auto and a recipe that augments."
+            "leave augment out and give a recipe that augments."
         )
-    if settings.batch_size is None:
+    if "batch_size" not in overrides:
         recipe = fit_batch(recipe, len(dataset))
-    if settings.augment is None:
+    if "augment" not in overrides:
         recipe = fit_augmentation(recipe, len(dataset))
     return override(recipe, conditional=recipe.conditional and len(dataset.spec.class_names) > 1)
 
@@ -155,21 +164,16 @@ def find_checkpoint(resume: str) -> Path:
 
 def describe(settings: TrainSettings, plan: TrainingPlan, dataset: Dataset, run_id: str) -> None:
     """Say, on the terminal and in the run, what is about to happen."""
-    resolved = {
-        **resolved_recipe(plan.recipe),
-        "image_size": f"{dataset.spec.height}x{dataset.spec.width}",
-        "channels": dataset.spec.channels,
-        "device": plan.device.type,
-        "precision": precision_name(plan.precision),
-    }
-    log_parameters(run_id, as_typed(settings), resolved)
+    precision = precision_name(plan.precision)
+    used = {"device": plan.device.type, "precision": precision, **resolved_recipe(plan.recipe)}
+    log_parameters(run_id, given(settings) | used_on(dataset) | used)
     log_dataset(dataset, context="training")
     if settings.resume is not None:
         MlflowClient().set_tag(run_id, "resumed_from", settings.resume)
     for note in dataset.notes:
         print(note)
     print(f"{len(dataset):,} images of {dataset.spec} from {dataset.name}, recipe {plan.recipe.name}, ", end="")
-    print(f"on {plan.device.type} in {resolved['precision']}", flush=True)
+    print(f"on {plan.device.type} in {precision}", flush=True)
 
 
 def judge_on_the_way(settings: TrainSettings, dataset: Dataset, plan: TrainingPlan) -> QuickFid | None:
@@ -288,12 +292,28 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
     with project_run() as run:
         model = load_pyfunc(settings.model, settings.device)
         dataset = reference_of(settings)
-        resolved = {
-            "image_size": f"{dataset.reference.spec.height}x{dataset.reference.spec.width}",
-            "channels": dataset.reference.spec.channels,
-        }
-        log_parameters(run.info.run_id, as_typed(settings), resolved)
-        return evaluate_model(model, dataset, settings).metrics
+        log_parameters(run.info.run_id, used_for_evaluation(settings, dataset))
+        result = evaluate_model(model, dataset, settings)
+        log_parameters(run.info.run_id, {"features": result.artifacts["figures"].content["network"]})
+        return result.metrics
+
+
+def used_for_evaluation(settings: EvaluateSettings | PromoteSettings, dataset: SampleDataset) -> dict[str, object]:
+    """Return the parameters as they are used, but for features left to the evaluator."""
+    held_out = None if dataset.held_out is None else dataset.held_out.split
+    used = {"held_out": held_out, "device": choose_device(settings.device).type}
+    return given(settings) | used_on(dataset.reference) | used
+
+
+def given(settings: AnySettings) -> dict[str, object]:
+    """Return the settings as a user would type them, without those that are left to the data or mean nothing."""
+    return {name: text for name, text in as_typed(settings).items() if getattr(settings, name) is not None}
+
+
+def used_on(dataset: Dataset) -> dict[str, object]:
+    """Return the parameters that the data decided."""
+    spec = dataset.spec
+    return {"image_size": size_text((spec.height, spec.width)), "channels": spec.channels}
 
 
 def import_evaluators() -> None:
@@ -322,7 +342,7 @@ def reference_of(settings: DataSettings) -> SampleDataset:
         settings.data,
         split=settings.split,
         held_out=settings.held_out,
-        image_size=settings.image_size,
+        image_size=side_of(settings.image_size),
         channels=settings.channels,
         skip_unreadable=settings.skip_unreadable,
     )

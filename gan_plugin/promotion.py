@@ -17,7 +17,7 @@ from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import check_fit, generator_of
-from gan_plugin.jobs import evaluate_model, import_evaluators, load_pyfunc, reference_of
+from gan_plugin.jobs import evaluate_model, import_evaluators, load_pyfunc, reference_of, used_for_evaluation
 from gan_plugin.registry import ALIAS, annotate_version, champion_of, find_version, roll_back, set_champion
 from gan_plugin.tracking import log_parameters, project_run
 
@@ -68,12 +68,13 @@ def run_promotion(settings: PromoteSettings) -> str:
         version, champion_version = find_version(client, name, settings.version), champion_of(client, name)
         if champion_version == version:
             raise UserError(f"{name} version {version} is the champion already: give another version.")
-        log_parameters(run.info.run_id, as_typed(settings), {"version": version})
         dataset = reference_of(settings)
+        log_parameters(run.info.run_id, {**used_for_evaluation(settings, dataset), "version": version})
         check_measurable(settings, dataset)
         for each in filter(None, (version, champion_version)):
             check_loads_and_fits(settings, each, dataset)
         candidate = judge(settings, dataset, version, "candidate")
+        log_parameters(run.info.run_id, {"features": candidate.result.artifacts["figures"].content["network"]})
         champion: Judged | None = None
         while True:
             if champion_version is not None and (champion is None or champion.version != champion_version):
@@ -90,7 +91,7 @@ def run_promotion(settings: PromoteSettings) -> str:
 
 def check_measurable(settings: PromoteSettings, dataset: SampleDataset) -> None:
     """Refuse figures that these images cannot give, before anything is judged."""
-    asked = {settings.metric, *(threshold.figure for threshold in settings.thresholds)}
+    asked = {settings.metric, *(threshold.metric for threshold in settings.thresholds)}
     if dataset.held_out is None and (figures := sorted(asked.intersection(NEED_HELD_OUT))):
         raise UserError(
             f"{', '.join(figures)} needs held-out images and data={settings.data!r} has no split for them: name one "
@@ -194,7 +195,7 @@ def record(settings: PromoteSettings, candidate: Judged, champion: Judged | None
     sides = {"candidate": candidate} | ({} if champion is None else {ALIAS: champion})
     mlflow.log_metrics({f"{role}/{k}": v for role, side in sides.items() for k, v in side.result.metrics.items()})
     mlflow.set_tags({"gan.outcome": outcome, "gan.reason": sentence})
-    asked = {settings.metric, *(threshold.figure for threshold in settings.thresholds)}
+    asked = {settings.metric, *(threshold.metric for threshold in settings.thresholds)}
     figures = {
         role: {"version": side.version, **{side.metric(figure): side.figure(figure) for figure in sorted(asked)}}
         for role, side in sides.items()
@@ -219,7 +220,7 @@ def rollback_champion(settings: PromoteSettings) -> str:
     with project_run() as run:
         client, name = MlflowClient(), settings.model_name
         find_version(client, name, None)
-        log_parameters(run.info.run_id, {"model_name": name, "rollback": True}, {})
+        log_parameters(run.info.run_id, {"model_name": name, "rollback": True})
         left, back = roll_back(client, name, run.info.run_id)
         instead = "nobody" if left is None else f"version {left}"
         sentence = f"{name} version {back} is the champion again, instead of {instead}."

@@ -18,9 +18,10 @@ from types import FrameType
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 
+from gan_plugin.config.kinds import AUTO, text_of
 from gan_plugin.data import Dataset
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.media.image import Image
@@ -89,17 +90,20 @@ def exit_on_signal(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def log_parameters(run_id: str, chosen: Mapping[str, object], resolved: Mapping[str, object]) -> None:
-    """Log what was chosen under its name, and under ``resolved.…`` whatever became of it where that differs.
+def log_parameters(run_id: str, used: Mapping[str, object]) -> None:
+    """Log parameters as they are used, each once and under its own name.
 
-    ``mlflow run`` has logged the raw ``-P`` values already, and MLflow refuses to change a parameter: those stay.
+    ``mlflow run`` has logged what was typed with ``-P`` already, and MLflow refuses to change a parameter: that stays,
+    and where it reads ``auto`` the tag ``used.NAME`` has the value.
     """
     client = MlflowClient()
     present = client.get_run(run_id).data.params
-    params = {name: str(value) for name, value in chosen.items() if name not in present}
-    raw = present | params
-    params |= {f"resolved.{name}": str(value) for name, value in resolved.items() if str(value) != raw.get(name)}
-    client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
+    texts = {name: text_of(value) for name, value in used.items()}
+    client.log_batch(
+        run_id,
+        params=[Param(name, text) for name, text in texts.items() if name not in present],
+        tags=[RunTag(f"used.{name}", text) for name, text in texts.items() if present.get(name) == AUTO],
+    )
 
 
 def log_dataset(dataset: Dataset, context: str) -> None:
