@@ -8,11 +8,11 @@ from __future__ import annotations
 
 import difflib
 import math
-from collections.abc import Callable, Collection
+from collections.abc import Callable, Collection, Iterable
 from dataclasses import field
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
-from gan_plugin.config.schedule import Ramp, parse_ramp
+from gan_plugin.config.schedule import parse_ramp
 from gan_plugin.errors import UserError
 
 AUTO = "auto"
@@ -175,15 +175,15 @@ def parameter(default: Any, accepts: Accepts, sentence: str, *, text: str | None
 def text_of(value: object, separator: str = ",") -> str:
     """Write a value as a user would type it.
 
-    >>> text_of(True), text_of(Ramp(1.0, 0.1)), text_of((256, 128), "x"), text_of(0.5)
-    ('true', '1.0..0.1', '256x128', '0.5')
+    >>> text_of(True), text_of((256, 128), "x"), text_of(0.5), text_of(None)
+    ('true', '256x128', '0.5', 'none')
     """
     if value is None:
         return NONE
     if isinstance(value, bool):
         return str(value).lower()
-    if isinstance(value, (tuple, list)) and not isinstance(value, Ramp):
-        return separator.join(text_of(element) for element in value) or NONE
+    if type(value) in (tuple, list):  # not a Ramp or a Threshold, which write themselves
+        return separator.join(map(text_of, cast(Iterable[object], value))) or NONE
     return str(value)
 
 
