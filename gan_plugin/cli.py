@@ -128,7 +128,7 @@ def promote(**texts: str | None) -> None:
 @click.option("--onnx", "onnx_file", type=click.Path(path_type=Path), help="An exported file, instead of --model.")
 @click.option("--seeds", default="0-63", show_default=True, help="Seeds, as in 0-63 or 3,14,15.")
 @click.option("--truncation", type=float, help="Bound of |z| in standard deviations: smaller is safer and less varied.")
-@click.option("--label", help="Class of all the images, by name or number; each seed has its own without.")
+@click.option("--label", help="Class of all images, by name or index; without it the seed chooses.")
 @click.option("--columns", type=click.IntRange(1), default=8, show_default=True, help="Images per row.")
 @click.option("--device", default="auto", show_default=True, help="auto, cuda or cpu.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)

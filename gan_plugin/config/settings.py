@@ -1,6 +1,6 @@
 """The settings of ``train``, ``evaluate`` and ``promote``: what is not a hyperparameter of the recipe.
 
-Each field says what it accepts and what it means; the command line, the reference and the checks are made from that.
+Each field holds its default, what it accepts and what it means: command line, reference and checks derive from that.
 """
 
 from __future__ import annotations
