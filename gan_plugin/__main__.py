@@ -1,3 +1,5 @@
+"""Run the command line: ``python -m gan_plugin``."""
+
 from gan_plugin.cli import main
 
 main()

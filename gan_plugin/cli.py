@@ -1,11 +1,10 @@
 """The command line: ``gan-plugin train | evaluate | promote | sample | explore | recipes | fetch | doctor``.
 
-The options of the first three come from the settings classes.
+The options of the first three come from :mod:`gan_plugin.config`.
 """
 
 from __future__ import annotations
 
-import dataclasses
 import logging
 import webbrowser
 from collections.abc import Callable
@@ -15,39 +14,61 @@ from typing import Any
 import click
 
 from gan_plugin import __version__
-from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, TrainSettings, parse
+from gan_plugin.config.kinds import unknown_parameter
+from gan_plugin.config.recipe import HYPERPARAMETERS, load_recipe, recipe_names
+from gan_plugin.config.settings import (
+    EvaluateSettings,
+    PromoteSettings,
+    SettingsClass,
+    TrainSettings,
+    parameters_of,
+    parse,
+    parse_training,
+)
 from gan_plugin.errors import UserError
 
 MAX_SEEDS = 10_000  # on one sheet
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
-    "token_normalize_func": lambda name: name.replace("_", "-"),  # mlflow run appends an unknown -P k_v=… as --k_v …
+    "token_normalize_func": lambda name: name.replace("_", "-"),  # mlflow run turns -P batch_size=64 to --batch_size 64
 }
 
 
-Command = Callable[..., None]
+Function = Callable[..., None]
 
 
-def options_of(
-    cls: type[TrainSettings] | type[EvaluateSettings] | type[PromoteSettings],
-) -> Callable[[Command], Command]:
-    """One option for each field. Values stay text here; :func:`gan_plugin.config.settings.parse` refuses wrong ones."""
+def options_of(cls: SettingsClass) -> Callable[[Function], Function]:
+    """Give a command one option per parameter. Values stay text here: parsing them refuses wrong ones."""
 
-    def decorate(command: Command) -> Command:
-        for field in reversed(dataclasses.fields(cls)):
+    def decorate(command: Function) -> Function:
+        for name, field in reversed(parameters_of(cls).items()):
             text = field.metadata["text"]
-            shown = field.metadata["help"] if text is None else f"{field.metadata['help']} [default: {text}]"
-            command = click.option(f"--{field.name.replace('_', '-')}", field.name, help=shown, metavar="VALUE")(
-                command
+            default = "" if text is None else f" [default: {text}]"
+            if name in HYPERPARAMETERS:
+                default = " [default: the recipe's]"
+            option = click.option(
+                f"--{name.replace('_', '-')}", name, help=f"{field.metadata['help']}{default}", metavar="VALUE"
             )
+            command = option(command)
         return command
 
     return decorate
 
 
+class Parameters(click.Command):
+    """A command whose unknown options are refused as parameters, which ``mlflow run -P`` passes on as options."""
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        try:
+            return super().parse_args(ctx, args)
+        except click.NoSuchOption as error:
+            known = [param.name for param in self.params if param.name is not None]
+            raise unknown_parameter(error.option_name.lstrip("-").replace("-", "_"), known) from None
+
+
 class Commands(click.Group):
-    """Ends with one sentence where the user can mend something, and with a stack trace where we have to."""
+    """Commands that end with one sentence where the user can mend something, else with a stack trace."""
 
     def invoke(self, ctx: click.Context) -> Any:
         try:
@@ -63,37 +84,37 @@ def main() -> None:
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
-@main.command()
+@main.command(cls=Parameters)
 @options_of(TrainSettings)
-def train(**given: str | None) -> None:
-    """Train a GAN, prove its ONNX export, log and register it."""
-    settings = parse(TrainSettings, chosen(given))
+def train(**texts: str | None) -> None:
+    """Train a GAN, verify its ONNX export, log and register it."""
+    settings, overrides = parse_training(given(texts))
     from gan_plugin.export import ExportError
     from gan_plugin.jobs.train import run_training
     from gan_plugin.training.loop import Diverged
 
     try:
-        run_training(settings, overridden(settings))
+        run_training(settings, overrides)
     except (Diverged, ExportError) as error:
         raise click.ClickException(str(error)) from None
 
 
-@main.command()
+@main.command(cls=Parameters)
 @options_of(EvaluateSettings)
-def evaluate(**given: str | None) -> None:
-    """Judge a model by its images, beside real ones."""
-    settings = parse(EvaluateSettings, chosen(given))
+def evaluate(**texts: str | None) -> None:
+    """Measure how good a model's images are, beside real ones."""
+    settings = parse(EvaluateSettings, given(texts))
     from gan_plugin.jobs.evaluate import run_evaluation
 
     run_evaluation(settings)
 
 
-@main.command()
+@main.command(cls=Parameters)
 @options_of(PromoteSettings)
-def promote(**given: str | None) -> None:
-    """Make a version the champion, if it is better than the one there is."""
-    settings = parse(PromoteSettings, chosen(given))
-    from gan_plugin.promotion import Refused, run_promotion
+def promote(**texts: str | None) -> None:
+    """Make a version the champion, if it is better than the current one."""
+    settings = parse(PromoteSettings, given(texts))
+    from gan_plugin.jobs.promote import Refused, run_promotion
     from gan_plugin.registry import Locked
 
     try:
@@ -107,8 +128,8 @@ def promote(**given: str | None) -> None:
 @click.option("--onnx", "onnx_file", type=click.Path(path_type=Path), help="An exported file, instead of --model.")
 @click.option("--seeds", default="0-63", show_default=True, help="Seeds, as in 0-63 or 3,14,15.")
 @click.option("--truncation", type=float, help="Bound of |z| in standard deviations: smaller is safer and less varied.")
-@click.option("--label", help="Class of all the images, by name or number; each seed has its own without.")
-@click.option("--columns", type=click.IntRange(1), default=8, show_default=True, help="Dataset in a row.")
+@click.option("--label", help="Class of all images, by name or index; without it the seed chooses.")
+@click.option("--columns", type=click.IntRange(1), default=8, show_default=True, help="Images per row.")
 @click.option("--device", default="auto", show_default=True, help="auto, cuda or cpu.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)
 def sample(
@@ -145,7 +166,7 @@ def sample(
 @click.option("--out", type=click.Path(path_type=Path), default=Path("explorer.html"), show_default=True)
 @click.option("--browser/--no-browser", default=True, help="Open the page when it is written.")
 def explore(model: str | None, onnx_file: Path | None, out: Path, browser: bool) -> None:
-    """Look around in a generator, MODEL being a URI such as models:/gan@champion.
+    """Explore a generator, MODEL being a URI such as models:/gan@champion.
 
     Writes a page that holds the generator and what runs it: one HTML file, which needs no server and no network.
     """
@@ -161,8 +182,6 @@ def explore(model: str | None, onnx_file: Path | None, out: Path, browser: bool)
 @main.command()
 def recipes() -> None:
     """List the training methods."""
-    from gan_plugin.config.recipe import load_recipe, recipe_names
-
     for name in recipe_names():
         click.echo(f"{name:16} {load_recipe(name).summary}")
 
@@ -180,7 +199,7 @@ def fetch(network: str, out: Path | None) -> None:
 @main.command()
 @click.option("--demand", type=click.Choice(["cpu", "cuda"]), help="End with status 1 where this device cannot serve.")
 def doctor(demand: str | None) -> None:
-    """Say what generators can be served on here, and how to mend what does not work."""
+    """Report what generators can be served on here, and how to mend what does not work."""
     from gan_plugin.doctor import examine
 
     report = examine()
@@ -189,19 +208,14 @@ def doctor(demand: str | None) -> None:
         raise SystemExit(1)
 
 
-def overridden(settings: TrainSettings) -> dict[str, object]:
-    from gan_plugin.config.recipe import Recipe
-
-    names = {f.name for f in dataclasses.fields(Recipe)} & {f.name for f in dataclasses.fields(settings)}
-    return {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
-
-
-def chosen(given: dict[str, str | None]) -> dict[str, str]:
-    return {name: text for name, text in given.items() if text is not None}
+def given(texts: dict[str, str | None]) -> dict[str, str]:
+    """Return the options that are on the command line."""
+    return {name: text for name, text in texts.items() if text is not None}
 
 
 def parse_seeds(text: str) -> list[int]:
-    """
+    """Parse numbers and ranges between commas.
+
     >>> parse_seeds("0-3,7")
     [0, 1, 2, 3, 7]
     """

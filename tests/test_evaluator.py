@@ -160,7 +160,7 @@ def evaluated(trained: Trained) -> tuple[Run, str]:
 def test_the_entry_point_evaluates_in_one_run(trained: Trained, evaluated: tuple[Run, str]) -> None:
     run, output = evaluated
     assert run.info.status == "FINISHED"
-    assert (run.data.params["images"], run.data.params["resolved.image_size"]) == ("200", "28")
+    assert (run.data.params["images"], run.data.params["image_size"]) == ("200", "28")
     real = load_dataset("digits").samples.double()
     assert run.data.metrics["pixels/brightness_reference"] == pytest.approx(real.mean().item())
     assert "fid/classifier " in output

@@ -9,7 +9,6 @@ import pytest
 import torch
 from torch import Tensor
 
-from gan_plugin.config import settings
 from gan_plugin.objectives import OBJECTIVES, minimax_loss, mutual_information_loss, non_saturating_loss, softmax_mean
 
 REAL = torch.tensor([2.0, -1.0, 0.3], dtype=torch.float64)
@@ -90,10 +89,6 @@ def test_boundary_and_relative_are_those_of_the_losses(name: str) -> None:
         logit = torch.tensor([objective.boundary], requires_grad=True)
         (pull,) = torch.autograd.grad(objective.discriminator(logit, logit), logit)
         assert pull.item() == pytest.approx(0, abs=1e-6)
-
-
-def test_the_settings_offer_every_objective() -> None:
-    assert set(settings.OBJECTIVES) == set(OBJECTIVES)
 
 
 def test_losses_of_several_discriminators_are_weighted_by_their_softmax() -> None:

@@ -8,7 +8,6 @@ import pytest
 import torch
 from torch import Tensor, nn
 
-from gan_plugin.config import settings
 from gan_plugin.penalties import PENALTIES, PenaltyInputs
 
 PACK = 2
@@ -125,7 +124,3 @@ def test_where_the_gradient_is_zero_the_penaltys_own_is_finite(name: str) -> Non
 
     (gradient,) = torch.autograd.grad(PENALTIES[name](penalty_inputs(flat)), weight)
     assert torch.isfinite(gradient).all()
-
-
-def test_the_settings_offer_every_penalty() -> None:
-    assert set(settings.PENALTIES) == set(PENALTIES)

@@ -1,1 +1,1 @@
-"""What a user can choose: hyperparameters, settings, and the recipes that ship."""
+"""Hyperparameters, settings, and the recipes that ship. Imports no torch."""

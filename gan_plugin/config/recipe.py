@@ -1,14 +1,34 @@
-"""A training method by name: one TOML file beside this module."""
+"""Every hyperparameter, once: its default, what it accepts, what it means, and the part of a recipe that it belongs to.
+
+A recipe is a training method. Those that ship are TOML files in ``recipes/``, and a user may write one: a file holds a
+summary and what differs from the defaults. Imports no torch.
+"""
 
 from __future__ import annotations
 
 import dataclasses
+import functools
 import math
 import sys
+from collections.abc import Callable, Collection, Mapping
 from dataclasses import dataclass
 from importlib import resources
+from pathlib import Path
 from typing import Any, NamedTuple
 
+from gan_plugin.config.kinds import (
+    fraction,
+    one_of,
+    parameter,
+    parse_value,
+    positive_number,
+    ramp,
+    text_of,
+    unknown_parameter,
+    whole_number,
+    yes_or_no,
+    zero_or_more,
+)
 from gan_plugin.config.schedule import Ramp, parse_ramp
 from gan_plugin.errors import UserError
 
@@ -19,59 +39,39 @@ else:
 
 
 RECIPES = resources.files("gan_plugin.config") / "recipes"
+SUFFIX = ".toml"
 STEPS_AN_EPOCH = 100
 MIN_BATCH = 16
 
 
 @dataclass(frozen=True)
-class Recipe:
-    """What a method consists of. Settings of the same name override a field; TOML files name what is not usual.
+class Part:
+    """A part that a recipe may lack; hyperparameters that belong to it mean nothing then.
 
-    A :class:`~gan_plugin.config.schedule.Ramp` is a number, or ``A..B``: from A to B along half a cosine.
+    Attributes:
+        phrase: what to give to have it.
+        is_in: whether a recipe has it.
     """
 
-    name: str
-    summary: str
-    # the networks
-    family: str  # see gan_plugin.networks.FAMILIES
-    latent_size: int  # length of z
-    width: int = 0  # r3gan: feature maps of the coarsest stages, …
-    full_stages: int = 4  # … of that many; each finer one has half of those before
-    blocks: int = 0  # r3gan: residual blocks a stage
-    dropout: float = 0.0  # dcgan: share of the discriminator's features that are dropped
-    conditional: bool = False  # whether the generator takes a class, where the data has classes
-    spectral_norm: bool = False  # on every weight of the discriminators
-    discriminators: int = 1
-    discriminator_dropout: float = 0.0  # probability with which the generator does not hear one of them in a step
-    softmax_temperature: float = 0.0  # λ of the softmax that weighs several discriminators; 0 is their mean
-    pack: int = 1  # images that a discriminator judges at once
-    categorical_codes: int = 0  # InfoGAN: choices of the code that is one, …
-    continuous_codes: int = 0  # … and how many codes are numbers
-    # the game
-    objective: str = "non-saturating"  # see gan_plugin.objectives.OBJECTIVES
-    penalty: str = "none"  # on the discriminators' gradients, see gan_plugin.penalties.PENALTIES
-    penalty_weight: Ramp = Ramp(0, 0)
-    penalty_every: int = 1  # steps
-    updates: str = "simultaneous"  # both players from one batch of fakes, or "alternating": first the discriminators
-    discriminator_steps: int = 1  # for each of the generator's
-    augment: str = "none"  # of what the discriminators see: none, diffaugment, ada or scheduled
-    augment_p: Ramp = Ramp(0, 0)  # scheduled: probability of each augmentation
-    augment_below: int = 30_000  # images; with more, nothing is augmented unless that is asked for
-    # the optimizers
-    batch_size: int = 64  # images a step
-    optimizer: str = "adam"  # or rmsprop, or sgd
-    generator_lr: Ramp = Ramp(2e-4, 2e-4)  # learning rates
-    discriminator_lr: Ramp = Ramp(2e-4, 2e-4)
-    beta1: float = 0.5  # Adam: decay of the gradient's mean; SGD: momentum
-    beta2: Ramp = Ramp(0.999, 0.999)  # Adam and RMSprop: decay of the gradient's square
-    ema_half_life: Ramp = Ramp(2_000, 2_000)  # images after which half of an old weight is left in the average
-    anneal: int = 0  # images until every ramp has come to its end
+    phrase: str
+    is_in: Callable[[Recipe], bool]
 
-    def at(self, images: float) -> Hyperparameters:
-        return Hyperparameters(*(getattr(self, name).at(images, self.anneal) for name in Hyperparameters._fields))
+
+DCGAN = Part("family=dcgan", lambda recipe: recipe.family == "dcgan")
+R3GAN = Part("family=r3gan", lambda recipe: recipe.family == "r3gan")
+PENALTY = Part("a penalty", lambda recipe: recipe.penalty != "none")
+SCHEDULED = Part("augment=scheduled", lambda recipe: recipe.augment == "scheduled")
+SEVERAL = Part("discriminators of at least 2", lambda recipe: recipe.discriminators > 1)
+MOMENTUM = Part("optimizer=adam or sgd", lambda recipe: recipe.optimizer != "rmsprop")
+SQUARES = Part("optimizer=adam or rmsprop", lambda recipe: recipe.optimizer != "sgd")
+RAMP = Part("a value A..B", lambda recipe: bool(moving_values(recipe)))
+
+POSITIVE_RAMP, RAMP_FROM_ZERO, FRACTION_RAMP = (ramp(end()) for end in (positive_number, zero_or_more, fraction))
 
 
 class Hyperparameters(NamedTuple):
+    """The value of every ramp of a recipe at one moment of training."""
+
     penalty_weight: float
     augment_p: float
     generator_lr: float
@@ -80,50 +80,221 @@ class Hyperparameters(NamedTuple):
     ema_half_life: float
 
 
-RAMPS = frozenset(f.name for f in dataclasses.fields(Recipe) if f.type == "Ramp")
+@dataclass(frozen=True)
+class Recipe:
+    """A training method: networks, adversarial training, optimizers.
+
+    A :class:`~gan_plugin.config.schedule.Ramp` is a number, or ``A..B``: from A to B along half a cosine.
+    """
+
+    name: str
+    summary: str
+
+    # networks
+    family: str = parameter("dcgan", one_of("dcgan", "r3gan"), "Network family.")
+    latent_size: int = parameter(100, whole_number(1, 4096), "Length of z.")
+    width: int = parameter(
+        0,
+        whole_number(16, 4096, multiple_of=16),
+        "Channels of the coarsest stages; each stage beyond full_stages has half of those before it.",
+        part=R3GAN,
+    )
+    full_stages: int = parameter(4, whole_number(1, 8), "Number of stages with the full width.", part=R3GAN)
+    blocks: int = parameter(0, whole_number(1, 16), "Residual blocks per stage.", part=R3GAN)
+    dropout: float = parameter(0.0, fraction(), "Dropout probability in the discriminator.", part=DCGAN)
+    conditional: bool = parameter(
+        False, yes_or_no(), "Whether the generator takes a class; a recipe's own true holds for data with classes only."
+    )
+    spectral_norm: bool = parameter(False, yes_or_no(), "Spectral normalization of every discriminator weight.")
+    discriminators: int = parameter(1, whole_number(1, 16), "Number of discriminators.")
+    discriminator_dropout: float = parameter(
+        0.0, fraction(), "Probability with which a step of the generator leaves out a discriminator.", part=SEVERAL
+    )
+    softmax_temperature: float = parameter(
+        0.0,
+        zero_or_more(),
+        "λ of the softmax that weighs the generator's losses against several discriminators; 0 is their mean.",
+        part=SEVERAL,
+    )
+    pack: int = parameter(1, whole_number(1, 16), "Images that the discriminator sees at once (PacGAN).")
+    categorical_codes: int = parameter(0, whole_number(0, 1000), "Values of InfoGAN's categorical code; 0 is no code.")
+    continuous_codes: int = parameter(0, whole_number(0, 1000), "Number of InfoGAN's continuous codes.")
+
+    # adversarial training
+    objective: str = parameter(
+        "non-saturating",
+        one_of("minimax", "non-saturating", "least-squares", "hinge", "wasserstein", "relativistic"),
+        "Adversarial loss.",
+    )
+    penalty: str = parameter(
+        "none", one_of("none", "wgan-gp", "dragan", "r1", "r1+r2"), "Penalty on the discriminator's gradients."
+    )
+    penalty_weight: Ramp = parameter(Ramp(0, 0), RAMP_FROM_ZERO, "Weight of the penalty.", part=PENALTY)
+    penalty_every: int = parameter(1, whole_number(1), "Steps from one penalty to the next.", part=PENALTY)
+    updates: str = parameter(
+        "simultaneous",
+        one_of("simultaneous", "alternating"),
+        "Whether both networks learn from one batch of fakes, or the generator from one of its own after the "
+        "discriminator's step.",
+    )
+    discriminator_steps: int = parameter(
+        1, whole_number(1), "Discriminator steps for each generator step, with updates=alternating."
+    )
+    augment: str = parameter(
+        "none",
+        one_of("none", "diffaugment", "ada", "scheduled"),
+        "Augmentation of what the discriminator sees; a recipe's own is for data of fewer images than augment_below.",
+    )
+    augment_p: Ramp = parameter(Ramp(0, 0), FRACTION_RAMP, "Probability of each augmentation.", part=SCHEDULED)
+    augment_below: int = parameter(
+        30_000, whole_number(0), "Number of images from which on the recipe's own augmentation is left out."
+    )
+
+    # optimizers
+    batch_size: int = parameter(64, whole_number(2), "Images per step; a recipe's own is made smaller for little data.")
+    optimizer: str = parameter("adam", one_of("adam", "rmsprop", "sgd"), "Optimizer of all networks.")
+    generator_lr: Ramp = parameter(Ramp(2e-4, 2e-4), POSITIVE_RAMP, "Learning rate of the generator.")
+    discriminator_lr: Ramp = parameter(Ramp(2e-4, 2e-4), POSITIVE_RAMP, "Learning rate of the discriminator.")
+    beta1: float = parameter(0.5, fraction(), "Adam's beta1, or SGD's momentum.", part=MOMENTUM)
+    beta2: Ramp = parameter(Ramp(0.999, 0.999), FRACTION_RAMP, "Adam's beta2, or RMSprop's alpha.", part=SQUARES)
+    ema_half_life: Ramp = parameter(
+        Ramp(2_000, 2_000), RAMP_FROM_ZERO, "Half-life of the averaged generator's weights, in images."
+    )
+    anneal: int = parameter(0, whole_number(0), "Images until every value A..B has come to B.", part=RAMP)
+
+    def at(self, images: float) -> Hyperparameters:
+        """Return the value of every ramp after ``images`` images of training."""
+        return self._end if images >= self.anneal else self._values(images)
+
+    def _values(self, images: float) -> Hyperparameters:
+        return Hyperparameters(*(getattr(self, name).at(images, self.anneal) for name in Hyperparameters._fields))
+
+    @functools.cached_property
+    def _end(self) -> Hyperparameters:
+        return self._values(self.anneal)
+
+
+HYPERPARAMETERS = {field.name: field for field in dataclasses.fields(Recipe) if field.metadata}
+RAMPS = frozenset(field.name for field in HYPERPARAMETERS.values() if isinstance(field.default, Ramp))
+
+
+# ---- files -----------------------------------------------------------------------------------------------------------
 
 
 def recipe_names() -> list[str]:
-    files = RECIPES.iterdir()
-    return sorted(file.name.removesuffix(".toml") for file in files if file.name.endswith(".toml"))
+    """Return the names of the recipes that ship, in alphabetical order."""
+    return sorted(file.name.removesuffix(SUFFIX) for file in RECIPES.iterdir() if file.name.endswith(SUFFIX))
 
 
-def load_recipe(name: str) -> Recipe:
-    """
+def load_recipe(name_or_path: str) -> Recipe:
+    """Load a recipe that ships by its name, or a user's own by its path, which ends in ``.toml``.
+
     Raises:
-        UserError: there is no recipe of this name.
+        UserError: there is no such recipe, or its file is not a recipe; the sentence names the file and the key.
     """
-    if name not in recipe_names():
-        raise UserError(f"recipe={name!r} is unknown: give one of {', '.join(recipe_names())}.")
-    found = tomllib.loads((RECIPES / f"{name}.toml").read_text("utf-8"))
-    fields: dict[str, Any] = {k: parse_ramp(v) if k in RAMPS else v for k, v in found.items()}
-    return Recipe(name=name, **fields)
+    if name_or_path.endswith(SUFFIX):
+        return _read_recipe(Path(name_or_path))
+    if name_or_path not in recipe_names():
+        raise UserError(
+            f"recipe={name_or_path!r} is unknown: give one of {', '.join(recipe_names())}, or the path of a {SUFFIX} "
+            "file."
+        )
+    return _recipe_of(name_or_path, tomllib.loads((RECIPES / f"{name_or_path}{SUFFIX}").read_text("utf-8")))
+
+
+def _read_recipe(path: Path) -> Recipe:
+    try:
+        values = tomllib.loads(path.read_text("utf-8"))
+    except OSError as error:
+        raise UserError(f"recipe={str(path)!r} cannot be read: {error.strerror}.") from None
+    except ValueError as error:  # of TOML, or of UTF-8
+        raise UserError(f"recipe={str(path)!r} is not TOML: {' '.join(str(error).split())}.") from None
+    try:
+        recipe = _recipe_of(path.stem, values)
+        check_effect(recipe, values)
+    except UserError as error:
+        raise UserError(f"In recipe={str(path)!r}: {error}") from None
+    return recipe
+
+
+def _recipe_of(name: str, values: Mapping[str, Any]) -> Recipe:
+    summary = values.get("summary")
+    if not isinstance(summary, str) or not summary.strip():
+        raise UserError("summary is missing: give one line on what the recipe does.")
+    texts = {key: _toml_text(key, value) for key, value in values.items() if key != "summary"}
+    return Recipe(name=name, summary=summary, **parse_hyperparameters(texts))
+
+
+def _toml_text(key: str, value: object) -> str:
+    if not isinstance(value, (str, int, float)):
+        raise UserError(f"{key} is not possible as a {type(value).__name__}: give a number, true, false or text.")
+    return text_of(value)
+
+
+# ---- values ----------------------------------------------------------------------------------------------------------
+
+
+def parse_hyperparameters(texts: Mapping[str, str]) -> dict[str, Any]:
+    """Parse hyperparameters by name.
+
+    Raises:
+        UserError: one is unknown or does not accept its value; the sentence names it.
+    """
+    for name in texts:
+        if name not in HYPERPARAMETERS:
+            raise unknown_parameter(name, HYPERPARAMETERS)
+    return {name: parse_value(name, text, HYPERPARAMETERS[name].metadata["accepts"]) for name, text in texts.items()}
 
 
 def override(recipe: Recipe, **values: object) -> Recipe:
-    """The recipe with every value that is not None put in the place of its own; a number may stand for a ramp."""
-    given: dict[str, Any] = {k: v for k, v in values.items() if v is not None}
+    """Return the recipe with every value that is not None in place of its own; a number may stand for a ramp."""
+    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     ramps = {k: parse_ramp(v) for k, v in given.items() if k in RAMPS and not isinstance(v, Ramp)}
     return dataclasses.replace(recipe, **given | ramps)
 
 
 def fit_batch(recipe: Recipe, images: int) -> Recipe:
-    """The recipe with a batch small enough for little data: about a hundred steps an epoch, but at least 16 images.
+    """Return the recipe with a batch for about a hundred steps per epoch, at least 16 and at most its own.
 
     In 50 epochs over 1,438 digits a batch of 64 makes 1,100 steps, which is too few; one of 16 makes 4,450. The 512 of
     CIFAR-10's 50,000 images stays.
     """
-    few = max(2 ** round(math.log2(max(images / STEPS_AN_EPOCH, 1))), MIN_BATCH)
-    fitting = min(recipe.batch_size, few, images)
-    return dataclasses.replace(recipe, batch_size=fitting - fitting % recipe.pack)
+    smaller = max(2 ** round(math.log2(max(images / STEPS_AN_EPOCH, 1))), MIN_BATCH)
+    batch_size = min(recipe.batch_size, smaller, images)
+    return dataclasses.replace(recipe, batch_size=batch_size - batch_size % recipe.pack)
 
 
 def fit_augmentation(recipe: Recipe, images: int) -> Recipe:
-    """The recipe without augmentation where there are images enough without."""
+    """Return the recipe without augmentation where the data has ``augment_below`` images or more."""
     return recipe if images < recipe.augment_below else dataclasses.replace(recipe, augment="none")
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:
-    """Every field that decides what training does, as plain values that JSON and people read."""
-    values = {k: getattr(recipe, k) for k in vars(recipe) if k not in ("name", "summary")}
+    """Return every hyperparameter as a plain value that JSON holds and people read."""
+    values = {name: getattr(recipe, name) for name in HYPERPARAMETERS}
     return {k: (v.start if v.start == v.end else str(v)) if isinstance(v, Ramp) else v for k, v in values.items()}
+
+
+# ---- parts -----------------------------------------------------------------------------------------------------------
+
+
+def moving_values(recipe: Recipe) -> list[str]:
+    """Return the names of the ramps that change while training goes on."""
+    return [name for name in sorted(RAMPS) if getattr(recipe, name).start != getattr(recipe, name).end]
+
+
+def without_effect(recipe: Recipe) -> dict[str, str]:
+    """Return the hyperparameters that belong to a part that the recipe lacks, with that part's phrase."""
+    parts = {name: field.metadata["part"] for name, field in HYPERPARAMETERS.items() if "part" in field.metadata}
+    return {name: part.phrase for name, part in parts.items() if not part.is_in(recipe)}
+
+
+def check_effect(recipe: Recipe, given: Collection[str]) -> None:
+    """Refuse hyperparameters that would change nothing.
+
+    Raises:
+        UserError: one of those named in ``given`` belongs to a part that the recipe lacks.
+    """
+    for name, phrase in without_effect(recipe).items():
+        if name in given:
+            raise UserError(f"{name} changes nothing without {phrase}: give that, too, or leave {name} out.")

@@ -1,4 +1,4 @@
-"""Values that change while training goes on. Imports no torch."""
+"""Values that change during training. Imports no torch."""
 
 from __future__ import annotations
 
@@ -8,13 +8,13 @@ from typing import NamedTuple
 
 
 class Ramp(NamedTuple):
-    """A value that goes from ``start`` to ``end`` along half a cosine, and stays there. Huang et al. 2024."""
+    """A value that goes from ``start`` to ``end`` along half a cosine, then stays there. Huang et al. 2024."""
 
     start: float
     end: float
 
     def at(self, images: float, anneal: float) -> float:
-        """v(t) = v₁ + (v₀ − v₁)·½(1 + cos(π t/T)) after t images, T = ``anneal``; v₁ from T on.
+        """Return v(t) = v₁ + (v₀ − v₁)·½(1 + cos(π t/T)) after t images, T = ``anneal``; v₁ from T on.
 
         >>> Ramp(2.0, 1.0).at(50, 100)
         1.5
@@ -28,7 +28,7 @@ class Ramp(NamedTuple):
 
 
 def parse_ramp(value: str | float, parse: Callable[[str], float] = float) -> Ramp:
-    """``A..B``, or one number for both; each end is read by ``parse``.
+    """Parse ``A..B``, or one number for both ends; ``parse`` reads an end.
 
     >>> parse_ramp("1..0.1"), parse_ramp(3)
     (Ramp(start=1.0, end=0.1), Ramp(start=3.0, end=3.0))
@@ -41,7 +41,7 @@ def parse_ramp(value: str | float, parse: Callable[[str], float] = float) -> Ram
 
 
 def lazy(every: int) -> float:
-    """c = k/(k + 1), by which lr and the powers of β are corrected where a penalty comes at every k-th step only.
+    """Return c = k/(k + 1), which corrects lr and the powers of β where a penalty comes at every k-th step only.
 
     Karras et al. 2020, arXiv:1912.04958, appendix B. A penalty at every step needs no correction.
     """

@@ -1,399 +1,254 @@
-"""What a user can choose. The command line is made from these classes, and a test holds MLproject to them.
+"""The settings of ``train``, ``evaluate`` and ``promote``: what is not a hyperparameter of the recipe.
 
-Each field says what it accepts and what it means. Values arrive as text, because MLflow hands parameters on unchecked;
-:func:`parse` turns them into a settings object or refuses them in one sentence that names the parameter.
+Each field holds its default, what it accepts and what it means: command line, reference and checks derive from that.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Mapping
-from dataclasses import MISSING, dataclass, field, fields
+from collections.abc import Mapping
+from dataclasses import MISSING, Field, dataclass, field, fields
 from typing import Any, NamedTuple, TypeVar
 
-from gan_plugin.config.schedule import Ramp, parse_ramp
+from gan_plugin.config.kinds import (
+    AUTO,
+    NONE,
+    Accepts,
+    Size,
+    any_text,
+    channel_count,
+    fraction,
+    image_size,
+    one_of,
+    or_auto,
+    or_none,
+    parameter,
+    parse_value,
+    registered_name,
+    text_of,
+    unknown_parameter,
+    whole_number,
+    yes_or_no,
+)
+from gan_plugin.config.recipe import HYPERPARAMETERS, parse_hyperparameters
 from gan_plugin.errors import UserError
 from gan_plugin.metrics.catalog import BOUNDED, PROMOTING
 
-AUTO = "auto"
+
+def setting(default: str, accepts: Accepts, sentence: str) -> Any:
+    """Return a field whose default is written as a user would type it."""
+    return parameter(accepts.parse(default), accepts, sentence, text=default)
 
 
-class Accepts(NamedTuple):
-    """What a parameter takes: a phrase for people, and a parser that raises ValueError for anything else."""
-
-    phrase: str
-    parse: Callable[[str], Any]
-
-
-def whole_number(least: int, most: int | None = None, multiple_of: int = 1) -> Accepts:
-    def parse(text: str) -> int:
-        value = int(text)
-        if value < least or (most is not None and value > most) or value % multiple_of:
-            raise ValueError
-        return value
-
-    bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
-    return Accepts(f"a {'whole number' if multiple_of == 1 else f'multiple of {multiple_of}'} {bounds}", parse)
-
-
-def positive_number() -> Accepts:
-    def parse(text: str) -> float:
-        value = float(text)
-        if not 0 < value < math.inf:
-            raise ValueError
-        return value
-
-    return Accepts("a number above 0", parse)
-
-
-def zero_or_more() -> Accepts:
-    def parse(text: str) -> float:
-        value = float(text)
-        if not 0 <= value < math.inf:
-            raise ValueError
-        return value
-
-    return Accepts("a number of at least 0", parse)
-
-
-def fraction() -> Accepts:
-    def parse(text: str) -> float:
-        value = float(text)
-        if not 0 <= value < 1:
-            raise ValueError
-        return value
-
-    return Accepts("a number from 0 to below 1", parse)
-
-
-def ramp(end: Accepts) -> Accepts:
-    """A number, or ``A..B``: from A to B while training goes on."""
-    return Accepts(f"{end.phrase}, or two with .. between them", lambda text: parse_ramp(text, end.parse))
-
-
-def one_of(*names: str) -> Accepts:
-    def parse(text: str) -> str:
-        if text not in names:
-            raise ValueError
-        return text
-
-    return Accepts(f"one of {', '.join(names)}", parse)
-
-
-def gray_or_rgb() -> Accepts:
-    return Accepts("1 or 3", lambda text: int(one_of("1", "3").parse(text)))
-
-
-def yes_or_no() -> Accepts:
-    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
-
-    def parse(text: str) -> bool:
-        if text.lower() not in words:
-            raise ValueError
-        return words[text.lower()]
-
-    return Accepts("true or false", parse)
-
-
-def some_text() -> Accepts:
-    def parse(text: str) -> str:
-        if not text.strip():
-            raise ValueError
-        return text.strip()
-
-    return Accepts("some text", parse)
-
-
-def registered_name() -> Accepts:
-    def parse(text: str) -> str:
-        if not text.strip() or set(text) & set("/:'\""):
-            raise ValueError
-        return text.strip()
-
-    return Accepts("a name without / : and quotes", parse)
-
-
-def or_auto(accepts: Accepts) -> Accepts:
-    """The same, or ``auto``, which is None in the settings object."""
-    return Accepts(f"{accepts.phrase}, or {AUTO}", lambda text: None if text == AUTO else accepts.parse(text))
-
-
-def or_none(accepts: Accepts) -> Accepts:
-    """The same, or ``none``, which is None in the settings object."""
-    return Accepts(f"{accepts.phrase}, or none", lambda text: None if text == "none" else accepts.parse(text))
-
-
-def setting(default: str, accepts: Accepts, help: str) -> Any:
-    """A field whose default is written as a user would write it."""
-    return field(default=accepts.parse(default), metadata={"text": default, "accepts": accepts, "help": help})
-
-
-def required(accepts: Accepts, help: str) -> Any:
-    return field(metadata={"text": None, "accepts": accepts, "help": help})
+def required(accepts: Accepts, sentence: str) -> Any:
+    """Return a field without a default."""
+    return field(metadata={"text": None, "accepts": accepts, "help": sentence})
 
 
 class Threshold(NamedTuple):
-    """A bound on a figure: the most for one of which lower is better, else the least."""
+    """A bound on a metric: the largest value for one of which lower is better, else the smallest."""
 
-    figure: str
+    metric: str
     bound: float
 
     def __str__(self) -> str:
-        return f"{self.figure}{BOUNDED[self.figure]}{self.bound:g}"
+        return f"{self.metric}{BOUNDED[self.metric]}{self.bound:g}"
 
 
-def some_thresholds() -> Accepts:
-    def one(text: str) -> Threshold:
-        for figure, sign in BOUNDED.items():
+def thresholds() -> Accepts:
+    """Accept bounds between commas, or ``none``."""
+
+    def parse_one(text: str) -> Threshold:
+        for metric, sign in BOUNDED.items():
             name, found, bound = text.partition(sign)
-            if found and name.strip() == figure and math.isfinite(float(bound)):
-                return Threshold(figure, float(bound))
+            if found and name.strip() == metric and math.isfinite(float(bound)):
+                return Threshold(metric, float(bound))
         raise ValueError
 
     def parse(text: str) -> tuple[Threshold, ...]:
-        return () if text.strip() == "none" else tuple(one(part) for part in text.split(","))
+        return () if text.strip() == NONE else tuple(parse_one(part) for part in text.split(","))
 
-    possible = ", ".join(f"{figure}{sign}" for figure, sign in BOUNDED.items())
+    possible = ", ".join(f"{metric}{sign}" for metric, sign in BOUNDED.items())
     return Accepts(f"bounds as in fid_ratio<=20,coverage>=0.2 (possible are {possible}), or none", parse)
 
 
-OBJECTIVES = ("minimax", "non-saturating", "least-squares", "hinge", "wasserstein", "relativistic")
-PENALTIES = ("wgan-gp", "dragan", "r1", "r1+r2")
-AUGMENTATIONS = ("none", "diffaugment", "ada", "scheduled")
-MIN_EVALUATED = 50  # with fewer, no figure means anything
-DEVICE = one_of("auto", "cuda", "cpu")
-SIZE = or_auto(whole_number(16, 256, multiple_of=4))
-FEATURES = "Features that judge: classifier (auto with labels), inception (auto without), or onnx:PATH of a network."
+MIN_EVALUATED = 50  # with fewer images, no metric means anything
+DEVICE = one_of(AUTO, "cuda", "cpu")
+SIZE = or_auto(image_size())
+CHANNELS = or_auto(channel_count())
+FEATURES = (
+    "Network whose features are compared: classifier (auto for data with labels), inception (auto without), or "
+    "onnx:PATH."
+)
 WEIGHTS = "File with Inception's weights; none looks in the cache, then downloads."
 DATA = "digits, a folder (IDX files, images, or parquet), a .parquet file, or hub:owner/name"
+UNREADABLE = "Leave out images that cannot be read, and count them."
 
 
 @dataclass(frozen=True)
 class TrainSettings:
-    """Parameters of ``train``. None stands for ``auto``: the data's or the recipe's own value."""
+    """Settings of ``train``. None stands for ``auto``, the data's own value, or for ``none``."""
 
-    data: str = setting("digits", some_text(), f"Dataset: {DATA}.")
-    split: str = setting("train", some_text(), "Which split of the data to train on.")
-    image_size: int | None = setting("auto", SIZE, "Side of the square images; auto is the data's own size, else 64.")
-    channels: int | None = setting(
-        "auto", or_auto(gray_or_rgb()), "1 for gray, 3 for RGB; auto is 1 where every image is gray."
-    )
-    skip_unreadable: bool = setting("false", yes_or_no(), "Leave out images that cannot be read, and count them.")
+    data: str = setting("digits", any_text(), f"Data set: {DATA}.")
+    split: str = setting("train", any_text(), "Split of the data to train on.")
+    image_size: Size | None = setting("auto", SIZE, "Size of the images in pixels; auto is the data's own, else 64.")
+    channels: int | None = setting("auto", CHANNELS, "1 for gray, 3 for RGB; auto is 1 where every image is gray.")
+    skip_unreadable: bool = setting("false", yes_or_no(), UNREADABLE)
     epochs: int = setting("50", whole_number(1), "Passes over the data.")
-    recipe: str = setting("r1", some_text(), "Training method; gan-plugin recipes lists them.")
-    conditional: bool | None = setting(
-        "auto",
-        or_auto(yes_or_no()),
-        "Whether the generator takes a class; auto is the recipe's choice where the data has classes.",
-    )
-    objective: str | None = setting("auto", or_auto(one_of(*OBJECTIVES)), "Adversarial loss, instead of the recipe's.")
-    penalty: str | None = setting(
-        "auto", or_auto(one_of("none", *PENALTIES)), "Penalty on the discriminator's gradient, instead of the recipe's."
-    )
-    penalty_weight: Ramp | None = setting(
-        "auto", or_auto(ramp(zero_or_more())), "Weight of the penalty, instead of the recipe's."
-    )
-    penalty_every: int | None = setting(
-        "auto", or_auto(whole_number(1)), "Steps from one penalty to the next, instead of the recipe's."
-    )
-    updates: str | None = setting(
-        "auto",
-        or_auto(one_of("simultaneous", "alternating")),
-        "Both players learn from one batch of fakes, or one after the other.",
-    )
-    discriminator_steps: int | None = setting(
-        "auto",
-        or_auto(whole_number(1)),
-        "Steps of the discriminator for each of the generator's, with updates=alternating.",
-    )
-    augment: str | None = setting(
-        "auto",
-        or_auto(one_of(*AUGMENTATIONS)),
-        "Augmentation of what the discriminator sees; auto is the recipe's for little data.",
-    )
-    augment_p: Ramp | None = setting(
-        "auto", or_auto(ramp(fraction())), "Probability of the scheduled augmentation, instead of the recipe's."
-    )
-    augment_below: int | None = setting(
-        "auto",
-        or_auto(whole_number(0)),
-        "Number of images from which on augment=auto is none, instead of the recipe's.",
-    )
-    family: str | None = setting("auto", or_auto(one_of("dcgan", "r3gan")), "Network family, instead of the recipe's.")
-    latent_size: int | None = setting("auto", or_auto(whole_number(1, 4096)), "Length of z, instead of the recipe's.")
-    width: int | None = setting(
-        "auto",
-        or_auto(whole_number(16, 4096, multiple_of=16)),
-        "Feature maps of r3gan's coarsest stages, instead of the recipe's.",
-    )
-    full_stages: int | None = setting(
-        "auto", or_auto(whole_number(1, 8)), "Stages of r3gan that have the full width, instead of the recipe's."
-    )
-    blocks: int | None = setting(
-        "auto", or_auto(whole_number(1, 16)), "Residual blocks of a stage of r3gan, instead of the recipe's."
-    )
-    dropout: float | None = setting(
-        "auto", or_auto(fraction()), "Dropout in dcgan's discriminator, instead of the recipe's."
-    )
-    spectral_norm: bool | None = setting(
-        "auto", or_auto(yes_or_no()), "Spectral norm on the discriminator's weights, instead of the recipe's."
-    )
-    discriminators: int | None = setting(
-        "auto", or_auto(whole_number(1, 16)), "How many discriminators, instead of the recipe's."
-    )
-    discriminator_dropout: float | None = setting(
-        "auto", or_auto(fraction()), "Probability with which the generator does not hear a discriminator."
-    )
-    softmax_temperature: float | None = setting(
-        "auto", or_auto(zero_or_more()), "How much more the generator hears of a stricter discriminator; 0 is the mean."
-    )
-    pack: int | None = setting(
-        "auto", or_auto(whole_number(1, 16)), "Dataset that the discriminator judges at once, instead of the recipe's."
-    )
-    categorical_codes: int | None = setting(
-        "auto", or_auto(whole_number(0, 1000)), "InfoGAN: choices of the code that is one, instead of the recipe's."
-    )
-    continuous_codes: int | None = setting(
-        "auto", or_auto(whole_number(0, 1000)), "InfoGAN: codes that are numbers, instead of the recipe's."
-    )
-    batch_size: int | None = setting(
-        "auto", or_auto(whole_number(2)), "Dataset a step; auto is the recipe's, or fewer for little data."
-    )
-    optimizer: str | None = setting(
-        "auto", or_auto(one_of("adam", "rmsprop", "sgd")), "Optimizer of both players, instead of the recipe's."
-    )
-    generator_lr: Ramp | None = setting(
-        "auto", or_auto(ramp(positive_number())), "Learning rate of the generator, instead of the recipe's."
-    )
-    discriminator_lr: Ramp | None = setting(
-        "auto", or_auto(ramp(positive_number())), "Learning rate of the discriminator, instead of the recipe's."
-    )
-    beta1: float | None = setting(
-        "auto", or_auto(fraction()), "Adam's beta1 or SGD's momentum, instead of the recipe's."
-    )
-    beta2: Ramp | None = setting(
-        "auto", or_auto(ramp(fraction())), "Adam's beta2 or RMSprop's alpha, instead of the recipe's."
-    )
-    ema_half_life: Ramp | None = setting(
-        "auto",
-        or_auto(ramp(zero_or_more())),
-        "Half-life of the averaged generator in images, instead of the recipe's.",
-    )
-    anneal: int | None = setting(
-        "auto",
-        or_auto(whole_number(0)),
-        "Dataset after which every value A..B has come to B, instead of the recipe's.",
+    recipe: str = setting(
+        "r1", any_text(), "Training method: a name that gan-plugin recipes lists, or the path of a .toml file."
     )
     seed: int = setting("0", whole_number(0, 2**32 - 1), "Equal seeds give equal weights on the CPU.")
     device: str = setting("auto", DEVICE, "auto is CUDA where there is a GPU, else the CPU.")
-    precision: str = setting("auto", one_of("auto", "bf16", "float32"), "auto is bf16 where the device does it fast.")
+    precision: str = setting("auto", one_of(AUTO, "bf16", "float32"), "auto is bf16 where the device is fast at it.")
     export_precision: str = setting(
         "float32",
         one_of("float32", "float16"),
-        "Of the exported generator. float16, for GPUs, halves the file; it passes a parity gate, too, or is refused.",
+        "Precision of the exported generator; float16, for GPUs, halves the file and has to pass a parity gate, too.",
     )
     model_name: str = setting("gan", registered_name(), "Name of the registered model.")
-    features: str | None = setting("auto", or_auto(some_text()), FEATURES)
-    inception_weights: str | None = setting("none", or_none(some_text()), WEIGHTS)
+    features: str | None = setting("auto", or_auto(any_text()), FEATURES)
+    inception_weights: str | None = setting("none", or_none(any_text()), WEIGHTS)
     evaluation_budget: float = setting(
-        "0.1", fraction(), "Share of the time for judging the generator on the way; the best is exported. 0 is none."
+        "0.1",
+        fraction(),
+        "Share of the time for evaluating the generator while it is trained, so that the best is exported; 0 exports "
+        "the last.",
     )
     guard: bool = setting(
-        "true", yes_or_no(), "Go back to a good checkpoint when training collapses or a player wins outright."
+        "true", yes_or_no(), "Go back to a good checkpoint when training collapses or one network wins outright."
     )
     retries: int = setting("3", whole_number(0), "How often the guard goes back before the run fails.")
-    samples_every: int = setting("1", whole_number(1), "Epochs between two sample grids.")
-    checkpoint_every: int = setting("10", whole_number(1), "Epochs between two checkpoints.")
-    resume: str | None = setting("none", or_none(some_text()), "Run id or checkpoint folder to go on from.")
-    output_dir: str = setting("outputs", some_text(), "Local folder for checkpoints and the exported generator.")
+    samples_every: int = setting("1", whole_number(1), "Epochs from one grid of samples to the next.")
+    checkpoint_every: int = setting("10", whole_number(1), "Epochs from one checkpoint to the next.")
+    resume: str | None = setting("none", or_none(any_text()), "Run id, or checkpoint, to go on from.")
+    output_dir: str = setting("outputs", any_text(), "Local folder for checkpoints and the exported generator.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class DataSettings:
-    """Which images a generator is held against."""
+    """The real images that a generator is compared with."""
 
-    data: str = setting("digits", some_text(), f"Dataset to compare with: {DATA}.")
-    split: str = setting("train", some_text(), "The split to compare with, usually what the model was trained on.")
+    data: str = setting("digits", any_text(), f"Data set to compare with: {DATA}.")
+    split: str = setting("train", any_text(), "Split to compare with, usually the one that the model was trained on.")
     held_out: str | None = setting(
         "auto",
-        or_auto(some_text()),
-        "The split that gives the floor of each figure; auto is test or validation if there is one, none is no floor.",
+        or_auto(any_text()),
+        "Split for the real-data baseline of each metric; auto is test or validation where the data has one, none is "
+        "no baseline.",
     )
-    image_size: int | None = setting("auto", SIZE, "Side to which the images are scaled; auto is their own size.")
-    channels: int | None = setting(
-        "auto", or_auto(gray_or_rgb()), "1 for gray, 3 for RGB; auto is what the images are."
-    )
-    skip_unreadable: bool = setting("false", yes_or_no(), "Leave out images that cannot be read, and count them.")
+    image_size: Size | None = setting("auto", SIZE, "Size of the images in pixels; auto is the data's own.")
+    channels: int | None = setting("auto", CHANNELS, "1 for gray, 3 for RGB; auto is what the images are.")
+    skip_unreadable: bool = setting("false", yes_or_no(), UNREADABLE)
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluatorSettings:
-    """How a generator is judged: also what ``evaluator_config`` of ``mlflow.models.evaluate`` takes."""
+    """How a generator is evaluated: also what ``evaluator_config`` of ``mlflow.models.evaluate`` takes."""
 
-    features: str | None = setting("auto", or_auto(some_text()), FEATURES)
-    inception_weights: str | None = setting("none", or_none(some_text()), WEIGHTS)
-    images: int = setting("10000", whole_number(MIN_EVALUATED, 1_000_000), "How many images to generate.")
+    features: str | None = setting("auto", or_auto(any_text()), FEATURES)
+    inception_weights: str | None = setting("none", or_none(any_text()), WEIGHTS)
+    images: int = setting("10000", whole_number(MIN_EVALUATED, 1_000_000), "Number of images to generate.")
     seed: int = setting("0", whole_number(0, 2**53 - 1 - 1_000_000), "First of the consecutive seeds.")
-    device: str = setting("auto", DEVICE, "Where networks and ONNX Runtime run: auto is CUDA where it works.")
+    device: str = setting("auto", DEVICE, "Where networks and ONNX Runtime run; auto is CUDA where it works.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class EvaluateSettings(EvaluatorSettings, DataSettings):
-    """Parameters of ``evaluate``."""
+    """Settings of ``evaluate``."""
 
-    model: str = required(some_text(), "URI of the model, for example models:/gan/1 or models:/gan@champion.")
+    model: str = required(any_text(), "URI of the model, for example models:/gan/1 or models:/gan@champion.")
 
 
 @dataclass(frozen=True, kw_only=True)
 class PromoteSettings(EvaluatorSettings, DataSettings):
-    """Parameters of ``promote``."""
+    """Settings of ``promote``."""
 
     model_name: str = setting("gan", registered_name(), "Name of the registered model.")
-    version: int | None = setting("auto", or_auto(whole_number(1)), "The version to promote; auto is the newest.")
-    metric: str = setting("fid", one_of(*PROMOTING), "The figure by which the candidate must beat the champion.")
+    version: int | None = setting("auto", or_auto(whole_number(1)), "Version to promote; auto is the newest.")
+    metric: str = setting("fid", one_of(*PROMOTING), "Metric by which the candidate must be better than the champion.")
     least_improvement: float = setting(
-        "0.02", fraction(), "By what share of the champion's figure it must be better; with few images, ask for more."
+        "0.02", fraction(), "By what share of the champion's value it must be better; with few images, ask for more."
     )
     thresholds: tuple[Threshold, ...] = setting(
         "precision>=0.05,recall>=0.05",
-        some_thresholds(),
-        "What every champion must meet, beside a champion or alone: figures with <= or >=, or none.",
+        thresholds(),
+        "What every champion must meet, the first one too: metrics with <= or >=, or none.",
     )
-    rollback: bool = setting("false", yes_or_no(), "Give the alias back to the champion before, and compare nothing.")
+    rollback: bool = setting("false", yes_or_no(), "Give the alias back to the previous champion, and compare nothing.")
 
 
 Settings = TypeVar("Settings", TrainSettings, EvaluateSettings, PromoteSettings, EvaluatorSettings)
+AnySettings = TrainSettings | EvaluateSettings | PromoteSettings | EvaluatorSettings
+SettingsClass = type[TrainSettings] | type[EvaluateSettings] | type[PromoteSettings] | type[EvaluatorSettings]
 
 
-def as_typed(settings: Settings) -> dict[str, object]:
-    """The settings as a user would type them: ``auto`` or ``none`` in the place of None."""
-
-    def typed(value: object, text: str) -> object:
-        if value is None:
-            return text
-        if isinstance(value, Ramp):
-            return str(value)
-        return ",".join(map(str, value)) or "none" if isinstance(value, tuple) else value
-
-    return {f.name: typed(getattr(settings, f.name), f.metadata["text"]) for f in fields(settings)}
+def parameters_of(cls: SettingsClass) -> dict[str, Field[Any]]:
+    """Return the parameters of a command by name: the fields of its settings and, for ``train``, of the recipe."""
+    settings = {field.name: field for field in fields(cls)}
+    return settings | HYPERPARAMETERS if cls is TrainSettings else settings
 
 
-def parse(cls: type[Settings], given: Mapping[str, str]) -> Settings:
-    """Settings from text.
+def given(settings: AnySettings) -> dict[str, object]:
+    """Return the settings as a user would type them, without those that are left to the data or mean nothing."""
+    return {name: text for name, text in as_typed(settings).items() if getattr(settings, name) is not None}
+
+
+def as_typed(settings: AnySettings) -> dict[str, str]:
+    """Return the settings as a user would type them: ``auto`` or ``none`` in place of None."""
+    return {
+        f.name: f.metadata["text"] if value is None else text_of(value, f.metadata["accepts"].separator)
+        for f in fields(settings)
+        for value in [getattr(settings, f.name)]
+    }
+
+
+def parse(cls: type[Settings], texts: Mapping[str, str]) -> Settings:
+    """Parse settings.
+
+    Args:
+        texts: values by the parameter's name, written with ``_`` or ``-``.
 
     Raises:
-        UserError: a parameter is unknown, missing or has a value that it does not take; the message names it.
+        UserError: a parameter is unknown, missing, or does not accept its value; the sentence names it.
     """
     known = {f.name: f for f in fields(cls)}
-    if unknown := [name for name in given if name not in known]:
-        raise UserError(f"Unknown parameter {', '.join(unknown)}: the parameters are {', '.join(known)}.")
-    if missing := [name for name, f in known.items() if f.default is MISSING and name not in given]:
-        raise UserError(f"{missing[0]} is missing: give {known[missing[0]].metadata['accepts'].phrase}.")
-    values = {}
-    for name, text in given.items():
-        accepts: Accepts = known[name].metadata["accepts"]
-        try:
-            values[name] = accepts.parse(text)
-        except ValueError:
-            raise UserError(f"{name}={text!r} is not possible: give {accepts.phrase}.") from None
-    return cls(**values)
+    texts = underscored(texts)
+    for name in texts:
+        if name not in known:
+            raise unknown_parameter(name, parameters_of(cls))
+    for name, f in known.items():
+        if f.default is MISSING and name not in texts:
+            raise UserError(f"{name} is missing: give {f.metadata['accepts'].phrase}.")
+    return cls(**{name: parse_value(name, text, known[name].metadata["accepts"]) for name, text in texts.items()})
+
+
+def parse_training(texts: Mapping[str, str]) -> tuple[TrainSettings, dict[str, Any]]:
+    """Parse the settings of ``train``, and the hyperparameters that override the recipe's.
+
+    Raises:
+        UserError: as :func:`parse`.
+    """
+    texts = underscored(texts)
+    hyperparameters = {name: text for name, text in texts.items() if name in HYPERPARAMETERS}
+    settings = parse(TrainSettings, {name: text for name, text in texts.items() if name not in hyperparameters})
+    return settings, parse_hyperparameters(hyperparameters)
+
+
+def texts_of(cls: SettingsClass, values: Mapping[str, object]) -> dict[str, str]:
+    """Write values from Python as text, for :func:`parse`; None leaves a parameter at its default.
+
+    Raises:
+        UserError: a parameter is unknown.
+    """
+    known = parameters_of(cls)
+    for name in values:
+        if name not in known:
+            raise unknown_parameter(name, known)
+    given = {name: value for name, value in values.items() if value is not None}
+    return {name: text_of(value, known[name].metadata["accepts"].separator) for name, value in given.items()}
+
+
+def underscored(texts: Mapping[str, str]) -> dict[str, str]:
+    """Return the same with ``_`` for ``-`` in the names, as ``mlflow run -P batch-size=64`` passes them on."""
+    return {name.replace("-", "_"): text for name, text in texts.items()}

@@ -10,7 +10,14 @@ from mlflow.exceptions import MlflowException
 from mlflow.models import EvaluationResult
 from mlflow.pyfunc import PyFuncModel
 
-from gan_plugin.config.settings import DataSettings, EvaluateSettings, EvaluatorSettings, PromoteSettings, as_typed
+from gan_plugin.config.settings import (
+    DataSettings,
+    EvaluateSettings,
+    EvaluatorSettings,
+    PromoteSettings,
+    as_typed,
+    given,
+)
 from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import SampleDataset, from_samples
 from gan_plugin.device import choose_device
@@ -41,7 +48,7 @@ def used_parameters(settings: EvaluateSettings | PromoteSettings, dataset: Sampl
     """Return every parameter with the value that it has in effect: none is ``auto``."""
     spec, held_out = dataset.reference.spec, dataset.held_out
     return {
-        **as_typed(settings),
+        **given(settings),
         "held_out": "none" if held_out is None else held_out.split,
         "image_size": size_text(spec.size),
         "channels": spec.channels,

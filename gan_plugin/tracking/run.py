@@ -17,7 +17,7 @@ from types import FrameType
 
 import mlflow
 from mlflow import MlflowClient
-from mlflow.entities import Metric, Param
+from mlflow.entities import Metric, Param, RunTag
 from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import (
     MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER,
@@ -26,6 +26,7 @@ from mlflow.utils.mlflow_tags import (
     MLFLOW_RUN_NOTE,
 )
 
+from gan_plugin.config.kinds import AUTO, text_of
 from gan_plugin.data import Dataset
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.media.image import Image
@@ -67,15 +68,19 @@ def exit_on_signal(number: int, frame: FrameType | None) -> None:
 
 
 def log_parameters(run_id: str, used: Mapping[str, object]) -> None:
-    """Log each parameter once, under its own name and as it is used.
+    """Log parameters as they are used, each once and under its own name.
 
-    ``mlflow run`` has logged those that MLproject declares, as they were typed, and MLflow refuses to change a
-    parameter: those stay.
+    ``mlflow run`` has logged what was typed with ``-P`` already, and MLflow refuses to change a parameter: that stays,
+    and where it reads ``auto`` the tag ``used.NAME`` has the value.
     """
     client = MlflowClient()
     present = client.get_run(run_id).data.params
-    params = [Param(name, str(value)) for name, value in used.items() if name not in present]
-    client.log_batch(run_id, params=params)
+    texts = {name: text_of(value) for name, value in used.items()}
+    client.log_batch(
+        run_id,
+        params=[Param(name, text) for name, text in texts.items() if name not in present],
+        tags=[RunTag(f"used.{name}", text) for name, text in texts.items() if present.get(name) == AUTO],
+    )
 
 
 def set_primary_metric(name: str) -> None:

@@ -1,110 +1,145 @@
-"""Settings: every wrong value is refused in one sentence that names it, and MLproject offers the same parameters."""
+"""Settings: every wrong value is refused in one sentence that names it, whether it comes as text or from Python."""
+
+from __future__ import annotations
 
 import dataclasses
 
 import pytest
 import yaml
-from helpers import ROOT
+from helpers import ROOT, refusal
 
+from gan_plugin.config import reference
+from gan_plugin.config.kinds import image_size, size_text
+from gan_plugin.config.recipe import HYPERPARAMETERS
 from gan_plugin.config.schedule import Ramp
-from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, Threshold, TrainSettings, as_typed, parse
-from gan_plugin.errors import UserError
+from gan_plugin.config.settings import (
+    EvaluateSettings,
+    EvaluatorSettings,
+    PromoteSettings,
+    SettingsClass,
+    Threshold,
+    TrainSettings,
+    as_typed,
+    parameters_of,
+    parse,
+    parse_training,
+    texts_of,
+)
+
+ENTRY_POINTS: dict[str, SettingsClass] = {
+    "main": TrainSettings,
+    "train": TrainSettings,
+    "evaluate": EvaluateSettings,
+    "promote": PromoteSettings,
+}
 
 
-def offered(entry_point: str) -> dict[str, str | None]:
-    project = yaml.safe_load((ROOT / "MLproject").read_text())
-    return {name: p.get("default") for name, p in project["entry_points"][entry_point]["parameters"].items()}
+@pytest.mark.parametrize("entry_point", ENTRY_POINTS)
+def test_mlproject_declares_settings_with_their_defaults(entry_point: str) -> None:
+    declared = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][entry_point]
+    defaults = {name: parameter.get("default") for name, parameter in declared["parameters"].items()}
+    assert 2 <= len(defaults) <= 4
+    known = parameters_of(ENTRY_POINTS[entry_point])
+    assert defaults == {name: known[name].metadata["text"] for name in defaults}
+    assert "auto" not in defaults.values()  # MLflow logs defaults, and a run should say what was used
+    words = declared["command"].split()
+    assert words[:2] == ["gan-plugin", "train" if entry_point == "main" else entry_point]
+    pairs = dict(zip(words[2::2], words[3::2], strict=True))
+    assert pairs == {f"--{name.replace('_', '-')}": f"{{{name}}}" for name in defaults}
+
+
+@pytest.mark.parametrize("cls", [TrainSettings, PromoteSettings, EvaluatorSettings])
+def test_defaults_as_text_are_the_defaults(cls: type[TrainSettings]) -> None:
+    texts = {field.name: field.metadata["text"] for field in dataclasses.fields(cls)}
+    assert as_typed(cls()) == texts
+    assert parse(cls, texts) == cls()
+
+
+def test_a_setting_is_no_hyperparameter() -> None:
+    assert set(HYPERPARAMETERS).isdisjoint(field.name for field in dataclasses.fields(TrainSettings))
+    assert set(parameters_of(TrainSettings)) >= {"data", "epochs", "generator_lr"}
+    assert "generator_lr" not in parameters_of(PromoteSettings)
+
+
+SIZES = "HEIGHTxWIDTH or one number for both, each from 16 to 1024"
 
 
 @pytest.mark.parametrize(
-    ("entry_point", "settings"),
+    ("name", "text", "phrase"),
     [
-        ("main", TrainSettings),
-        ("train", TrainSettings),
-        ("evaluate", EvaluateSettings),
-        ("promote", PromoteSettings),
+        ("epochs", "0", "a whole number of at least 1"),
+        ("epochs", "many", "a whole number of at least 1"),
+        ("epochs", "3.0", "a whole number of at least 1"),
+        ("batch_size", "1", "a whole number of at least 2"),
+        ("batch_size", "auto", "a whole number of at least 2"),
+        ("image_size", "15", f"{SIZES}, or auto"),
+        ("image_size", "1025x64", f"{SIZES}, or auto"),
+        ("image_size", "64x", f"{SIZES}, or auto"),
+        ("image_size", "64x64x3", f"{SIZES}, or auto"),
+        ("channels", "2", "1 or 3, or auto"),
+        ("generator_lr", "abc", "a number above 0, or two with .. between them"),
+        ("generator_lr", "nan", "a number above 0, or two with .. between them"),
+        ("beta1", "1", "a number from 0 to below 1"),
+        ("beta2", "0.9..1", "a number from 0 to below 1, or two with .. between them"),
+        ("penalty", "r3", "one of none, wgan-gp, dragan, r1, r1+r2"),
+        ("device", "gpu", "one of auto, cuda, cpu"),
+        ("skip_unreadable", "perhaps", "true or false"),
+        ("model_name", "a/b", "a name without / : and quotes"),
+        ("seed", "-1", "a whole number from 0 to 4294967295"),
+        ("data", " ", "some text"),
     ],
 )
-def test_mlproject_offers_the_settings(entry_point: str, settings: type) -> None:
-    assert offered(entry_point) == {f.name: f.metadata["text"] for f in dataclasses.fields(settings)}
-    command = yaml.safe_load((ROOT / "MLproject").read_text())["entry_points"][entry_point]["command"].split()
-    pairs = dict(zip(command[2::2], command[3::2], strict=True))
-    assert pairs == {f"--{name.replace('_', '-')}": f"{{{name}}}" for name in offered(entry_point)}
-
-
-def test_defaults_as_text_are_the_defaults() -> None:
-    given = {name: text for name, text in offered("main").items() if text is not None}
-    assert parse(TrainSettings, given) == TrainSettings()
-    assert {name: str(value) for name, value in as_typed(TrainSettings()).items()} == {
-        **given,
-        "skip_unreadable": "False",
-        "guard": "True",
-    }
-
-
-@pytest.mark.parametrize(
-    ("name", "text", "sentence"),
-    [
-        ("epochs", "0", "epochs='0' is not possible: give a whole number of at least 1."),
-        ("epochs", "many", "epochs='many' is not possible: give a whole number of at least 1."),
-        ("batch_size", "1", "batch_size='1' is not possible: give a whole number of at least 2, or auto."),
-        ("image_size", "30", "image_size='30' is not possible: give a multiple of 4 from 16 to 256, or auto."),
-        ("image_size", "512", "image_size='512' is not possible: give a multiple of 4 from 16 to 256, or auto."),
-        ("channels", "2", "channels='2' is not possible: give 1 or 3, or auto."),
-        (
-            "generator_lr",
-            "abc",
-            "generator_lr='abc' is not possible: give a number above 0, or two with .. between them, or auto.",
-        ),
-        (
-            "generator_lr",
-            "nan",
-            "generator_lr='nan' is not possible: give a number above 0, or two with .. between them, or auto.",
-        ),
-        ("beta1", "1", "beta1='1' is not possible: give a number from 0 to below 1, or auto."),
-        (
-            "beta2",
-            "0.9..1",
-            "beta2='0.9..1' is not possible: give a number from 0 to below 1, or two with .. between them, or auto.",
-        ),
-        ("penalty", "r3", "penalty='r3' is not possible: give one of none, wgan-gp, dragan, r1, r1+r2, or auto."),
-        ("device", "gpu", "device='gpu' is not possible: give one of auto, cuda, cpu."),
-        ("skip_unreadable", "perhaps", "skip_unreadable='perhaps' is not possible: give true or false."),
-        ("model_name", "a/b", "model_name='a/b' is not possible: give a name without / : and quotes."),
-        ("seed", "-1", "seed='-1' is not possible: give a whole number from 0 to 4294967295."),
-        ("data", " ", "data=' ' is not possible: give some text."),
-    ],
-)
-def test_a_wrong_value_is_refused_by_name(name: str, text: str, sentence: str) -> None:
-    with pytest.raises(UserError) as refusal:
-        parse(TrainSettings, {name: text})
-    assert str(refusal.value) == sentence
+def test_a_wrong_value_is_refused_by_name(name: str, text: str, phrase: str) -> None:
+    assert refusal(lambda: parse_training({name: text})) == f"{name}={text!r} is not possible: give {phrase}."
 
 
 def test_an_unknown_and_a_missing_parameter() -> None:
-    with pytest.raises(UserError, match=r"^Unknown parameter epoch: the parameters are data, split, "):
-        parse(TrainSettings, {"epoch": "3"})
-    with pytest.raises(UserError, match=r"^model is missing: give some text\.$"):
-        parse(EvaluateSettings, {})
+    assert refusal(lambda: parse_training({"epoch": "3"})).startswith(
+        "Unknown parameter epoch: similar ones are epochs"
+    )
+    assert refusal(lambda: parse_training({"learning-rate": "3"})).startswith("Unknown parameter learning_rate: ")
+    assert refusal(lambda: parse(EvaluateSettings, {"model": "m", "qqqq": "3"})).startswith(
+        "Unknown parameter qqqq: the parameters are "
+    )
+    assert refusal(lambda: parse(EvaluateSettings, {})) == "model is missing: give some text."
+    assert refusal(lambda: texts_of(PromoteSettings, {"rollbak": True})) == (
+        "Unknown parameter rollbak: similar ones are rollback."
+    )
 
 
 def test_text_becomes_values() -> None:
-    settings = parse(
-        TrainSettings, {"image_size": "32", "generator_lr": "1e-3..1e-4", "skip_unreadable": "True", "resume": "none"}
+    settings, overrides = parse_training(
+        {"image-size": "32x64", "generator_lr": "1e-3..1e-4", "skip_unreadable": "True", "resume": "none"}
     )
-    assert (settings.image_size, settings.generator_lr, settings.skip_unreadable, settings.resume) == (
-        32,
-        Ramp(0.001, 0.0001),
-        True,
-        None,
-    )
+    assert (settings.image_size, settings.skip_unreadable, settings.resume) == ((32, 64), True, None)
+    assert overrides == {"generator_lr": Ramp(0.001, 0.0001)}
     assert parse(TrainSettings, {"image_size": "auto"}).image_size is None
+    assert parse(TrainSettings, {"image_size": "32"}).image_size == (32, 32)
 
 
-def test_ramps_are_read_and_written() -> None:
-    settings = parse(TrainSettings, {"generator_lr": "1e-3..1e-4", "beta2": "0.9"})
-    typed = as_typed(settings)
-    assert (typed["generator_lr"], typed["beta2"], typed["discriminator_lr"]) == ("0.001..0.0001", "0.9", "auto")
+def test_sizes_are_written_as_they_are_read() -> None:
+    for text in ("16", "1024", "256x128"):
+        assert size_text(image_size().parse(text)) == text
+
+
+def test_values_from_python_are_checked_like_text() -> None:
+    values = {
+        "image_size": (32, 64),
+        "generator_lr": (1e-3, 1e-4),
+        "beta2": 0.9,
+        "guard": False,
+        "epochs": 3,
+        "seed": None,
+    }
+    settings, overrides = parse_training(texts_of(TrainSettings, values))
+    assert (settings.image_size, settings.guard, settings.epochs, settings.seed) == ((32, 64), False, 3, 0)
+    assert overrides == {"generator_lr": Ramp(1e-3, 1e-4), "beta2": Ramp(0.9, 0.9)}
+    texts = texts_of(PromoteSettings, {"thresholds": ["coverage>=0.3", "fid<=5"]})
+    assert parse(PromoteSettings, texts).thresholds == (Threshold("coverage", 0.3), Threshold("fid", 5.0))
+    assert parse(PromoteSettings, texts_of(PromoteSettings, {"thresholds": ()})).thresholds == ()
+    assert refusal(lambda: parse_training(texts_of(TrainSettings, {"epochs": 2.5}))) == (
+        "epochs='2.5' is not possible: give a whole number of at least 1."
+    )
 
 
 def test_thresholds_are_read_and_written() -> None:
@@ -113,12 +148,27 @@ def test_thresholds_are_read_and_written() -> None:
     assert as_typed(settings)["thresholds"] == "fid_ratio<=12.5,coverage>=0.3"
     none = parse(PromoteSettings, {"thresholds": "none"})
     assert (none.thresholds, as_typed(none)["thresholds"]) == ((), "none")
-    assert parse(PromoteSettings, {str(k): str(v) for k, v in as_typed(settings).items()}) == settings
+    assert parse(PromoteSettings, as_typed(settings)) == settings
 
 
 @pytest.mark.parametrize(
     "text", ["fid>=3", "coverage<=0.3", "fid_ratio=3", "beauty>=1", "fid<=nan", "fid<=", "fid<=3,"]
 )
 def test_a_threshold_that_makes_no_sense_is_refused(text: str) -> None:
-    with pytest.raises(UserError, match=r"^thresholds=.* is not possible: give bounds as in fid_ratio<=20,"):
-        parse(PromoteSettings, {"thresholds": text})
+    assert refusal(lambda: parse(PromoteSettings, {"thresholds": text})).startswith(
+        f"thresholds={text!r} is not possible: give bounds as in fid_ratio<=20,"
+    )
+
+
+def test_the_reference_has_every_parameter_and_recipe() -> None:
+    train = reference.parameter_table(TrainSettings).splitlines()
+    assert train[0] == "| parameter | default | accepts | meaning |"
+    assert len(train) == 2 + len(dataclasses.fields(TrainSettings))
+    assert "| `model` | *required* | some text |" in reference.parameter_table(EvaluateSettings)
+    hyperparameters = reference.hyperparameter_table()
+    assert (
+        "| `penalty_every` | `1` | a whole number of at least 1 | Steps from one penalty to the next. | a penalty |"
+        in (hyperparameters.splitlines())
+    )
+    assert hyperparameters.count("\n") == 1 + len(HYPERPARAMETERS)
+    assert "| `dcgan` | The tutorial's DCGAN with the non-saturating loss |" in reference.recipe_table().splitlines()

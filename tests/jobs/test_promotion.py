@@ -15,6 +15,7 @@ from pathlib import Path
 
 import mlflow
 import pytest
+from gan_plugin.jobs.promote import Refused, run_promotion
 from generators import export_bank
 from helpers import BIN, Project, error_of, options
 from mlflow import MlflowClient
@@ -23,7 +24,6 @@ from gan_plugin import flavor, registry
 from gan_plugin.config.settings import PromoteSettings, parse
 from gan_plugin.data import load_dataset
 from gan_plugin.errors import UserError
-from gan_plugin.promotion import Refused, run_promotion
 from gan_plugin.registry import Locked, aliased, annotate_version, champion_of, history, roll_back, set_champion
 
 GOOD, BETTER, BEST, BAD = 0.15, 0.1, 0.05, 0.5  # noise in the images
@@ -138,11 +138,11 @@ def test_another_champion_in_the_meantime_is_the_one_to_beat(
     original = set_champion
 
     def late(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
-        monkeypatch.setattr("gan_plugin.promotion.set_champion", original)
+        monkeypatch.setattr("gan_plugin.jobs.promote.set_champion", original)
         assert original(client, name, "3", "1", "another run")
         return original(client, name, version, instead_of, holder)
 
-    monkeypatch.setattr("gan_plugin.promotion.set_champion", late)
+    monkeypatch.setattr("gan_plugin.jobs.promote.set_champion", late)
     with pytest.raises(Refused, match="gan version 2 is not promoted"):
         promote(version=2)
     assert "gan has another champion than a moment ago: comparing with that one." in capsys.readouterr().out
@@ -159,7 +159,7 @@ def test_a_version_that_became_champion_in_the_meantime_is_not_called_refused(
         assert set_champion(client, name, "1", None, "another run")
         return set_champion(client, name, version, instead_of, holder)
 
-    monkeypatch.setattr("gan_plugin.promotion.set_champion", late)
+    monkeypatch.setattr("gan_plugin.jobs.promote.set_champion", late)
     with pytest.raises(UserError, match=r"^gan version 1 became the champion while it was evaluated here\.$"):
         promote()
     assert (aliased(client, "gan"), history(client, "gan")) == ("1", ["1"])

@@ -157,8 +157,11 @@ def test_a_server_that_hangs_holds_up_the_end_of_a_run_only_once(
 def test_parameters_never_clash_with_what_mlflow_run_has_logged(client: MlflowClient) -> None:
     run_id = client.create_run("0").info.run_id
     client.log_param(run_id, "generator_lr", "2e-4")
-    log_parameters(run_id, {"generator_lr": 0.0002, "epochs": 50})
-    assert client.get_run(run_id).data.params == {"generator_lr": "2e-4", "epochs": "50"}
+    client.log_param(run_id, "precision", "auto")
+    log_parameters(run_id, {"generator_lr": 0.0002, "precision": "bf16", "guard": True, "batch_size": 64})
+    run = client.get_run(run_id)
+    assert run.data.params == {"generator_lr": "2e-4", "precision": "auto", "guard": "true", "batch_size": "64"}
+    assert {name: text for name, text in run.data.tags.items() if "used" in name} == {"used.precision": "bf16"}
 
 
 def test_the_run_ends_with_the_status_it_earned(client: MlflowClient) -> None:

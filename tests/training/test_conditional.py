@@ -36,7 +36,7 @@ def test_who_says_nothing_gets_r1_with_classes(make_project: Callable[[], Projec
     assert done.returncode == 0, done.stdout + done.stderr
     (run,) = project.runs()
     assert run.data.params["recipe"] == "r1"
-    assert (run.data.params["resolved.penalty"], run.data.params["resolved.conditional"]) == ("r1", "True")
+    assert (run.data.params["penalty"], run.data.params["conditional"]) == ("r1", "true")
     sheet = ("sample", "--model", "models:/gan/1", "--seeds", "0-3", "--label", "7", "--out", "sevens.png")
     assert project.command("gan-plugin", *sheet).returncode == 0
 

@@ -1,0 +1,216 @@
+"""What a parameter accepts: a phrase for people and a parser of text. Imports nothing heavy.
+
+Values arrive as text, because MLflow and the shell hand parameters on unchecked. Values from Python are written as text
+first (:func:`text_of`), so that there is one set of checks.
+"""
+
+from __future__ import annotations
+
+import difflib
+import math
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import field
+from typing import Any, NamedTuple, cast
+
+from gan_plugin.config.schedule import parse_ramp
+from gan_plugin.errors import UserError
+
+AUTO = "auto"
+NONE = "none"
+MIN_SIZE, MAX_SIZE = 16, 1024  # pixels
+
+Size = tuple[int, int]  # (height, width) in pixels
+
+
+class Accepts(NamedTuple):
+    """What a parameter accepts.
+
+    Attributes:
+        phrase: what to give, to follow the word "give" in a message.
+        parse: text → value; raises ValueError for anything else.
+        separator: what stands between the elements of a sequence from Python when it is written as text.
+        choices: the words, where it accepts no others.
+    """
+
+    phrase: str
+    parse: Callable[[str], Any]
+    separator: str = ","
+    choices: tuple[str, ...] = ()
+
+
+# ---- kinds -----------------------------------------------------------------------------------------------------------
+
+
+def whole_number(minimum: int, maximum: int | None = None, multiple_of: int = 1) -> Accepts:
+    def parse(text: str) -> int:
+        value = int(text)
+        if value < minimum or (maximum is not None and value > maximum) or value % multiple_of:
+            raise ValueError
+        return value
+
+    bounds = f"of at least {minimum}" if maximum is None else f"from {minimum} to {maximum}"
+    return Accepts(f"a {'whole number' if multiple_of == 1 else f'multiple of {multiple_of}'} {bounds}", parse)
+
+
+def positive_number() -> Accepts:
+    return _number("a number above 0", lambda value: 0 < value < math.inf)
+
+
+def zero_or_more() -> Accepts:
+    return _number("a number of at least 0", lambda value: 0 <= value < math.inf)
+
+
+def fraction() -> Accepts:
+    return _number("a number from 0 to below 1", lambda value: 0 <= value < 1)
+
+
+def _number(phrase: str, possible: Callable[[float], bool]) -> Accepts:
+    def parse(text: str) -> float:
+        value = float(text)
+        if not possible(value):
+            raise ValueError
+        return value
+
+    return Accepts(phrase, parse)
+
+
+def ramp(end: Accepts) -> Accepts:
+    """Accept a number, or ``A..B``: from A to B while training goes on."""
+    return Accepts(f"{end.phrase}, or two with .. between them", lambda text: parse_ramp(text, end.parse), "..")
+
+
+def one_of(*names: str) -> Accepts:
+    def parse(text: str) -> str:
+        if text not in names:
+            raise ValueError
+        return text
+
+    return Accepts(f"one of {', '.join(names)}", parse, choices=names)
+
+
+def channel_count() -> Accepts:
+    return Accepts("1 or 3", lambda text: int(one_of("1", "3").parse(text)))
+
+
+def image_size() -> Accepts:
+    """Accept ``HEIGHTxWIDTH``, or one number for both, in pixels.
+
+    >>> image_size().parse("64"), image_size().parse("256x128")
+    ((64, 64), (256, 128))
+    """
+    side = whole_number(MIN_SIZE, MAX_SIZE)
+
+    def parse(text: str) -> Size:
+        height, times, width = text.lower().partition("x")
+        return side.parse(height), side.parse(width if times else height)
+
+    return Accepts(f"HEIGHTxWIDTH or one number for both, each from {MIN_SIZE} to {MAX_SIZE}", parse, "x")
+
+
+def yes_or_no() -> Accepts:
+    words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
+
+    def parse(text: str) -> bool:
+        if text.lower() not in words:
+            raise ValueError
+        return words[text.lower()]
+
+    return Accepts("true or false", parse)
+
+
+def any_text() -> Accepts:
+    def parse(text: str) -> str:
+        if not text.strip():
+            raise ValueError
+        return text.strip()
+
+    return Accepts("some text", parse)
+
+
+def registered_name() -> Accepts:
+    """Accept what MLflow accepts as the name of a registered model."""
+
+    def parse(text: str) -> str:
+        if not text.strip() or set(text) & set("/:'\""):
+            raise ValueError
+        return text.strip()
+
+    return Accepts("a name without / : and quotes", parse)
+
+
+def or_auto(accepts: Accepts) -> Accepts:
+    """Accept the same, or ``auto``, which is None in the settings object."""
+    return _or_word(accepts, AUTO)
+
+
+def or_none(accepts: Accepts) -> Accepts:
+    """Accept the same, or ``none``, which is None in the settings object."""
+    return _or_word(accepts, NONE)
+
+
+def _or_word(accepts: Accepts, word: str) -> Accepts:
+    return Accepts(
+        f"{accepts.phrase}, or {word}",
+        lambda text: None if text == word else accepts.parse(text),
+        accepts.separator,
+    )
+
+
+# ---- values and text -------------------------------------------------------------------------------------------------
+
+
+def parameter(default: Any, accepts: Accepts, sentence: str, *, text: str | None = None, **metadata: Any) -> Any:
+    """Return a dataclass field with everything that is to know about a parameter.
+
+    Args:
+        default: the value where nothing is given.
+        sentence: what it means, for ``--help`` and the reference.
+        text: the default as a user would type it, where that is not ``text_of(default)``.
+        metadata: more that is kept with the field.
+    """
+    written = text_of(default, accepts.separator) if text is None else text
+    return field(default=default, metadata={"text": written, "accepts": accepts, "help": sentence, **metadata})
+
+
+def text_of(value: object, separator: str = ",") -> str:
+    """Write a value as a user would type it.
+
+    >>> text_of(True), text_of((256, 128), "x"), text_of(0.5), text_of(None)
+    ('true', '256x128', '0.5', 'none')
+    """
+    if value is None:
+        return NONE
+    if isinstance(value, bool):
+        return str(value).lower()
+    if type(value) in (tuple, list):  # not a Ramp or a Threshold, which write themselves
+        return separator.join(map(text_of, cast(Iterable[object], value))) or NONE
+    return str(value)
+
+
+def size_text(size: Size) -> str:
+    """Write a size as ``HEIGHTxWIDTH``, and a square one as one number.
+
+    >>> size_text((28, 28)), size_text((256, 128))
+    ('28', '256x128')
+    """
+    height, width = size
+    return f"{height}" if height == width else f"{height}x{width}"
+
+
+def parse_value(name: str, text: str, accepts: Accepts) -> Any:
+    """Parse the text of one parameter.
+
+    Raises:
+        UserError: the parameter does not accept it; the sentence says what it accepts.
+    """
+    try:
+        return accepts.parse(text)
+    except ValueError:
+        raise UserError(f"{name}={text!r} is not possible: give {accepts.phrase}.") from None
+
+
+def unknown_parameter(name: str, known: Collection[str]) -> UserError:
+    """Return the refusal of a parameter that does not exist, with those that may have been meant."""
+    similar = difflib.get_close_matches(name, known, n=3)
+    hint = f"similar ones are {', '.join(similar)}" if similar else f"the parameters are {', '.join(known)}"
+    return UserError(f"Unknown parameter {name}: {hint}.")
