@@ -27,6 +27,7 @@ def test_thresholds_take_every_metric_of_the_catalog_that_any_generator_has() ->
         with pytest.raises(UserError, match="is not possible: give bounds as in"):
             parse(PromoteSettings, {"thresholds": f"{name}{'<=' if sign == '>=' else '>='}1"})
         assert higher_is_better(name) == (sign == ">=")
+    assert {name for name, sign in BOUNDED.items() if sign == "<="} == {"fid", "fid_ratio", "kid", "label_kl"}
     assert "accuracy" not in BOUNDED  # only a conditional generator has it
     for name in PROMOTING:
         assert parse(PromoteSettings, {"metric": name}).metric == name

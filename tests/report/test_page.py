@@ -37,8 +37,8 @@ def test_every_metric_has_a_row_with_its_meaning_and_its_note(page: Page) -> Non
         cells = page.row(measurement.name + (metric.explanation if metric else ""))  # fid is not fid_ratio
         expected = {"lower": "↓ lower", "higher": "↑ higher"}[metric.direction] if metric else ""
         assert cells[-2:] == [expected, measurement.note]
-    assert page.row("cas")[0].endswith("In the features of the network “another”.")
-    assert page.text.count("In the features of the network") == 1
+    assert page.row("cas")[0].endswith("By the network “another”.")
+    assert page.text.count("By the network") == 1
     assert [row[0].split(" ")[0] for row in page.rows if "lower" in str(row)][:2] == ["fidFréchet", "fid_ratiofid"]
     assert set(EVALUATION_METRICS) == {measurement.name for measurement in MEASUREMENTS} - {"own_metric"}
 
