@@ -26,7 +26,8 @@ from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
 from gan_plugin.export import Parity, ParityError, export_generator
-from gan_plugin.features.classifier import Classifier, classifier_of
+from gan_plugin.features.classifier import Classifier
+from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.serving.generator import Description
 from gan_plugin.tracking import MlflowTracker, StopSignals, log_dataset, log_parameters, project_run
 from gan_plugin.training.checkpoint import FILE_NAME, check_identity

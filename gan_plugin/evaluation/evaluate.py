@@ -19,7 +19,8 @@ from gan_plugin.data import Dataset
 from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, manifold_of, outputs_of
 from gan_plugin.evaluation.results import ClassRow, Evaluation, Figure, Neighbors, Projection, evenly
 from gan_plugin.features import Outputs
-from gan_plugin.features.classifier import Classifier, accuracy, predict_labels, train_classifier
+from gan_plugin.features.classifier import Classifier, accuracy, predict_labels
+from gan_plugin.features.classifier_training import train_classifier
 from gan_plugin.media.image import Images
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, is_singular
 from gan_plugin.metrics.kernel import kernel_distance
@@ -281,7 +282,7 @@ def classifier_score(
         return []  # see notes()
     judged = reference.held_out or reference.dataset
     pixels = torch.from_numpy(generated.pixels).permute(0, 3, 1, 2)
-    student = train_classifier(pixels, labels, len(judged.spec.class_names), device)
+    student = train_classifier(pixels, labels, len(judged.spec.class_names), device=device)
     seen = None if reference.held_out is None else accuracy(classifier, as_pixels(judged), labels_of(judged))
     return [
         Figure(

@@ -15,7 +15,7 @@ from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import as_pixels, gaussian_of, has_classes
 from gan_plugin.evaluation.results import evenly
 from gan_plugin.export import Quantized
-from gan_plugin.features import FeatureNetwork, choose_spec, load_network
+from gan_plugin.features import FeatureNetwork, choose_features, load_network
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from gan_plugin.training.ema import inputs_of
 
@@ -77,7 +77,8 @@ def make_quick_fid(
             that getting ready would take longer than PATIENCE.
     """
     began = time.perf_counter()
-    network = load_network(choose_spec(features, has_classes(dataset)), dataset, device, weights)
+    chosen = choose_features(features, has_classes(dataset))
+    network = load_network(chosen, dataset, device, inception_weights=weights)
     some = few(dataset)
     if features is None and (needed := seconds_for(network, some, len(some) + IMAGES)) > PATIENCE:
         raise UserError(

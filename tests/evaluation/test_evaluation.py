@@ -312,7 +312,7 @@ def test_features_too_slow_to_be_taken_unasked_are_left(digits: Dataset, monkeyp
             time.sleep(0.01 * len(images))
             return super().__call__(images)
 
-    monkeypatch.setattr(quick, "load_network", lambda *given: Slow())
+    monkeypatch.setattr(quick, "load_network", lambda *arguments, **options: Slow())
     monkeypatch.setattr(quick, "PATIENCE", 30.0)
     with pytest.raises(UserError, match=r"^slow would take 1 minutes to look at 3,486 images on this cpu: give feat"):
         make_quick_fid(digits, None, 100, 0, CPU)
