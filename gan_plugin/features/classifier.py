@@ -46,22 +46,21 @@ class Network(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        *sides, channels = shape
+        height, width, before = shape
         layers: list[nn.Module] = []
-        while max(sides) > MIN_MAP:
-            strides = [stride_of(side) for side in sides]
-            sides = [-(-side // stride) for side, stride in zip(sides, strides)]
-            kernel, padding = [2 * stride - 1 for stride in strides], [stride - 1 for stride in strides]
+        while max(height, width) > MIN_MAP:
+            strides = down, right = stride_of(height), stride_of(width)
+            kernel, padding = (2 * down - 1, 2 * right - 1), (down - 1, right - 1)
+            height, width = -(-height // down), -(-width // right)
+            after = map_channels(max(height, width))
             layers += [
-                nn.Conv2d(
-                    channels, map_channels(max(sides)), tuple(kernel), tuple(strides), tuple(padding), bias=False
-                ),
-                nn.BatchNorm2d(map_channels(max(sides))),
+                nn.Conv2d(before, after, kernel, strides, padding, bias=False),
+                nn.BatchNorm2d(after),
                 nn.ReLU(),
             ]
-            channels = map_channels(max(sides))
+            before = after
         self.body = nn.Sequential(*layers, nn.Flatten())
-        self.features = nn.Linear(channels * sides[0] * sides[1], FEATURES, bias=False)
+        self.features = nn.Linear(before * height * width, FEATURES, bias=False)
         self.norm = nn.BatchNorm1d(FEATURES, affine=False)
         self.logits = nn.Linear(FEATURES, classes)
         # a fifth faster on a CPU; torch's annotations lack this form of to()

@@ -1,4 +1,4 @@
-"""The classifier's file, and the cache in which the classifier of each dataset is kept."""
+"""The classifier's file, and the cache that holds the classifier of each dataset."""
 
 from __future__ import annotations
 

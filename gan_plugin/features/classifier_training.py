@@ -89,7 +89,7 @@ def training_loss(network: Network, decoder: nn.Linear, images: Tensor, *, label
 
 
 def draw_rows(count: int, batch: int, steps: int) -> Iterator[Tensor]:
-    """Yield for each step ``batch`` rows, int64 [B], of endlessly reshuffled data; few recur within a batch."""
+    """Yield for each step ``batch`` rows, int64 [B], of endlessly reshuffled data."""
     rows = torch.empty(0, dtype=torch.int64)
     for _ in range(steps):
         while len(rows) < batch:

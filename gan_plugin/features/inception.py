@@ -31,7 +31,7 @@ URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights
 FILE_NAME = URL.rpartition("/")[2]
 SHA256_START = "6726825d"
 TIMEOUT_S = 30  # for the connection and for each part that is read
-BATCH = 32  # 299×299 images; some 500 MB
+BATCH = 32  # images, resized to 299×299: about 500 MB
 ALTERNATIVES = (
     "give inception_weights=PATH of a copy, run `gan-plugin fetch inception` on a machine with network, "
     "or choose features=onnx:PATH or, for labeled data, features=classifier"
