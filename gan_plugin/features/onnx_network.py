@@ -2,8 +2,8 @@
 
 Requirements:
 
-- One input of four dimensions, NCHW or NHWC, distinguished by the dimension that is 1 (gray) or 3 (RGB); uint8 in 0…255 or
-  float32 in 0…1. Any further normalization belongs in the graph.
+- One input of four dimensions, NCHW or NHWC, distinguished by the dimension that is 1 (gray) or 3 (RGB); uint8 in
+  0…255 or float32 in 0…1. Any further normalization belongs in the graph.
 - The batch is symbolic; or fixed, and then images come in batches of that size, the last one padded.
 - Height and width are both fixed: images are resized to them (Pillow's bicubic, antialiased); or both symbolic: images
   keep their size.
