@@ -23,7 +23,8 @@ from recipes import FOLDER, by_recipe, command, device, environment_of, mean_and
 from torch import Tensor
 
 from gan_plugin.data import Dataset, load_dataset
-from gan_plugin.features.classifier import classifier_of, predict_labels
+from gan_plugin.features.classifier import predict_labels
+from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.metrics.labels import label_kl, mode_count
 from gan_plugin.serving.generator import OnnxGenerator
 

@@ -14,12 +14,10 @@ from typing import Any, NamedTuple, cast
 
 from gan_plugin.config.schedule import parse_ramp
 from gan_plugin.errors import UserError
+from gan_plugin.spec import MAX_SIDE, MIN_SIDE, parse_size
 
 AUTO = "auto"
 NONE = "none"
-MIN_SIZE, MAX_SIZE = 16, 1024  # pixels
-
-Size = tuple[int, int]  # (height, width) in pixels
 
 
 class Accepts(NamedTuple):
@@ -93,18 +91,14 @@ def channel_count() -> Accepts:
 
 
 def image_size() -> Accepts:
-    """Accept ``HEIGHTxWIDTH``, or one number for both, in pixels.
+    """Accept ``HEIGHTxWIDTH`` or one number.
 
     >>> image_size().parse("64"), image_size().parse("256x128")
     ((64, 64), (256, 128))
     """
-    side = whole_number(MIN_SIZE, MAX_SIZE)
-
-    def parse(text: str) -> Size:
-        height, times, width = text.lower().partition("x")
-        return side.parse(height), side.parse(width if times else height)
-
-    return Accepts(f"HEIGHTxWIDTH or one number for both, each from {MIN_SIZE} to {MAX_SIZE}", parse, "x")
+    return Accepts(
+        f"HEIGHTxWIDTH or one number for both, each from {MIN_SIDE} to {MAX_SIDE}", parse_size, separator="x"
+    )
 
 
 def yes_or_no() -> Accepts:
@@ -185,16 +179,6 @@ def text_of(value: object, separator: str = ",") -> str:
     if type(value) in (tuple, list):  # not a Ramp or a Threshold, which write themselves
         return separator.join(map(text_of, cast(Iterable[object], value))) or NONE
     return str(value)
-
-
-def size_text(size: Size) -> str:
-    """Write a size as ``HEIGHTxWIDTH``, and a square one as one number.
-
-    >>> size_text((28, 28)), size_text((256, 128))
-    ('28', '256x128')
-    """
-    height, width = size
-    return f"{height}" if height == width else f"{height}x{width}"
 
 
 def parse_value(name: str, text: str, accepts: Accepts) -> Any:

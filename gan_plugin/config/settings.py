@@ -14,7 +14,6 @@ from gan_plugin.config.kinds import (
     AUTO,
     NONE,
     Accepts,
-    Size,
     any_text,
     channel_count,
     fraction,
@@ -33,6 +32,7 @@ from gan_plugin.config.kinds import (
 from gan_plugin.config.recipe import HYPERPARAMETERS, parse_hyperparameters
 from gan_plugin.errors import UserError
 from gan_plugin.metrics.catalog import BOUNDED, PROMOTING
+from gan_plugin.spec import Size
 
 
 def setting(default: str, accepts: Accepts, sentence: str) -> Any:

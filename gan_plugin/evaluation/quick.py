@@ -10,11 +10,10 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin.data import Dataset
-from gan_plugin.data.dataset import make_dataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import as_pixels, gaussian_of, has_classes
 from gan_plugin.evaluation.results import evenly_spaced
-from gan_plugin.features import FeatureNetwork, choose_spec, load_network
+from gan_plugin.features import FeatureNetwork, choose_features, load_network
 from gan_plugin.metrics.catalog import METRICS
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from gan_plugin.networks.wrappers import Quantized, generator_inputs
@@ -81,7 +80,7 @@ def make_quick_fid(
 
     Args:
         dataset: the training images.
-        features: as ``choose_spec`` takes it; None chooses by the data.
+        features: as ``choose_features`` takes it; None chooses by the data.
         latent_size: length of z.
         classes: of the generator; 0 for one that takes no label.
         device: where the feature network runs.
@@ -92,7 +91,7 @@ def make_quick_fid(
             that its preparation would take longer than PATIENCE.
     """
     began = time.perf_counter()
-    network = load_network(choose_spec(features, has_classes(dataset)), dataset, device, weights)
+    network = load_network(choose_features(features, has_classes(dataset)), dataset, device, inception_weights=weights)
     subset = reference_subset(dataset)
     count = len(subset) + IMAGES
     if features is None and (needed := estimated_seconds(network, subset, count)) > PATIENCE:
@@ -108,17 +107,7 @@ def reference_subset(dataset: Dataset) -> Dataset:
     """Return at most MAX_REFERENCE of the images, spaced evenly over the data."""
     if len(dataset) <= MAX_REFERENCE:
         return dataset
-    rows = torch.from_numpy(evenly_spaced(len(dataset), MAX_REFERENCE))
-    labels = None if dataset.labels is None else dataset.labels[rows]
-    return make_dataset(
-        dataset.samples[rows],
-        labels,
-        dataset.spec.class_names,
-        name=dataset.name,
-        source=dataset.source,
-        split=dataset.split,
-        notes=dataset.notes,
-    )
+    return dataset.take(torch.from_numpy(evenly_spaced(len(dataset), MAX_REFERENCE)))
 
 
 def estimated_seconds(network: FeatureNetwork, dataset: Dataset, count: int) -> float:

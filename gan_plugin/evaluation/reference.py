@@ -18,9 +18,10 @@ from torch import Tensor
 
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
-from gan_plugin.features import FeatureNetwork, Outputs, choose_spec, load_network
+from gan_plugin.features import FeatureNetwork, Outputs, choose_features, load_network
 from gan_plugin.features.cache import cache_folder, write_atomically
-from gan_plugin.features.classifier import Classifier, classifier_of
+from gan_plugin.features.classifier import Classifier
+from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.media.image import Images
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian
 from gan_plugin.metrics.neighbors import COVERAGE_K, Manifold, fit_manifold
@@ -75,11 +76,13 @@ def prepare_reference(
                 f"{images.name}, split {images.split!r}, has {len(images)} images: "
                 f"an evaluation needs at least {MIN_SAMPLES}."
             )
-    spec = choose_spec(features, has_classes(dataset))
+    spec = choose_features(features, has_classes(dataset))
     classifier, file = classifier_of(dataset, device) if has_classes(dataset) else (None, None)
     if classifier is not None and spec == "classifier":
         return Reference(dataset, held_out, classifier, classifier, file)
-    return Reference(dataset, held_out, load_network(spec, dataset, device, inception_weights), classifier, file)
+    return Reference(
+        dataset, held_out, load_network(spec, dataset, device, inception_weights=inception_weights), classifier, file
+    )
 
 
 def has_classes(dataset: Dataset) -> bool:

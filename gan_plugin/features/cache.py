@@ -1,4 +1,4 @@
-"""The folder in which this package keeps what was trained or downloaded once."""
+"""The folder that caches what this package trained, computed or downloaded."""
 
 from __future__ import annotations
 
@@ -11,7 +11,9 @@ from gan_plugin.errors import UserError, first_line
 
 
 def cache_folder() -> Path:
-    """``$GAN_PLUGIN_CACHE``, else ``$XDG_CACHE_HOME/gan_plugin``, else ``~/.cache/gan_plugin``; it exists afterwards.
+    """Return the cache folder, and make it where it does not exist.
+
+    It is ``$GAN_PLUGIN_CACHE``, else ``$XDG_CACHE_HOME/gan_plugin``, else ``~/.cache/gan_plugin``.
 
     Raises:
         UserError: the folder cannot be made or written.
@@ -29,20 +31,20 @@ def cache_folder() -> Path:
 
 
 def _named_folder() -> Path:
-    if own := os.environ.get("GAN_PLUGIN_CACHE"):
-        return Path(own).expanduser().absolute()
+    if named := os.environ.get("GAN_PLUGIN_CACHE"):
+        return Path(named).expanduser().absolute()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "gan_plugin"
 
 
 def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a new file beside ``path``, then put it in its place.
+    """Let ``write`` fill a temporary file beside ``path``, then rename it to ``path``.
 
-    A reader sees the old file or the new one, never a part; of two processes that write at once both succeed and the
+    A reader sees the old file or the new one, never a part. Of two processes that write at once, both succeed and the
     later one's file stays. If ``write`` raises, nothing is left behind.
     """
     path.parent.mkdir(parents=True, exist_ok=True)
-    # Not tempfile's: its files are private, and a cache may be shared.
+    # tempfile's files are private to the user, and a cache may be shared
     partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
     try:
         write(partial)

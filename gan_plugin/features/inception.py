@@ -1,12 +1,12 @@
-"""The feature network "inception": the InceptionV3 of 2015 by which published FID, KID and Inception scores are made.
+"""The feature network "inception": the InceptionV3 of 2015 with which published FID, KID and Inception scores are made.
 
-The network is torch-fidelity's, which follows TensorFlow 1 to the bit: its resize, its padding and its pooling. It
-takes ``pip install 'gan_plugin[inception]'`` and a weights file of 91 MB, which is looked for in this order: the path
-that was given, this package's cache, torch hub's cache, the internet. The official file's name holds the start of its
-SHA-256, and a file of that name is held to it.
+The network is torch-fidelity's, whose resize, padding and pooling are those of TensorFlow 1. It needs
+``pip install 'gan_plugin[inception]'`` and a weights file of 91 MB, which is looked for in this order: the path in
+``inception_weights``, this package's cache, torch hub's cache, the internet. The official file's name contains the
+start of its SHA-256, which is checked for every file of that name.
 
-torch-fidelity unpickles whatever file it is given. Here a file is read as plain tensors first, and torch-fidelity sees
-only what was read, so that no code in a file is ever run.
+torch-fidelity unpickles its weights file. Here the file is first read as plain tensors, and torch-fidelity gets only
+those, so that no code in a file is ever run.
 """
 
 from __future__ import annotations
@@ -24,15 +24,15 @@ from torch import nn
 
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.features.cache import cache_folder, write_atomically
-from gan_plugin.features.network import Outputs, as_tensor, batches, check_images, exact_float32, joined
+from gan_plugin.features.network import Outputs, as_tensor, batches, check_images, concatenate, exact_float32
 from gan_plugin.media.image import Images
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 FILE_NAME = URL.rpartition("/")[2]
 SHA256_START = "6726825d"
 TIMEOUT_S = 30  # for the connection and for each part that is read
-BATCH = 32  # 299×299 images; some 500 MB
-WAYS_OUT = (
+BATCH = 32  # images, resized to 299×299: about 500 MB
+ALTERNATIVES = (
     "give inception_weights=PATH of a copy, run `gan-plugin fetch inception` on a machine with network, "
     "or choose features=onnx:PATH or, for labeled data, features=classifier"
 )
@@ -50,36 +50,42 @@ class Inception:
         self.device = device
 
     def __call__(self, images: Images) -> Outputs:
+        """Compute features [N, 2048] and logits [N, 1008] of images uint8 [N, H, W, C] of any size."""
         check_images(images)
         with torch.inference_mode(), exact_float32(self.device):
-            return joined([Outputs(*self.network(self._input(batch))) for batch in batches(images, BATCH)])
+            return concatenate([Outputs(*self.network(self._input(batch))) for batch in batches(images, BATCH)])
 
     def _input(self, batch: Images) -> torch.Tensor:
         return as_tensor(batch, self.device).expand(-1, 3, -1, -1)
 
 
 def load_inception(weights: Path | None, device: torch.device) -> Inception:
-    """The network with the weights in ``weights``, or None: with those fetched before, else downloaded now.
+    """Load the network.
+
+    Args:
+        weights: path of the weights file; None for the one fetched before, or else a download.
+        device: where the network runs.
 
     Raises:
-        UserError: the extra is not installed, or there are no weights, or not these; the message names the ways out.
+        UserError: the extra is not installed, there are no weights, or they belong to another network; the message
+            names the alternatives.
     """
     extractor = import_extractor()
     path = find_weights(weights)
     content = read_checked(path)
-    plain = io.BytesIO()
-    torch.save(read_tensors(content, path), plain)
-    plain.seek(0)
+    tensors = io.BytesIO()
+    torch.save(read_tensors(content, path), tensors)
+    tensors.seek(0)
     try:
-        network = extractor("inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=plain)
+        network = extractor("inception", ["2048", "logits_unbiased"], feature_extractor_weights_path=tensors)
     except RuntimeError:  # other names or shapes
-        raise UserError(f"{path} holds the weights of another network than this InceptionV3: {WAYS_OUT}.") from None
+        raise UserError(f"{path} has the weights of another network than this InceptionV3: {ALTERNATIVES}.") from None
     digest = hashlib.sha256(content + Inception.resize.encode()).hexdigest()[:32]
     return Inception(network, digest, device)
 
 
 def import_extractor() -> Any:
-    """torch-fidelity's class.
+    """Import torch-fidelity's class.
 
     Raises:
         UserError: the extra is not installed, or cannot be imported.
@@ -100,16 +106,16 @@ def import_extractor() -> Any:
     return FeatureExtractorInceptionV3
 
 
-def find_weights(given: Path | None) -> Path:
-    """The weights file: ``given``, else the one fetched before, else torch hub's, else a download.
+def find_weights(weights: Path | None) -> Path:
+    """Return the path of the weights file: ``weights``, else the one fetched before, else torch hub's, else a download.
 
     Raises:
-        UserError: ``given`` is no file, or there is none and no download either.
+        UserError: ``weights`` is no file, or there is no file anywhere and it cannot be downloaded.
     """
-    if given is not None:
-        path = given.expanduser()
+    if weights is not None:
+        path = weights.expanduser()
         if not path.is_file():
-            raise UserError(f"inception_weights={str(given)!r} is not a file: {WAYS_OUT}.")
+            raise UserError(f"inception_weights={str(weights)!r} is not a file: {ALTERNATIVES}.")
         return path
     for folder in (cache_folder(), Path(torch.hub.get_dir()) / "checkpoints"):
         if (path := folder / FILE_NAME).is_file():
@@ -118,12 +124,13 @@ def find_weights(given: Path | None) -> Path:
 
 
 def fetch_inception(to: Path | None = None) -> Path:
-    """Download the weights to ``to``, or None: to this package's cache, where they are found from then on.
+    """Download the weights, unless the file exists and has the right checksum, and return its path.
 
-    A file that is there already and has the right checksum is kept. The answer is the file's path.
+    Args:
+        to: a file or a folder; None for this package's cache, where they are found from then on.
 
     Raises:
-        UserError: the file cannot be downloaded or written, or is not the one expected.
+        UserError: the file cannot be downloaded or written, or has another checksum.
     """
     path = cache_folder() / FILE_NAME if to is None else to.expanduser()
     if path.is_dir():
@@ -134,36 +141,42 @@ def fetch_inception(to: Path | None = None) -> Path:
     except (OSError, http.client.HTTPException) as error:  # most errors of a network are OSErrors
         reason = getattr(error, "reason", None) or first_line(error)
         raise UserError(
-            f"Inception's weights cannot be downloaded from {URL} to {path} ({reason}): {WAYS_OUT}."
+            f"Inception's weights cannot be downloaded from {URL} to {path} ({reason}): {ALTERNATIVES}."
         ) from None
     return path
 
 
 def download(path: Path) -> None:
+    """Download the weights to ``path``.
+
+    Raises:
+        UserError: the server sent something else.
+    """
     with urllib.request.urlopen(URL, timeout=TIMEOUT_S) as response:
         content = response.read()
     if not has_checksum(content):
         raise UserError(
-            f"What {URL} sent ({len(content):,} bytes) is not Inception's weights, "
-            f"whose SHA-256 begins with {SHA256_START}: {WAYS_OUT}."
+            f"The {len(content):,} bytes from {URL} are not Inception's weights, "
+            f"whose SHA-256 begins with {SHA256_START}: {ALTERNATIVES}."
         )
     path.write_bytes(content)
 
 
 def has_checksum(content: bytes) -> bool:
+    """Return whether these are the bytes of the official weights file."""
     return hashlib.sha256(content).hexdigest().startswith(SHA256_START)
 
 
 def read_checked(path: Path) -> bytes:
-    """The content of a weights file; one with the official name is held to the checksum in it.
+    """Read a weights file, and check the checksum of one with the official name.
 
     Raises:
-        UserError: it cannot be read, or has another checksum.
+        UserError: it cannot be read, or has the official name and another checksum.
     """
     try:
         content = path.read_bytes()
     except OSError as error:
-        raise UserError(f"{path} cannot be read ({first_line(error)}): {WAYS_OUT}.") from None
+        raise UserError(f"{path} cannot be read ({first_line(error)}): {ALTERNATIVES}.") from None
     if path.name == FILE_NAME and not has_checksum(content):
         raise UserError(
             f"{path} is damaged, its SHA-256 does not begin with {SHA256_START}: "
@@ -173,17 +186,18 @@ def read_checked(path: Path) -> bytes:
 
 
 def read_tensors(content: bytes, path: Path) -> dict[str, torch.Tensor]:
-    """Names and tensors in a weights file, read without running code in it.
+    """Read names and tensors of a weights file without running code in it.
 
     Raises:
-        UserError: it holds anything else.
+        UserError: the content is anything else.
     """
     try:
         tensors = torch.load(io.BytesIO(content), map_location="cpu", weights_only=True)
     except (pickle.UnpicklingError, RuntimeError, EOFError, ValueError, LookupError, AttributeError, TypeError):
         raise UserError(
-            f"{path} is no PyTorch weights file, or one that runs code when it is read, which is refused: {WAYS_OUT}."
+            f"{path} is no PyTorch weights file, or one that runs code when it is read, which is refused: "
+            f"{ALTERNATIVES}."
         ) from None
     if not isinstance(tensors, dict) or not all(isinstance(value, torch.Tensor) for value in tensors.values()):
-        raise UserError(f"{path} holds something else than named tensors: {WAYS_OUT}.")
+        raise UserError(f"{path} contains something other than named tensors: {ALTERNATIVES}.")
     return tensors

@@ -24,7 +24,7 @@ from gan_plugin.device import choose_device
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import results_of
-from gan_plugin.features import choose_spec
+from gan_plugin.features import choose_features
 from gan_plugin.spec import size_text
 from gan_plugin.tracking.run import log_dataset, log_parameters, project_run
 
@@ -52,7 +52,7 @@ def used_parameters(settings: EvaluateSettings | PromoteSettings, dataset: Sampl
         "held_out": "none" if held_out is None else held_out.split,
         "image_size": size_text(spec.size),
         "channels": spec.channels,
-        "features": choose_spec(settings.features, has_classes(dataset.reference)),
+        "features": choose_features(settings.features, has_classes(dataset.reference)),
         "device": choose_device(settings.device).type,
     }
 

@@ -22,8 +22,9 @@ from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.export import Parity, ParityError, export_generator
-from gan_plugin.features import choose_spec
-from gan_plugin.features.classifier import Classifier, classifier_of
+from gan_plugin.features import choose_features
+from gan_plugin.features.classifier import Classifier
+from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.jobs.describe import describe_run, describe_version, run_name
 from gan_plugin.serving.generator import Description
 from gan_plugin.signals import StopSignals
@@ -159,7 +160,7 @@ def used_parameters(settings: TrainSettings, plan: TrainingPlan, dataset: Datase
         **resolved(plan.recipe),
         "image_size": size_text(spec.size),
         "channels": spec.channels,
-        "features": choose_spec(settings.features, has_classes(dataset)),
+        "features": choose_features(settings.features, has_classes(dataset)),
         "device": plan.device.type,
         "precision": precision_name(plan.precision),
     }

@@ -9,7 +9,7 @@ import yaml
 from helpers import ROOT, refusal
 
 from gan_plugin.config import reference
-from gan_plugin.config.kinds import image_size, size_text
+from gan_plugin.config.kinds import image_size
 from gan_plugin.config.recipe import HYPERPARAMETERS
 from gan_plugin.config.schedule import Ramp
 from gan_plugin.config.settings import (
@@ -25,6 +25,7 @@ from gan_plugin.config.settings import (
     parse_training,
     texts_of,
 )
+from gan_plugin.spec import size_text
 
 ENTRY_POINTS: dict[str, SettingsClass] = {
     "main": TrainSettings,

@@ -15,7 +15,8 @@ from helpers import QUICK, Project, error_of, options
 from PIL import Image
 
 from gan_plugin.data import load_dataset
-from gan_plugin.features.classifier import classifier_of, predict_labels
+from gan_plugin.features.classifier import predict_labels
+from gan_plugin.features.classifier_store import classifier_of
 
 CPU = torch.device("cpu")
 

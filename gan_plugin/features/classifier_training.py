@@ -1,0 +1,108 @@
+"""Training of the feature network "classifier".
+
+Labels alone give features that follow texture far more than variety. So during training a linear layer must also
+reconstruct the image, averaged to 8×8, from the same 64 features: then the Fréchet distance responds to images that
+are missing within a class as well as to images that are blurred.
+
+Random shifts, label smoothing, weight decay and a bounded number of steps keep the features of training and held-out
+images alike; ``tests/features/test_classifier.py`` checks that.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_plugin.features.classifier import FEATURES, LARGE, Classifier, Network, signed
+from gan_plugin.features.network import exact_float32
+from gan_plugin.spec import image_spec
+
+BATCH = 128
+EPOCHS, MIN_STEPS, MAX_STEPS = 10, 300, 1500  # about half a minute for Fashion-MNIST on two CPU cores
+PEAK_RATE, WEIGHT_DECAY, SMOOTHING = 6e-3, 0.05, 0.1
+THUMBNAIL = 8  # side of the image that is reconstructed, pixels
+MIN_VARIANCE = 1e-3  # of thumbnails in −1…1: keeps the loss finite where all images are alike
+SHIFT = 32  # images are shifted by up to a 32nd of their shorter side
+
+
+def train_classifier(
+    images: Tensor, labels: Tensor, classes: int, *, device: torch.device, seed: int = 0
+) -> Classifier:
+    """Train a classifier; equal arguments give equal weights on a CPU, and torch's random state stays as it was.
+
+    Args:
+        images: uint8 [N, C, H, W], N ≥ 1, C 1 or 3, H and W from 16 to 1,024.
+        labels: int64 [N], 0 to ``classes`` − 1; a class may have one image, or none.
+        classes: number of logits.
+        device: where to train; the classifier stays there.
+        seed: of the initial weights, the images' order and their shifts.
+    """
+    count, channels, height, width = images.shape
+    spec = image_spec(height, width, channels)
+    batch = training_batch(height, width)
+    steps = min(max(EPOCHS * count // batch, MIN_STEPS), MAX_STEPS)
+    # Everything random here is drawn on the CPU, so only that generator's state changes, and is restored.
+    with torch.random.fork_rng(devices=[]), exact_float32(device):
+        torch.default_generator.manual_seed(seed)
+        network = Network(spec.shape, classes).to(device)
+        decoder = nn.Linear(FEATURES, channels * THUMBNAIL**2).to(device)
+        weights = [*network.parameters(), *decoder.parameters()]
+        optimizer = torch.optim.AdamW(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
+        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
+        for rows in draw_rows(count, batch, steps):
+            batch_images = shift(images[rows], max(1, min(height, width) // SHIFT)).to(device)
+            loss = training_loss(network, decoder, batch_images, labels=labels[rows].to(device))
+            optimizer.zero_grad()
+            loss.backward()
+            optimizer.step()
+            schedule.step()
+    return Classifier(network.eval().requires_grad_(False), spec, device)
+
+
+def training_batch(height: int, width: int) -> int:
+    """Return the number of images in a batch: 128, and fewer of more than 64×64 pixels.
+
+    >>> [training_batch(*size) for size in ((28, 28), (128, 32), (256, 256), (1024, 256), (1024, 1024))]
+    [128, 128, 32, 16, 8]
+    """
+    return BATCH * LARGE // max(LARGE, math.isqrt(height * width))
+
+
+def training_loss(network: Network, decoder: nn.Linear, images: Tensor, *, labels: Tensor) -> Tensor:
+    """Compute cross-entropy plus the share of the thumbnails' variance that the features do not reconstruct.
+
+    Args:
+        network: in train mode.
+        decoder: features [B, 64] → thumbnails [B, C·8·8].
+        images: uint8 [B, C, H, W].
+        labels: int64 [B].
+    """
+    features, logits = network(images)
+    thumbnails = F.adaptive_avg_pool2d(signed(images), THUMBNAIL).flatten(1)  # [B, C·8·8]
+    variance = thumbnails.var(0).mean().clamp(min=MIN_VARIANCE)
+    missed = F.mse_loss(decoder(features), thumbnails) / variance
+    return F.cross_entropy(logits, labels, label_smoothing=SMOOTHING) + missed
+
+
+def draw_rows(count: int, batch: int, steps: int) -> Iterator[Tensor]:
+    """Yield for each step ``batch`` rows, int64 [B], of endlessly reshuffled data."""
+    rows = torch.empty(0, dtype=torch.int64)
+    for _ in range(steps):
+        while len(rows) < batch:
+            rows = torch.cat([rows, torch.randperm(count)])
+        yield rows[:batch]
+        rows = rows[batch:]
+
+
+def shift(images: Tensor, limit: int) -> Tensor:
+    """Move each image of [B, C, H, W] by up to ``limit`` pixels along either axis, repeating the edge it leaves."""
+    count, channels, height, width = images.shape
+    down, right = torch.randint(-limit, limit + 1, (2, count, 1))
+    rows = (torch.arange(height) + down).clamp(0, height - 1)  # [B, H]
+    columns = (torch.arange(width) + right).clamp(0, width - 1)  # [B, W]
+    every = torch.arange(count).view(-1, 1, 1, 1), torch.arange(channels).view(-1, 1, 1)
+    return images[(*every, rows[:, None, :, None], columns[:, None, None, :])]
