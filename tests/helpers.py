@@ -8,6 +8,7 @@ import os
 # before torch is imported: its threads spin while they wait, and two processes with several each get in their own way
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import shutil
 import socket
 import subprocess
 import sys
@@ -30,6 +31,7 @@ ROOT = Path(__file__).parent.parent
 
 
 BIN = Path(sys.executable).parent
+CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 
 QUICK = {
@@ -173,3 +175,10 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path, wai
             assert process.poll() is None, log.read_text()
             time.sleep(0.2)
     raise AssertionError(f"not ready after {wait_s} s:\n{log.read_text()}")
+
+
+def need_program(program: str) -> None:
+    """Skip the test without ``program``, which CI must have."""
+    if shutil.which(program) is None:
+        assert os.environ.get("CI") != "true", f"{program} is missing"
+        pytest.skip(f"{program} is missing: install it to run this test")

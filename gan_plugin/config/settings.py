@@ -167,7 +167,7 @@ class PromoteSettings(EvaluatorSettings, DataSettings):
     model_name: str = setting("gan", registered_name(), "Name of the registered model.")
     version: int | None = setting("auto", or_auto(whole_number(1)), "Version to promote; auto is the newest.")
     metric: str = setting("fid", one_of(*PROMOTING), "Metric by which the candidate must be better than the champion.")
-    least_improvement: float = setting(
+    min_improvement: float = setting(
         "0.02", fraction(), "By what share of the champion's value it must be better; with few images, ask for more."
     )
     thresholds: tuple[Threshold, ...] = setting(

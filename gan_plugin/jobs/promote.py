@@ -167,7 +167,7 @@ def thresholds_of(settings: PromoteSettings, candidate: EvaluatedVersion) -> dic
 def improvement_of(settings: PromoteSettings, candidate: EvaluatedVersion) -> dict[str, MetricThreshold]:
     """Return the improvement on the champion that is demanded, for MLflow."""
     improvement = MetricThreshold(
-        min_relative_change=settings.least_improvement, greater_is_better=higher_is_better(settings.metric)
+        min_relative_change=settings.min_improvement, greater_is_better=higher_is_better(settings.metric)
     )
     return {candidate.logged_name(settings.metric): improvement}
 

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import base64
-import os
 import shutil
 import subprocess
 from pathlib import Path
@@ -12,21 +11,13 @@ import numpy as np
 import onnx
 import pytest
 from generators import TALL, assert_corners, export_corners
-from helpers import ROOT, refusal
+from helpers import CHROMIUM, ROOT, need_program, refusal
 from PIL import Image
 
 from gan_plugin.explorer import write_page
 
 DIGITS = ROOT / "examples" / "digits.onnx"
 PAGE = ROOT / "gan_plugin" / "explorer" / "explorer.html"
-CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
-
-
-def need(program: str) -> None:
-    """Skip the test without ``program``, which CI must have."""
-    if shutil.which(program) is None:
-        assert os.environ.get("CI") != "true", f"{program} is missing"
-        pytest.skip(f"{program} is missing: install it to test the examples in JavaScript")
 
 
 @pytest.fixture(scope="module")
@@ -48,7 +39,7 @@ def run(folder: Path, *words: object) -> None:
 
 def installed(checkout: Path, example: str) -> Path:
     """The example's folder with its packages."""
-    need("npm")
+    need_program("npm")
     folder = checkout / "examples" / example
     if not (folder / "node_modules").exists():
         run(folder, "npm", "ci", "--no-audit", "--no-fund")
@@ -59,7 +50,7 @@ def installed(checkout: Path, example: str) -> Path:
 def test_an_example_passes_its_own_tests(example: str, checkout: Path) -> None:
     """Those of the page include that the built page is what its sources make."""
     if example == "web":
-        need(CHROMIUM)
+        need_program(CHROMIUM)
     run(installed(checkout, example), "npm", "test")
 
 

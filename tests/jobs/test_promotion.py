@@ -15,7 +15,6 @@ from pathlib import Path
 
 import mlflow
 import pytest
-from gan_plugin.jobs.promote import Refused, run_promotion
 from generators import export_bank
 from helpers import BIN, Project, error_of, options
 from mlflow import MlflowClient
@@ -24,6 +23,7 @@ from gan_plugin import flavor, registry
 from gan_plugin.config.settings import PromoteSettings, parse
 from gan_plugin.data import load_dataset
 from gan_plugin.errors import UserError
+from gan_plugin.jobs.promote import Refused, run_promotion
 from gan_plugin.registry import Locked, aliased, annotate_version, champion_of, history, roll_back, set_champion
 
 GOOD, BETTER, BEST, BAD = 0.15, 0.1, 0.05, 0.5  # noise in the images
@@ -117,7 +117,7 @@ def test_both_are_evaluated_alike_in_a_run_each(client: MlflowClient, banks: dic
     ]
     assert metrics[0] == metrics[1]
     assert parent.data.metrics["candidate/fid/classifier"] == metrics[0]["fid/classifier"]
-    assert promote(version=2, least_improvement=0) == "models:/gan/2"  # equal is enough where the user chose so
+    assert promote(version=2, min_improvement=0) == "models:/gan/2"  # equal is enough where the user chose so
 
 
 def test_the_first_champion_must_meet_the_thresholds(client: MlflowClient, banks: dict[float, Path]) -> None:
