@@ -1,7 +1,7 @@
 """Time and memory of one whole evaluation: python benchmarks/evaluation.py --data /usr/share/datasets/fashion-mnist
 
 Each stage runs once with an empty cache and once with the cache that it left, each time in a fresh process, from
-images on disk to all figures. The generator is an untrained one of the recipe's size: it costs the same.
+images on disk to all metrics. The generator is an untrained one of the recipe's size: it costs the same.
 """
 
 from __future__ import annotations
@@ -22,14 +22,14 @@ WORKER = "--worker"
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", default="digits", help="Dataset, with a split train and a split test.")
+    parser.add_argument("--data", default="digits", help="Data, with a split train and a split test.")
     parser.add_argument("--images", type=int, default=10_000, help="How many images to generate.")
-    parser.add_argument("--features", default="classifier", help="Features that judge.")
+    parser.add_argument("--features", default="classifier", help="Feature network.")
     parser.add_argument("--device", default="auto")
     parser.add_argument(WORKER, type=Path, help=argparse.SUPPRESS)
-    given = parser.parse_args()
-    if given.worker is not None:
-        work(given.data, given.images, given.features, given.device, given.worker)
+    options = parser.parse_args()
+    if options.worker is not None:
+        work(options.data, options.images, options.features, options.device, options.worker)
         return
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "GAN_PLUGIN_CACHE": f"{folder}/cache"}
@@ -43,7 +43,7 @@ def main() -> None:
     import torch
 
     print(f"{platform.machine()}, {os.cpu_count()} cores, torch {torch.__version__}, {cold['device']}")
-    print(f"{given.images:,} generated against {cold['reference']:,} images, {cold['held_out']:,} held out\n")
+    print(f"{options.images:,} generated against {cold['reference']:,} images, {cold['held_out']:,} held out\n")
     print(f"{'seconds':24} {'empty cache':>12} {'again':>12}")
     for stage in cold["seconds"]:
         print(f"{stage:24} {cold['seconds'][stage]:12.1f} {warm['seconds'][stage]:12.1f}")
@@ -52,7 +52,7 @@ def main() -> None:
 
 
 def work(data: str, images: int, features: str, device_name: str, folder: Path) -> None:
-    """One evaluation; prints its times as JSON."""
+    """Evaluate once and print the times as JSON."""
     import torch
 
     from gan_plugin.config.recipe import load_recipe
@@ -76,7 +76,7 @@ def work(data: str, images: int, features: str, device_name: str, folder: Path) 
     reference_images = load_dataset(data)
     held_out = load_held_out(data, reference_images)
     lap("reading images")
-    reference = prepare_reference(reference_images, held_out, features, device)
+    reference = prepare_reference(reference_images, held_out, features, device=device)
     lap("feature network")
     gaussian_of(reference.network, reference_images)
     lap("features of the data")
@@ -89,19 +89,19 @@ def work(data: str, images: int, features: str, device_name: str, folder: Path) 
     export_generator(network.eval(), description, folder / "generator.onnx")
     generator = OnnxGenerator(folder / "generator.onnx", device_name)
     began = time.perf_counter()  # exporting is not evaluating
-    evaluation = evaluate_generator(generator, reference, images, 0, device)
-    lap("generating, all figures")
+    evaluation = evaluate_generator(generator, reference, count=images, first_seed=0, device=device)
+    lap("generating, all metrics")
     write_report(evaluation, "Benchmark", folder / "report")
     lap("report")
     gib = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / 2**20
-    found = {
+    results = {
         "seconds": seconds,
         "gib": gib,
         "device": torch.cuda.get_device_name() if device.type == "cuda" else "CPU",
         "reference": len(reference_images),
         "held_out": 0 if held_out is None else len(held_out),
     }
-    print(json.dumps(found))
+    print(json.dumps(results))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,7 @@ import sys
 import time
 
 os.environ["TF_CPP_MIN_LOG_LEVEL"] = "3"
-os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # the GPU's memory is shared with the other contenders
+os.environ["TF_FORCE_GPU_ALLOW_GROWTH"] = "true"  # the GPU's memory is shared with the other workers
 if sys.argv[1] == "cpu":
     os.environ["CUDA_VISIBLE_DEVICES"] = ""
 

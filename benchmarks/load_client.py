@@ -1,7 +1,7 @@
-"""Clients for benchmarks/serving.py, in a process of their own: each sends its next request when it has its answer.
+"""Clients for benchmarks/serving.py, in a process of their own: each sends its next request after its last answer.
 
-Each line that comes in is a JSON object: port, clients, seconds, rows (of a request) and params. One goes out: the
-seconds that it took, the latency of each request in seconds, and the bytes of the last answer.
+Each line of input is a JSON object: port, clients, seconds, rows (of a request) and params. Each line of output is
+another: the seconds that it took, the latency of each request in seconds, and the bytes of the last answer.
 """
 
 from __future__ import annotations

@@ -19,7 +19,7 @@ import datasets
 import numpy as np
 import torch
 from PIL import Image
-from recipes import FOLDER, by_recipe, command, device, environment_of, spread_of
+from recipes import FOLDER, by_recipe, command, device, environment_of, mean_and_std
 from torch import Tensor
 
 from gan_plugin.data import Dataset, load_dataset
@@ -28,7 +28,7 @@ from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.metrics.labels import label_kl, mode_count
 from gan_plugin.serving.generator import OnnxGenerator
 
-SIZE, STACKS, JUDGED, MODES = 28, 20_000, 26_000, 1_000
+SIZE, STACKS, GENERATED, MODES = 28, 20_000, 26_000, 1_000
 BATCH = 1_000
 
 
@@ -48,8 +48,8 @@ def write_data(folder: Path) -> Path:
     file = folder / "train.parquet"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
-        made = stacks(load_dataset("digits", image_size=SIZE), STACKS, 0).permute(0, 2, 3, 1).numpy()
-        rows = {"image": [Image.fromarray(image) for image in made]}
+        images = stacks(load_dataset("digits", image_size=SIZE), STACKS, 0).permute(0, 2, 3, 1).numpy()
+        rows = {"image": [Image.fromarray(image) for image in images]}
         features = datasets.Features({"image": datasets.Image()})
         datasets.Dataset.from_dict(rows, features=features).to_parquet(file)
     return folder.resolve()
@@ -65,9 +65,9 @@ def modes_of(images: Tensor) -> Tensor:
     return channels[0] * 100 + channels[1] * 10 + channels[2]
 
 
-def figures(found: Tensor) -> dict[str, float]:
+def mode_metrics(modes: Tensor) -> dict[str, float]:
     uniform = torch.arange(MODES)
-    return {"modes": mode_count(found, MODES), "reverse_kl": label_kl(found, uniform, MODES)}
+    return {"modes": mode_count(modes, MODES), "reverse_kl": label_kl(modes, uniform, MODES)}
 
 
 @main.command()
@@ -80,8 +80,8 @@ def run(recipes: str, epochs: int, seeds: int) -> None:
     data = write_data(Path("outputs/stacked-digits"))
     held_out = FOLDER / "stacked-real.json"
     if not held_out.exists():
-        real = stacks(load_dataset("digits", split="test", image_size=SIZE), JUDGED, 1)
-        held_out.write_text(json.dumps(figures(modes_of(real)), indent=1))
+        real = stacks(load_dataset("digits", split="test", image_size=SIZE), GENERATED, 1)
+        held_out.write_text(json.dumps(mode_metrics(modes_of(real)), indent=1))
     for seed in range(seeds):
         for recipe in recipes.split(","):
             path = FOLDER / f"stacked-{epochs}-{recipe}-{seed}.json"
@@ -92,11 +92,11 @@ def run(recipes: str, epochs: int, seeds: int) -> None:
 def measure(recipe: str, seed: int, epochs: int, data: Path, path: Path) -> None:
     store = Path("outputs/recipes") / path.stem
     environment = environment_of(store)
-    given: dict[str, Any] = {"data": data, "recipe": recipe, "epochs": epochs, "seed": seed, "output_dir": store}
-    if command("train", environment, store / "train.log", given | {"evaluation_budget": 0}):
+    parameters: dict[str, Any] = {"data": data, "recipe": recipe, "epochs": epochs, "seed": seed, "output_dir": store}
+    if command("train", environment, store / "train.log", parameters | {"evaluation_budget": 0}):
         raise SystemExit((store / "train.log").read_text())
     onnx_file = max(store.rglob("generator.onnx"), key=lambda path: path.stat().st_mtime)  # of this try
-    result = figures(modes_of(generated(onnx_file)))
+    result = mode_metrics(modes_of(generated(onnx_file)))
     path.write_text(json.dumps({"recipe": recipe, "epochs": epochs, "device": device(), **result}, indent=1))
     print(path.stem, result, flush=True)
 
@@ -104,8 +104,8 @@ def measure(recipe: str, seed: int, epochs: int, data: Path, path: Path) -> None
 def generated(onnx_file: Path) -> Tensor:
     """The images of seeds 0 to 25,999: uint8 [26000, 3, H, W]."""
     generator = OnnxGenerator(onnx_file)
-    made = np.concatenate([generator.sample(range(i, i + BATCH)) for i in range(0, JUDGED, BATCH)])
-    return torch.from_numpy(made).permute(0, 3, 1, 2)
+    images = np.concatenate([generator.sample(range(i, i + BATCH)) for i in range(0, GENERATED, BATCH)])
+    return torch.from_numpy(images).permute(0, 3, 1, 2)
 
 
 @main.command()
@@ -114,7 +114,7 @@ def table(prefix: str) -> None:
     """Print the results whose file names begin with PREFIX."""
     print("| recipe | seeds | modes of 1,000 | reverse KL |\n|---|---|---|---|")
     for recipe, results in by_recipe(prefix).items():
-        cells = [spread_of([r[figure] for r in results]) for figure in ("modes", "reverse_kl")]
+        cells = [mean_and_std([r[metric] for r in results]) for metric in ("modes", "reverse_kl")]
         print(f"| `{recipe}` | {len(results)} | {' | '.join(cells)} |")
     real = json.loads((FOLDER / "stacked-real.json").read_text())
     print(f"| stacks of held-out digits | | {real['modes']} | {real['reverse_kl']:.2g} |")

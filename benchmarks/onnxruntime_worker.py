@@ -1,6 +1,6 @@
-"""ONNX Runtime alone for benchmarks/serving.py: a session as anybody opens it, with its default threads.
+"""ONNX Runtime alone for benchmarks/serving.py: a session with its default threads.
 
-Each line that comes in is a JSON object with batch and seconds, one with images_s goes out.
+Each line of input is a JSON object with batch and seconds, each line of output one with images_s.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ def main() -> None:
         assert why_cuda_cannot_load() is None  # this also loads CUDA's libraries
         providers.insert(0, "CUDAExecutionProvider")
     session = onnxruntime.InferenceSession(onnx_file, providers=providers)
-    about = Description.from_metadata(session.get_modelmeta().custom_metadata_map)
+    description = Description.from_metadata(session.get_modelmeta().custom_metadata_map)
     for line in sys.stdin:
         task = json.loads(line)
-        z = np.random.default_rng(0).standard_normal((task["batch"], about.latent_size), np.float32)
-        feeds = {"z": z, "label": np.zeros(len(z), np.int64)} if about.spec.class_names else {"z": z}
+        z = np.random.default_rng(0).standard_normal((task["batch"], description.latent_size), np.float32)
+        feeds = {"z": z, "label": np.zeros(len(z), np.int64)} if description.spec.class_names else {"z": z}
         session.run(None, feeds)
         runs, start = 0, time.perf_counter()
         while (now := time.perf_counter()) < start + task["seconds"]:

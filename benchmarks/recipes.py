@@ -30,17 +30,19 @@ from mlflow import MlflowClient
 
 from gan_plugin.config.recipe import load_recipe, override, recipe_names
 from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.data.loader import Batch
 from gan_plugin.device import choose_device, choose_precision
-from gan_plugin.training.gan import Batch, make_step, new_state
-from gan_plugin.training.loop import imaged
+from gan_plugin.training.gan import GanStep
+from gan_plugin.training.plan import spec_of
+from gan_plugin.training.state import new_state
 
 BIN = Path(sys.executable).parent
 FOLDER = Path("benchmarks/results")
 FOR_A_GPU = ("r3gan-cifar10", "r3gan-ffhq64")
 COMPARED = ",".join(name for name in recipe_names() if name not in FOR_A_GPU)
-FIGURES = ("fid", "fid_ratio", "precision", "recall", "coverage", "cas")
-RECORDED = (*FIGURES, "modes", "modes_floor")
-LEAST_RECALL = 0.05  # promote's default
+METRICS = ("fid", "fid_ratio", "precision", "recall", "coverage", "cas")
+RECORDED = (*METRICS, "modes", "modes_real")
+MIN_RECALL = 0.05  # promote's default
 
 
 @click.group()
@@ -57,7 +59,7 @@ def main() -> None:
 @click.option("--workers", default=1, show_default=True, help="Runs at a time, with one thread each on a CPU.")
 @click.option("--option", "options", multiple=True, help="NAME=VALUE for every training run.")
 def run(data: str, name: str, recipes: str, epochs: int, seeds: int, workers: int, options: tuple[str, ...]) -> None:
-    """Train and judge each recipe with each seed."""
+    """Train and evaluate each recipe with each seed."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     jobs = [
         (recipe, seed, FOLDER / f"{name}-{epochs}-{recipe}-{seed}.json")
@@ -72,11 +74,11 @@ def run(data: str, name: str, recipes: str, epochs: int, seeds: int, workers: in
 def measure(recipe: str, seed: int, path: Path, data: str, epochs: int, options: tuple[str, ...]) -> None:
     store = Path("outputs/recipes") / path.stem
     environment = environment_of(store)
-    given = {"data": data, "recipe": recipe, "seed": seed, "epochs": epochs, "output_dir": store, "samples_every": 1}
-    given |= dict(option.split("=", 1) for option in options)
-    began = time.perf_counter()
-    trained = command("train", environment, store / "train.log", given)
-    seconds = time.perf_counter() - began
+    parameters = {"data": data, "recipe": recipe, "seed": seed, "epochs": epochs, "output_dir": store}
+    parameters |= dict(option.split("=", 1) for option in options)
+    start = time.perf_counter()
+    trained = command("train", environment, store / "train.log", parameters)
+    seconds = time.perf_counter() - start
     result: dict[str, Any] = {"recipe": recipe, "seed": seed, "epochs": epochs, "data": data, "seconds": seconds}
     result |= {"device": device(), "trained": trained == 0}
     if trained == 0:
@@ -89,7 +91,7 @@ def measure(recipe: str, seed: int, path: Path, data: str, epochs: int, options:
     if trained != 0 and result["failed"] is None:  # not ended by the guard, but killed or refused
         raise SystemExit(f"{store}: train ended with {trained}")
     path.write_text(json.dumps(result, indent=1))
-    print(path.stem, {k: round(v, 3) for k, v in result["figures"].items()}, f"{seconds:.0f} s", flush=True)
+    print(path.stem, {k: round(v, 3) for k, v in result["metrics"].items()}, f"{seconds:.0f} s", flush=True)
 
 
 def environment_of(store: Path) -> dict[str, str]:
@@ -99,8 +101,8 @@ def environment_of(store: Path) -> dict[str, str]:
     return os.environ | {"MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 
 
-def command(name: str, environment: dict[str, str], log: Path, given: dict[str, Any]) -> int:
-    words = [word for key, value in given.items() for word in (f"--{key.replace('_', '-')}", str(value))]
+def command(name: str, environment: dict[str, str], log: Path, parameters: dict[str, Any]) -> int:
+    words = [word for key, value in parameters.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     with log.open("w") as file:
         done = subprocess.run(
             [BIN / "gan-plugin", name, *words], env=environment, stdout=file, stderr=file, check=False
@@ -109,15 +111,15 @@ def command(name: str, environment: dict[str, str], log: Path, given: dict[str, 
 
 
 def recorded(uri: str) -> dict[str, Any]:
-    """What the runs say: the evaluation's figures, the guard's signals at the end, the speed."""
+    """What the runs say: the evaluation's metrics, the guard's signals at the end, the speed."""
     client = MlflowClient(uri)
     runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
     if not runs:  # refused before there was one
-        return {"figures": {}, "signals": {}, "failed": None}
-    figures = {k.split("/")[0]: v for k, v in runs[-1].data.metrics.items() if k.split("/")[0] in RECORDED}
+        return {"metrics": {}, "signals": {}, "failed": None}
+    metrics = {k.split("/")[0]: v for k, v in runs[-1].data.metrics.items() if k.split("/")[0] in RECORDED}
     train = runs[0].data.metrics
     signals = {k: v for k, v in train.items() if k.startswith(("guard/", "throughput/", "fid_2k"))}
-    return {"figures": figures, "signals": signals, "failed": runs[0].data.tags.get("failed")}
+    return {"metrics": metrics, "signals": signals, "failed": runs[0].data.tags.get("failed")}
 
 
 def device() -> str:
@@ -130,11 +132,11 @@ def device() -> str:
 @click.argument("prefixes", nargs=-1, required=True)
 def table(prefixes: tuple[str, ...]) -> None:
     """Print the results whose file names begin with one of PREFIXES, the best recipe first."""
-    print("| recipe | epochs | minutes | seeds | " + " | ".join(FIGURES) + " |")
-    print("|---" * (len(FIGURES) + 4) + "|")
-    found = [item for prefix in prefixes for item in by_recipe(prefix).items()]
-    for recipe, results in sorted(found, key=lambda item: cell_mean(item[1], "fid")):
-        cells = [spread_of([r["figures"][f] for r in results if f in r["figures"]]) for f in FIGURES]
+    print("| recipe | epochs | minutes | seeds | " + " | ".join(METRICS) + " |")
+    print("|---" * (len(METRICS) + 4) + "|")
+    rows = [item for prefix in prefixes for item in by_recipe(prefix).items()]
+    for recipe, results in sorted(rows, key=lambda item: cell_mean(item[1], "fid")):
+        cells = [mean_and_std([r["metrics"][f] for r in results if f in r["metrics"]]) for f in METRICS]
         minutes = mean(r["seconds"] for r in results) / 60
         lead = f"`{recipe}` | {results[0]['epochs']} | {minutes:.1f} | {len(results)}"
         print(f"| {lead} | {' | '.join(cells)} |")
@@ -150,28 +152,28 @@ def stability(prefix: str) -> None:
         well = sum(map(healthy, results))
         back = sum("guard/rollbacks" in r["signals"] for r in results)
         failed = sum(not r["trained"] for r in results)
-        fids = [r["figures"]["fid"] for r in results if "fid" in r["figures"]]
+        fids = [r["metrics"]["fid"] for r in results if "fid" in r["metrics"]]
         spread = " | ".join(f"{f(fids):.2f}" for f in (min, median, max)) if fids else "– | – | –"
         print(f"| `{recipe}` | {len(results)} | {well} | {back} | {failed} | {spread} |")
 
 
 def healthy(result: dict[str, Any]) -> bool:
     """Trained to the end without an alarm of the guard, with all classes, and with a recall that promotion accepts."""
-    figures = result["figures"]
+    metrics = result["metrics"]
     return (
         result["trained"]
         and "guard/rollbacks" not in result["signals"]
-        and figures["modes"] >= figures["modes_floor"]
-        and figures["recall"] >= LEAST_RECALL
+        and metrics["modes"] >= metrics["modes_real"]
+        and metrics["recall"] >= MIN_RECALL
     )
 
 
 def by_recipe(prefix: str) -> dict[str, list[dict[str, Any]]]:
-    found: dict[str, list[dict[str, Any]]] = {}
+    results: dict[str, list[dict[str, Any]]] = {}
     for path in sorted(FOLDER.glob(f"{prefix}*.json")):
         result = json.loads(path.read_text())
-        found.setdefault(result["recipe"], []).append(result)
-    return found
+        results.setdefault(result["recipe"], []).append(result)
+    return results
 
 
 @main.command()
@@ -199,28 +201,28 @@ def speed(recipes: str, rounds: int, steps: int) -> None:
 def timed_steps(name: str, dataset: Dataset, where: torch.device, steps: int) -> Callable[[], float]:
     """A function that plays some steps and returns their seconds."""
     recipe = override(load_recipe(name), batch_size=64)
-    step = make_step(new_state(recipe, imaged(dataset, recipe), where), recipe, choose_precision("auto", where))
+    step = GanStep(new_state(recipe, spec_of(dataset, recipe), where), recipe, choose_precision("auto", where))
     assert dataset.labels is not None
     labels = dataset.labels[:64].to(where) if recipe.conditional else None
     batch = Batch(dataset.samples[:64].to(where), labels)
 
     def play() -> float:
-        began = time.perf_counter()
+        start = time.perf_counter()
         for _ in range(steps):
             step(batch, batch)
         if where.type == "cuda":
             torch.cuda.synchronize()
-        return time.perf_counter() - began
+        return time.perf_counter() - start
 
     return play
 
 
 def cell_mean(results: list[dict[str, Any]], figure: str) -> float:
-    values = [r["figures"][figure] for r in results if figure in r["figures"]]
+    values = [r["metrics"][figure] for r in results if figure in r["metrics"]]
     return mean(values) if values else float("inf")
 
 
-def spread_of(values: list[float]) -> str:
+def mean_and_std(values: list[float]) -> str:
     if not values:
         return "–"
     return f"{mean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")

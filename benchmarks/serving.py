@@ -6,8 +6,8 @@ Real servers on the loopback address, each with one worker, take turns, and so d
 own, so that a noisy machine disturbs all alike. Printed are medians over the rounds, and ratios within them:
 
 - images/s with 64 images a request, against ONNX Runtime alone with batches of 64 and its default threads;
-- requests/s with one image, against what is left when ONNX Runtime's own time is added to that of the model that does
-  nothing, which has the same signature and gives the same answer, ready-made;
+- requests/s with one image, against the rate at which each request takes ONNX Runtime's own time and that of the model
+  that does nothing, which has the same signature and returns the same answer, ready-made;
 - latency, bytes an image, memory, and the time from ``mlflow models serve`` to the first image.
 """
 
@@ -36,6 +36,7 @@ import psutil
 from gan_plugin import flavor
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.options import ServingOptions
+from gan_plugin.serving.pyfunc import PyfuncGenerator
 
 HERE = Path(__file__).parent
 ROWS = 64
@@ -112,7 +113,7 @@ class Server:
 
 
 class Idle(mlflow.pyfunc.PythonModel):
-    """Gives the answer of one request to all."""
+    """Answer every request with the same stored answer."""
 
     def load_context(self, context: Any) -> None:
         self.answer = json.loads(Path(context.artifacts["answer"]).read_text())
@@ -122,7 +123,7 @@ class Idle(mlflow.pyfunc.PythonModel):
 
 
 def save_idle(folder: Path, generator: OnnxGenerator) -> Path:
-    answer = flavor.PyfuncGenerator(generator, 1).predict(pd.DataFrame({"seed": [0]}))
+    answer = PyfuncGenerator(generator, 1).predict(pd.DataFrame({"seed": [0]}))
     (folder / "answer.json").write_text(json.dumps(answer.to_dict("records")))
     path = folder / "idle"
     mlflow.pyfunc.save_model(
@@ -145,8 +146,8 @@ def percentile(latencies: list[float], share: float) -> float:
     return ordered[min(len(ordered) - 1, int(share * len(ordered)))]
 
 
-class Measured:
-    """Figures by name, one value a round."""
+class Measurements:
+    """Measured values by name, one per round."""
 
     def __init__(self) -> None:
         self.values: dict[str, list[float]] = {}
@@ -157,32 +158,34 @@ class Measured:
     def median(self, name: str) -> float:
         return statistics.median(self.values[name])
 
-    def ratio(self, name: str, of: Callable[[dict[str, float]], float]) -> float:
-        """Median over the rounds of a figure against what the other figures of the same round make."""
+    def ratio(self, name: str, reference: Callable[[dict[str, float]], float]) -> float:
+        """Return the median over the rounds of a value divided by ``reference`` of the values of the same round."""
         rounds = [dict(zip(self.values, row)) for row in zip(*self.values.values())]
-        return statistics.median(row[name] / of(row) for row in rounds)
+        return statistics.median(row[name] / reference(row) for row in rounds)
 
 
-def one_round(measured: Measured, client: Process, alone: Process, servers: dict[str, Server], seconds: float) -> None:
+def one_round(
+    measurements: Measurements, client: Process, alone: Process, servers: dict[str, Server], seconds: float
+) -> None:
     for batch in (1, ROWS):
-        measured.add(f"alone, batch {batch}", alone.ask({"batch": batch, "seconds": seconds})["images_s"])
+        measurements.add(f"alone, batch {batch}", alone.ask({"batch": batch, "seconds": seconds})["images_s"])
     for name, server in servers.items():
         for clients in CLIENTS:
             task = {"port": server.port, "clients": clients, "seconds": seconds, "rows": [{"seed": 7}], "params": {}}
-            found = client.ask(task)
-            measured.add(f"{name}, {clients} clients", len(found["latencies"]) / found["seconds"])
+            answer = client.ask(task)
+            measurements.add(f"{name}, {clients} clients", len(answer["latencies"]) / answer["seconds"])
             for share in (0.5, 0.99):
-                measured.add(
-                    f"{name}, {clients} clients, p{share * 100:.0f}", 1e3 * percentile(found["latencies"], share)
+                measurements.add(
+                    f"{name}, {clients} clients, p{share * 100:.0f}", 1e3 * percentile(answer["latencies"], share)
                 )
         if name == "idle":
             continue
-        many = [{"seed": seed} for seed in range(ROWS)]
-        found = client.ask({"port": server.port, "clients": 2, "seconds": seconds, "rows": many, "params": {}})
-        measured.add(f"{name}, {ROWS} a request", ROWS * len(found["latencies"]) / found["seconds"])
+        rows = [{"seed": seed} for seed in range(ROWS)]
+        answer = client.ask({"port": server.port, "clients": 2, "seconds": seconds, "rows": rows, "params": {}})
+        measurements.add(f"{name}, {ROWS} a request", ROWS * len(answer["latencies"]) / answer["seconds"])
 
 
-def bytes_a_image(client: Process, port: int) -> dict[str, float]:
+def bytes_per_image(client: Process, port: int) -> dict[str, float]:
     rows = [{"seed": seed} for seed in range(ROWS)]
     task = {"port": port, "clients": 1, "seconds": 0.2, "rows": rows}
     return {kind: client.ask({**task, "params": {"format": kind}})["bytes"] / ROWS for kind in ("png", "webp", "array")}
@@ -208,43 +211,43 @@ def main() -> None:
         servers = {name: Server(model, folder / f"{model.name}.log") for name, model in models.items()}
         client, alone = Process(HERE / "load_client.py"), Process(HERE / "onnxruntime_worker.py", options.onnx, device)
         try:
-            measured = Measured()
-            one_round(Measured(), client, alone, servers, seconds=min(1, options.seconds))  # to warm all up
+            measurements = Measurements()
+            one_round(Measurements(), client, alone, servers, seconds=min(1, options.seconds))  # to warm up
             for _ in range(options.rounds):
-                one_round(measured, client, alone, servers, options.seconds)
-            sizes = bytes_a_image(client, servers["one by one"].port)
-            show(measured, generator, options, servers, sizes)
+                one_round(measurements, client, alone, servers, options.seconds)
+            sizes = bytes_per_image(client, servers["one by one"].port)
+            print_tables(measurements, generator, options, servers, sizes)
         finally:
             for process in (client, alone, *servers.values()):
                 process.end()
 
 
-def show(
-    measured: Measured,
+def print_tables(
+    measurements: Measurements,
     generator: OnnxGenerator,
     options: argparse.Namespace,
     servers: dict[str, Server],
     sizes: dict[str, float],
 ) -> None:
-    about = generator.description
-    print(
-        f"{options.onnx.name}: {about.recipe}, {about.spec.height}×{about.spec.width}×{about.spec.channels}, ", end=""
-    )
+    description = generator.description
+    print(f"{options.onnx.name}: {description.recipe}, {description.spec}, ", end="")
     print(f"{options.onnx.stat().st_size / 2**20:.1f} MiB; {generator.provider}, {os.cpu_count()} cores, ", end="")
     print(f"{platform.machine()}; onnxruntime {onnxruntime.__version__}, mlflow {mlflow.__version__}; ", end="")
     print(f"medians of {options.rounds} rounds of {options.seconds:g} s")
     print(f"\n{'images/s':34}{'':>10}{'ratio to ONNX Runtime alone':>30}")
     reference = f"alone, batch {ROWS}"
     for name in (f"alone, batch {ROWS}", f"one by one, {ROWS} a request", f"batched, {ROWS} a request"):
-        print(f"{name:34}{measured.median(name):10,.0f}{measured.ratio(name, lambda row: row[reference]):30.2f}")
+        print(
+            f"{name:34}{measurements.median(name):10,.0f}{measurements.ratio(name, lambda row: row[reference]):30.2f}"
+        )
     print(f"\n{'requests/s, one image':34}{'':>10}{'p50, ms':>10}{'p99, ms':>10}{'ratio to what is left':>24}")
     for name in servers:
         for clients in CLIENTS:
             key = f"{name}, {clients} clients"
-            line = f"{key:34}{measured.median(key):10,.0f}"
-            line += f"{measured.median(key + ', p50'):10.1f}{measured.median(key + ', p99'):10.1f}"
+            line = f"{key:34}{measurements.median(key):10,.0f}"
+            line += f"{measurements.median(key + ', p50'):10.1f}{measurements.median(key + ', p99'):10.1f}"
             if name != "idle":
-                line += f"{measured.ratio(key, left_over(clients)):24.2f}"
+                line += f"{measurements.ratio(key, expected_rate(clients)):24.2f}"
             print(line)
     print()
     for name, server in servers.items():
@@ -252,8 +255,8 @@ def show(
     print("bytes an image in the answer: " + ", ".join(f"{kind} {size:,.0f}" for kind, size in sizes.items()))
 
 
-def left_over(clients: int) -> Callable[[dict[str, float]], float]:
-    """Requests/s if each took the time of the model that does nothing and that of ONNX Runtime for its image."""
+def expected_rate(clients: int) -> Callable[[dict[str, float]], float]:
+    """Return requests/s if each took the time of the model that does nothing and that of ONNX Runtime for its image."""
     return lambda row: 1 / (1 / row[f"idle, {clients} clients"] + 1 / row["alone, batch 1"])
 
 

@@ -9,13 +9,15 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_plugin.config.recipe import load_recipe
+from gan_plugin.data.loader import Batch
 from gan_plugin.networks.dcgan import Discriminator, Dropout, Generator, StrideOneConvTranspose2d
 from gan_plugin.spec import image_spec
-from gan_plugin.training.gan import Batch, make_step, new_state
+from gan_plugin.training.gan import GanStep
+from gan_plugin.training.state import new_state
 
 
 def plain_step(device: torch.device) -> Callable[[Tensor], object]:
-    """What a tutorial in PyTorch writes: the discriminator's step on detached fakes, then the generator's."""
+    """The step of a PyTorch tutorial: the discriminator's on detached fakes, then the generator's."""
     generator, discriminator = Generator(100, image_spec(28, 28, 1)), Discriminator(image_spec(28, 28, 1))
     for i, layer in enumerate(generator.upsample):
         if isinstance(layer, StrideOneConvTranspose2d):
@@ -46,7 +48,7 @@ def plain_step(device: torch.device) -> Callable[[Tensor], object]:
 def our_step(device: torch.device, precision: torch.dtype) -> Callable[[Tensor], object]:
     recipe = load_recipe("dcgan")
     torch.backends.cudnn.benchmark = True
-    step = make_step(new_state(recipe, image_spec(28, 28, 1), device), recipe, precision)
+    step = GanStep(new_state(recipe, image_spec(28, 28, 1), device), recipe, precision)
     return lambda images: step(Batch(images), Batch(images))
 
 

@@ -1,4 +1,4 @@
-"""Write vectors.json: the images that every program of this folder must make, up to one gray level.
+"""Write vectors.json: images that every program of this folder must reproduce, up to one gray level.
 
 python examples/write_vectors.py
 
@@ -41,8 +41,8 @@ def main() -> None:
     for row in ROWS:
         request = read_request(pd.DataFrame([row]), generator.description, max_rows=1)
         (image,) = generator.generate(request.z, request.labels)
-        asked = {name: row.get(name) for name in FIELDS}
-        images.append({**asked, "image": base64.b64encode(image.tobytes()).decode("ascii")})
+        values = {name: row.get(name) for name in FIELDS}
+        images.append({**values, "image": base64.b64encode(image.tobytes()).decode("ascii")})
     lines = ",\n".join(json.dumps(image) for image in images)
     (HERE / "vectors.json").write_text(f'{{"images": [\n{lines}\n]}}\n', "utf-8")
 

@@ -69,11 +69,11 @@ def train(**given: str | None) -> None:
     """Train a GAN, prove its ONNX export, log and register it."""
     settings = parse(TrainSettings, chosen(given))
     from gan_plugin.export import ExportError
-    from gan_plugin.jobs import run_training
+    from gan_plugin.jobs.train import run_training
     from gan_plugin.training.loop import Diverged
 
     try:
-        run_training(settings)
+        run_training(settings, overridden(settings))
     except (Diverged, ExportError) as error:
         raise click.ClickException(str(error)) from None
 
@@ -83,7 +83,7 @@ def train(**given: str | None) -> None:
 def evaluate(**given: str | None) -> None:
     """Judge a model by its images, beside real ones."""
     settings = parse(EvaluateSettings, chosen(given))
-    from gan_plugin.jobs import run_evaluation
+    from gan_plugin.jobs.evaluate import run_evaluation
 
     run_evaluation(settings)
 
@@ -124,7 +124,16 @@ def sample(
     """Write a sheet of images from seeds."""
     from gan_plugin.sampling import write_samples
 
-    write_samples(model, onnx_file, parse_seeds(seeds), truncation, label, columns, device, out)
+    write_samples(
+        model,
+        onnx_file,
+        out,
+        seeds=parse_seeds(seeds),
+        truncation=truncation,
+        label=label,
+        columns=columns,
+        device=device,
+    )
     click.echo(f"{out}")
 
 
@@ -178,6 +187,13 @@ def doctor(demand: str | None) -> None:
     click.echo("\n".join(report.lines))
     if demand is not None and demand not in report.devices:
         raise SystemExit(1)
+
+
+def overridden(settings: TrainSettings) -> dict[str, object]:
+    from gan_plugin.config.recipe import Recipe
+
+    names = {f.name for f in dataclasses.fields(Recipe)} & {f.name for f in dataclasses.fields(settings)}
+    return {name: getattr(settings, name) for name in names if getattr(settings, name) is not None}
 
 
 def chosen(given: dict[str, str | None]) -> dict[str, str]:

@@ -1,11 +1,10 @@
-"""Dataset as MLflow data sets: logged as inputs with a digest over every pixel, and evaluated against.
+"""Datasets for MLflow: logged as inputs of a run with a digest over every pixel, and evaluated against.
 
-``mlflow.data.from_samples("digits")`` makes one: the function is an entry point of ``mlflow.dataset_constructor``.
-MLflow imports it with itself, so nothing here imports torch before images are read. Annotations are evaluated (no
-``from __future__ import annotations``): MLflow looks at the constructor's.
+``mlflow.data.from_samples("digits")`` loads one: the function is an entry point of ``mlflow.dataset_constructor``.
+MLflow imports this module whenever it is imported itself, so nothing here imports torch before images are read.
+Annotations are evaluated (no ``from __future__ import annotations``), because MLflow inspects the constructor's.
 """
 
-import json
 import warnings
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
@@ -22,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class SampleDataset(NumpyDataset):
-    """Reference images, and where there are some, held-out ones beside them.
+    """Reference samples and, where the data has another split, held-out ones.
 
     Attributes:
-        reference: the images that a generator was trained on and is held against.
-        held_out: images of another split, from which the floor of each figure comes; or None.
+        reference: the samples that a generator was trained on and is compared with.
+        held_out: samples of another split, from which each metric's real-data baseline comes; or None.
     """
 
     def __init__(self, reference: "Dataset", held_out: Optional["Dataset"] = None) -> None:
@@ -41,17 +40,32 @@ class SampleDataset(NumpyDataset):
         )
 
     def to_evaluation_dataset(self, path: Any = None, feature_names: Any = None) -> EvaluationDataset:
+        """Return what ``mlflow.models.evaluate`` needs; the arguments are MLflow's and have no effect."""
         return SampleEvaluationDataset(self)
 
     def tags(self) -> dict[str, str]:
-        """What MLflow keeps beside the input."""
-        return {"split": self.reference.split, "classes": json.dumps(list(self.reference.spec.class_names))}
+        """Return what MLflow stores with the input: little, since such a tag has at most 500 characters."""
+        return {"split": self.reference.split, "classes": str(self.reference.spec.classes)}
+
+    def summary(self) -> dict[str, Any]:
+        """Describe the reference for a JSON file, with the name of every class and its number of images."""
+        dataset, spec = self.reference, self.reference.spec
+        counts = [] if dataset.labels is None else dataset.labels.bincount(minlength=spec.classes).tolist()
+        return {
+            "name": dataset.name,
+            "split": dataset.split,
+            "digest": dataset.digest,
+            "images": len(dataset),
+            "image_size": list(spec.size),  # height, width
+            "channels": spec.channels,
+            "classes": [{"name": name, "images": count} for name, count in zip(spec.class_names, counts, strict=True)],
+        }
 
 
 class SampleEvaluationDataset(EvaluationDataset):
-    """What ``mlflow.models.evaluate`` hands to an evaluator. MLflow's own class takes no 4-D arrays."""
+    """The form in which ``mlflow.models.evaluate`` passes samples to an evaluator: MLflow's own takes no 4-D arrays."""
 
-    def __init__(self, dataset: SampleDataset) -> None:  # its __init__ would look for columns
+    def __init__(self, dataset: SampleDataset) -> None:  # without super().__init__, which looks for columns
         self.dataset = dataset
         self._user_specified_name = dataset.name
         self._path = None
@@ -70,20 +84,23 @@ def from_samples(
     *,
     split: str = "train",
     held_out: str | None = None,
-    image_size: int | None = None,
+    image_size: int | tuple[int, int] | None = None,
     channels: int | None = None,
     skip_unreadable: bool = False,
     name: str | None = None,
     digest: str | None = None,
 ) -> SampleDataset:
-    """Read images as :func:`gan_plugin.data.load_dataset` does, with held-out ones from another split.
+    """Load images by :func:`gan_plugin.data.load_dataset`, and held-out ones from another split.
 
     Args:
         data: "digits", a folder, a parquet file or "hub:owner/name".
         split: the reference, usually what the generator was trained on.
-        held_out: the split of the floor; None takes "test" or "validation" where there is one.
-        name: instead of the data's own.
-        digest: must be the data's own, if given: MLflow's way of asking for certain data.
+        held_out: the split of the real-data baseline; None takes "test" or "validation" where there is one.
+        image_size: (height, width), or the side of a square; None keeps the data's own size.
+        channels: 1 or 3; None decides by the images.
+        skip_unreadable: leave out images that cannot be read.
+        name: a name that replaces the data's own.
+        digest: the digest that the data must have.
 
     Raises:
         UserError: an argument is wrong, an image cannot be read, or the digest is another.
@@ -104,11 +121,12 @@ def from_samples(
 
 
 def dataset_source(source: str) -> DatasetSource:
+    """Return MLflow's record of a ``Dataset.source``: the hub, a file or folder, or code."""
     if source.startswith("hub:"):
         _, path, config = f"{source}:".split(":", 2)
         return HuggingFaceDatasetSource(path, config_name=config.rstrip(":") or None)
     if Path(source).exists():
-        with warnings.catch_warnings():  # MLflow has registered its class for local files twice and says so
+        with warnings.catch_warnings():  # MLflow registers its class for local files twice, and warns of it
             warnings.simplefilter("ignore", UserWarning)
             return mlflow.data.dataset_source_registry.resolve_dataset_source(Path(source).as_uri())
     return CodeDatasetSource(tags={"source": source})

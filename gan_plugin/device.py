@@ -5,7 +5,6 @@ from __future__ import annotations
 from contextlib import AbstractContextManager
 
 import torch
-from torch import Tensor
 
 from gan_plugin.errors import UserError
 
@@ -50,19 +49,3 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
 def memory_format(device: torch.device) -> torch.memory_format:
     """channels_last feeds tensor cores without transposes; a CPU gains nothing from it in these networks."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
-
-
-def resident(images: Tensor, device: torch.device) -> Tensor:
-    """The data set on the device while it takes less than half of the free memory there, else as it is, on the host."""
-    if device.type == "cpu":
-        return images
-    free, _ = torch.cuda.mem_get_info(device)
-    return images.to(device) if images.nbytes < free // 2 else images
-
-
-def gather(images: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    """Dataset uint8 [B, C, H, W] of ``rows`` [B] on ``device``, wherever the data set lives."""
-    batch = images[rows.to(images.device)]
-    if batch.device.type == device.type:
-        return batch
-    return batch.pin_memory().to(device, non_blocking=True)

@@ -1,4 +1,4 @@
-"""What this installation can serve on, on one screen, with the line that mends what it cannot. Imports no torch."""
+"""Report on one screen which devices this installation can serve on, and how to fix the others. Imports no torch."""
 
 from __future__ import annotations
 
@@ -29,14 +29,14 @@ WIDTH = 22  # of the first column
 
 
 class ServingReport(NamedTuple):
-    """The lines of the screen, and the devices on which a session ran."""
+    """The lines of the report, and the devices on which a session ran."""
 
     lines: list[str]
     devices: list[str]
 
 
 def examine() -> ServingReport:
-    """Look at what is installed and what the machine has, and try a session on each device."""
+    """Examine the packages and the machine, and try a session on each device."""
     refusals = {device: refusal(device) for device in ("cpu", "cuda")}
     findings = {**packages(), **machine()}
     findings["serving on the CPU"] = f"no: {refusals['cpu']}" if refusals["cpu"] else "yes"
@@ -47,10 +47,11 @@ def examine() -> ServingReport:
         if obstacle is not None:
             findings["to mend that"] = obstacle.remedy
     lines = [f"{name:{WIDTH}}{finding}" for name, finding in findings.items()]
-    return ServingReport(lines, [device for device, said in refusals.items() if said is None])
+    return ServingReport(lines, [device for device, reason in refusals.items() if reason is None])
 
 
 def packages() -> dict[str, str]:
+    """Return the versions of the packages that serving depends on, as the report prints them."""
     runtimes = [f"{name} {version}" for name, version in installed_runtimes().items()]
     cuda = runtime_cuda()
     return {
@@ -62,6 +63,7 @@ def packages() -> dict[str, str]:
 
 
 def machine() -> dict[str, str]:
+    """Return the driver, the GPUs and cuDNN of this machine, as the report prints them."""
     driver = find_driver()
     gpus = () if driver is None else driver.gpus
     return {
@@ -72,7 +74,7 @@ def machine() -> dict[str, str]:
 
 
 def refusal(device: str) -> str | None:
-    """Why no convolution runs there, in a session like a generator's; None where it runs."""
+    """Return why no convolution runs on ``device`` in a session like a generator's, or None if it runs."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "convolution.onnx"
         write_convolution(path)
@@ -84,7 +86,7 @@ def refusal(device: str) -> str | None:
 
 
 def write_convolution(path: Path) -> None:
-    """The smallest file that needs what a generator needs: cuDNN, on a GPU. Sums of 3×3 pixels."""
+    """Write the smallest graph that needs what a generator needs, cuDNN on a GPU: sums of 3×3 pixels."""
     graph = helper.make_graph(
         [helper.make_node("Conv", ["x", "w"], ["y"])],
         "convolution",

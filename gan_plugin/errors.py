@@ -1,5 +1,7 @@
 """The one exception that speaks to the person at the keyboard."""
 
+from collections.abc import Sequence
+
 
 class UserError(ValueError):
     """Something the user gave is wrong.
@@ -7,6 +9,30 @@ class UserError(ValueError):
     The message is one sentence that names what was given and what would be right. The command line prints it
     alone, without a stack trace, and exits with status 2.
     """
+
+
+def different_classes(ours: Sequence[str], theirs: Sequence[str], limit: int = 10) -> tuple[str, str]:
+    """Describe two lists of class names that differ: by all names where there are few, else from where they part.
+
+    >>> different_classes("ab", "b")
+    ('a, b', 'b')
+    >>> different_classes([str(i) for i in range(1000)], [str(i) for i in range(998)])
+    ('…, 998, 999 (1,000 in all)', 'none after 997 (998 in all)')
+    """
+    first = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+
+    def describe(names: Sequence[str]) -> str:
+        if max(len(ours), len(theirs)) <= limit:
+            return ", ".join(names) or "none"
+        total = f"({len(names):,} in all)"
+        part = names[first : first + limit]
+        if not part:
+            return f"none after {names[-1]} {total}" if names else f"none {total}"
+        before = ["…"] if first else []
+        after = ["…"] if first + limit < len(names) else []
+        return f"{', '.join([*before, *part, *after])} {total}"
+
+    return describe(ours), describe(theirs)
 
 
 def first_line(error: Exception) -> str:

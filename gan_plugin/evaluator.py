@@ -10,7 +10,6 @@ MLflow imports this module together with its own evaluators, so torch is importe
 
 from __future__ import annotations
 
-import dataclasses
 import tempfile
 from collections.abc import Mapping
 from pathlib import Path
@@ -23,7 +22,7 @@ from mlflow.pyfunc import PyFuncModel
 
 from gan_plugin.config.settings import EvaluatorSettings, parse
 from gan_plugin.datasets import SampleDataset, SampleEvaluationDataset
-from gan_plugin.errors import UserError
+from gan_plugin.errors import UserError, different_classes
 from gan_plugin.serving.generator import Description, OnnxGenerator
 
 if TYPE_CHECKING:
@@ -32,10 +31,11 @@ if TYPE_CHECKING:
 
 MODEL_TYPE = "gan"
 ARTIFACT_FOLDER = "evaluation"
+RESULTS = "metrics"  # the artifact with all numbers: its key in MLflow's result, and the name of its file
 
 
 class GanEvaluator(ModelEvaluator):
-    """Judges a generator against the images of a :class:`~gan_plugin.datasets.SampleDataset`."""
+    """Evaluates a generator on the images of a :class:`~gan_plugin.datasets.SampleDataset`."""
 
     @classmethod
     def can_evaluate(cls, *, model_type: str, evaluator_config: Mapping[str, Any], **others: Any) -> bool:
@@ -52,7 +52,7 @@ class GanEvaluator(ModelEvaluator):
         model_id: str | None = None,
         **others: Any,
     ) -> EvaluationResult:
-        """Called by MLflow. ``evaluator_config`` takes the fields of ``EvaluatorSettings``.
+        """Evaluate ``model`` for MLflow. ``evaluator_config`` takes the fields of ``EvaluatorSettings``.
 
         MLflow records the metrics itself where it knows the LoggedModel's id, which it does not for a model named by
         version or alias; then they are recorded here, so that they are there once in either case.
@@ -60,20 +60,25 @@ class GanEvaluator(ModelEvaluator):
         Raises:
             UserError: the model, the data or the configuration is wrong; the sentence says what would be right.
         """
-        given = {name: str(value) for name, value in (evaluator_config or {}).items() if value is not None}
-        settings = parse(EvaluatorSettings, given)
+        texts = {name: str(value) for name, value in (evaluator_config or {}).items() if value is not None}
+        settings = parse(EvaluatorSettings, texts)
         if not isinstance(dataset, SampleEvaluationDataset):
             raise UserError('The data is not a set of images: give data=mlflow.data.from_samples("digits").')
         generator = generator_of(model)
         check_fit(generator.description, dataset.dataset.reference)
-        evaluation = judge(generator, dataset.dataset, settings)
+        evaluation = evaluate_on(dataset.dataset, generator, settings)
         result = EvaluationResult(evaluation.metrics(), log_report(evaluation, dataset.dataset), run_id)
         if model_id is None:
-            link(model, dataset.dataset, result.metrics, run_id)
+            log_linked_metrics(model, dataset.dataset, result.metrics, run_id)
         return result
 
 
 def generator_of(model: PyFuncModel | None) -> OnnxGenerator:
+    """Return the generator inside a loaded model.
+
+    Raises:
+        UserError: the model is none of gan_plugin's.
+    """
     try:
         raw = None if model is None else model.get_raw_model()
     except (AttributeError, NotImplementedError):  # MLflow's wrapper of a function has none
@@ -83,22 +88,24 @@ def generator_of(model: PyFuncModel | None) -> OnnxGenerator:
     return raw
 
 
-def judge(generator: OnnxGenerator, dataset: SampleDataset, settings: EvaluatorSettings) -> Evaluation:
-    """The figures; the networks run where the settings say."""
+def evaluate_on(dataset: SampleDataset, generator: OnnxGenerator, settings: EvaluatorSettings) -> Evaluation:
+    """Evaluate a generator, with the networks on the device of the settings; logs the data's classifier."""
     from gan_plugin.device import choose_device
     from gan_plugin.evaluation.evaluate import evaluate_generator
     from gan_plugin.evaluation.reference import prepare_reference
 
     device = choose_device(settings.device)
     weights = None if settings.inception_weights is None else Path(settings.inception_weights)
-    reference = prepare_reference(dataset.reference, dataset.held_out, settings.features, device, weights)
+    reference = prepare_reference(
+        dataset.reference, dataset.held_out, settings.features, device=device, inception_weights=weights
+    )
     if reference.classifier_file is not None:
         mlflow.log_artifact(str(reference.classifier_file), ARTIFACT_FOLDER)
-    return evaluate_generator(generator, reference, settings.images, settings.seed, device)
+    return evaluate_generator(generator, reference, count=settings.images, first_seed=settings.seed, device=device)
 
 
 def log_report(evaluation: Evaluation, dataset: SampleDataset) -> dict[str, EvaluationArtifact]:
-    """The page, its images, and all numbers as JSON; what MLflow returns beside the metrics."""
+    """Log the page, its images and all numbers as JSON; returns what MLflow hands back beside the metrics."""
     from mlflow.models.evaluation.artifacts import ImageEvaluationArtifact, JsonEvaluationArtifact
 
     from gan_plugin.report import write_report
@@ -111,39 +118,41 @@ def log_report(evaluation: Evaluation, dataset: SampleDataset) -> dict[str, Eval
                 artifact = ImageEvaluationArtifact(mlflow.get_artifact_uri(f"{ARTIFACT_FOLDER}/{path.name}"))
                 artifact._load(str(path))
                 artifacts[path.stem] = artifact
-    name = f"{ARTIFACT_FOLDER}/figures.json"
-    table = JsonEvaluationArtifact(mlflow.get_artifact_uri(name), as_json(evaluation))
-    mlflow.log_dict(table.content, name)
-    return artifacts | {"figures": table}
+    name = f"{ARTIFACT_FOLDER}/{RESULTS}.json"
+    results = JsonEvaluationArtifact(mlflow.get_artifact_uri(name), evaluation.as_json())
+    mlflow.log_dict(results.content, name)
+    return artifacts | {RESULTS: results}
 
 
-def as_json(evaluation: Evaluation) -> dict[str, Any]:
-    """Everything but the images."""
-    return {
-        "network": evaluation.network,
-        "protocol": evaluation.protocol,
-        "figures": [dataclasses.asdict(figure) for figure in evaluation.figures],
-        "classes": [dataclasses.asdict(row) for row in evaluation.classes],
-        "notes": list(evaluation.notes),
-    }
+def results_of(result: EvaluationResult) -> dict[str, Any]:
+    """Return the measurements, classes, notes and protocol in MLflow's result, as ``Evaluation.as_json`` gives them."""
+    content: dict[str, Any] = result.artifacts[RESULTS].content
+    return content
 
 
-def link(model: PyFuncModel | None, dataset: SampleDataset, metrics: dict[str, float], run_id: str) -> None:
-    """Record the metrics with the data set and, where there is one, the LoggedModel that the files came from."""
+def log_linked_metrics(
+    model: PyFuncModel | None, dataset: SampleDataset, metrics: dict[str, float], run_id: str
+) -> None:
+    """Log the metrics with the data set and, where there is one, the LoggedModel that the files came from."""
     model_id = None if model is None else model.metadata.model_id
     mlflow.log_metrics(metrics, run_id=run_id, model_id=model_id, dataset=dataset)
 
 
 def check_fit(description: Description, dataset: Dataset) -> None:
-    """Raises UserError where the model's images have another size, or other classes, than the real ones."""
-    made, given = description.spec, dataset.spec
-    if made.shape != given.shape:
+    """Check that the model's images have the size and the classes of the real ones.
+
+    Raises:
+        UserError: they do not.
+    """
+    model, real = description.spec, dataset.spec
+    if model.shape != real.shape:
         raise UserError(
-            f"The model makes images of {made} and the data has {given}: give the data that it was trained on, "
-            f"with image_size={made.height}x{made.width} and channels={made.channels} if it was converted then."
+            f"The model makes images of {model} and the data has {real}: give the data that it was trained on, "
+            f"with image_size={model.height}x{model.width} and channels={model.channels} if it was converted then."
         )
-    if made.class_names and made.class_names != given.class_names:
+    if model.class_names and model.class_names != real.class_names:
+        model_classes, real_classes = different_classes(model.class_names, real.class_names)
         raise UserError(
-            f"The model knows the classes {', '.join(made.class_names)} and the data has "
-            f"{', '.join(given.class_names) or 'none'}: give the data that it was trained on."
+            f"The model knows the classes {model_classes} and the data has {real_classes}: give the data that it was "
+            "trained on."
         )

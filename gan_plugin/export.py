@@ -1,8 +1,8 @@
-"""Generator → one ONNX file that explains itself, and the gate that proves it equal to the generator.
+"""Export a generator to one ONNX file that describes itself, and prove the file equal to the generator.
 
 The file: opset 18, weights inside, no random operators, symbolic batch. Inputs ``z`` float32 [batch, latent_size] and,
-for a conditional generator, ``label`` int64 [batch]. Output ``image`` uint8 [batch, height, width, channels], ready to
-show. ``metadata_props`` hold a :class:`~gan_plugin.serving.generator.Description`.
+for a conditional generator, ``label`` int64 [batch]. One output, named by the kind of sample: ``image`` uint8 [batch,
+height, width, channels]. ``metadata_props`` hold a :class:`~gan_plugin.serving.generator.Description`.
 """
 
 from __future__ import annotations
@@ -17,10 +17,11 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import torch
-from torch import Tensor, nn
+from torch import nn
 
-from gan_plugin.seeds import latents
-from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator, default_labels
+from gan_plugin.networks.wrappers import Quantized
+from gan_plugin.seeds import default_labels, latents
+from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator
 
 OPSET = 18
 PARITY_BATCHES = (1, 2, 7, BUCKETS[-1])
@@ -28,7 +29,7 @@ PARITY_SEEDS = (0, 1, 2**53 - 1)  # where each comparison's run of consecutive s
 
 
 class Tolerance(NamedTuple):
-    """How far a file's images may be from the generator's."""
+    """The largest difference allowed between a file's images and the generator's."""
 
     levels: int  # gray levels, in any value
     share: float  # of the values that may differ at all
@@ -40,11 +41,11 @@ TOLERANCES = {torch.float32: Tolerance(1, 1e-3), torch.float16: Tolerance(2, 0.1
 
 
 class ExportError(RuntimeError):
-    """The exported file is not what it must be. The message carries the numbers."""
+    """The exported file breaks its contract or is not the generator; the message has the numbers."""
 
 
 class ParityError(ExportError):
-    """ONNX Runtime's images are not PyTorch's."""
+    """ONNX Runtime's images differ from PyTorch's by more than is allowed."""
 
     def __init__(self, parity: Parity, allowed: Tolerance) -> None:
         super().__init__(
@@ -55,27 +56,9 @@ class ParityError(ExportError):
         self.parity = parity
 
 
-class Quantized(nn.Module):
-    """A generator whose −1…1 images [B, C, H, W] come out as uint8 [B, H, W, C].
-
-    The generator computes in ``dtype``; z and the step to gray levels are float32 always.
-    """
-
-    def __init__(self, generator: nn.Module, dtype: torch.dtype = torch.float32) -> None:
-        super().__init__()
-        self.generator = generator
-        self.dtype = dtype
-
-    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        z = z.to(self.dtype)
-        x: Tensor = self.generator(z) if label is None else self.generator(z, label)
-        levels = (x.float() * 127.5 + 127.5).round().clamp(0, 255)
-        return levels.to(torch.uint8).permute(0, 2, 3, 1)
-
-
 @dataclass(frozen=True)
 class Parity:
-    """How far ONNX Runtime's images are from PyTorch's, over every seed and batch size compared."""
+    """The difference between ONNX Runtime's images and PyTorch's, over every seed and batch size compared."""
 
     largest_difference: int  # gray levels
     differing_pixels: float  # share of all values, 0…1
@@ -87,11 +70,12 @@ def export_generator(
 ) -> Parity:
     """Write ``generator`` (float32, −1…1 images from z [B, latent_size]) to ``path`` and prove the file equal to it.
 
-    With ``dtype`` float16 the file has half the size, for GPUs with fast half precision; it, too, is held against the
-    generator in float32. The generator is left as it is, wherever it lives.
+    With ``dtype`` float16 the file has half the size, for GPUs with fast half precision; it is compared with the
+    generator in float32, too. The generator itself is not changed, nor moved from its device.
 
     Raises:
-        ExportError: the file breaks its contract; :class:`ParityError`: its images are not the generator's.
+        ParityError: the file's images are not the generator's.
+        ExportError: the file breaks its contract.
     """
     exact = Quantized(copy.deepcopy(generator).to("cpu", torch.float32)).eval()
     write_onnx(Quantized(copy.deepcopy(exact.generator).to(dtype), dtype).eval(), description, path)
@@ -104,24 +88,21 @@ def export_generator(
 
 
 def write_onnx(quantized: nn.Module, description: Description, path: Path) -> None:
+    """Write a module that returns uint8 [B, *shape] to ``path``, with the description as the file's metadata."""
+    examples = {"z": torch.zeros(2, description.latent_size), "label": torch.zeros(2, dtype=torch.int64)}
+    names = description.spec.inputs
     batch = torch.export.Dim("batch")
-    example: tuple[Tensor, ...] = (
-        torch.zeros(2, description.latent_size),
-    )  # a batch of 1 would be frozen into the graph
-    names, shapes = ["z"], [{0: batch}]
-    if description.spec.class_names:
-        example, names, shapes = (*example, torch.zeros(2, dtype=torch.int64)), [*names, "label"], [*shapes, {0: batch}]
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports that torchvision's operators are not installed
     with warnings.catch_warnings():  # about PyTorch's own deprecated calls, and about both inputs sharing one batch
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
             quantized,
-            example,
+            tuple(examples[name] for name in names),  # a batch of 1 would be frozen into the graph
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=tuple(shapes),
-            input_names=names,
-            output_names=["image"],
+            dynamic_shapes=tuple({0: batch} for _ in names),
+            input_names=list(names),
+            output_names=[description.spec.kind],
             verbose=False,
         )
     assert program is not None  # the dynamo exporter always returns one
@@ -132,7 +113,7 @@ def write_onnx(quantized: nn.Module, description: Description, path: Path) -> No
 
 
 def remove_traces(model: onnx.ModelProto) -> None:
-    """Take out what the exporter notes at each node: half a small file, and lines of code with this machine's paths."""
+    """Remove the exporter's notes from each node: half of a small file, and code with paths of this machine."""
     graph = model.graph
     for part in (graph, *graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer):
         del part.metadata_props[:]
@@ -140,9 +121,13 @@ def remove_traces(model: onnx.ModelProto) -> None:
 
 
 def check_contract(path: Path, description: Description) -> None:
-    """Raises :class:`ExportError` naming each point on which the file breaks the contract."""
+    """Check the file against the contract.
+
+    Raises:
+        ExportError: it breaks the contract; the message names each point.
+    """
     model = onnx.load(path, load_external_data=False)
-    image = [d.dim_param or d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
+    shape = [d.dim_param or d.dim_value for d in model.graph.output[0].type.tensor_type.shape.dim]
     expected = ["batch", *description.spec.shape]
     random = sorted(
         {node.op_type for node in model.graph.node if "Random" in node.op_type or node.op_type == "Bernoulli"}
@@ -150,7 +135,7 @@ def check_contract(path: Path, description: Description) -> None:
     opset = {entry.domain or "ai.onnx": entry.version for entry in model.opset_import}
     external = [t.name for t in model.graph.initializer if t.data_location == onnx.TensorProto.EXTERNAL]
     broken = [
-        *([f"image has the shape {image}, not {expected}"] if image != expected else []),
+        *([f"{description.spec.kind} has the shape {shape}, not {expected}"] if shape != expected else []),
         *([f"the opset is {opset.get('ai.onnx')}, not {OPSET}"] if opset.get("ai.onnx") != OPSET else []),
         *([f"it contains random operators: {', '.join(random)}"] if random else []),
         *([f"{len(external)} weights lie outside the file"] if external else []),
@@ -168,8 +153,8 @@ def measure_parity(quantized: nn.Module, path: Path, description: Description) -
         for batch in PARITY_BATCHES:
             seeds = np.arange(batch) + min(first, 2**53 - batch)
             z = latents(seeds, description.latent_size)
-            labels = default_labels(seeds, len(description.spec.class_names)) if description.spec.class_names else None
-            inputs = [torch.from_numpy(z), *([torch.from_numpy(labels)] if labels is not None else [])]
+            labels = default_labels(seeds, description.spec.classes) if description.spec.classes else None
+            inputs = [torch.from_numpy(values) for values in (z, labels) if values is not None]
             with torch.no_grad():
                 expected = quantized(*inputs).numpy().astype(np.int16)
             difference = np.abs(exported.run(z, labels) - expected)

@@ -1,10 +1,10 @@
 """Adversarial losses: pure functions of logits, computed with softplus, never as the log of a probability.
 
-With D(x) = σ(logit), log D(x) = −softplus(−logit) and log(1 − D(x)) = −softplus(logit). The game is
+With D(x) = σ(logit), log D(x) = −softplus(−logit) and log(1 − D(x)) = −softplus(logit). The two networks solve
 
     min over G, max over D of  V(D, G) = E log D(x) + E log(1 − D(G(z)))          Goodfellow et al. 2014, eq. 1
 
-Several discriminators and codes (GMAN, InfoGAN) add to these losses; what they add is here, too.
+What several discriminators (GMAN) and codes (InfoGAN) add to these losses is here, too.
 """
 
 from __future__ import annotations
@@ -16,15 +16,16 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-CODE_VALUE_WEIGHT = 0.1  # of the loss of codes that are numbers; one that is a choice counts fully
+CONTINUOUS_CODE_WEIGHT = 0.1  # λ of the loss of continuous codes; that of categorical ones is 1
 
 
 class Objective(NamedTuple):
-    """Both players' losses, each to be minimized: scalars from (real logits [B], fake logits [B]).
+    """The losses of discriminator and generator, both to be minimized: scalars from real and fake logits, [B] each.
 
     Attributes:
-        boundary: the logit of a discriminator that cannot tell; None where only differences of logits mean something.
-        relative: whether the generator's loss needs real logits.
+        boundary: logit of a discriminator that cannot tell real from fake; None where only differences of logits have
+            a meaning.
+        relative: whether the generator's loss depends on the real logits.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
@@ -94,26 +95,39 @@ OBJECTIVES: dict[str, Objective] = {
 
 
 def softmax_mean(losses: Tensor, softmax_temperature: float) -> Tensor:
-    """Σ wᵢ ℓᵢ with w = softmax(λ ℓ) over the losses [K] that several discriminators give one generator.
+    """Σ wᵢ ℓᵢ with w = softmax(λ ℓ) over a generator's losses [K] against K discriminators.
 
-    λ = 0 is their mean, a large λ the strictest of them. The weights are constants here: the generator answers the
-    discriminators, and does not choose whom to hear. Durugkar et al. 2017, arXiv:1611.01673, section 4.
+    λ = ``softmax_temperature``: 0 gives their mean, a large one the largest of them. The weights are constants here, so
+    the generator lowers its losses and not the weights. Durugkar et al. 2017, arXiv:1611.01673, section 4.
+
+    >>> softmax_mean(torch.tensor([1.0, 3.0]), 0), softmax_mean(torch.tensor([1.0, 3.0]), 10)
+    (tensor(2.), tensor(3.))
     """
     return (torch.softmax(softmax_temperature * losses.detach(), 0) * losses).sum()
 
 
-def mutual_information_loss(predicted_codes: Tensor, z: Tensor, classes: int, values: int) -> Tensor:
-    """How badly the codes of z [B, latent] are seen in the images, from what was predicted_codes [B, classes + values].
+def mutual_information_loss(
+    predicted_codes: Tensor, z: Tensor, categorical_codes: int, continuous_codes: int
+) -> Tensor:
+    """−λ L_I without its constants: how badly codes are predicted from images. Chen et al. 2016, eq. 5.
 
-    −λ L_I without its constants, Chen et al. 2016, arXiv:1606.03657, eq. 5: the cross entropy of the choice (the
-    largest of the first ``classes`` numbers of z) with λ = 1, and ½E(guess − code)² of a Gaussian with unit variance
-    for the next ``values`` numbers with λ = .1: the paper takes 1 for choices and less for numbers, which keeps
-    both on the scale of the game.
+    For the categorical code the cross entropy with λ = 1, for continuous ones ½E(prediction − code)², a Gaussian of
+    unit variance, with λ = .1. The paper (arXiv:1606.03657), too, takes 1 for categorical and less for continuous
+    codes, which keeps both on the scale of the adversarial loss.
+
+    Args:
+        predicted_codes: of the images, [B, categorical_codes + continuous_codes]; the first are logits.
+        z: latents [B, latent_size] of the images. The categorical code is the largest of its first
+            ``categorical_codes`` numbers; the next ``continuous_codes`` are the continuous ones.
+        categorical_codes: number of values of the categorical code; 0 where there is none.
+        continuous_codes: number of continuous codes.
     """
     loss = predicted_codes.new_zeros(())
-    if classes:
-        loss = loss + F.cross_entropy(predicted_codes[:, :classes], z[:, :classes].argmax(1))
-    if values:
-        squares = (predicted_codes[:, classes:] - z[:, classes : classes + values]).square().sum(1)  # [B]
-        loss = loss + CODE_VALUE_WEIGHT * 0.5 * squares.mean()
+    if categorical_codes:
+        category = z[:, :categorical_codes].argmax(1)  # int64 [B]
+        loss = loss + F.cross_entropy(predicted_codes[:, :categorical_codes], category)
+    if continuous_codes:
+        codes = z[:, categorical_codes : categorical_codes + continuous_codes]  # [B, continuous_codes]
+        squares = (predicted_codes[:, categorical_codes:] - codes).square().sum(1)  # [B]
+        loss = loss + CONTINUOUS_CODE_WEIGHT * 0.5 * squares.mean()
     return loss

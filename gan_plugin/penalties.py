@@ -12,16 +12,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-MIN = 1e-12  # under the root of a norm, whose gradient at 0 would not be finite
+EPSILON = 1e-12  # under the root of a norm, whose gradient at 0 would not be finite
 
 
-class Judged(NamedTuple):
-    """Dataset, and what the discriminators make of them.
+class PenaltyInputs(NamedTuple):
+    """Images and what the discriminators make of them: everything that a penalty is computed from.
 
     Attributes:
-        critic: images [B, C, H, W] → logits [K, B / pack] of K discriminators that judge packs of images.
+        critic: images [B, C, H, W] → logits [K, B / pack] of K discriminators of packs of images.
         real, fake: such images, which require gradients.
-        real_logits, fake_logits: the critic's logits of them, connected to them.
+        real_logits, fake_logits: the critic's logits of them, with their graph.
     """
 
     critic: Callable[[Tensor], Tensor]
@@ -31,42 +31,44 @@ class Judged(NamedTuple):
     fake_logits: Tensor
 
 
-Penalty = Callable[[Judged], Tensor]
+Penalty = Callable[[PenaltyInputs], Tensor]
 
 
 def squared_norms(logits: Tensor, images: Tensor) -> Tensor:
-    """‖∇D(x)‖² of each discriminator's logits [K, B'] with respect to the images [B, C, H, W]: [K, B']."""
-    gradients = [torch.autograd.grad(each.sum(), images, create_graph=True)[0] for each in logits]
+    """‖∇D(x)‖² [K, B / pack] of K discriminators' logits [K, B / pack] with respect to the images [B, C, H, W]."""
+    # An image has no part in the logits of others (no discriminator here has batch norm): the sum's gradient is each
+    # image's own
+    gradients = [torch.autograd.grad(member.sum(), images, create_graph=True)[0] for member in logits]
     return torch.stack([g.float().reshape(logits.shape[1], -1).square().sum(1) for g in gradients])
 
 
-def away_from_one(judged: Judged, images: Tensor) -> Tensor:
+def deviation_from_one(inputs: PenaltyInputs, images: Tensor) -> Tensor:
     """E(‖∇D(x)‖ − 1)² at ``images``."""
     images = images.detach().requires_grad_()
-    norms = (squared_norms(judged.critic(images), images) + MIN).sqrt()
+    norms = (squared_norms(inputs.critic(images), images) + EPSILON).sqrt()
     return (norms - 1).square().mean()
 
 
-def wgan_gp_penalty(judged: Judged) -> Tensor:
+def wgan_gp_penalty(inputs: PenaltyInputs) -> Tensor:
     """E(‖∇D(x̂)‖ − 1)², x̂ = u x + (1 − u) G(z), u ~ U(0, 1) an image. Gulrajani et al. 2017, eq. 3."""
-    share = torch.rand(len(judged.real), 1, 1, 1, dtype=judged.real.dtype, device=judged.real.device)
-    return away_from_one(judged, torch.lerp(judged.fake, judged.real, share))
+    u = torch.rand(len(inputs.real), 1, 1, 1, dtype=inputs.real.dtype, device=inputs.real.device)
+    return deviation_from_one(inputs, torch.lerp(inputs.fake, inputs.real, u))
 
 
-def dragan_penalty(judged: Judged) -> Tensor:
+def dragan_penalty(inputs: PenaltyInputs) -> Tensor:
     """E(‖∇D(x + δ)‖ − 1)², δ = ½ σ(x) U(0, 1) a value. Kodali et al. 2017, arXiv:1705.07215, as its authors draw δ."""
-    noise = 0.5 * judged.real.std() * torch.rand_like(judged.real)
-    return away_from_one(judged, judged.real + noise)
+    noise = 0.5 * inputs.real.std() * torch.rand_like(inputs.real)
+    return deviation_from_one(inputs, inputs.real + noise)
 
 
-def r1_penalty(judged: Judged) -> Tensor:
+def r1_penalty(inputs: PenaltyInputs) -> Tensor:
     """½E‖∇D(x)‖². Mescheder et al. 2018, arXiv:1801.04406, eq. 9."""
-    return 0.5 * squared_norms(judged.real_logits, judged.real).mean()
+    return 0.5 * squared_norms(inputs.real_logits, inputs.real).mean()
 
 
-def r1_r2_penalty(judged: Judged) -> Tensor:
+def r1_r2_penalty(inputs: PenaltyInputs) -> Tensor:
     """½E‖∇D(x)‖² + ½E‖∇D(G(z))‖². Huang et al. 2024, arXiv:2501.05441, eq. 3."""
-    return r1_penalty(judged) + 0.5 * squared_norms(judged.fake_logits, judged.fake).mean()
+    return r1_penalty(inputs) + 0.5 * squared_norms(inputs.fake_logits, inputs.fake).mean()
 
 
 PENALTIES: dict[str, Penalty] = {

@@ -1,28 +1,25 @@
-"""Promotion: a candidate gets the alias ``champion`` only where the figures say that it is better."""
+"""Promotion: a candidate gets the alias ``champion`` only where its metrics are better than the champion's."""
 
 from __future__ import annotations
 
 import json
 from dataclasses import dataclass
-from typing import Any
 
 import mlflow
 from mlflow import MlflowClient
 from mlflow.models import EvaluationResult, MetricThreshold
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
-from gan_plugin.config.settings import BOUNDED, PromoteSettings, as_typed
+from gan_plugin.config.settings import PromoteSettings, as_typed
 from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import has_classes
-from gan_plugin.evaluator import check_fit, generator_of
-from gan_plugin.jobs import evaluate_model, import_evaluators, load_pyfunc, reference_of
+from gan_plugin.evaluator import check_fit, generator_of, results_of
+from gan_plugin.jobs.evaluate import evaluate_model, import_evaluators, load_pyfunc, reference_of, used_parameters
+from gan_plugin.metrics.catalog import NEED_HELD_OUT, NEED_LABELS, higher_is_better
 from gan_plugin.registry import ALIAS, annotate_version, champion_of, find_version, roll_back, set_champion
-from gan_plugin.tracking import log_parameters, project_run
-
-NEED_LABELS = ("modes", "label_kl", "cas")
-NEED_HELD_OUT = ("fid_ratio",)
+from gan_plugin.tracking.run import log_parameters, project_run
 
 
 class Refused(RuntimeError):
@@ -30,81 +27,94 @@ class Refused(RuntimeError):
 
 
 @dataclass(frozen=True)
-class Judged:
-    """One version and what its evaluation found."""
+class EvaluatedVersion:
+    """A version of the model and the result of its evaluation."""
 
     version: str
     result: EvaluationResult
     run_id: str
 
-    def figure(self, name: str) -> float | None:
-        """A figure by its short name, such as "fid"."""
-        value: float | None = self.result.metrics.get(self.metric(name))
+    def value(self, metric: str) -> float | None:
+        """Return the value of a metric by its short name, such as "fid"; None where it was not measured."""
+        value: float | None = self.result.metrics.get(self.logged_name(metric))
         return value
 
-    def metric(self, name: str) -> str:
-        """The full name of a figure, such as "fid/classifier"."""
-        found: dict[str, Any] = self.result.artifacts["figures"].content
-        networks = {figure["name"]: figure["network"] or found["network"] for figure in found["figures"]}
-        return f"{name}/{networks.get(name, found['network'])}"
+    def logged_name(self, metric: str) -> str:
+        """Return the full name of a metric, such as "fid/classifier"."""
+        results = results_of(self.result)
+        networks = {measurement["name"]: measurement["network"] for measurement in results["measurements"]}
+        return f"{metric}/{networks.get(metric) or results['network']}"
 
 
 def run_promotion(settings: PromoteSettings) -> str:
-    """Judge the candidate and the champion alike, and move the alias where the candidate passes; returns its URI.
+    """Evaluate candidate and champion alike, and move the alias where the candidate passes; returns its URI.
 
-    Both are judged in this process, in a nested run each: same data, seeds, count and features. Who becomes champion
-    in the meantime is judged, too.
+    Both are evaluated in this process, in a nested run each: same data, seeds, count and features. A version that
+    becomes champion in the meantime is evaluated, too.
 
     Raises:
-        UserError: something asked for does not exist or cannot be measured, before anything is judged.
+        UserError: a model, a version or the data does not exist, or a metric cannot be measured, before any evaluation.
         Refused: the candidate did not pass; the alias is where it was.
     """
     if settings.rollback:
         return rollback_champion(settings)
     check_data_argument(settings.data, settings.split)
     import_evaluators()
-    with project_run() as run:
+    with project_run(f"promote-{settings.model_name}") as run:
         client, name = MlflowClient(), settings.model_name
         version, champion_version = find_version(client, name, settings.version), champion_of(client, name)
         if champion_version == version:
             raise UserError(f"{name} version {version} is the champion already: give another version.")
-        log_parameters(run.info.run_id, as_typed(settings), {"version": version})
         dataset = reference_of(settings)
+        log_parameters(run.info.run_id, used_parameters(settings, dataset) | {"version": version})
         check_measurable(settings, dataset)
-        for each in filter(None, (version, champion_version)):
-            check_loads_and_fits(settings, each, dataset)
-        candidate = judge(settings, dataset, version, "candidate")
-        champion: Judged | None = None
+        for checked in filter(None, (version, champion_version)):
+            check_loads_and_fits(settings, checked, dataset)
+        candidate = evaluate_version(settings, dataset, version, "candidate")
+        champion: EvaluatedVersion | None = None
         while True:
             if champion_version is not None and (champion is None or champion.version != champion_version):
-                champion = judge(settings, dataset, champion_version, ALIAS)
+                champion = evaluate_version(settings, dataset, champion_version, ALIAS)
             against = None if champion_version is None else champion
             decide(settings, candidate, against)
             if set_champion(client, name, version, champion_version, run.info.run_id):
                 return announce(settings, candidate, against)
             champion_version = champion_of(client, name)
             if champion_version == version:
-                raise UserError(f"{name} version {version} became the champion while it was judged here.")
+                raise UserError(f"{name} version {version} became the champion while it was evaluated here.")
             print(f"{name} has another champion than a moment ago: comparing with that one.")
 
 
 def check_measurable(settings: PromoteSettings, dataset: SampleDataset) -> None:
-    """Refuse figures that these images cannot give, before anything is judged."""
-    asked = {settings.metric, *(threshold.figure for threshold in settings.thresholds)}
-    if dataset.held_out is None and (figures := sorted(asked.intersection(NEED_HELD_OUT))):
+    """Check that the metrics of the settings can be measured on these images.
+
+    Raises:
+        UserError: one of them cannot.
+    """
+    metrics = compared_metrics(settings)
+    if dataset.held_out is None and (impossible := metrics.intersection(NEED_HELD_OUT)):
         raise UserError(
-            f"{', '.join(figures)} needs held-out images and data={settings.data!r} has no split for them: name one "
-            "with held_out, add a split test to the data, or leave the figure out of thresholds."
+            f"{', '.join(sorted(impossible))} needs held-out images and data={settings.data!r} has no split for them: "
+            "name one with held_out, add a split test to the data, or leave the metric out of thresholds."
         )
-    if not has_classes(dataset.reference) and (figures := sorted(asked.intersection(NEED_LABELS))):
+    if not has_classes(dataset.reference) and (impossible := metrics.intersection(NEED_LABELS)):
         raise UserError(
-            f"{', '.join(figures)} needs images of several classes and data={settings.data!r} has none: leave it out "
-            "of metric and thresholds."
+            f"{', '.join(sorted(impossible))} needs images of several classes and data={settings.data!r} has none: "
+            "leave it out of metric and thresholds."
         )
+
+
+def compared_metrics(settings: PromoteSettings) -> set[str]:
+    """Return the names of the metrics that decide."""
+    return {settings.metric, *(metric for metric, _ in settings.thresholds)}
 
 
 def check_loads_and_fits(settings: PromoteSettings, version: str, dataset: SampleDataset) -> None:
-    """Refuse a version whose files are gone, or whose images are not the data's, before any is judged."""
+    """Check that a version can be loaded and makes images like the data's.
+
+    Raises:
+        UserError: its files are gone, or its images are others.
+    """
     generator = generator_of(load_pyfunc(uri_of(settings, version), settings.device))
     try:
         check_fit(generator.description, dataset.reference)
@@ -115,27 +125,30 @@ def check_loads_and_fits(settings: PromoteSettings, version: str, dataset: Sampl
         ) from None
 
 
-def judge(settings: PromoteSettings, dataset: SampleDataset, version: str, role: str) -> Judged:
-    """One version's evaluation, in a run of its own inside the promotion's."""
+def evaluate_version(settings: PromoteSettings, dataset: SampleDataset, version: str, role: str) -> EvaluatedVersion:
+    """Evaluate one version in a run of its own inside the promotion's."""
     uri = uri_of(settings, version)
     print(f"\n{uri}, the {role}:")
     model = load_pyfunc(uri, settings.device)
     with mlflow.start_run(run_name=f"{role} {settings.model_name} {version}", nested=True) as run:
         mlflow.set_tags({"gan.role": role, "gan.model": uri})
-        return Judged(version, evaluate_model(model, dataset, settings), run.info.run_id)
+        return EvaluatedVersion(version, evaluate_model(model, dataset, settings), run.info.run_id)
 
 
-def decide(settings: PromoteSettings, candidate: Judged, champion: Judged | None) -> None:
-    """Raises :class:`Refused` unless MLflow's validation of the figures passes.
+def decide(settings: PromoteSettings, candidate: EvaluatedVersion, champion: EvaluatedVersion | None) -> None:
+    """Check the candidate's metrics by MLflow's validation.
 
-    Thresholds are for the candidate alone and so are validated without the champion. A champion that lacks the figure
+    Thresholds are for the candidate alone and so are validated without the champion. A champion that lacks the metric
     to improve on, such as a collapsed one without cas, is beaten by a candidate that has it.
+
+    Raises:
+        Refused: the validation fails.
     """
     try:
         if settings.thresholds:
             mlflow.validate_evaluation_results(thresholds_of(settings, candidate), candidate.result)
-        lacks = champion is not None and champion.figure(settings.metric) is None
-        if champion is not None and not (lacks and candidate.figure(settings.metric) is not None):
+        unmeasured = champion is not None and champion.value(settings.metric) is None
+        if champion is not None and not (unmeasured and candidate.value(settings.metric) is not None):
             mlflow.validate_evaluation_results(improvement_of(settings, candidate), candidate.result, champion.result)
     except ModelValidationFailedException as failure:
         sentence = f"{name_of(settings, candidate)} is not promoted: {' '.join(failure.message.split())}"
@@ -143,89 +156,98 @@ def decide(settings: PromoteSettings, candidate: Judged, champion: Judged | None
         raise Refused(sentence) from None
 
 
-def thresholds_of(settings: PromoteSettings, candidate: Judged) -> dict[str, MetricThreshold]:
+def thresholds_of(settings: PromoteSettings, candidate: EvaluatedVersion) -> dict[str, MetricThreshold]:
+    """Return the bounds that every champion must meet, for MLflow."""
     return {
-        candidate.metric(figure): MetricThreshold(threshold=bound, greater_is_better=higher_is_better(figure))
-        for figure, bound in settings.thresholds
+        candidate.logged_name(metric): MetricThreshold(threshold=bound, greater_is_better=higher_is_better(metric))
+        for metric, bound in settings.thresholds
     }
 
 
-def improvement_of(settings: PromoteSettings, candidate: Judged) -> dict[str, MetricThreshold]:
-    least = MetricThreshold(
+def improvement_of(settings: PromoteSettings, candidate: EvaluatedVersion) -> dict[str, MetricThreshold]:
+    """Return the improvement on the champion that is demanded, for MLflow."""
+    improvement = MetricThreshold(
         min_relative_change=settings.least_improvement, greater_is_better=higher_is_better(settings.metric)
     )
-    return {candidate.metric(settings.metric): least}
+    return {candidate.logged_name(settings.metric): improvement}
 
 
-def higher_is_better(figure: str) -> bool:
-    return BOUNDED[figure] == ">="
-
-
-def announce(settings: PromoteSettings, candidate: Judged, champion: Judged | None) -> str:
-    """Say, in the run, on the version and on the terminal, that the candidate is champion now; returns its URI."""
+def announce(settings: PromoteSettings, candidate: EvaluatedVersion, champion: EvaluatedVersion | None) -> str:
+    """Record in the run, on the version and on the terminal that the candidate is champion; returns its URI."""
     name = name_of(settings, candidate)
     if champion is None:
         bounds = as_typed(settings)["thresholds"]
         sentence = f"{name} is the first champion; thresholds: {bounds}."
     else:
-        now, before = (shown(judged.figure(settings.metric)) for judged in (candidate, champion))
-        metric = candidate.metric(settings.metric)
+        now, before = (formatted(version.value(settings.metric)) for version in (candidate, champion))
+        metric = candidate.logged_name(settings.metric)
         sentence = f"{name} is the champion now: its {metric} is {now}, version {champion.version} had {before}."
     record(settings, candidate, champion, "promoted", sentence)
     print(f"\n{sentence}\nmodels:/{settings.model_name}@{ALIAS} names it.", flush=True)
     return uri_of(settings, candidate.version)
 
 
-def shown(value: float | None) -> str:
+def formatted(value: float | None) -> str:
+    """Format a metric's value for a sentence."""
     return "none" if value is None else f"{value:.4g}"
 
 
 def uri_of(settings: PromoteSettings, version: str) -> str:
+    """Return the URI of a version of the model."""
     return f"models:/{settings.model_name}/{version}"
 
 
-def name_of(settings: PromoteSettings, judged: Judged) -> str:
-    return f"{settings.model_name} version {judged.version}"
+def name_of(settings: PromoteSettings, evaluated: EvaluatedVersion) -> str:
+    """Return the name of a version in a sentence."""
+    return f"{settings.model_name} version {evaluated.version}"
 
 
-def record(settings: PromoteSettings, candidate: Judged, champion: Judged | None, outcome: str, sentence: str) -> None:
-    """What was compared and why it ended as it did: in the promotion's run, and on the candidate's version."""
+def record(
+    settings: PromoteSettings,
+    candidate: EvaluatedVersion,
+    champion: EvaluatedVersion | None,
+    outcome: str,
+    sentence: str,
+) -> None:
+    """Record the comparison and its outcome in the promotion's run and on the candidate's version."""
     client = MlflowClient()
     sides = {"candidate": candidate} | ({} if champion is None else {ALIAS: champion})
     mlflow.log_metrics({f"{role}/{k}": v for role, side in sides.items() for k, v in side.result.metrics.items()})
     mlflow.set_tags({"gan.outcome": outcome, "gan.reason": sentence})
-    asked = {settings.metric, *(threshold.figure for threshold in settings.thresholds)}
-    figures = {
-        role: {"version": side.version, **{side.metric(figure): side.figure(figure) for figure in sorted(asked)}}
+    metrics = {
+        role: {
+            "version": side.version,
+            **{side.logged_name(name): side.value(name) for name in sorted(compared_metrics(settings))},
+        }
         for role, side in sides.items()
     }
-    protocol = candidate.result.artifacts["figures"].content["protocol"]
+    protocol = results_of(candidate.result)["protocol"]
     run = mlflow.active_run()
     tags = {
         "gan.promotion": outcome,
         "gan.promotion.run": "" if run is None else run.info.run_id,
-        "gan.promotion.figures": json.dumps(figures),
+        "gan.promotion.metrics": json.dumps(metrics),
         "gan.promotion.protocol": json.dumps(protocol),
     }
     annotate_version(client, client.get_model_version(settings.model_name, candidate.version), tags, sentence)
 
 
 def rollback_champion(settings: PromoteSettings) -> str:
-    """Give the alias back to the champion before; returns its URI.
+    """Give the alias back to the previous champion; returns its URI.
 
     Raises:
         UserError: there is no such model, or no earlier champion.
     """
-    with project_run() as run:
+    with project_run(f"promote-{settings.model_name}") as run:
         client, name = MlflowClient(), settings.model_name
         find_version(client, name, None)
-        log_parameters(run.info.run_id, {"model_name": name, "rollback": True}, {})
-        left, back = roll_back(client, name, run.info.run_id)
-        instead = "nobody" if left is None else f"version {left}"
-        sentence = f"{name} version {back} is the champion again, instead of {instead}."
+        log_parameters(run.info.run_id, {"model_name": name, "rollback": True})
+        former, restored = roll_back(client, name, run.info.run_id)
+        instead = "none" if former is None else f"version {former}"
+        sentence = f"{name} version {restored} is the champion again, instead of {instead}."
         mlflow.set_tags({"gan.outcome": "rolled back", "gan.reason": sentence})
-        annotate_version(client, client.get_model_version(name, back), {"gan.promotion": "restored"}, sentence)
-        if left is not None:
-            annotate_version(client, client.get_model_version(name, left), {"gan.promotion": "rolled back"}, sentence)
+        annotate_version(client, client.get_model_version(name, restored), {"gan.promotion": "restored"}, sentence)
+        if former is not None:
+            annotate_version(client, client.get_model_version(name, former), {"gan.promotion": "rolled back"}, sentence)
         print(sentence, flush=True)
-        return f"models:/{name}/{back}"
+        return f"models:/{name}/{restored}"

@@ -1,11 +1,11 @@
-"""Champions: who has the alias, who had it before, and how to change that while others try the same.
+"""Champions: which version has the alias, which had it before, and how that changes while others try the same.
 
-The alias ``champion`` of a registered model says who serves. Its tag ``gan.champions`` is the history, a JSON list of
-versions with the newest last; the alias is the truth where the two disagree, since people move aliases by hand.
+The alias ``champion`` of a registered model names the version that serves. Its tag ``gan.champions`` is the history, a
+JSON list of versions with the newest last; where the two disagree the alias holds, since people move aliases by hand.
 
 MLflow's registry cannot change an alias only if it still is what one has read. Creating a registered model, however, is
-atomic in every store: the one who creates ``NAME.promotion-lock`` holds the lock. It is held for the moment in which
-alias and history are written, never during an evaluation.
+atomic in every store: the process that creates ``NAME.promotion-lock`` holds the lock. It is held for the moment in
+which alias and history are written, never during an evaluation.
 """
 
 from __future__ import annotations
@@ -27,17 +27,17 @@ ALIAS = "champion"
 HISTORY = "gan.champions"
 LOCK_SUFFIX = ".promotion-lock"
 LOCK_PATIENCE = 30.0  # seconds; the lock is held for much less than one
-# MLflow looks for the model that is in the way, and says that it does not exist if it has been deleted by then
+# MLflow looks up the model that is in the way, and reports that it does not exist if it was deleted in between
 TAKEN = tuple(map(ErrorCode.Name, (RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST)))
 MAX_HISTORY = 100  # a tag has room for 5,000 characters
 
 
 class Locked(RuntimeError):
-    """Someone has held the lock for far longer than a change takes."""
+    """Another process has held the lock for far longer than a change takes."""
 
 
 def find_version(client: MlflowClient, name: str, version: int | None) -> str:
-    """The version asked for, or the newest.
+    """Return the version requested, or the newest.
 
     Raises:
         UserError: there is no such model, or no such version of it.
@@ -57,7 +57,7 @@ def find_version(client: MlflowClient, name: str, version: int | None) -> str:
 
 
 def champion_of(client: MlflowClient, name: str) -> str | None:
-    """The version that has the alias; None where none ever had it.
+    """Return the version that has the alias; None where none ever had it.
 
     Raises:
         UserError: a version had it, and now none has: MLflow drops the alias of a version that is deleted.
@@ -66,25 +66,26 @@ def champion_of(client: MlflowClient, name: str) -> str | None:
     if current is None and (past := history(client, name)):
         raise UserError(
             f"The last champion of {name} was version {past[-1]}, and no version has the alias {ALIAS} now (was it "
-            f"deleted?): give rollback=true to go back to the one before, or delete the model's tag {HISTORY} to "
+            f"deleted?): give rollback=true to go back to the previous one, or delete the model's tag {HISTORY} to "
             "begin anew."
         )
     return current
 
 
 def versions_of(client: MlflowClient, name: str) -> set[str]:
-    """All versions of a model; its name has no quotes, which the settings refuse."""
-    return {str(found.version) for found in client.search_model_versions(f"name = '{name}'")}
+    """Return all versions of a model; its name has no quotes, which the settings refuse."""
+    return {str(version.version) for version in client.search_model_versions(f"name = '{name}'")}
 
 
 def aliased(client: MlflowClient, name: str) -> str | None:
+    """Return the version that has the alias now, or None."""
     aliases: dict[str, object] = client.get_registered_model(name).aliases
     version = aliases.get(ALIAS)
     return None if version is None else str(version)
 
 
 def history(client: MlflowClient, name: str) -> list[str]:
-    """Versions that were champion, the newest last."""
+    """Return the versions that were champion, the newest last."""
     tags: dict[str, str] = client.get_registered_model(name).tags
     return list(json.loads(tags.get(HISTORY, "[]")))
 
@@ -106,11 +107,11 @@ def set_champion(client: MlflowClient, name: str, version: str, instead_of: str 
 
 
 def roll_back(client: MlflowClient, name: str, holder: str) -> tuple[str | None, str]:
-    """Give the alias back to the champion before: (the version that had it, the version that has it now).
+    """Give the alias back to the previous champion; returns the version that had it and the one that has it now.
 
     Raises:
         UserError: no earlier champion exists any more, or there never was one.
-        Locked: as above.
+        Locked: another promotion holds the lock and does not end.
     """
     with lock(client, name, holder):
         current, past = aliased(client, name), history(client, name)
@@ -126,49 +127,59 @@ def roll_back(client: MlflowClient, name: str, holder: str) -> tuple[str | None,
 
 
 def write(client: MlflowClient, name: str, past: list[str], version: str) -> None:
-    """History first: a crash in between leaves an entry too many, which reading by the alias passes over."""
+    """Write history, then alias: a crash in between leaves an entry too many, which reading by the alias skips."""
     client.set_registered_model_tag(name, HISTORY, json.dumps(past[-MAX_HISTORY:]))
     client.set_registered_model_alias(name, ALIAS, version)
 
 
 @contextmanager
 def lock(client: MlflowClient, name: str, holder: str) -> Iterator[None]:
-    """Only one process at a time comes past this line, on whatever machine."""
-    taken = name + LOCK_SUFFIX
-    given_up = time.monotonic() + LOCK_PATIENCE
+    """Hold the model's lock, which one process at a time can, on whatever machine.
+
+    Raises:
+        Locked: another process holds it for longer than LOCK_PATIENCE.
+    """
+    lock_name = name + LOCK_SUFFIX
+    deadline = time.monotonic() + LOCK_PATIENCE
     while True:
         try:
             client.create_registered_model(
-                taken, {"holder": holder}, f"Held for a moment while a promotion of {name} changes its alias."
+                lock_name, {"holder": holder}, f"Held for a moment while a promotion of {name} changes its alias."
             )
             break
         except MlflowException as error:
             if error.error_code not in TAKEN:
                 raise
-        if time.monotonic() > given_up:
+        if time.monotonic() > deadline:
             raise Locked(
-                f"{taken} has been there for {LOCK_PATIENCE:g} s, by {lock_holder(client, taken)}: if that promotion "
-                "is dead, delete this registered model and promote again."
+                f"{lock_name} has been there for {LOCK_PATIENCE:g} s, by {lock_holder(client, lock_name)}: if that "
+                "promotion is dead, delete this registered model and promote again."
             )
         time.sleep(random.uniform(0.05, 0.25))
     try:
         yield
     finally:
-        client.delete_registered_model(taken)
+        client.delete_registered_model(lock_name)
 
 
-def lock_holder(client: MlflowClient, taken: str) -> str:
+def lock_holder(client: MlflowClient, lock_name: str) -> str:
+    """Return who holds a lock, in words."""
     try:
-        return f"run {client.get_registered_model(taken).tags.get('holder', 'unknown')}"
+        return f"run {client.get_registered_model(lock_name).tags.get('holder', 'unknown')}"
     except MlflowException as error:
         if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
             raise
         return "one promotion after another"
 
 
-def annotate_version(client: MlflowClient, version: ModelVersion, tags: dict[str, str], sentence: str) -> None:
-    """Tags and a line of the version's description, added to what people have written there."""
+def annotate_version(client: MlflowClient, version: ModelVersion, tags: dict[str, str], paragraph: str) -> None:
+    """Set tags and append a paragraph to the version's description: what people have written there stays.
+
+    A paragraph that already stands last is not repeated.
+    """
     for key, value in tags.items():
         client.set_model_version_tag(version.name, str(version.version), key, value)
-    description = "\n\n".join(filter(None, [version.description, sentence]))
-    client.update_model_version(version.name, str(version.version), description)
+    description: str = version.description or ""
+    if not description.endswith(paragraph):
+        description = "\n\n".join(filter(None, [description, paragraph]))
+        client.update_model_version(version.name, str(version.version), description)

@@ -1,4 +1,4 @@
-"""Dataset from a logged model or an exported file, for the terminal. Imports no torch."""
+"""Write images of a logged model or an exported file as one sheet. Imports no torch."""
 
 from __future__ import annotations
 
@@ -15,24 +15,25 @@ from gan_plugin.errors import UserError, first_line
 from gan_plugin.media.image import contact_sheet, png
 from gan_plugin.seeds import MIN_TRUNCATION
 from gan_plugin.serving.generator import OnnxGenerator
-from gan_plugin.serving.requests import listed
+from gan_plugin.serving.requests import listed, quoted
 
 
 def write_samples(
     model: str | None,
     onnx_file: Path | None,
+    out: Path,
+    *,
     seeds: list[int],
     truncation: float | None,
     label: str | None,
     columns: int,
     device: str,
-    out: Path,
 ) -> None:
-    """Write the images of ``seeds`` as one PNG sheet to ``out``, of one class where ``label`` names one.
+    """Write the images of ``seeds`` to ``out`` as one PNG sheet, all of one class if ``label`` names one.
 
     Raises:
-        UserError: neither or both of ``model`` and ``onnx_file`` are given, one of them cannot be loaded, or it has no
-            such class.
+        UserError: neither or both of ``model`` and ``onnx_file`` are given, the generator cannot be loaded, a value is
+            not possible, or ``out`` is in no folder.
     """
     if truncation is not None and not MIN_TRUNCATION <= truncation < math.inf:
         raise UserError(f"truncation={truncation} is not possible: give a number of at least {MIN_TRUNCATION}.")
@@ -44,26 +45,26 @@ def write_samples(
 
 
 def labels_of(label: str, class_names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
-    """The index of a class given by name or number, ``count`` times.
+    """Return the index of a class given by name or number, ``count`` times, int64 [count].
 
     Raises:
-        UserError: there is no such class; the message lists those that there are.
+        UserError: there is no such class; the message lists the classes.
     """
     if not class_names:
-        raise UserError(f"label={label!r} is not possible: this generator was trained without classes.")
+        raise UserError(f"label={quoted(label)} is not possible: this generator was trained without classes.")
     numbered = {str(i): i for i in range(len(class_names))}
     named = {name: i for i, name in enumerate(class_names)}  # a name that is a number is taken for the name
     index = (numbered | named).get(label)
     if index is None:
-        raise UserError(f"label={label!r} is not possible: give {listed(class_names)}, or a number from 0.")
+        raise UserError(f"label={quoted(label)} is not possible: give {listed(class_names)}, or a number from 0.")
     return np.full(count, index, np.int64)
 
 
 def find_onnx(model: str | None, onnx_file: Path | None) -> Path:
-    """The ONNX file of a logged model by its URI, or the file itself.
+    """Return the ONNX file of a logged model, downloading it, or ``onnx_file`` itself.
 
     Raises:
-        UserError: neither or both are given, or there is none.
+        UserError: neither or both are given, the model cannot be loaded, or the file does not exist.
     """
     if (model is None) == (onnx_file is None):
         raise UserError("Give either a model's URI such as models:/gan/1, or --onnx with a file.")
@@ -78,7 +79,11 @@ def find_onnx(model: str | None, onnx_file: Path | None) -> Path:
 
 
 def load_file(onnx_file: Path, device: str) -> OnnxGenerator:
-    """The generator in an ONNX file; UserError in one sentence where it holds none."""
+    """Open the generator in an ONNX file.
+
+    Raises:
+        UserError: the file is not a generator of images.
+    """
     try:
         return OnnxGenerator(onnx_file, device)
     except UserError:

@@ -1,4 +1,4 @@
-"""Seed → z: the same image for the same seed, alone or in a batch, in every process and every language.
+"""Seed → z and class: the same image for the same seed, alone or in a batch, in every process and every language.
 
 A seed is the key of the counter-based generator Philox4x32-10 (Salmon et al. 2011, "Parallel random numbers: as easy
 as 1, 2, 3", doi:10.1145/2063384.2063405). Value ``i`` of z comes from block ``i // 4`` of that seed alone:
@@ -12,7 +12,7 @@ as 1, 2, 3", doi:10.1145/2063384.2063405). Value ``i`` of z comes from block ``i
 With a truncation t, a value beyond ±t is replaced by the one at the same place of attempt 1, 2, … until it lies
 within: z then follows the normal distribution cut off at ±t (Brock et al. 2019, arXiv:1809.11096).
 
-The way from the z of one seed to that of another is an arc (spherical interpolation, Shoemake 1985,
+The path from the z of one seed to that of another is an arc (spherical interpolation, Shoemake 1985,
 doi:10.1145/325165.325242; White 2016, arXiv:1609.04468). At position p from 0 to 1, θ the angle between both, in
 float64:
 
@@ -26,7 +26,7 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-MAX_SEED = 2**53 - 1  # the largest whole number that JSON, JavaScript and float64 all hold exactly
+MAX_SEED = 2**53 - 1  # the largest integer that JSON, JavaScript and float64 all hold exactly
 MIN_TRUNCATION = 0.1  # below it nearly every value has to be drawn again hundreds of times
 
 MIN_SINE = 1e-6  # two z of nearly one direction have no arc between them
@@ -41,7 +41,11 @@ Words = npt.NDArray[np.uint64]  # 32-bit words, kept in 64 bits so that products
 
 
 def philox(counter: Words, key: Words) -> Words:
-    """Ten rounds of Philox4x32: counters [4, …] and keys [2, …], whose other dimensions broadcast, → words [4, …]."""
+    """Run ten rounds of Philox4x32 on counters [4, …] and keys [2, …], whose other dimensions broadcast.
+
+    Returns:
+        words [4, …].
+    """
     multipliers, weyl = (np.array(pair, np.uint64).reshape(2, *[1] * (counter.ndim - 1)) for pair in (_SWAPPED, _WEYL))
     even, odd = counter[0::2], counter[1::2]  # words 0 and 2, 1 and 3: a round does the same to both pairs
     rounds = np.arange(_ROUNDS, dtype=np.uint64).reshape(-1, *[1] * counter.ndim)
@@ -52,7 +56,7 @@ def philox(counter: Words, key: Words) -> Words:
 
 
 def latents(seeds: npt.ArrayLike, latent_size: int, truncation: npt.ArrayLike | None = None) -> npt.NDArray[np.float32]:
-    """z float32 [N, latent_size] of N seeds, each a whole number from 0 to 2⁵³ − 1.
+    """Draw z float32 [N, latent_size] of N seeds, each an integer from 0 to 2⁵³ − 1.
 
     ``truncation`` is one bound or one for each seed, in standard deviations, at least 0.1; None or NaN is no bound.
 
@@ -69,15 +73,17 @@ def latents(seeds: npt.ArrayLike, latent_size: int, truncation: npt.ArrayLike | 
     while (outside := np.abs(z) > bounds).any():
         attempt += 1
         rows = outside.any(axis=1)
-        again = _normals(keys[rows], latent_size, attempt)
-        z[rows] = np.where(outside[rows], again, z[rows])
+        redrawn = _normals(keys[rows], latent_size, attempt)
+        z[rows] = np.where(outside[rows], redrawn, z[rows])
     return z
 
 
 def between(
     start: npt.NDArray[np.float32], end: npt.NDArray[np.float32], position: npt.ArrayLike
 ) -> npt.NDArray[np.float32]:
-    """z float32 [N, latent_size] on the arcs from ``start`` to ``end``, both [N, latent_size]; positions [N], 0…1.
+    """Interpolate z float32 [N, latent_size] on the arcs from ``start`` to ``end``, both [N, latent_size].
+
+    ``position`` [N] is 0 at the start and 1 at the end.
 
     >>> between(latents(0, 3), latents(7, 3), [0.0]).tolist() == latents(0, 3).tolist()
     True
@@ -94,8 +100,19 @@ def between(
     return (a * z0 + b * z1).astype(np.float32)
 
 
+def default_labels(seeds: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
+    """Return the class of each seed that comes without one: ``seed mod classes``, int64 of the shape of ``seeds``.
+
+    So consecutive seeds show all classes.
+
+    >>> default_labels([0, 1, 2, 13], 10).tolist()
+    [0, 1, 2, 3]
+    """
+    return np.asarray(seeds, np.int64) % classes
+
+
 def _normals(seeds: Words, latent_size: int, attempt: int) -> npt.NDArray[np.float32]:
-    """Standard normal values float32 [N, latent_size] of one attempt."""
+    """Draw standard normal values float32 [N, latent_size] of one attempt."""
     blocks = -(-latent_size // 4)
     counter = np.zeros((4, 1, blocks), np.uint64)
     counter[0], counter[1] = np.arange(blocks), attempt
@@ -104,3 +121,8 @@ def _normals(seeds: Words, latent_size: int, attempt: int) -> npt.NDArray[np.flo
     radius, angle = np.sqrt(-2 * np.log(u[0::2])), 2 * np.pi * u[1::2]  # [2, N, blocks] each
     values = np.stack([radius * np.cos(angle), radius * np.sin(angle)], axis=1)  # [pair, cosine or sine, N, blocks]
     return values.transpose(2, 3, 0, 1).reshape(len(seeds), -1)[:, :latent_size].astype(np.float32)
+
+
+def default_labels(seeds: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
+    """The class of a seed that comes without one: ``seed mod classes``, so that consecutive seeds show them all."""
+    return np.asarray(seeds, np.int64) % classes

@@ -4,12 +4,16 @@ from __future__ import annotations
 
 from pathlib import Path
 
+import numpy as np
+import numpy.typing as npt
+import onnx
 import torch
 from torch import Tensor, nn
 
 from gan_plugin.data import Dataset
 from gan_plugin.export import export_generator
 from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.spec import image_spec
 
 LATENT = 16
 EXPORTED: dict[tuple[str, float], bytes] = {}  # ONNX files by digest and noise
@@ -51,3 +55,53 @@ def export_bank(dataset: Dataset, path: Path, images: Tensor | None = None, nois
 
 def open_bank(dataset: Dataset, path: Path, images: Tensor | None = None, noise: float = 0.0) -> OnnxGenerator:
     return OnnxGenerator(export_bank(dataset, path, images, noise), "cpu")
+
+
+CORNERS = {(0, 0): (255, 0, 0), (0, -1): (0, 255, 0), (-1, 0): (0, 0, 255), (-1, -1): (255, 255, 255)}
+TALL = image_spec(48, 32, 3)
+
+
+class Corners(nn.Module):
+    """Makes images of the spec ``TALL`` in a gray that depends on z, with a color of its own in each corner pixel."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        mask, colors = torch.zeros(1, 1, *TALL.shape[:2]), torch.zeros(1, 3, *TALL.shape[:2])
+        for (y, x), color in CORNERS.items():
+            mask[0, 0, y, x] = 1
+            colors[0, :, y, x] = torch.tensor(color) / 127.5 - 1
+        self.register_buffer("mask", mask)
+        self.register_buffer("colors", colors)
+
+    def forward(self, z: Tensor) -> Tensor:
+        gray = torch.tanh(z[:, :1, None, None])  # [B, 1, 1, 1]
+        return gray * (1 - self.mask) + self.colors * self.mask  # [B, 3, H, W]
+
+
+def export_corners(path: Path) -> Path:
+    """The ONNX file of a generator of images that are higher than wide, and show where each corner belongs."""
+    description = Description(4, TALL, recipe="none", data="corners")
+    export_generator(Corners().eval(), description, path)
+    return path
+
+
+def assert_corners(image: npt.NDArray[np.uint8]) -> None:
+    """Check that an image of ``Corners`` is neither turned nor mirrored nor cut."""
+    assert image.shape == TALL.shape
+    assert {place: tuple(image[place].tolist()) for place in CORNERS} == CORNERS
+
+
+def with_metadata(onnx_file: Path, out: Path, **changes: str | None) -> Path:
+    """A copy of a generator's file with other values of its metadata's keys ``gan.…``; None leaves a key out."""
+    model = onnx.load(onnx_file)
+    values = {entry.key: entry.value for entry in model.metadata_props}
+    values |= {f"gan.{name}": value for name, value in changes.items()}  # type: ignore[misc]
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, {key: value for key, value in values.items() if value is not None})
+    onnx.save_model(model, out)
+    return out
+
+
+def as_contract_1(onnx_file: Path, out: Path) -> Path:
+    """A copy of a generator's file as contract 1 was: without the keys that contract 2 added."""
+    return with_metadata(onnx_file, out, contract="1", kind=None, layout=None, range=None)

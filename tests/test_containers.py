@@ -1,6 +1,6 @@
 """docker/ without an engine: its install line, its commands and its settings, run as they are written there.
 
-What only an engine or a GPU can show, docker/README.md says.
+docker/README.md lists what only an engine or a GPU can show.
 """
 
 from __future__ import annotations
@@ -36,7 +36,7 @@ from PIL import Image
 from gan_plugin import flavor
 from gan_plugin.export import export_generator
 from gan_plugin.networks.dcgan import Generator
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.generator import Description, OnnxGenerator
 from gan_plugin.spec import image_spec
 
 DOCKER = ROOT / "docker"
@@ -73,20 +73,20 @@ class Stage:
 
 def stages() -> dict[str, Stage]:
     text = re.sub(r"^#.*\n", "", (DOCKER / "Dockerfile").read_text("utf-8"), flags=re.MULTILINE)
-    found: dict[str, Stage] = {}
+    by_name: dict[str, Stage] = {}
     for line in re.sub(r"\\\n", " ", text).splitlines():
         if not line.strip():
             continue
         instruction, words = line.split(maxsplit=1)
         if instruction == "FROM":
             name = words.split(" AS ")[1]
-            found[name] = Stage([])
-        found[name].instructions.append((instruction, words))
-    return found
+            by_name[name] = Stage([])
+        by_name[name].instructions.append((instruction, words))
+    return by_name
 
 
 def install_words(stage: Stage, device: str) -> list[str]:
-    """The words that the image's shell gives to pip."""
+    """The arguments that the image's shell passes to pip."""
     (line,) = [words for words in stage.all("RUN") if "pip install" in words]
     command = f"pip() {{ printf '%s\\n' \"$@\"; }}; {line}"
     done = subprocess.run(
@@ -106,18 +106,18 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-# ---- what is written there -------------------------------------------------------------------------------------------
+# ---- the files as written --------------------------------------------------------------------------------------------
 
 
 def test_ports_are_published_on_the_loopback_address_only() -> None:
     assert published("mlflow") == ["127.0.0.1:5000:5000"]
-    served = stages()["serve"].environment()["UVICORN_PORT"]
+    container_port = stages()["serve"].environment()["UVICORN_PORT"]
     for name in ("serve", "serve-cpu"):
-        assert published(name) == [f"127.0.0.1:8080:{served}"]
-    typed = re.findall(r"^docker run .*", (DOCKER / "README.md").read_text("utf-8"), re.MULTILINE)
-    assert len(typed) >= 3
-    for line in typed:
-        assert re.findall(r"-p (\S+)", line) == [f"127.0.0.1:8080:{served}"], line
+        assert published(name) == [f"127.0.0.1:8080:{container_port}"]
+    commands = re.findall(r"^docker run .*", (DOCKER / "README.md").read_text("utf-8"), re.MULTILINE)
+    assert len(commands) >= 3
+    for line in commands:
+        assert re.findall(r"-p (\S+)", line) == [f"127.0.0.1:8080:{container_port}"], line
 
 
 def test_a_gpu_is_reserved_for_the_service_that_needs_one_and_for_no_other() -> None:
@@ -136,7 +136,7 @@ def test_no_image_runs_as_root() -> None:
         assert images[name].only("USER") != "0"
 
 
-def test_every_file_that_is_copied_is_let_through_and_no_other() -> None:
+def test_the_build_context_has_every_file_that_is_copied_and_no_other() -> None:
     copied = {word for stage in stages().values() for words in stage.all("COPY") for word in words.split()[:-1]}
     lines = (DOCKER / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
     assert [line for line in lines if not line.startswith(("#", "!"))] == ["*"]
@@ -144,17 +144,17 @@ def test_every_file_that_is_copied_is_let_through_and_no_other() -> None:
     assert all((ROOT / name).is_file() for name in copied)
 
 
-def test_the_image_installs_what_a_model_asks_for() -> None:
-    asked = {re.split(r"[=;]", line)[0].strip() for line in flavor.get_default_pip_requirements()} - {"onnxruntime"}
+def test_the_image_installs_what_a_model_requires() -> None:
+    required = {re.split(r"[=;]", line)[0].strip() for line in flavor.get_default_pip_requirements()} - {"onnxruntime"}
     pinned = {line.split("==")[0] for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines()}
     for device, extras in (("cuda", "[cuda,cudnn]"), ("cpu", "")):
         pip, *words = install_words(stages()["serve"], device)
         names = [word for word in words if not word.endswith(".txt") and word != "--constraint"]
         assert pip == "install"
-        assert {name.split("[")[0] for name in names} == asked
+        assert {name.split("[")[0] for name in names} == required
         assert f"onnxruntime-gpu{extras}" in names
         assert words.count("constraints.txt") == 1
-    assert asked <= pinned
+    assert required <= pinned
 
 
 def test_another_device_ends_the_build() -> None:
@@ -165,9 +165,9 @@ def test_another_device_ends_the_build() -> None:
 def test_every_wheel_of_nvidia_is_pinned_and_what_onnx_runtime_loads_is_among_them(tmp_path: Path) -> None:
     words = install_words(stages()["serve"], "cuda")
     (tmp_path / "in.txt").write_text("\n".join(word for word in words if "onnxruntime" in word))
-    given = [path for name in ("constraints.txt", "docker/constraints-cuda.txt") for path in ("-c", ROOT / name)]
+    constraints = [path for name in ("constraints.txt", "docker/constraints-cuda.txt") for path in ("-c", ROOT / name)]
     done = subprocess.run(
-        [BIN / "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", *given, "in.txt"],
+        [BIN / "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", *constraints, "in.txt"],
         cwd=tmp_path,
         capture_output=True,
         text=True,
@@ -303,7 +303,7 @@ def serve_command(image: Path) -> list[str]:
     return [str(image / "venv" / "bin" / program), *words]
 
 
-def test_who_may_call_the_tracking_server(tracking: str) -> None:
+def test_the_hosts_that_the_tracking_server_answers(tracking: str) -> None:
     def status(host: str) -> int:
         url = f"{tracking}/api/2.0/mlflow/experiments/get?experiment_id=0"
         try:
@@ -323,7 +323,7 @@ def test_the_champion_is_served_and_sigterm_ends_the_server_after_its_last_answe
 ) -> None:
     port = free_port()
     variables = container(port)
-    expected = flavor.OnnxGenerator(champion, "cpu").sample([5])[0, :, :, 0]
+    expected = OnnxGenerator(champion, "cpu").sample([5])[0, :, :, 0]
     check = json.loads(stages()["serve"].only("HEALTHCHECK").split("CMD ")[1])
     with running(serve_command(image), check, image, variables) as (process, log):
         reply = Server(port, log, process.pid).records({"seed": 5})
@@ -351,7 +351,7 @@ def test_the_champion_is_served_and_sigterm_ends_the_server_after_its_last_answe
 def test_the_image_for_a_gpu_refuses_to_run_without_one(
     image: Path, champion: Path, container: Callable[..., dict[str, str]]
 ) -> None:
-    if flavor.OnnxGenerator(champion).provider == "CUDAExecutionProvider":
+    if OnnxGenerator(champion).provider == "CUDAExecutionProvider":
         pytest.skip("there is a GPU")
     by_default = stages()["serve"].environment()["SERVING_MODEL_CONFIG"]
     done = run_command(image, container(free_port(), SERVING_MODEL_CONFIG=by_default))
@@ -359,7 +359,7 @@ def test_the_image_for_a_gpu_refuses_to_run_without_one(
     assert "device=cuda was demanded but CUDA cannot be used: " in done.stderr.splitlines()[-1]
 
 
-def test_without_a_model_it_says_how_to_name_one(image: Path, container: Callable[..., dict[str, str]]) -> None:
+def test_without_a_model_the_error_names_the_variable(image: Path, container: Callable[..., dict[str, str]]) -> None:
     done = run_command(image, container(free_port(), MODEL_URI=""))
     assert done.returncode != 0
     assert done.stderr.splitlines()[-1].startswith("No model is named: give MODEL_URI=")

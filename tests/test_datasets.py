@@ -1,8 +1,9 @@
-"""Dataset as MLflow data sets: found by MLflow, light to import, with held-out images beside them."""
+"""Datasets for MLflow: found by MLflow, light to import, with held-out images beside them."""
 
 from __future__ import annotations
 
 import dataclasses
+import json
 import subprocess
 import sys
 from pathlib import Path
@@ -15,6 +16,7 @@ from mlflow.data.code_dataset_source import CodeDatasetSource
 from PIL import Image
 
 from gan_plugin.data import Dataset, load_dataset, load_held_out
+from gan_plugin.data.dataset import make_dataset
 from gan_plugin.data.sources import check_held_out
 from gan_plugin.datasets import SampleDataset, dataset_source, from_samples
 from gan_plugin.errors import UserError
@@ -35,8 +37,11 @@ def test_the_constructor_reads_both_splits() -> None:
     dataset = mlflow.data.from_samples("digits", image_size=16)
     assert isinstance(dataset, SampleDataset)
     assert dataset.held_out is not None
-    assert (len(dataset.reference), len(dataset.held_out), dataset.held_out.size) == (1438, 359, 16)
-    assert dataset.tags()["split"] == "train"
+    assert (len(dataset.reference), len(dataset.held_out), dataset.held_out.spec.size) == (1438, 359, (16, 16))
+    assert dataset.tags() == {"split": "train", "classes": "10"}
+    wide = from_samples("digits", image_size=(16, 32))
+    assert wide.held_out is not None
+    assert wide.reference.samples.shape[2:] == wide.held_out.samples.shape[2:] == (16, 32)
     assert from_samples("digits", held_out="none").held_out is None
     assert from_samples("digits", name="mine", digest=load_dataset("digits").digest).name == "mine"
     with pytest.raises(UserError, match=r"has the digest [0-9a-f]{32}, not 123: these are other images"):
@@ -57,14 +62,14 @@ def image_folder(root: Path, **counts: int) -> str:
 def test_held_out_images_come_from_test_or_else_validation(tmp_path: Path) -> None:
     both = image_folder(tmp_path / "both", train=4, test=3, val=2)
     reference = load_dataset(both)
-    found = load_held_out(both, reference)
-    assert (found and found.split, found and len(found)) == ("test", 3)
-    found = load_held_out(both, reference, "validation")
-    assert (found and found.split, found and len(found)) == ("validation", 2)
+    held_out = load_held_out(both, reference)
+    assert (held_out and held_out.split, held_out and len(held_out)) == ("test", 3)
+    held_out = load_held_out(both, reference, "validation")
+    assert (held_out and held_out.split, held_out and len(held_out)) == ("validation", 2)
     one = image_folder(tmp_path / "one", train=4, val=2)
-    found = load_held_out(one, load_dataset(one))
-    assert found is not None
-    assert len(found) == 2
+    held_out = load_held_out(one, load_dataset(one))
+    assert held_out is not None
+    assert len(held_out) == 2
     none = image_folder(tmp_path / "none", a=4)
     assert load_held_out(none, load_dataset(none)) is None
     assert load_held_out(both, load_dataset(both, split="test")) is None  # train is not held out
@@ -73,10 +78,10 @@ def test_held_out_images_come_from_test_or_else_validation(tmp_path: Path) -> No
 
 def test_held_out_images_take_the_size_and_channels_of_the_reference(tmp_path: Path) -> None:
     data = image_folder(tmp_path, train=4, test=3)
-    reference = load_dataset(data, image_size=32, channels=3)
-    found = load_held_out(data, reference)
-    assert found is not None
-    assert found.samples.shape == (3, 3, 32, 32)
+    reference = load_dataset(data, image_size=(32, 20), channels=3)
+    held_out = load_held_out(data, reference)
+    assert held_out is not None
+    assert held_out.samples.shape == (3, 3, 32, 20)
 
 
 def test_a_held_out_split_that_cannot_be_is_refused(tmp_path: Path) -> None:
@@ -86,6 +91,9 @@ def test_a_held_out_split_that_cannot_be_is_refused(tmp_path: Path) -> None:
     digits = load_dataset("digits")
     with pytest.raises(UserError, match="held_out='train' holds the same images as split 'train': give a split"):
         load_held_out("digits", digits, "train")
+    many = image_folder(tmp_path / "many", **{f"train__c{i:02}": 1 for i in range(12)}, test__c00=1, test__c02=1)
+    with pytest.raises(UserError, match=r"the classes …, c02 \(2 in all\) and split 'train' has …, c01, .*, c10, …"):
+        load_held_out(many, load_dataset(many))
     other = image_folder(tmp_path / "other", train__a=2, train__b=2, test__b=2)
     with pytest.raises(UserError, match="Split 'test' has the classes b and split 'train' has a, b: give both"):
         load_held_out(other, load_dataset(other))
@@ -95,7 +103,8 @@ def test_the_same_classes_in_another_order_are_refused() -> None:
     """Their labels would mean other classes."""
     digits = load_dataset("digits")
     test = load_dataset("digits", split="test")
-    turned: Dataset = dataclasses.replace(test, class_names=test.spec.class_names[::-1])
+    spec = dataclasses.replace(test.spec, class_names=test.spec.class_names[::-1])
+    turned: Dataset = dataclasses.replace(test, spec=spec)
     with pytest.raises(UserError, match="give both the same"):
         check_held_out(turned, digits)
 
@@ -114,3 +123,16 @@ def test_equal_images_have_equal_digests_in_mlflow() -> None:
     assert (dataset.name, dataset.digest, dataset.features.shape) == ("digits", digits.digest, (1438, 1, 28, 28))
     assert dataset.features.base is not None  # a view of the images, not a copy
     assert torch.equal(torch.from_numpy(dataset.targets), digits.labels)
+
+
+def test_summary_names_every_class_and_the_tags_stay_short() -> None:
+    names = [f"class_{i:04}_{'long name ' * 9}" for i in range(1000)]
+    images, labels = torch.zeros(3, 1, 16, 20, dtype=torch.uint8), torch.tensor([999, 0, 999])
+    dataset = SampleDataset(make_dataset(images, labels, names, name="n", source="s", split="train", notes=()))
+    assert dataset.tags() == {"split": "train", "classes": "1000"}
+    summary = json.loads(json.dumps(dataset.summary()))
+    assert [entry["name"] for entry in summary["classes"]] == names
+    assert [entry["images"] for entry in summary["classes"]] == [1, *[0] * 998, 2]
+    assert (summary["image_size"], summary["channels"], summary["images"]) == ([16, 20], 1, 3)
+    unlabeled = make_dataset(images, None, (), name="n", source="s", split="train", notes=())
+    assert SampleDataset(unlabeled).summary()["classes"] == []

@@ -10,6 +10,7 @@ import mlflow
 import mlflow.data
 import numpy as np
 import pytest
+import torch
 from generators import export_bank
 from helpers import Project, Trained, error_of, options
 from mlflow import MlflowClient
@@ -17,10 +18,14 @@ from mlflow.entities import Run
 
 from gan_plugin import flavor
 from gan_plugin.data import load_dataset
+from gan_plugin.data.dataset import make_dataset
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
+from gan_plugin.evaluator import check_fit
+from gan_plugin.serving.generator import Description
+from gan_plugin.spec import image_spec
 
-FEW = {"images": 100}
+QUICK = {"images": 100}
 
 
 @pytest.fixture(scope="module")
@@ -40,65 +45,67 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def dataset() -> SampleDataset:
-    found: SampleDataset = mlflow.data.from_samples("digits")
-    return found
+    digits: SampleDataset = mlflow.data.from_samples("digits")
+    return digits
 
 
 def evaluate(model: object, dataset: SampleDataset, **config: object) -> mlflow.models.EvaluationResult:
     return mlflow.models.evaluate(
-        model=model, data=dataset, model_type="gan", evaluators="gan", evaluator_config={**FEW, **config}
+        model=model, data=dataset, model_type="gan", evaluators="gan", evaluator_config={**QUICK, **config}
     )
 
 
 def recorded_in_the_run(run_id: str) -> list[str]:
-    """Names of a run's metrics, as often as they are recorded."""
+    """Return the names of a run's metrics, as often as they are recorded."""
     client = MlflowClient()
     names = [name for name in client.get_run(run_id).data.metrics if not name.startswith("system/")]
     return sorted(metric.key for name in names for metric in client.get_metric_history(run_id, name))
 
 
-@pytest.mark.parametrize("named", ["version", "alias", "model id", "loaded"])
-def test_results_are_linked_and_recorded_once(registered: str, dataset: SampleDataset, named: str) -> None:
+@pytest.mark.parametrize("address", ["version", "alias", "model id", "loaded"])
+def test_results_are_linked_and_recorded_once(registered: str, dataset: SampleDataset, address: str) -> None:
     """However the model is named: to the run, to the data set, and to the LoggedModel."""
     model_id = MlflowClient().get_model_version("bank", "1").source.removeprefix("models:/")
-    uri = {"version": "models:/bank/1", "alias": "models:/bank@champion"}.get(named, f"models:/{model_id}")
+    uri = {"version": "models:/bank/1", "alias": "models:/bank@champion"}.get(address, f"models:/{model_id}")
     with mlflow.start_run() as active:
-        result = evaluate(mlflow.pyfunc.load_model(uri) if named == "loaded" else uri, dataset)
+        result = evaluate(mlflow.pyfunc.load_model(uri) if address == "loaded" else uri, dataset)
     assert recorded_in_the_run(active.info.run_id) == sorted(result.metrics)
     run = MlflowClient().get_run(active.info.run_id)
     (entry,) = run.inputs.dataset_inputs
     assert (entry.dataset.name, entry.dataset.digest) == ("digits", dataset.digest)
-    assert [found.model_id for found in run.inputs.model_inputs] == [model_id]
+    assert [entry.model_id for entry in run.inputs.model_inputs] == [model_id]
     linked = [metric for metric in mlflow.get_logged_model(model_id).metrics if metric.run_id == active.info.run_id]
     assert sorted((metric.key, metric.value) for metric in linked) == sorted(result.metrics.items())
     assert {metric.dataset_digest for metric in linked} == {dataset.digest}
 
 
-def test_the_result_holds_figures_images_and_the_report(registered: str, dataset: SampleDataset) -> None:
+def test_the_result_holds_metrics_images_and_the_report(registered: str, dataset: SampleDataset) -> None:
     with mlflow.start_run() as active:
         result = evaluate("models:/bank/1", dataset, seed=5)
-    assert {"fid/classifier", "fid_floor/classifier", "precision/classifier", "cas/classifier"} <= set(result.metrics)
-    assert result.artifacts["figures"].content["protocol"]["generated"] == "100 images of the seeds 5 to 104"
+    assert {"fid/classifier", "fid_real/classifier", "precision/classifier", "cas/classifier"} <= set(result.metrics)
+    assert result.artifacts["metrics"].content["protocol"]["generated"] == "100 images of the seeds 5 to 104"
     assert result.artifacts["samples"].content.size[0] > 100
     listed = {file.path for file in MlflowClient().list_artifacts(active.info.run_id, "evaluation")}
-    names = ("report.html", "samples.png", "neighbors.png", "precision_recall.png", "per_class.png", "figures.json")
+    names = ("report.html", "samples.png", "neighbors.png", "precision_recall.png", "per_class.png", "metrics.json")
     assert {f"evaluation/{name}" for name in names} <= listed
-    assert [name for name in listed if name.endswith(".safetensors")]  # the classifier that judged
-    path = mlflow.artifacts.download_artifacts(run_id=active.info.run_id, artifact_path="evaluation/figures.json")
-    assert json.loads(Path(path).read_text()) == result.artifacts["figures"].content
+    assert [name for name in listed if name.endswith(".safetensors")]  # the classifier
+    path = mlflow.artifacts.download_artifacts(run_id=active.info.run_id, artifact_path="evaluation/metrics.json")
+    assert json.loads(Path(path).read_text()) == result.artifacts["metrics"].content
 
 
-def test_a_model_that_is_no_logged_model_is_judged_too(registered: str, dataset: SampleDataset, tmp_path: Path) -> None:
+def test_a_model_that_is_no_logged_model_is_evaluated_too(
+    registered: str, dataset: SampleDataset, tmp_path: Path
+) -> None:
     flavor.save_model(export_bank(load_dataset("digits"), tmp_path / "g.onnx"), tmp_path / "model")
     with mlflow.start_run() as active:
         result = evaluate(str(tmp_path / "model"), dataset)
-    assert result.metrics["authenticity/classifier"] == 0.0  # the bank shows training images
+    assert result.metrics["authenticity/classifier"] == 0.0  # the bank returns training images
     assert recorded_in_the_run(active.info.run_id) == sorted(result.metrics)
     (entry,) = MlflowClient().get_run(active.info.run_id).inputs.dataset_inputs
     assert entry.dataset.digest == dataset.digest
 
 
-def test_what_cannot_be_judged_is_refused_in_one_sentence(registered: str, dataset: SampleDataset) -> None:
+def test_what_cannot_be_evaluated_is_refused_in_one_sentence(registered: str, dataset: SampleDataset) -> None:
     with pytest.raises(UserError, match=r"^Unknown parameter image: the parameters are features, "):
         evaluate("models:/bank/1", dataset, image=3)
     with pytest.raises(UserError, match=r"^images='1' is not possible: give a whole number from 50 to 1000000\.$"):
@@ -112,8 +119,24 @@ def test_what_cannot_be_judged_is_refused_in_one_sentence(registered: str, datas
         evaluate("models:/bank/1", wrong)
 
 
+def test_a_refusal_of_other_classes_is_short_however_many_there_are() -> None:
+    names = [f"class_{i:04} {'of a long name' * 20}" for i in range(1000)]
+    images = torch.zeros(2, 1, 16, 16, dtype=torch.uint8)
+    dataset = make_dataset(images, torch.tensor([0, 1]), names[:-1], name="", source="", split="", notes=[])
+    with pytest.raises(UserError) as refusal:
+        check_fit(Description(16, image_spec(16, 16, 1, names)), dataset)
+    assert "class_0999" in str(refusal.value)  # the one that is missing
+    assert "(1,000 in all) and the data has none after class_0998" in str(refusal.value)
+    assert len(str(refusal.value)) < 1000
+    with pytest.raises(UserError, match=r"^The model knows the classes cat, dog and the data has dog: give the data"):
+        check_fit(
+            Description(16, image_spec(16, 16, 1, ["cat", "dog"])),
+            make_dataset(images, torch.tensor([0, 0]), ["dog"], name="", source="", split="", notes=[]),
+        )
+
+
 def test_other_evaluators_are_left_alone(registered: str) -> None:
-    """MLflow's own evaluation of a classifier, with this plugin installed and all evaluators asked."""
+    """MLflow's own evaluation of a classifier, with this plugin installed and all evaluators enabled."""
     data = mlflow.data.from_pandas(
         mlflow.data.from_pandas.__globals__["pd"].DataFrame({"x": [0, 1, 2, 3], "y": [0, 1, 0, 1]}), targets="y"
     )
@@ -148,13 +171,13 @@ def test_the_entry_point_evaluates_in_one_run(trained: Trained, evaluated: tuple
     assert [entry.model_id for entry in run.inputs.model_inputs] == [model_id]
 
 
-def test_the_entry_point_says_the_same_as_a_notebook(
+def test_the_entry_point_logs_the_same_as_a_notebook(
     store: Trained, evaluated: tuple[Run, str], dataset: SampleDataset
 ) -> None:
     with mlflow.start_run():
         result = evaluate(store.model_uri, dataset, images=200)
-    found = evaluated[0].data.metrics
-    assert {name: found[name] for name in result.metrics} == pytest.approx(result.metrics)
+    logged = evaluated[0].data.metrics
+    assert {name: logged[name] for name in result.metrics} == pytest.approx(result.metrics)
 
 
 @pytest.mark.parametrize(
@@ -180,7 +203,7 @@ def test_evaluate_refuses(trained: Trained, parameters: dict[str, object], sente
 
 
 @pytest.mark.parametrize("words", [["evaluate", "--model", "models:/gan/1"], ["promote"]])
-def test_mlflows_evaluators_are_there_before_a_thread_can_import_beside_them(
+def test_mlflows_evaluators_are_imported_before_a_thread_can_import_beside_them(
     make_project: Callable[[], Project], words: list[str]
 ) -> None:
     """MLflow's monitor of the machine and its import of evaluators would now and then wait for each other for ever."""

@@ -9,12 +9,13 @@ import onnx
 import onnxruntime
 import pytest
 import torch
+from generators import TALL, Corners, assert_corners
 from torch import Tensor, nn
 
-from gan_plugin import export
 from gan_plugin.config.recipe import load_recipe, override, recipe_names
-from gan_plugin.export import ExportError, ParityError, Quantized, check_contract, export_generator
+from gan_plugin.export import ExportError, ParityError, check_contract, export_generator
 from gan_plugin.networks import dcgan, new_generator
+from gan_plugin.networks.wrappers import Quantized
 from gan_plugin.seeds import latents
 from gan_plugin.serving.generator import Description, OnnxGenerator
 from gan_plugin.spec import image_spec
@@ -65,7 +66,7 @@ def test_the_largest_images_pass_the_gate(name: str, tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_every_recipes_generator_passes_the_gate_and_listens_to_labels(name: str, tmp_path: Path) -> None:
+def test_every_recipes_generator_passes_the_gate_and_depends_on_labels(name: str, tmp_path: Path) -> None:
     """With labels, since those without are a part of it; at the smallest size, where a network has all its layers."""
     recipe = load_recipe(name)
     torch.manual_seed(0)
@@ -80,13 +81,16 @@ def test_every_recipes_generator_passes_the_gate_and_listens_to_labels(name: str
     assert (near != far).any()
 
 
-def test_the_file_explains_itself(tmp_path: Path) -> None:
+def test_the_metadata_describe_the_generator(tmp_path: Path) -> None:
     generator = dcgan.Generator(20, image_spec(28, 28, 1))
     description = Description(20, image_spec(28, 28, 1), recipe="dcgan", run_id="abc", data="digits", data_digest="1f")
     export_generator(generator, description, tmp_path / "g.onnx")
     model = onnx.load(tmp_path / "g.onnx")
     assert {p.key: p.value for p in model.metadata_props} == {
-        "gan.contract": "1",
+        "gan.contract": "2",
+        "gan.kind": "image",
+        "gan.layout": "HWC",
+        "gan.range": "0..255",
         "gan.latent_size": "20",
         "gan.height": "28",
         "gan.width": "28",
@@ -118,8 +122,22 @@ def test_any_batch_and_all_gray_levels(tmp_path: Path) -> None:
     assert image.max() - image.min() > 200  # the whole range is used, nothing is folded to 0 and 1
 
 
+def test_images_higher_than_wide(tmp_path: Path) -> None:
+    parity = export_generator(Corners(), Description(4, TALL), tmp_path / "g.onnx")
+    assert parity.largest_difference <= 1
+    assert [d.dim_value for d in onnx.load(tmp_path / "g.onnx").graph.output[0].type.tensor_type.shape.dim[1:]] == [
+        48,
+        32,
+        3,
+    ]
+    assert_corners(OnnxGenerator(tmp_path / "g.onnx", "cpu").sample([0])[0])
+    wide = image_spec(32, 48, 3)
+    with pytest.raises(ExportError, match=r"image has the shape \['batch', 48, 32, 3\], not \['batch', 32, 48, 3\]"):
+        export_generator(Corners(), Description(4, wide), tmp_path / "g.onnx")
+
+
 class Conditional(nn.Module):
-    """The smallest generator that listens to a label: class k makes images of gray level 100 k."""
+    """The smallest generator that uses a label: class k makes images of gray level 100 k."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -169,7 +187,7 @@ def test_one_gray_level_in_many_places_is_refused_too(tmp_path: Path, monkeypatc
         image = original(self, z, label)
         return image if torch.compiler.is_exporting() else (image.int() + 1).clamp(max=255).to(torch.uint8)
 
-    monkeypatch.setattr(export.Quantized, "forward", one_level_off)
+    monkeypatch.setattr(Quantized, "forward", one_level_off)
     with pytest.raises(ParityError) as refusal:
         export_generator(generator, Description(8, image_spec(16, 16, 1)), path)
     assert refusal.value.parity.largest_difference == 1

@@ -47,7 +47,7 @@ def test_both_losses_are_their_formulas(name: str) -> None:
     assert OBJECTIVES[name].generator(REAL, FAKE).item() == pytest.approx(mean(generator))
 
 
-def test_an_undecided_discriminator_pays_log_four() -> None:
+def test_the_loss_of_a_discriminator_at_chance_is_log_four() -> None:
     zero = torch.zeros(4, dtype=torch.float64)
     loss = OBJECTIVES["non-saturating"].discriminator(zero, zero)
     torch.testing.assert_close(loss, torch.log(torch.tensor(4.0, dtype=torch.float64)))
@@ -62,12 +62,12 @@ def test_losses_stay_finite_for_logits_that_saturate_a_probability(name: str) ->
     assert torch.isfinite(gradient).all()
 
 
-def test_where_the_discriminator_is_sure_minimax_saturates_and_its_alternative_does_not() -> None:
+def test_against_a_sure_discriminator_minimax_saturates_and_its_alternative_does_not() -> None:
     sure = torch.tensor([-20.0], requires_grad=True)
     (saturated,) = torch.autograd.grad(minimax_loss(sure, sure), sure)
-    (alive,) = torch.autograd.grad(non_saturating_loss(sure, sure), sure)
+    (unsaturated,) = torch.autograd.grad(non_saturating_loss(sure, sure), sure)
     assert saturated.abs().item() < 1e-8
-    assert alive.item() == pytest.approx(-1, abs=1e-6)
+    assert unsaturated.item() == pytest.approx(-1, abs=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
@@ -78,14 +78,14 @@ def test_gradients_against_finite_differences(name: str) -> None:
 
 
 @pytest.mark.parametrize("name", sorted(OBJECTIVES))
-def test_an_objective_says_what_its_logits_mean(name: str) -> None:
+def test_boundary_and_relative_are_those_of_the_losses(name: str) -> None:
     """A boundary where the absolute value counts; none where a constant added to all logits changes nothing."""
     objective = OBJECTIVES[name]
-    moved = objective.discriminator(REAL + 5, FAKE + 5)
-    unmoved = bool(torch.isclose(moved, objective.discriminator(REAL, FAKE)))
-    assert (objective.boundary is None) == unmoved
-    hears_reals = objective.generator(REAL, FAKE) != objective.generator(REAL + 1, FAKE)
-    assert objective.relative == bool(hears_reals)
+    shifted = objective.discriminator(REAL + 5, FAKE + 5)
+    invariant = bool(torch.isclose(shifted, objective.discriminator(REAL, FAKE)))
+    assert (objective.boundary is None) == invariant
+    depends_on_real = objective.generator(REAL, FAKE) != objective.generator(REAL + 1, FAKE)
+    assert objective.relative == bool(depends_on_real)
     if objective.boundary is not None:  # where real and fake pull equally on the logit
         logit = torch.tensor([objective.boundary], requires_grad=True)
         (pull,) = torch.autograd.grad(objective.discriminator(logit, logit), logit)
@@ -96,7 +96,7 @@ def test_the_settings_offer_every_objective() -> None:
     assert set(settings.OBJECTIVES) == set(OBJECTIVES)
 
 
-def test_several_discriminators_are_mixed_by_a_softmax_of_their_losses() -> None:
+def test_losses_of_several_discriminators_are_weighted_by_their_softmax() -> None:
     losses = torch.tensor([1.0, 2.0, 4.0], requires_grad=True)
     assert softmax_mean(losses, 0).item() == pytest.approx(7 / 3)
     weights = [math.exp(0.5 * x) for x in (1, 2, 4)]
@@ -107,8 +107,8 @@ def test_several_discriminators_are_mixed_by_a_softmax_of_their_losses() -> None
     assert softmax_mean(losses, 100).item() == pytest.approx(4)
 
 
-def test_codes_cost_a_cross_entropy_and_a_square() -> None:
-    z = torch.tensor([[0.1, 2.0, 0.5, -1.0, 9.0]])  # the choice is 1 of 3; one code is a number, -1
+def test_the_loss_of_codes_is_a_cross_entropy_and_a_square() -> None:
+    z = torch.tensor([[0.1, 2.0, 0.5, -1.0, 9.0]])  # the categorical code is 1 of 3, the continuous one -1
     predicted_codes = torch.tensor([[1.0, 0.0, -1.0, 0.5]])
     cross_entropy = -math.log(1 / (math.e + 1 + 1 / math.e))
     assert mutual_information_loss(predicted_codes, z, 3, 1).item() == pytest.approx(cross_entropy + 0.1 * 0.5 * 1.5**2)

@@ -9,13 +9,13 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin.config import settings
-from gan_plugin.penalties import PENALTIES, Judged
+from gan_plugin.penalties import PENALTIES, PenaltyInputs
 
 PACK = 2
 
 
 class Critic(nn.Module):
-    """Two discriminators that judge packs of two images [B, 1, 2, 2]: smooth, and small enough for differences."""
+    """Two discriminators of packs of two images [B, 1, 2, 2]: smooth, and small enough for finite differences."""
 
     def __init__(self) -> None:
         super().__init__()
@@ -32,13 +32,13 @@ def images(seed: int) -> Tensor:
     return torch.randn(4, 1, 2, 2, generator=random, dtype=torch.float64).requires_grad_()
 
 
-def judge(critic: Callable[[Tensor], Tensor]) -> Judged:
+def penalty_inputs(critic: Callable[[Tensor], Tensor]) -> PenaltyInputs:
     real, fake = images(1), images(2)
-    return Judged(critic, real, fake, critic(real), critic(fake))
+    return PenaltyInputs(critic, real, fake, critic(real), critic(fake))
 
 
 def numerical_squared_norms(critic: Critic, x: Tensor) -> Tensor:
-    """[K, packs]: the squared length of each pack's gradient, from central differences."""
+    """Compute the squared length of each pack's gradient, [K, packs], by central differences."""
     flat, step = x.detach().flatten(), 1e-5
     columns = []
     with torch.no_grad():
@@ -53,55 +53,55 @@ def numerical_squared_norms(critic: Critic, x: Tensor) -> Tensor:
 
 def test_r1_and_r2_are_half_the_mean_squared_norm() -> None:
     critic = Critic()
-    judged = judge(critic)
-    real, fake = (numerical_squared_norms(critic, x).mean() / 2 for x in (judged.real, judged.fake))
-    torch.testing.assert_close(PENALTIES["r1"](judged).double(), real, rtol=1e-5, atol=1e-6)
-    torch.testing.assert_close(PENALTIES["r1+r2"](judged).double(), real + fake, rtol=1e-5, atol=1e-6)
+    inputs = penalty_inputs(critic)
+    real, fake = (numerical_squared_norms(critic, x).mean() / 2 for x in (inputs.real, inputs.fake))
+    torch.testing.assert_close(PENALTIES["r1"](inputs).double(), real, rtol=1e-5, atol=1e-6)
+    torch.testing.assert_close(PENALTIES["r1+r2"](inputs).double(), real + fake, rtol=1e-5, atol=1e-6)
 
 
 def test_wgan_gp_holds_the_norm_at_one_between_real_and_fake() -> None:
     critic = Critic()
-    seen: list[Tensor] = []
+    arguments: list[Tensor] = []
 
-    def watched(x: Tensor) -> Tensor:
-        seen.append(x)
+    def recorded(x: Tensor) -> Tensor:
+        arguments.append(x)
         return critic(x)
 
-    penalty = PENALTIES["wgan-gp"](judge(watched)).double()
-    between, real, fake = seen[-1].detach(), images(1).detach(), images(2).detach()
-    share = (between - fake) / (real - fake)
-    assert ((share > 0) & (share < 1)).all()
-    assert share.flatten(1).std(1).max() < 1e-6  # one an image
-    assert share.flatten(1).mean(1).std() > 0.01  # each its own
+    penalty = PENALTIES["wgan-gp"](penalty_inputs(recorded)).double()
+    between, real, fake = arguments[-1].detach(), images(1).detach(), images(2).detach()
+    u = (between - fake) / (real - fake)
+    assert ((u > 0) & (u < 1)).all()
+    assert u.flatten(1).std(1).max() < 1e-6  # one an image
+    assert u.flatten(1).mean(1).std() > 0.01  # not the same for all
     expected = (numerical_squared_norms(critic, between).sqrt() - 1).square().mean()
     torch.testing.assert_close(penalty, expected, rtol=1e-5, atol=1e-6)
 
 
 def test_dragan_holds_the_norm_at_one_around_the_real_images() -> None:
     critic = Critic()
-    seen: list[Tensor] = []
+    arguments: list[Tensor] = []
 
-    def watched(x: Tensor) -> Tensor:
-        seen.append(x)
+    def recorded(x: Tensor) -> Tensor:
+        arguments.append(x)
         return critic(x)
 
-    judged = judge(watched)
-    penalty = PENALTIES["dragan"](judged).double()
-    noise = (seen[-1] - judged.real).detach() / (0.5 * judged.real.std().detach())
+    inputs = penalty_inputs(recorded)
+    penalty = PENALTIES["dragan"](inputs).double()
+    noise = (arguments[-1] - inputs.real).detach() / (0.5 * inputs.real.std().detach())
     assert ((noise >= 0) & (noise < 1)).all()
-    assert noise.flatten().std() > 0.1  # each value its own
-    expected = (numerical_squared_norms(critic, seen[-1]).sqrt() - 1).square().mean()
+    assert noise.flatten().std() > 0.1  # not the same for all values
+    expected = (numerical_squared_norms(critic, arguments[-1]).sqrt() - 1).square().mean()
     torch.testing.assert_close(penalty, expected, rtol=1e-5, atol=1e-6)
 
 
 @pytest.mark.parametrize("name", sorted(PENALTIES))
 def test_the_penaltys_gradient_reaches_the_discriminators_weights(name: str) -> None:
-    """Against finite differences of the whole penalty."""
+    """Compared with finite differences of the penalty."""
     critic = Critic()
 
     def penalty() -> Tensor:
         torch.manual_seed(3)
-        return PENALTIES[name](judge(critic)).double()
+        return PENALTIES[name](penalty_inputs(critic)).double()
 
     (gradient,) = torch.autograd.grad(penalty(), critic.first)
     step = 1e-3
@@ -123,7 +123,7 @@ def test_where_the_gradient_is_zero_the_penaltys_own_is_finite(name: str) -> Non
     def flat(x: Tensor) -> Tensor:
         return (x.flatten(1) @ weight)[None]
 
-    (gradient,) = torch.autograd.grad(PENALTIES[name](judge(flat)), weight)
+    (gradient,) = torch.autograd.grad(PENALTIES[name](penalty_inputs(flat)), weight)
     assert torch.isfinite(gradient).all()
 
 

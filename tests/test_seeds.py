@@ -52,8 +52,8 @@ def plain_latent(seed: int, latent_size: int, truncation: float | None) -> list[
 
 def test_the_vectors_for_other_languages() -> None:
     for vector in json.loads(VECTORS.read_text()):
-        asked = vector["seed"], vector["latent_size"], vector["truncation"]
-        for z in (latents(*asked)[0], plain_latent(*asked)):
+        arguments = vector["seed"], vector["latent_size"], vector["truncation"]
+        for z in (latents(*arguments)[0], plain_latent(*arguments)):
             np.testing.assert_allclose(z, vector["z"], rtol=0, atol=1e-6)
 
 

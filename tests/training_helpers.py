@@ -12,8 +12,8 @@ from torch import Tensor, nn
 from gan_plugin.config.recipe import Recipe, load_recipe, override
 from gan_plugin.media.image import Image
 from gan_plugin.spec import image_spec
-from gan_plugin.training.gan import TrainingState
-from gan_plugin.training.loop import TrainingPlan
+from gan_plugin.training.plan import TrainingPlan
+from gan_plugin.training.state import TrainingState
 
 CPU = torch.device("cpu")
 
@@ -22,7 +22,7 @@ GRAY = image_spec(16, 16, 1)
 
 
 class Memory:
-    """A tracker that keeps what it is told."""
+    """A tracker that keeps what is logged."""
 
     def __init__(self) -> None:
         self.values: dict[int, dict[str, float]] = {}
@@ -64,19 +64,19 @@ def assert_same(a: dict[str, Tensor], b: dict[str, Tensor]) -> None:
     assert [name for name in a if not torch.equal(a[name], b[name])] == []
 
 
-class Told:
-    """A judge that says what it was told to, and keeps what it was shown."""
+class Scripted:
+    """An evaluator that returns the values that it was made with, and keeps the weights that it was given."""
 
     def __init__(self, *values: float, seconds: float = 0.0, metric: str = "distance") -> None:
         self.values, self.seconds = list(values), seconds
         self.metric = self.digest = metric
-        self.shown: list[dict[str, Tensor]] = []
+        self.weights: list[dict[str, Tensor]] = []
 
     def __call__(self, generator: nn.Module) -> float:
         assert not generator.training
-        self.shown.append({name: value.clone() for name, value in generator.state_dict().items()})
-        return self.values[len(self.shown) - 1]
+        self.weights.append({name: value.clone() for name, value in generator.state_dict().items()})
+        return self.values[len(self.weights) - 1]
 
 
-def judged(epochs: int, share: float = 0.999) -> TrainingPlan:
+def evaluated_plan(epochs: int, share: float = 0.999) -> TrainingPlan:
     return dataclasses.replace(plan(epochs=epochs), evaluation_budget=share)

@@ -3,7 +3,7 @@
    ./generate ../digits.onnx --seed 7 --label 3 --out image.pgm
 
    A seed becomes the generator's input z by Philox4x32-10 (Salmon et al. 2011) and Box-Muller. Functions that can fail
-   return false after they have said why in one sentence. */
+   return false after printing why in one sentence. */
 
 #include <errno.h>
 #include <math.h>
@@ -16,9 +16,9 @@
 
 #include <onnxruntime_c_api.h>
 
-enum { LONGEST_CLASS_NAME = 256 }; /* bytes */
+enum { MAX_CLASS_NAME = 256, LISTED_CLASSES = 10 }; /* bytes; how many a message lists */
 
-static const uint64_t LARGEST_SEED = (UINT64_C(1) << 53) - 1;
+static const uint64_t MAX_SEED = (UINT64_C(1) << 53) - 1;
 static const double PI = 3.14159265358979323846;
 
 static bool fail(const char *format, ...) {
@@ -31,14 +31,14 @@ static bool fail(const char *format, ...) {
     return false;
 }
 
-/* ---- what is asked for ------------------------------------------------------------------------------------------- */
+/* ---- the command line -------------------------------------------------------------------------------------------- */
 
 struct request {
     const char *onnx_file, *out;
-    const char *label; /* a class by name or index; NULL is the seed's own */
+    const char *label; /* a class by name or index; NULL for the seed's own */
     uint64_t seed, to_seed;
     bool has_seed, has_to_seed, has_position;
-    double truncation; /* infinite is no bound */
+    double truncation; /* infinite for no bound */
     double position;
 };
 
@@ -57,9 +57,9 @@ static bool number(const char *text, double least, double most, double *value) {
 }
 
 static bool read_seed(const char *option, const char *text, uint64_t *seed) {
-    return whole_number(text, LARGEST_SEED, seed) ||
+    return whole_number(text, MAX_SEED, seed) ||
            fail("%s %s is not possible: give a whole number from 0 to %llu.", option, text,
-                (unsigned long long)LARGEST_SEED);
+                (unsigned long long)MAX_SEED);
 }
 
 static bool read_option(const char *option, const char *text, struct request *request) {
@@ -129,7 +129,7 @@ static float normal(uint64_t seed, uint32_t attempt, size_t i) {
     return (float)(radius * (i % 2 == 0 ? cos(angle) : sin(angle)));
 }
 
-/* A value beyond the truncation gives way to that of the next attempt, until one lies within. */
+/* A value beyond the truncation is replaced by that of the next attempt, until one lies within. */
 static void latent(uint64_t seed, double truncation, size_t size, float *z) {
     for (size_t i = 0; i < size; i++) {
         uint32_t attempt = 0;
@@ -173,7 +173,7 @@ struct generator {
 static bool ok(const struct generator *generator, OrtStatus *status) {
     if (status == NULL)
         return true;
-    fail("ONNX Runtime says: %s", generator->api->GetErrorMessage(status));
+    fail("ONNX Runtime: %s", generator->api->GetErrorMessage(status));
     generator->api->ReleaseStatus(status);
     return false;
 }
@@ -198,18 +198,31 @@ static bool look_up_size(struct generator *generator, const char *key, size_t *s
     return (free_value(generator, text) && possible) || fail("the ONNX file's metadata have no possible %s.", key);
 }
 
-static bool keeps_contract(struct generator *generator) {
+static bool has_contract(struct generator *generator) {
     char *contract = NULL;
     if (!look_up(generator, "gan.contract", &contract))
         return false;
-    const bool kept = contract != NULL && strcmp(contract, "1") == 0;
-    return (free_value(generator, contract) && kept) ||
-           fail("this ONNX file is not a generator of contract 1: its metadata do not say so.");
+    const bool present = contract != NULL;
+    return (free_value(generator, contract) && present) ||
+           fail("this ONNX file is not a generator: its metadata have no gan.contract.");
+}
+
+/* A newer contract only adds keys, so its version does not matter, and files of contract 1, which have no gan.kind, hold
+   images. */
+static bool makes_images(struct generator *generator) {
+    char *kind = NULL;
+    if (!look_up(generator, "gan.kind", &kind))
+        return false;
+    const bool images = kind == NULL || strcmp(kind, "image") == 0;
+    if (!images)
+        fail("this ONNX file makes samples of the kind %.40s, and this program can write images only.", kind);
+    return free_value(generator, kind) && images;
 }
 
 static bool describe(struct generator *generator) {
     return ok(generator, generator->api->SessionGetModelMetadata(generator->session, &generator->metadata)) &&
-           keeps_contract(generator) && look_up_size(generator, "gan.latent_size", &generator->latent_size) &&
+           has_contract(generator) && makes_images(generator) &&
+           look_up_size(generator, "gan.latent_size", &generator->latent_size) &&
            look_up_size(generator, "gan.height", &generator->height) &&
            look_up_size(generator, "gan.width", &generator->width) &&
            look_up_size(generator, "gan.channels", &generator->channels) &&
@@ -245,8 +258,8 @@ static bool close_generator(struct generator *generator) {
 /* ---- classes ----------------------------------------------------------------------------------------------------- */
 
 /* The next string of a JSON list, with *json moved behind it; false after the last. Enough for quotes and backslashes,
-   while a class with a control character in its name has to be asked for by its index. */
-static bool next_name(const char **json, char name[LONGEST_CLASS_NAME]) {
+   while a class with a control character in its name can be chosen by its index only. */
+static bool next_name(const char **json, char name[MAX_CLASS_NAME]) {
     const char *from = strchr(*json, '"');
     if (from == NULL)
         return false;
@@ -254,7 +267,7 @@ static bool next_name(const char **json, char name[LONGEST_CLASS_NAME]) {
     for (from++; *from != '"' && *from != '\0'; from++) {
         if (*from == '\\' && from[1] != '\0')
             from++;
-        if (length + 1 < LONGEST_CLASS_NAME)
+        if (length + 1 < MAX_CLASS_NAME)
             name[length++] = *from;
     }
     name[length] = '\0';
@@ -262,18 +275,29 @@ static bool next_name(const char **json, char name[LONGEST_CLASS_NAME]) {
     return true;
 }
 
-/* The class of that name or else index; without a label each seed has its own, so that all are shown. */
+static bool no_such_class(const char *names, const char *label, uint64_t count) {
+    char name[MAX_CLASS_NAME];
+    fprintf(stderr, "generate: there is no class %.40s: give one of ", label);
+    for (uint64_t i = 0; i < count && i < LISTED_CLASSES && next_name(&names, name); i++)
+        fprintf(stderr, "%.40s, ", name);
+    if (count > LISTED_CLASSES)
+        fputs("... ", stderr);
+    fprintf(stderr, "or its index from 0 to %llu.\n", (unsigned long long)count - 1);
+    return false;
+}
+
+/* The class of that name or else index; without a label each seed has its own, and consecutive seeds show all. */
 static bool class_index(const char *names, const struct request *request, int64_t *index) {
-    char name[LONGEST_CLASS_NAME];
-    uint64_t count = 0, given = 0;
+    char name[MAX_CLASS_NAME];
+    uint64_t count = 0, number = 0;
     for (const char *rest = names; next_name(&rest, name); count++)
         if (request->label != NULL && strcmp(name, request->label) == 0) {
             *index = (int64_t)count;
             return true;
         }
-    if (request->label != NULL && !whole_number(request->label, count - 1, &given))
-        return fail("there is no class %s: give one of %s, or its index from 0.", request->label, names);
-    *index = (int64_t)(request->label != NULL ? given : request->seed % count);
+    if (request->label != NULL && !whole_number(request->label, count - 1, &number))
+        return no_such_class(names, request->label, count);
+    *index = (int64_t)(request->label != NULL ? number : request->seed % count);
     return true;
 }
 
@@ -291,12 +315,12 @@ static bool write_image(const char *path, const struct generator *generator, con
 }
 
 /* Whether the output is what the metadata promise: uint8 [1, height, width, channels]. */
-static bool is_image(const struct generator *generator, const OrtValue *image) {
+static bool is_image(const struct generator *generator, const OrtValue *output) {
     const OrtApi *api = generator->api;
     OrtTensorTypeAndShapeInfo *info = NULL;
     ONNXTensorElementDataType type = ONNX_TENSOR_ELEMENT_DATA_TYPE_UNDEFINED;
     size_t count = 0;
-    const bool read = ok(generator, api->GetTensorTypeAndShape(image, &info)) &&
+    const bool read = ok(generator, api->GetTensorTypeAndShape(output, &info)) &&
                       ok(generator, api->GetTensorElementType(info, &type)) &&
                       ok(generator, api->GetTensorShapeElementCount(info, &count));
     api->ReleaseTensorTypeAndShapeInfo(info);
@@ -311,7 +335,7 @@ static bool run(const struct generator *generator, float *z, int64_t *label, con
     const int64_t z_shape[] = {1, (int64_t)generator->latent_size}, label_shape[] = {1};
     const char *inputs[] = {"z", "label"}, *outputs[] = {"image"};
     OrtMemoryInfo *memory = NULL;
-    OrtValue *values[] = {NULL, NULL}, *image = NULL;
+    OrtValue *values[] = {NULL, NULL}, *output = NULL;
     void *image = NULL;
     const bool done =
         ok(generator, api->CreateCpuMemoryInfo(OrtDeviceAllocator, OrtMemTypeDefault, &memory)) &&
@@ -321,10 +345,10 @@ static bool run(const struct generator *generator, float *z, int64_t *label, con
          ok(generator, api->CreateTensorWithDataAsOrtValue(memory, label, sizeof *label, label_shape, 1,
                                                            ONNX_TENSOR_ELEMENT_DATA_TYPE_INT64, &values[1]))) &&
         ok(generator, api->Run(generator->session, NULL, inputs, (const OrtValue *const *)values,
-                               label == NULL ? 1 : 2, outputs, 1, &image)) &&
-        is_image(generator, image) && ok(generator, api->GetTensorMutableData(image, &image)) &&
+                               label == NULL ? 1 : 2, outputs, 1, &output)) &&
+        is_image(generator, output) && ok(generator, api->GetTensorMutableData(output, &image)) &&
         write_image(out, generator, image);
-    api->ReleaseValue(image);
+    api->ReleaseValue(output);
     api->ReleaseValue(values[1]);
     api->ReleaseValue(values[0]);
     api->ReleaseMemoryInfo(memory);

@@ -1,25 +1,26 @@
 /**
  * A gan_plugin generator in JavaScript: seeds in, images out, from the ONNX file alone.
  *
- * The same module runs in Node.js and in a browser: whoever opens a generator hands in the `ort` module, which is
- * onnxruntime-node or onnxruntime-web. A seed shows the same image as on the MLflow server, at most one gray level
- * apart. The rules of seed -> z are those of gan_plugin/seeds.py.
+ * The same module runs in Node.js and in a browser: the caller passes the `ort` module, onnxruntime-node or
+ * onnxruntime-web. A seed gives the same image as on the MLflow server, at most one gray level apart. The rules of
+ * seed -> z are those of gan_plugin/seeds.py.
  */
 
-export const LARGEST_SEED = Number.MAX_SAFE_INTEGER; // 2^53 - 1
-export const SMALLEST_TRUNCATION = 0.1; // below it nearly every value has to be drawn again hundreds of times
-const SMALLEST_SINE = 1e-6; // two z of nearly one direction have no arc between them
-const LARGEST_BATCH = 64; // bounds the memory of one run; beyond it a batch gains no speed
-const CONTRACT = "1";
+export const MAX_SEED = Number.MAX_SAFE_INTEGER; // 2^53 - 1
+export const MIN_TRUNCATION = 0.1; // below it nearly every value has to be drawn again hundreds of times
+const MIN_SINE = 1e-6; // two z of nearly one direction have no arc between them
+const MAX_BATCH = 64; // bounds the memory of one run; beyond it a batch gains no speed
+const KIND = "image";
+const MAX_NAME = 40; // characters of a name in a sentence
 const FIELDS = ["seed", "to_seed", "position", "z", "label", "truncation"];
 
-/** Something that was given is wrong; the message is one sentence for the person who gave it. */
+/** An error of the user's, in one sentence that says what would be right. */
 export class UserError extends Error {}
 
 // ---------------------------------------------------------------- the generator
 
 export class Generator {
-  /** Opens the bytes (Uint8Array) of an ONNX file; throws UserError where they are no generator. */
+  /** Opens the bytes (Uint8Array) of an ONNX file; throws UserError if they are not a generator of images. */
   static async open(ort, bytes) {
     const description = readDescription(bytes);
     try {
@@ -43,18 +44,18 @@ export class Generator {
    * {z, label}. Each is a Uint8Array of height x width x channels gray levels.
    */
   images(rows) {
-    const asked = rows.map((row) => readRow(row, this.description));
+    const inputs = rows.map((row) => readRow(row, this.description));
     return this.generate(
-      asked.map(({ z }) => z),
-      asked.map(({ label }) => label),
+      inputs.map(({ z }) => z),
+      inputs.map(({ label }) => label),
     );
   }
 
   /** Images of latents, each a Float32Array, and class indices, which an unconditional generator ignores. */
   async generate(zs, labels) {
     const images = [];
-    for (let first = 0; first < zs.length; first += LARGEST_BATCH) {
-      const end = first + LARGEST_BATCH;
+    for (let first = 0; first < zs.length; first += MAX_BATCH) {
+      const end = first + MAX_BATCH;
       images.push(...(await this.#batch(zs.slice(first, end), labels.slice(first, end))));
     }
     return images;
@@ -74,7 +75,7 @@ export class Generator {
   }
 }
 
-// ---------------------------------------------------------------- what is asked for
+// ---------------------------------------------------------------- a row of a request
 
 /** A row -> {z: Float32Array, label: class index, or null for an unconditional generator}. */
 export function readRow(row, { latentSize, classNames }) {
@@ -84,13 +85,15 @@ export function readRow(row, { latentSize, classNames }) {
   if (isMissing(seed) === isMissing(z)) {
     throw new UserError(`A row has ${isMissing(z) ? "neither seed nor z" : "both seed and z"}: give one of them.`);
   }
-  const at = isMissing(z) ? zOfSeed(row, latentSize) : zOfRow(row, latentSize);
-  return { z: at, label: readLabel(label, seed, classNames) };
+  return {
+    z: isMissing(z) ? zOfSeed(row, latentSize) : zOfRow(row, latentSize),
+    label: readLabel(label, seed, classNames),
+  };
 }
 
 function zOfSeed({ seed, truncation, to_seed: toSeed, position }, latentSize) {
   if (isMissing(toSeed) !== isMissing(position)) {
-    throw new UserError("A row has only one of to_seed and position: the way between two seeds needs both.");
+    throw new UserError("A row has only one of to_seed and position: an image between two seeds needs both.");
   }
   const start = latents(seed, latentSize, truncation);
   return isMissing(toSeed) ? start : between(start, latents(toSeed, latentSize, truncation), position);
@@ -115,29 +118,31 @@ function readLabel(label, seed, classNames) {
   if (isMissing(label) && !isMissing(seed)) return seed % classNames.length; // consecutive seeds show all classes
   if (classNames.includes(label)) return classNames.indexOf(label);
   if (Number.isInteger(label) && label >= 0 && label < classNames.length) return label;
-  const given = isMissing(label) ? "z and no label" : `label=${JSON.stringify(label)}`;
-  throw new UserError(`A row has ${given}: give a class, ${listed(classNames)}, or its index from 0.`);
+  const problem = isMissing(label) ? "z and no label" : `label=${JSON.stringify(cut(label))}`;
+  throw new UserError(`A row has ${problem}: give a class, ${listed(classNames)}, or its index from 0.`);
 }
 
 const isMissing = (value) => value === null || value === undefined;
 const isSeed = (value) => Number.isSafeInteger(value) && value >= 0;
 
-/** The first names, and how many there are where those are not all. */
+const cut = (name) => (name.length > MAX_NAME ? `${name.slice(0, MAX_NAME)}…` : name); // a number has no length
+
+/** The first names, and how many there are if those are not all; long names are cut. */
 function listed(names, most = 20) {
-  const shown = names.slice(0, most).join(", ");
-  return names.length <= most ? shown : `${shown}, … (${names.length} in all)`;
+  const text = names.slice(0, most).map(cut).join(", ");
+  return names.length <= most ? text : `${text}, … (${names.length} in all)`;
 }
 
 // ---------------------------------------------------------------- seed -> z
 
-/** z, a Float32Array of `latentSize` values, of a seed; none is beyond ±truncation where one is given. */
+/** z, a Float32Array of `latentSize` values, of a seed; none is beyond ±truncation if there is one. */
 export function latents(seed, latentSize, truncation = null) {
   if (!isSeed(seed)) {
-    throw new UserError(`seed=${seed}: a seed is a whole number from 0 to ${LARGEST_SEED}.`);
+    throw new UserError(`seed=${seed}: a seed is a whole number from 0 to ${MAX_SEED}.`);
   }
-  if (!isMissing(truncation) && !(Number.isFinite(truncation) && truncation >= SMALLEST_TRUNCATION)) {
+  if (!isMissing(truncation) && !(Number.isFinite(truncation) && truncation >= MIN_TRUNCATION)) {
     throw new UserError(
-      `truncation=${truncation}: truncation is a number of at least ${SMALLEST_TRUNCATION}, in standard deviations.`,
+      `truncation=${truncation}: truncation is a number of at least ${MIN_TRUNCATION}, in standard deviations.`,
     );
   }
   const bound = isMissing(truncation) ? Infinity : Math.fround(truncation);
@@ -164,7 +169,7 @@ export function between(start, end, position) {
   const cosine = dot(start, end) / Math.sqrt(dot(start, start)) / Math.sqrt(dot(end, end));
   const angle = Math.acos(Math.min(1, Math.max(-1, cosine)));
   const sine = Math.sin(angle);
-  const straight = sine < SMALLEST_SINE;
+  const straight = sine < MIN_SINE;
   const a = straight ? 1 - position : Math.sin((1 - position) * angle) / sine;
   const b = straight ? position : Math.sin(position * angle) / sine;
   return start.map((value, i) => a * value + b * end[i]);
@@ -207,54 +212,73 @@ function highWord(a, b) {
   return aHigh * bHigh + (middle >>> 16) + (other >>> 16);
 }
 
-// ---------------------------------------------------------------- what the file says about itself
+// ---------------------------------------------------------------- the description in the file
 
 /**
- * What a generator's ONNX file says in its metadata_props under "gan.…".
+ * Reads the description of a generator of images from its ONNX file's metadata_props, keys "gan.…". A newer contract
+ * only adds keys, so its version does not matter; files of contract 1, which have no gan.kind, hold images.
  *
- * ONNX Runtime's JavaScript interface does not hand these out, so they are read from the file: an ONNX file is a
+ * ONNX Runtime's JavaScript interface does not give access to these, so they are read from the file: an ONNX file is a
  * ModelProto, and a protobuf message is a sequence of fields, each a key and a value. Only those of the outermost
- * message matter; the graph with its weights is one of them and is stepped over.
+ * message matter; the graph with its weights is one of them and is skipped.
  */
 export function readDescription(bytes) {
-  let found;
+  let metadata;
   try {
-    found = readMetadata(bytes);
+    metadata = readMetadata(bytes);
   } catch (error) {
     if (!(error instanceof RangeError)) throw error;
     throw new UserError("This is not an ONNX file.");
   }
-  const contract = found.get("gan.contract");
-  if (contract !== CONTRACT) {
-    const says = contract === undefined ? "no contract" : `contract "${contract}"`;
-    throw new UserError(
-      `This file says ${says}, not "${CONTRACT}": it was not exported by gan_plugin, or by another version of it.`,
-    );
+  if (!metadata.has("gan.contract")) {
+    throw new UserError("This file is not a generator of gan_plugin: its metadata have no gan.contract.");
+  }
+  const kind = metadata.get("gan.kind") ?? KIND;
+  if (kind !== KIND) {
+    throw new UserError(`This file makes samples of the kind "${cut(kind)}", and this program knows only "${KIND}".`);
   }
   return {
-    latentSize: Number(found.get("gan.latent_size")),
-    height: Number(found.get("gan.height")),
-    width: Number(found.get("gan.width")),
-    channels: Number(found.get("gan.channels")),
-    classNames: JSON.parse(found.get("gan.class_names")),
-    recipe: found.get("gan.recipe") ?? "",
-    data: found.get("gan.data") ?? "",
+    latentSize: readSize(metadata, "gan.latent_size"),
+    height: readSize(metadata, "gan.height"),
+    width: readSize(metadata, "gan.width"),
+    channels: readSize(metadata, "gan.channels"),
+    classNames: readClassNames(metadata.get("gan.class_names")),
+    recipe: metadata.get("gan.recipe") ?? "",
+    data: metadata.get("gan.data") ?? "",
   };
+}
+
+const unreadable = (key) => new UserError(`This file's metadata have no possible ${key}: it is damaged.`);
+
+function readSize(metadata, key) {
+  const text = metadata.get(key) ?? "";
+  if (!/^[1-9]\d*$/.test(text)) throw unreadable(key);
+  return Number(text);
+}
+
+function readClassNames(text) {
+  try {
+    const names = JSON.parse(text);
+    if (Array.isArray(names) && names.every((name) => typeof name === "string")) return names;
+  } catch {
+    // no JSON is as bad as other JSON
+  }
+  throw unreadable("gan.class_names");
 }
 
 const METADATA_PROPS = 14; // ModelProto.metadata_props, each an entry of key (field 1) and value (field 2)
 
 function readMetadata(bytes) {
   const decoder = new TextDecoder();
-  const found = new Map();
+  const metadata = new Map();
   for (const [field, entry] of fieldsOf(bytes)) {
     if (field !== METADATA_PROPS) continue;
     const { 1: key = "", 2: value = "" } = Object.fromEntries(
       [...fieldsOf(entry)].map(([number, text]) => [number, decoder.decode(text)]),
     );
-    found.set(key, value);
+    metadata.set(key, value);
   }
-  return found;
+  return metadata;
 }
 
 /** [number, bytes] of each field of a protobuf message; a RangeError where the bytes are none. */

@@ -20,6 +20,25 @@ const MODEL = beside("../digits.onnx");
 let generator;
 let folder;
 
+// In the file a key of the metadata is followed by two bytes, of which the second is the length of its value.
+const valueAt = (bytes, key) => bytes.indexOf(key) + key.length + 2;
+const valueOf = (bytes, key) => bytes.toString("utf8", valueAt(bytes, key), valueAt(bytes, key) + bytes[valueAt(bytes, key) - 1]);
+
+/** The file with another value of the same length for a key of its metadata. */
+function withValue(bytes, key, value) {
+  assert.equal(value.length, valueOf(bytes, key).length);
+  const changed = Buffer.from(bytes);
+  changed.write(value, valueAt(bytes, key));
+  return changed;
+}
+
+/** The file with another key in place of a key. */
+function withoutKey(bytes, key) {
+  const changed = Buffer.from(bytes);
+  changed.write("other", bytes.indexOf(key));
+  return changed;
+}
+
 before(async () => {
   generator = await Generator.open(ort, await readFile(MODEL));
   folder = await mkdtemp(join(tmpdir(), "gan-"));
@@ -47,9 +66,9 @@ test("a seed's z is that of gan_plugin", async () => {
 test("a seed's image is that of gan_plugin", async () => {
   const { images } = await json("../vectors.json");
   assert.ok(images.length > 0);
-  for (const { image, ...row } of images) {
+  for (const { image: expected, ...row } of images) {
     const [image] = await generator.images([row]);
-    assert.ok(apart(image, Buffer.from(image, "base64")) <= 1, JSON.stringify(row));
+    assert.ok(apart(image, Buffer.from(expected, "base64")) <= 1, JSON.stringify(row));
   }
 });
 
@@ -72,7 +91,7 @@ test("the arc between two seeds starts at one, ends at the other, and is straigh
   assert.ok(length(between(start, end, 0.5)) > 0.9 * Math.min(length(start), length(end)));
 });
 
-test("the file says what it is", async () => {
+test("the description in the file", async () => {
   const { latentSize, height, width, channels, classNames } = readDescription(await readFile(MODEL));
   const { images } = await json("../vectors.json");
   assert.equal(Buffer.from(images[0].image, "base64").length, height * width * channels);
@@ -109,8 +128,8 @@ const REFUSED = [
     { z: [1, 2], label: 0, truncation: 1 },
     "A row has z beside truncation, to_seed or position: these apply to seeds only.",
   ],
-  [{ seed: 0, to_seed: 1 }, "A row has only one of to_seed and position: the way between two seeds needs both."],
-  [{ seed: 0, position: 1 }, "A row has only one of to_seed and position: the way between two seeds needs both."],
+  [{ seed: 0, to_seed: 1 }, "A row has only one of to_seed and position: an image between two seeds needs both."],
+  [{ seed: 0, position: 1 }, "A row has only one of to_seed and position: an image between two seeds needs both."],
   [{ seed: 0, to_seed: 1, position: 2 }, "position=2: a position is a number from 0 (the seed) to 1 (to_seed)."],
 ];
 
@@ -133,11 +152,14 @@ test("refused: files that are no generator", async () => {
   assert.deepEqual(await sentence(bytes.subarray(0, 5000)), [UserError, "This is not an ONNX file."]);
   // field 14 (0x72), an entry of 4 bytes: key "a", value "" -- a model with metadata of another program
   const foreign = Uint8Array.of(0x72, 3, 0x0a, 1, 0x61);
-  assert.match((await sentence(foreign))[1], /^This file says no contract, not "1": it was not exported by gan_plugin/);
-  const newer = Buffer.from(bytes);
-  const at = newer.indexOf("gan.contract") + "gan.contract".length + 2; // past the value's key and length
-  newer[at] = "2".charCodeAt(0);
-  assert.match((await sentence(newer))[1], /^This file says contract "2", not "1"/);
+  assert.match((await sentence(foreign))[1], /^This file is not a generator of gan_plugin: its metadata have no gan\./);
+  const sound = `This file makes samples of the kind "sound", and this program knows only "image".`;
+  assert.equal((await sentence(withValue(bytes, "gan.kind", "sound")))[1], sound);
+  for (const key of ["latent_size", "height", "width", "channels", "class_names"].map((name) => `gan.${name}`)) {
+    const damaged = `This file's metadata have no possible ${key}: it is damaged.`;
+    assert.equal((await sentence(withoutKey(bytes, key)))[1], damaged);
+    assert.equal((await sentence(withValue(bytes, key, "x".repeat(valueOf(bytes, key).length))))[1], damaged);
+  }
   const broken = Buffer.from(bytes);
   broken.fill(0xff, 100, 2000); // the graph, which only ONNX Runtime reads
   const [kind, message] = await sentence(broken);
@@ -145,11 +167,32 @@ test("refused: files that are no generator", async () => {
   assert.match(message, /^ONNX Runtime cannot open this generator: .*[^.]\.$/);
 });
 
+test("files of contract 1, without the keys that contract 2 added, and of a later contract", async () => {
+  const bytes = await readFile(MODEL);
+  assert.equal(valueOf(bytes, "gan.contract"), "2");
+  const first = ["gan.kind", "gan.layout", "gan.range"].reduce(withoutKey, withValue(bytes, "gan.contract", "1"));
+  for (const file of [first, withValue(bytes, "gan.contract", "3")]) {
+    const other = await Generator.open(ort, file);
+    assert.deepEqual(other.description, generator.description);
+    assert.deepEqual(await other.images([{ seed: 7 }]), await generator.images([{ seed: 7 }]));
+  }
+});
+
+test("a thousand classes with long names", () => {
+  const classNames = Array.from({ length: 1000 }, (_, i) => `${i}_`.padEnd(200, "x"));
+  const description = { latentSize: 4, classNames };
+  assert.equal(readRow({ seed: 0, label: classNames[700] }, description).label, 700);
+  assert.throws(
+    () => readRow({ seed: 0, label: "y".repeat(300) }, description),
+    ({ message }) => message.endsWith("… (1000 in all), or its index from 0.") && message.length < 1100,
+  );
+});
+
 const command = (...words) => promisify(execFile)(process.execPath, [beside("generate.mjs").pathname, ...words]);
 
 test("the command writes the images that the module makes", async () => {
   const out = join(folder, "two.png");
-  const asked = [
+  const options = [
     "--seed",
     "7",
     "--seed",
@@ -163,7 +206,7 @@ test("the command writes the images that the module makes", async () => {
     "--position",
     "0.5",
   ];
-  await command(MODEL.pathname, ...asked, "--out", out);
+  await command(MODEL.pathname, ...options, "--out", out);
   const rows = [7, 8].map((seed) => ({ seed, label: 3, truncation: 1, to_seed: 9, position: 0.5 }));
   const { height, width: wide } = generator.description;
   const { data, width, ...png } = decode(await readFile(out));

@@ -19,12 +19,14 @@ import numpy.typing as npt
 import onnxruntime
 
 MAX_SEED = 2**53 - 1
+NEEDED = ("gan.contract", "gan.latent_size", "gan.class_names")  # keys of the file's metadata
+LISTED_CLASSES = 10  # how many a message lists
 Latent = npt.NDArray[np.float32]
 Image = npt.NDArray[np.uint8]
 
 
 def philox(block: int, attempt: int, seed: int) -> list[int]:
-    """Four random 32-bit words: Philox4x32-10 with the seed as its key (Salmon et al. 2011)."""
+    """Return four random 32-bit words: Philox4x32-10 with the seed as its key (Salmon et al. 2011)."""
     low = 2**32 - 1
     c0, c1, c2, c3 = block, attempt, 0, 0
     k0, k1 = seed & low, seed >> 32
@@ -36,7 +38,7 @@ def philox(block: int, attempt: int, seed: int) -> list[int]:
 
 
 def normals(seed: int, attempt: int, size: int) -> Latent:
-    """Standard normal values float32 [size] (Box and Muller 1958), four of each block."""
+    """Return standard normal values float32 [size] (Box and Muller 1958), four of each block."""
     words = [philox(block, attempt, seed) for block in range(-(-size // 4))]
     u = (np.array(words, np.float64) + 0.5) / 2**32  # [blocks, 4], never 0 or 1
     radius, angle = np.sqrt(-2 * np.log(u[:, 0::2])), 2 * np.pi * u[:, 1::2]  # [blocks, 2] each
@@ -45,7 +47,7 @@ def normals(seed: int, attempt: int, size: int) -> Latent:
 
 
 def latent(seed: int, size: int, truncation: float | None = None) -> Latent:
-    """The seed's z float32 [size]; a value beyond ±truncation gives way to the next attempt's at the same place."""
+    """Return the seed's z float32 [size]; a value beyond ±truncation is replaced by the next attempt's at its place."""
     if not 0 <= seed <= MAX_SEED:
         raise ValueError(f"seed {seed} is not possible: give a whole number from 0 to {MAX_SEED}.")
     if truncation is not None and not 0.1 <= truncation < math.inf:
@@ -60,7 +62,7 @@ def latent(seed: int, size: int, truncation: float | None = None) -> Latent:
 
 
 def between(start: Latent, end: Latent, position: float) -> Latent:
-    """The z at position 0…1 on the arc from one z to another (spherical interpolation, Shoemake 1985)."""
+    """Return the z at position 0…1 on the arc between two (spherical interpolation, Shoemake 1985)."""
     if not 0 <= position <= 1:
         raise ValueError(f"position {position} is not possible: give a number from 0 (seed) to 1 (to_seed).")
     z0, z1 = start.astype(np.float64), end.astype(np.float64)
@@ -72,18 +74,22 @@ def between(start: Latent, end: Latent, position: float) -> Latent:
 
 
 class Generator:
-    """A generator's ONNX file, and what it says about itself."""
+    """A generator, opened from its ONNX file."""
 
     def __init__(self, onnx_file: str | Path) -> None:
         try:
             self.session = onnxruntime.InferenceSession(str(onnx_file), providers=["CPUExecutionProvider"])
-        except Exception as error:  # ONNX Runtime's own have no type in common
+        except Exception as error:  # ONNX Runtime's exceptions have no common class
             raise ValueError(f"{onnx_file} cannot be opened: {str(error).splitlines()[0].rstrip('.')}.") from error
-        about = self.session.get_modelmeta().custom_metadata_map
-        if about.get("gan.contract") != "1":
-            raise ValueError(f"{onnx_file} is not a generator of contract 1: its metadata do not say so.")
-        self.latent_size = int(about["gan.latent_size"])
-        self.class_names: list[str] = json.loads(about["gan.class_names"])  # empty where it takes no label
+        metadata = self.session.get_modelmeta().custom_metadata_map
+        # a newer contract only adds keys, so its version does not matter; contract 1, without gan.kind, meant images
+        if missing := [name for name in NEEDED if name not in metadata]:
+            raise ValueError(f"{onnx_file} is not a generator: its metadata have no {missing[0]}.")
+        kind = metadata.get("gan.kind", "image")
+        if kind != "image":
+            raise ValueError(f"{onnx_file} makes samples of the kind {kind}, and this program can write images only.")
+        self.latent_size = int(metadata["gan.latent_size"])
+        self.class_names: list[str] = json.loads(metadata["gan.class_names"])  # empty where it takes no label
 
     def image(
         self,
@@ -93,7 +99,7 @@ class Generator:
         to_seed: int | None = None,
         position: float | None = None,
     ) -> Image:
-        """The seed's image uint8 [height, width, channels], or one on the way from it to ``to_seed``."""
+        """Return the seed's image uint8 [height, width, channels], or one between it and ``to_seed``."""
         z = latent(seed, self.latent_size, truncation)
         if (to_seed is None) != (position is None):
             raise ValueError("to_seed and position go together: an image between two seeds needs both.")
@@ -108,27 +114,30 @@ class Generator:
         return image
 
     def class_index(self, label: str | int | None, seed: int) -> int:
-        """The class of that name or index; without a label each seed has its own, so that all are shown."""
+        """Return the class of that name or index; without a label the seed's own: consecutive seeds show all."""
         count = len(self.class_names)
         if label is None:
             return seed % count
         if label in self.class_names:
             return self.class_names.index(str(label))
         if str(label) not in map(str, range(count)):
-            names = ", ".join(self.class_names)
-            raise ValueError(f"there is no class {label}: give one of {names}, or its index from 0 to {count - 1}.")
+            names = ", ".join(name[:40] for name in self.class_names[:LISTED_CLASSES])
+            more = ", …" if count > LISTED_CLASSES else ""
+            raise ValueError(
+                f"there is no class {str(label)[:40]}: give one of {names}{more}, or its index from 0 to {count - 1}."
+            )
         return int(label)
 
 
 def png(image: Image) -> bytes:
-    """A PNG file of gray levels or RGB."""
+    """Return an image uint8 [height, width, 1 or 3] as a PNG file, gray or RGB."""
     height, width, channels = image.shape
 
     def chunk(kind: bytes, data: bytes) -> bytes:
         return struct.pack(">I", len(data)) + kind + data + struct.pack(">I", zlib.crc32(kind + data))
 
     header = struct.pack(">IIBBBBB", width, height, 8, {1: 0, 3: 2}[channels], 0, 0, 0)
-    rows = b"".join(b"\0" + row.tobytes() for row in image)  # each after the number of its filter, which is none
+    rows = b"".join(b"\0" + row.tobytes() for row in image)  # each after the number of its filter, 0 for none
     signature = b"\x89PNG\r\n\x1a\n"
     return signature + chunk(b"IHDR", header) + chunk(b"IDAT", zlib.compress(rows)) + chunk(b"IEND", b"")
 
@@ -139,14 +148,16 @@ def main() -> int:
     parser.add_argument("--seed", type=int, required=True, help=f"which image: 0 to {MAX_SEED}")
     parser.add_argument("--label", help="class, by name or index; without it the seed's own")
     parser.add_argument("--truncation", type=float, help="bound of |z|, at least 0.1: smaller is safer and less varied")
-    parser.add_argument("--to-seed", type=int, help="another seed, for an image on the way there")
-    parser.add_argument("--position", type=float, help="how far along that way: 0 (seed) to 1 (to_seed)")
+    parser.add_argument("--to-seed", type=int, help="another seed, for an image between the two")
+    parser.add_argument("--position", type=float, help="where between them: 0 (seed) to 1 (to_seed)")
     parser.add_argument("--out", type=Path, required=True, help="the PNG file to write")
-    given = parser.parse_args()
+    arguments = parser.parse_args()
     try:
-        generator = Generator(given.onnx_file)
-        image = generator.image(given.seed, given.label, given.truncation, given.to_seed, given.position)
-        given.out.write_bytes(png(image))
+        generator = Generator(arguments.onnx_file)
+        image = generator.image(
+            arguments.seed, arguments.label, arguments.truncation, arguments.to_seed, arguments.position
+        )
+        arguments.out.write_bytes(png(image))
     except (ValueError, OSError) as error:
         print(f"generate.py: {error}", file=sys.stderr)
         return 2

@@ -2,26 +2,26 @@
  * The directions of latent space along which a generator's images change most, from the generator alone.
  *
  * How far images move for a small step in z is measured by the matrix JᵀJ, J being the Jacobian of gray levels by z.
- * Few of its eigenvalues are large, and they belong to much the same directions wherever one stands, so that an average
+ * Few of its eigenvalues are large, and their directions are much the same everywhere in latent space, so that an average
  * over a few z finds them (Wang and Ponce 2021, "The geometry of deep generative image models and its applications",
  * arXiv:2101.06006). J comes from differences of images; ONNX Runtime has no gradients in a browser.
  */
 
 import { latents } from "../node/gan.mjs";
 
-export const MOST_DIRECTIONS = 8;
-const MOST_PROBES = 128; // columns of J: all axes of z up to here, fixed random directions beyond
+export const MAX_DIRECTIONS = 8;
+const MAX_PROBES = 128; // columns of J: all axes of z up to here, fixed random directions beyond
 const IMAGES = 1024; // a few seconds for a small generator
 const STEP = 0.5; // standard deviations: changes far above the rounding to whole gray levels
-const CHUNK = 4; // images at a time, between which others have their turn
-const MOST_LEVELS = 16384; // gray levels of an image that are looked at
-const PROBE_SEEDS = 2 ** 52; // far from the seeds that people look at
+const CHUNK = 4; // images at a time, between which other requests are answered
+const MAX_LEVELS = 16384; // gray levels of an image that are compared
+const PROBE_SEEDS = 2 ** 52; // far from the seeds that people choose
 
 /**
  * -> [{vector: Float32Array of unit length, share: of all change}, …], the largest share first, to brighter images.
  *
- * `generate(zs, labels)` resolves to images; `onProgress` hears numbers from 0 to 1. The same file gives the same
- * directions.
+ * `generate(zs, labels)` resolves to images; `onProgress` is called with numbers from 0 to 1. The same
+ * file gives the same directions.
  */
 export async function findDirections(generate, { latentSize, classNames }, onProgress) {
   const probes = makeProbes(latentSize);
@@ -40,7 +40,7 @@ export async function findDirections(generate, { latentSize, classNames }, onPro
     columns.forEach((column, i) => (brighter[i] += column.reduce((sum, value) => sum + value, 0)));
   }
   return principal(gram)
-    .slice(0, Math.min(MOST_DIRECTIONS, latentSize))
+    .slice(0, Math.min(MAX_DIRECTIONS, latentSize))
     .map(({ vector, share }) => {
       const sign = dot(vector, brighter) < 0 ? -1 : 1; // an eigenvector has no sign of its own
       return {
@@ -55,11 +55,11 @@ export async function findDirections(generate, { latentSize, classNames }, onPro
 
 /** Orthonormal directions in which z is moved. */
 export function makeProbes(latentSize) {
-  if (latentSize <= MOST_PROBES) {
+  if (latentSize <= MAX_PROBES) {
     return Array.from({ length: latentSize }, (_, i) => new Float32Array(latentSize).fill(1, i, i + 1));
   }
   const probes = [];
-  for (let i = 0; i < MOST_PROBES; i++) {
+  for (let i = 0; i < MAX_PROBES; i++) {
     const probe = latents(PROBE_SEEDS + i, latentSize);
     for (const earlier of probes) addScaled(probe, earlier, -dot(probe, earlier)); // Gram and Schmidt
     const length = Math.sqrt(dot(probe, probe));
@@ -75,7 +75,7 @@ async function differences(generate, z, label, probes) {
     moved,
     moved.map(() => label),
   );
-  const stride = Math.ceil(images[0].length / MOST_LEVELS);
+  const stride = Math.ceil(images[0].length / MAX_LEVELS);
   return probes.map((_, i) => {
     const [ahead, behind] = [images[2 * i], images[2 * i + 1]];
     return Float32Array.from({ length: Math.floor(ahead.length / stride) }, (_, at) => {

@@ -1,28 +1,29 @@
 /**
- * The page. Its state says which images are wanted; every canvas is a place for one of them, and `paint` makes the
- * images that are wanted and not there yet, the most important first.
+ * The page. Its state determines which image belongs on each canvas, and `paint` generates those that are not there yet,
+ * the most important first.
  */
 
-import { LARGEST_SEED, SMALLEST_TRUNCATION, UserError } from "../node/gan.mjs";
+import { MAX_SEED, MIN_TRUNCATION, UserError } from "../node/gan.mjs";
 import { startEngine } from "./engine.mjs";
 import { aim, curl, requestRow, rowOf } from "./request.mjs";
 
 const PAGE = 48; // seeds in the grid
-const FARTHEST = 4; // standard deviations along a direction
+const MAX_STEP = 4; // standard deviations along a direction
 const NO_TRUNCATION = 3; // the slider's right end, where a bound would hardly bind
-const AT_ONCE = 6; // small images in one go: few, so that the chosen one never waits long
+const AT_ONCE = 6; // small images in one run: few, so that the chosen one never waits long
 
 const find = (id) => document.getElementById(id);
 const settings = () => ({ label: null, truncation: null, position: 0, steps: directions.map(() => 0) });
 
-let wasm; // promises the bytes, which are unpacked once
+let wasm; // a promise of the bytes, which are unpacked once
 let openings = 0;
 let engine;
 let description;
 let directions = [];
-let places = [];
+let places = []; // canvases with the images that belong there
 let state = {};
 let painting = false;
+let flashTimer; // ends the words that a button shows for a moment
 
 /** Builds the page; `workerUrl` is the address of the worker's script. */
 export function start(workerUrl) {
@@ -32,15 +33,15 @@ export function start(workerUrl) {
   const model = find("model").textContent;
   if (model) open("", fromBase64(model));
   else show("welcome");
-  document.body.dataset.ready = ""; // from here on a file is taken
+  document.body.dataset.ready = ""; // from here on a file can be opened
 }
 
 // ---------------------------------------------------------------- a model
 
-/** Opens `bytes`, or what they promise to become; the file that was chosen last wins. */
+/** Opens `bytes`, which may be a promise; the file that was chosen last wins. */
 async function openModel(workerUrl, name, bytes) {
   const opening = ++openings;
-  say("");
+  showMessage("");
   show("opening");
   let fresh;
   try {
@@ -51,7 +52,7 @@ async function openModel(workerUrl, name, bytes) {
   } catch (error) {
     fresh?.close();
     if (opening !== openings) return;
-    show(engine ? "explorer" : "welcome"); // a wrong file leaves what was there
+    show(engine ? "explorer" : "welcome"); // a wrong file leaves the open model as it is
     throw error;
   }
   engine?.close();
@@ -64,17 +65,17 @@ async function openModel(workerUrl, name, bytes) {
   await searchDirections(fresh);
 }
 
-async function searchDirections(asked) {
+async function searchDirections(searched) {
   Object.assign(find("progress"), { hidden: false, value: 0 });
-  find("found").textContent = "Comparing images of nearby z, to find what moves them most …";
+  find("summary").textContent = "Comparing images of nearby z, to find what moves them most …";
   find("directions").replaceChildren();
-  const found = await asked.ask("directions", null, (progress) => (find("progress").value = progress));
-  if (asked !== engine) return; // another model was opened meanwhile
-  directions = found;
+  const answer = await searched.ask("directions", null, (progress) => (find("progress").value = progress));
+  if (searched !== engine) return; // another model was opened meanwhile
+  directions = answer;
   state.steps = directions.map(() => 0);
   find("progress").hidden = true;
   const share = directions.reduce((sum, direction) => sum + direction.share, 0);
-  find("found").textContent =
+  find("summary").textContent =
     `${directions.length} of ${description.latentSize} make ${percent(share)} of the change; ` +
     "the images beside them show where they lead.";
   find("directions").replaceChildren(...directions.map(directionRow));
@@ -83,15 +84,15 @@ async function searchDirections(asked) {
 
 function describe(name) {
   const { recipe, data, height, width, latentSize, classNames } = description;
-  const said = [name, data, recipe, `${width} × ${height}`, `${latentSize} latent numbers`];
-  if (classNames.length) said.push(`${classNames.length} classes`);
-  find("about").textContent = said.filter(Boolean).join(" · ");
+  const facts = [name, data, recipe, `${width} wide × ${height} high`, `${latentSize} latent numbers`];
+  if (classNames.length) facts.push(`${classNames.length} classes`);
+  find("about").textContent = facts.filter(Boolean).join(" · ");
   document.documentElement.style.setProperty("--shape", `${width} / ${height}`);
 }
 
 // ---------------------------------------------------------------- places for images
 
-/** Fills the grid and lists all places; a place's `wanted` says which image belongs there now. */
+/** Fills the grid and lists all places. */
 function layOut() {
   find("class-row").hidden = description.classNames.length === 0;
   const names = description.classNames.map((name) => new Option(name, name));
@@ -115,23 +116,23 @@ function layOut() {
   ];
 }
 
-/** `wanted` -> {row, steps}: whose image belongs on the canvas; `shown` says whose is there, as JSON. */
-const place = (canvas, wanted) => ({ canvas, wanted, shown: "" });
+/** `target()` -> {row, steps} of the image that belongs on the canvas now; `drawn` is that of the image on it, as JSON. */
+const place = (canvas, target) => ({ canvas, target, drawn: "" });
 
 function directionRow(direction, i) {
   const line = document.createElement("div");
   line.className = "way";
   const slider = Object.assign(document.createElement("input"), {
     type: "range",
-    min: -FARTHEST,
-    max: FARTHEST,
+    min: -MAX_STEP,
+    max: MAX_STEP,
     step: 0.1,
     value: 0,
   });
   slider.title = `Direction ${i + 1}: ${percent(direction.share)} of the change`;
   slider.setAttribute("aria-label", slider.title);
   slider.addEventListener("input", () => changed({ steps: state.steps.with(i, Number(slider.value)) }));
-  const ends = [-FARTHEST, FARTHEST].map((end) => {
+  const ends = [-MAX_STEP, MAX_STEP].map((end) => {
     const canvas = document.createElement("canvas");
     canvas.setAttribute("aria-hidden", "true");
     places.push(place(canvas, () => ({ row: rowOf(state), steps: state.steps.with(i, end) })));
@@ -143,23 +144,23 @@ function directionRow(direction, i) {
 
 const percent = (share) => `${(100 * share).toFixed(share < 0.1 ? 1 : 0)} %`;
 
-/** Makes what is wanted and not shown; one call works until nothing is left, whatever changes meanwhile. */
+/** Generates and draws the missing images; one call works until none is left, whatever changes meanwhile. */
 async function paint() {
   if (painting) return;
   painting = true;
   find("explorer").setAttribute("aria-busy", "true");
   try {
     for (let next = missing(); next.length; next = missing()) {
-      const [asked, shape] = [engine, description];
-      const aims = next.map(({ want }) => aim(want.row, want.steps, directions, shape));
-      const images = await asked.ask("images", {
+      const [current, shape] = [engine, description];
+      const aims = next.map(({ target }) => aim(target.row, target.steps, directions, shape));
+      const images = await current.ask("images", {
         zs: aims.map(({ z }) => z),
         labels: aims.map(({ label }) => label),
       });
-      if (asked !== engine) continue; // another model was opened meanwhile
-      next.forEach(({ place, want }, i) => {
+      if (current !== engine) continue; // another model was opened meanwhile
+      next.forEach(({ place, target }, i) => {
         draw(place.canvas, images[i], shape);
-        place.shown = JSON.stringify(want);
+        place.drawn = JSON.stringify(target);
       });
     }
     find("explorer").setAttribute("aria-busy", "false");
@@ -168,14 +169,14 @@ async function paint() {
   }
 }
 
-/** The chosen image if it is missing, else the next few of the others. */
+/** The chosen image if it is missing, else the next AT_ONCE of the others. */
 function missing() {
   const stale = [];
-  for (const one of places) {
-    const want = one.wanted();
-    if (JSON.stringify(want) === one.shown) continue;
-    stale.push({ place: one, want });
-    if (one === places[0] || stale.length === AT_ONCE) break;
+  for (const place of places) {
+    const target = place.target();
+    if (JSON.stringify(target) === place.drawn) continue;
+    stale.push({ place, target });
+    if (place === places[0] || stale.length === AT_ONCE) break;
   }
   return stale;
 }
@@ -191,10 +192,10 @@ function draw(canvas, image, { height, width, channels }) {
 
 // ---------------------------------------------------------------- from the state to the page
 
-/** Takes over what changed, and shows it. */
+/** Applies changes to the state and updates the page. */
 function changed(changes = {}) {
   Object.assign(state, changes);
-  say("");
+  showMessage("");
   const { first, seed, label, truncation, toSeed, position, steps } = state;
   for (const [id, value] of Object.entries({ first, seed, "to-seed": toSeed, position })) setValue(id, value);
   setValue("class", label ?? "");
@@ -223,7 +224,7 @@ function classOf(seed) {
   return classNames.length === 0 ? "" : (state.label ?? classNames[seed % classNames.length]);
 }
 
-/** Writes a control's value unless it is there, so that who types keeps the cursor's place. */
+/** Sets a control's value unless it has it, so that typing keeps the place of the cursor. */
 function setValue(id, value) {
   find(id).removeAttribute("aria-invalid");
   if (find(id).value !== String(value)) find(id).value = value;
@@ -240,17 +241,17 @@ function show(id) {
   for (const section of ["welcome", "opening", "explorer"]) find(section).hidden = section !== id;
 }
 
-function say(sentence) {
+function showMessage(sentence) {
   find("message").textContent = sentence;
   find("message").hidden = !sentence;
 }
 
 function refuse(error) {
-  say(error.message);
-  if (!(error instanceof UserError)) throw error; // a fault of the page, which the console should show
+  showMessage(error.message);
+  if (!(error instanceof UserError)) throw error; // a bug of the page, which belongs in the console
 }
 
-// ---------------------------------------------------------------- from the hands to the state
+// ---------------------------------------------------------------- from the controls to the state
 
 function listen(openFile) {
   find("file").addEventListener("change", ({ target }) => {
@@ -270,10 +271,10 @@ function listen(openFile) {
     if (event.dataTransfer.files.length) openFile(event.dataTransfer.files[0]);
   });
 
-  Object.assign(find("truncation"), { min: SMALLEST_TRUNCATION, max: NO_TRUNCATION, step: 0.1 });
-  onSeed("first", LARGEST_SEED - PAGE + 1, (first) => changed({ first }));
-  onSeed("seed", LARGEST_SEED, (seed) => changed({ seed }));
-  onSeed("to-seed", LARGEST_SEED, (toSeed) => changed({ toSeed }));
+  Object.assign(find("truncation"), { min: MIN_TRUNCATION, max: NO_TRUNCATION, step: 0.1 });
+  onSeed("first", MAX_SEED - PAGE + 1, (first) => changed({ first }));
+  onSeed("seed", MAX_SEED, (seed) => changed({ seed }));
+  onSeed("to-seed", MAX_SEED, (toSeed) => changed({ toSeed }));
   find("previous").addEventListener("click", () => turnPage(-PAGE));
   find("next").addEventListener("click", () => turnPage(PAGE));
   find("class").addEventListener("change", ({ target }) => changed({ label: target.value || null }));
@@ -297,12 +298,12 @@ function onSeed(id, largest, take) {
     const seed = target.value === "" ? NaN : Number(target.value);
     if (Number.isInteger(seed) && seed >= 0 && seed <= largest) return take(seed);
     target.setAttribute("aria-invalid", "true");
-    say(`A seed is a whole number from 0 to ${largest}.`);
+    showMessage(`A seed is a whole number from 0 to ${largest}.`);
   });
 }
 
 function turnPage(by) {
-  changed({ first: Math.min(LARGEST_SEED - PAGE + 1, Math.max(0, state.first + by)) });
+  changed({ first: Math.min(MAX_SEED - PAGE + 1, Math.max(0, state.first + by)) });
 }
 
 function moveInGrid(event) {
@@ -321,15 +322,17 @@ async function copy() {
     await navigator.clipboard.writeText(find("request").textContent);
     flash(find("copy"), "Copied");
   } catch {
-    getSelection().selectAllChildren(find("request")); // where a page may not write the clipboard, a person may
+    getSelection().selectAllChildren(find("request")); // where the page may not write to the clipboard, the user can copy the selection
     flash(find("copy"), "Press Ctrl+C");
   }
 }
 
+/** Shows other words on a button for a second and a half from now, whenever it did so before. */
 function flash(button, words) {
-  const usual = (button.dataset.usual ??= button.textContent);
+  const label = (button.dataset.label ??= button.textContent);
   button.textContent = words;
-  setTimeout(() => (button.textContent = usual), 1500);
+  clearTimeout(flashTimer);
+  flashTimer = setTimeout(() => (button.textContent = label), 1500);
 }
 
 function save() {

@@ -1,15 +1,15 @@
-/** What is shown, in the words of a request to the MLflow server. */
+/** The image on the page as a request to the MLflow server. */
 
 import { readRow } from "../node/gan.mjs";
 
-/** The row of a seed and the settings beside it; what is not set is left out. */
+/** The row of a seed and its settings; what is not set is left out. */
 export function rowOf({ seed, label, truncation, toSeed, position }) {
-  const way = position > 0 ? { to_seed: toSeed, position } : {};
+  const interpolation = position > 0 ? { to_seed: toSeed, position } : {};
   return {
     seed,
     ...(label === null ? {} : { label }),
     ...(truncation === null ? {} : { truncation }),
-    ...way,
+    ...interpolation,
   };
 }
 
@@ -22,15 +22,15 @@ export function aim(row, steps, directions, description) {
   return { z, label };
 }
 
-/** The request's row: the seed's where that says it all, else z itself. */
+/** The request's row: the seed's if that describes the image, else z itself. */
 export function requestRow(row, steps, directions, description) {
   if (steps.every((step) => step === 0)) return row;
   const { z, label } = aim(row, steps, directions, description);
-  const named = label === null ? {} : { label: description.classNames[label] };
-  return { z: Array.from(z, (value) => Number(value.toPrecision(9))), ...named }; // nine digits hold a float32
+  const labeled = label === null ? {} : { label: description.classNames[label] };
+  return { z: Array.from(z, (value) => Number(value.toPrecision(9))), ...labeled }; // nine digits hold a float32
 }
 
-/** A command for a shell that asks `mlflow models serve` for the row's image. */
+/** A shell command that requests the row's image from `mlflow models serve`. */
 export function curl(row) {
   const body = JSON.stringify({ dataframe_records: [row] }).replaceAll("'", "'\\''");
   return `curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d '${body}'`;

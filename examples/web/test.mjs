@@ -1,7 +1,6 @@
 /** `npm test`: the built page in a real browser, opened as a file, without a network. */
 
 import assert from "node:assert/strict";
-import { execFileSync } from "node:child_process";
 import { mkdtemp, readFile, rm, writeFile } from "node:fs/promises";
 import { tmpdir } from "node:os";
 import { join } from "node:path";
@@ -13,8 +12,6 @@ import { chromium } from "playwright-core";
 
 import { Generator, latents } from "../node/gan.mjs";
 import { build, BUILT, unpacked } from "./build.mjs";
-import { findDirections, makeProbes, principal } from "./directions.mjs";
-import { aim, curl, requestRow } from "./request.mjs";
 
 const path = (relative) => fileURLToPath(new URL(relative, import.meta.url));
 const MODEL = path("../digits.onnx");
@@ -38,7 +35,7 @@ after(async () => {
   await rm(folder, { recursive: true });
 });
 
-// ---------------------------------------------------------------- hands and eyes
+// ---------------------------------------------------------------- helpers
 
 async function visit(file = BUILT) {
   const context = await browser.newContext({ permissions: ["clipboard-read", "clipboard-write"] });
@@ -64,7 +61,7 @@ async function directionsFound() {
   await settled();
 }
 
-/** Puts values into controls, as a hand does, and waits for the images. */
+/** Puts values into controls, as a user does, and waits for the images. */
 async function set(values) {
   for (const [selector, value] of Object.entries(values)) {
     const control = page.locator(selector);
@@ -92,6 +89,17 @@ const look = (selector = "#image", nth = 0) =>
 function apart(a, b) {
   assert.equal(a.length, b.length);
   return Math.max(...Array.from(a, (value, i) => Math.abs(value - b[i])));
+}
+
+/** From here on the page's timers run in `page.clock.runFor` only, however slow this machine is. */
+async function stopClock() {
+  await page.clock.install({ time: 0 });
+  await page.clock.pauseAt(1000);
+}
+
+async function copyRequest() {
+  await page.locator("#copy").click();
+  await page.locator("#copy", { hasText: "Copied" }).waitFor();
 }
 
 const message = () => page.locator("#message").textContent();
@@ -213,12 +221,25 @@ describe("with a model from a file", () => {
     assert.ok(apart(left, right) > 20);
   });
 
-  test("what is copied asks for the image that is shown", async () => {
+  test("a copy is confirmed for a second and a half, whenever the one before was", async () => {
+    await stopClock();
+    await copyRequest();
+    await page.clock.runFor(1400);
+    await page.locator("#copy").evaluate((button) => (button.textContent = "")); // to see the second confirmation
+    await copyRequest();
+    await page.clock.runFor(1400);
+    assert.equal(await page.locator("#copy").textContent(), "Copied");
+    await page.clock.runFor(200);
+    assert.equal(await page.locator("#copy").textContent(), "Copy request");
+  });
+
+  test("the copied request is for the image on the page", async () => {
+    await stopClock();
     ort.env.wasm.numThreads = 1;
     const generator = await Generator.open(ort, await readFile(MODEL));
     const agrees = async () => {
-      await page.locator("#copy").click();
-      await page.locator("#copy", { hasText: "Copied" }).waitFor();
+      await page.clock.runFor(2000); // the confirmation of an earlier copy is over
+      await copyRequest();
       const copied = await page.evaluate(() => navigator.clipboard.readText());
       assert.equal(copied, await page.locator("#request").textContent());
       assert.ok(
@@ -262,22 +283,68 @@ describe("with a model from a file", () => {
     assert.equal(await message(), "");
   });
 
-  test("another model takes the place of the first, even while it is still at work", async () => {
+  test("another model replaces the first, even while that is still at work", async () => {
     const file = join(folder, "colors.onnx");
     await writeFile(file, colorModel());
     const turning = await page.evaluateHandle(() => setInterval(() => document.getElementById("next").click(), 2));
     await page.setInputFiles("#file", file);
-    await page.locator("#about", { hasText: "colors.onnx · tiny · none · 2 × 2 · 12 latent numbers" }).waitFor();
+    await page.locator("#about", { hasText: "colors.onnx · tiny · none · 2 wide × 3 high · 18 latent numbers" }).waitFor();
     await turning.evaluate((timer) => clearInterval(timer));
-    await page.locator("#found", { hasText: "8 of 12" }).waitFor();
+    await page.locator("#summary", { hasText: "8 of 18" }).waitFor();
     await set({ "#first": 0 });
-    const expected = (seed) => Array.from(latents(seed, 12), (value) => Math.trunc(Math.abs(40 * value)));
+    const expected = (seed) => Array.from(latents(seed, 18), (value) => Math.trunc(Math.abs(40 * value)));
     assert.deepEqual(await look(), expected(0));
     assert.deepEqual(await look("#grid canvas", 47), expected(47));
+    for (const selector of ["#image", "#grid canvas", "#way canvas", "#directions canvas"]) {
+      const { width, height, clientWidth, clientHeight } = await page
+        .locator(selector)
+        .first()
+        .evaluate(({ width, height, clientWidth, clientHeight }) => ({ width, height, clientWidth, clientHeight }));
+      assert.deepEqual([width, height], [2, 3], selector);
+      assert.ok(Math.abs(clientHeight - 1.5 * clientWidth) <= 1, selector); // and drawn in that shape
+    }
     assert.ok(await page.locator("#class-row").isHidden());
     assert.equal(await page.locator("#class-shown").textContent(), "");
     await set({ "#directions .way:first-child input": 1 });
     assert.deepEqual(Object.keys((await request()).dataframe_records[0]), ["z"]);
+  });
+
+  test("an image that is higher than wide is saved upright", async () => {
+    const file = join(folder, "colors.onnx");
+    await writeFile(file, colorModel());
+    await open(file);
+    const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#save").click()]);
+    const png = await readFile(await download.path());
+    assert.deepEqual([png.readUInt32BE(16), png.readUInt32BE(20)], [2, 3]); // width, height
+  });
+
+  test("files of contract 1 and of a later contract are opened", async () => {
+    const expected = Array.from(latents(0, 18), (value) => Math.trunc(Math.abs(40 * value)));
+    for (const [name, metadata] of Object.entries({
+      "first.onnx": { contract: 1, kind: undefined, layout: undefined, range: undefined },
+      "later.onnx": { contract: 3, colors: "sRGB" },
+    })) {
+      await writeFile(join(folder, name), colorModel({ metadata }));
+      await open(join(folder, name));
+      await page.locator("#about", { hasText: name }).waitFor();
+      await settled();
+      assert.deepEqual(await look(), expected);
+    }
+  });
+
+  test("one of a thousand classes with long names is chosen, and the page grows no wider", async () => {
+    const names = Array.from({ length: 1000 }, (_, i) => `${i}_`.padEnd(200, "of_the_catalog_"));
+    const file = join(folder, "classes.onnx");
+    await writeFile(file, colorModel({ classNames: names }));
+    await open(file);
+    await page.locator("#about", { hasText: "1000 classes" }).waitFor();
+    assert.equal(await page.locator("#class option").count(), 1001);
+    const narrow = { width: 390, height: 800 };
+    await page.setViewportSize(narrow);
+    await set({ "#class": names[700] });
+    assert.equal(await page.locator("#class-shown").textContent(), `class ${names[700]}`);
+    assert.deepEqual((await request()).dataframe_records, [{ seed: 0, label: names[700] }]);
+    assert.equal(await page.evaluate(() => document.documentElement.scrollWidth), narrow.width);
   });
 });
 
@@ -293,7 +360,7 @@ test("a file can be dropped on the page, and one that is no generator gets one s
     await page.dispatchEvent("body", "drop", { dataTransfer: transfer });
   };
   await drop(Buffer.from([0x72, 3, 0x0a, 1, 0x61])); // metadata of another program
-  await page.locator("#message", { hasText: /^This file says no contract, not "1": it was not exported by/ }).waitFor();
+  await page.locator("#message", { hasText: /^This file is not a generator of gan_plugin: / }).waitFor();
   assert.ok(await page.locator("#welcome").isVisible());
   await drop(await readFile(MODEL));
   await page.locator("#about", { hasText: "dropped.onnx" }).waitFor();
@@ -303,7 +370,7 @@ test("a file can be dropped on the page, and one that is no generator gets one s
   await page.context().close();
 });
 
-test("of two files the one that was chosen last is shown, however long the first takes", async () => {
+test("of two files the one that was chosen last is opened, however long the first takes", async () => {
   await visit();
   const file = join(folder, "colors.onnx");
   await writeFile(file, colorModel());
@@ -320,7 +387,7 @@ test("of two files the one that was chosen last is shown, however long the first
   await page.setInputFiles("#file", MODEL);
   await page.setInputFiles("#file", file);
   await firstIsRead;
-  await page.waitForTimeout(1500); // time enough for the first to push itself forward
+  await page.waitForTimeout(1500); // enough time for the first to replace the second
   assert.match(await page.locator("#about").textContent(), /^colors.onnx/);
   assert.ok(await page.locator("#explorer").isVisible());
   assert.deepEqual(complaints, []);
@@ -354,105 +421,13 @@ test("a browser that does not start the worker gets one sentence", async () => {
   await page.context().close();
 });
 
-// ---------------------------------------------------------------- requests
-
-test("a step moves z along its direction, and the request then gives z and the class", () => {
-  const shape = { latentSize: 2, classNames: ["cat", "owl's"] };
-  const directions = [{ vector: [0, 1] }, { vector: [1, 0] }];
-  const [x, y] = latents(3, 2);
-  const { z, label } = aim({ seed: 3 }, [2, -0.5], directions, shape);
-  assert.deepEqual([z, label], [Float32Array.of(x - 0.5, y + 2), 1]);
-  assert.deepEqual(requestRow({ seed: 3 }, [0, 0], directions, shape), { seed: 3 });
-  const row = requestRow({ seed: 3 }, [2, -0.5], directions, shape);
-  assert.deepEqual([Float32Array.from(row.z), row.label], [z, "owl's"]);
-});
-
-test("a class name with a quotation mark does not end the shell's", () => {
-  const words = execFileSync("sh", ["-c", `set -- ${curl({ seed: 0, label: "owl's" })}; printf %s "$7"`]);
-  assert.deepEqual(JSON.parse(words), { dataframe_records: [{ seed: 0, label: "owl's" }] });
-});
-
-// ---------------------------------------------------------------- directions
-
-/** "Images" of two gray levels that depend on z along two directions only, `first` more than `second`. */
-const linear = (first, second) => async (zs) =>
-  zs.map((z) => {
-    const along = (direction) => z.reduce((sum, value, i) => sum + value * direction[i], 0);
-    return Float32Array.of(100 - 20 * along(first), 100 + 5 * along(second));
-  });
-
-test("the directions of most change are found, to brighter images", async () => {
-  const [first, second] = [
-    [0.6, 0.8, 0],
-    [-0.8, 0.6, 0],
-  ];
-  const progress = [];
-  const shape = { latentSize: 3, classNames: [] };
-  const found = await findDirections(linear(first, second), shape, (value) => progress.push(value));
-  assert.equal(found.length, 3);
-  assert.ok(
-    apart(
-      found[0].vector,
-      first.map((value) => -value),
-    ) < 1e-4,
-  );
-  assert.ok(apart(found[1].vector, second) < 1e-4);
-  assert.ok(
-    apart(
-      found.map(({ share }) => share),
-      [400 / 425, 25 / 425, 0],
-    ) < 1e-4,
-  );
-  assert.equal(progress.at(-1), 1);
-});
-
-test("in many dimensions they lie among fixed directions, the same every time", async () => {
-  const probes = makeProbes(200);
-  const dot = (a, b) => a.reduce((sum, value, i) => sum + value * b[i], 0);
-  assert.equal(probes.length, 128);
-  for (const i of [0, 1, 127])
-    assert.ok(
-      apart(
-        probes.map((probe) => dot(probe, probes[i])),
-        probes.map((_, j) => +(i === j)),
-      ) < 1e-5,
-    );
-  const run = () => findDirections(linear(probes[5], probes[9]), { latentSize: 200, classNames: [] }, () => {});
-  const found = await run();
-  assert.equal(found.length, 8);
-  assert.ok(
-    apart(
-      found[0].vector,
-      probes[5].map((value) => -value),
-    ) < 1e-3,
-  );
-  assert.deepEqual(await run(), found);
-});
-
-test("eigenvectors are those of the matrix", () => {
-  const [top, ...rest] = principal([
-    [2, 1, 0],
-    [1, 2, 0],
-    [0, 0, 0.5],
-  ]);
-  assert.ok(
-    apart(
-      top.vector.map((value) => value * Math.sign(top.vector[0])),
-      [Math.SQRT1_2, Math.SQRT1_2, 0],
-    ) < 1e-9,
-  );
-  assert.ok(
-    apart(
-      [top, ...rest].map(({ share }) => share),
-      [3 / 4.5, 1 / 4.5, 0.5 / 4.5],
-    ) < 1e-9,
-  );
-});
-
 // ---------------------------------------------------------------- a model made by hand
 
-/** An unconditional generator of 2 x 2 colors: image = uint8(|40 z|), as the bytes of a ModelProto. */
-function colorModel() {
+/**
+ * A generator of images of 2 pixels' width and 3 pixels' height: image = uint8(|40 z|), as the bytes of a ModelProto. With
+ * classes it takes a label, too, which changes nothing; `metadata` adds keys or, with undefined, leaves them out.
+ */
+function colorModel({ classNames = [], metadata = {} } = {}) {
   const varint = (n) => (n < 128 ? [n] : [(n & 127) | 128, ...varint(n >> 7)]);
   const number = (field, value) => [...varint(field << 3), ...varint(value)];
   const bytes = (field, content) => {
@@ -475,22 +450,27 @@ function colorModel() {
     ...node("Reshape", ["levels", "shape"], "image"),
     ...bytes(2, "tiny"),
     ...tensor("scale", [1], FLOAT, new Uint8Array(Float32Array.of(40).buffer)),
-    ...tensor("shape", [4], INT64, new Uint8Array(BigInt64Array.of(-1n, 2n, 2n, 3n).buffer)),
-    ...value(11, "z", FLOAT, [null, 12]),
-    ...value(12, "image", UINT8, [null, 2, 2, 3]),
+    ...tensor("shape", [4], INT64, new Uint8Array(BigInt64Array.of(-1n, 3n, 2n, 3n).buffer)),
+    ...value(11, "z", FLOAT, [null, 18]),
+    ...(classNames.length ? value(11, "label", INT64, [null]) : []),
+    ...value(12, "image", UINT8, [null, 3, 2, 3]),
   ];
-  const said = {
-    contract: 1,
-    latent_size: 12,
-    height: 2,
+  const values = {
+    contract: 2,
+    kind: "image",
+    layout: "HWC",
+    range: "0..255",
+    latent_size: 18,
+    height: 3,
     width: 2,
     channels: 3,
-    class_names: "[]",
+    class_names: JSON.stringify(classNames),
     recipe: "none",
     data: "tiny",
+    ...metadata,
   };
-  const metadata = Object.entries(said).flatMap(([name, text]) =>
-    bytes(14, [...bytes(1, `gan.${name}`), ...bytes(2, `${text}`)]),
-  );
-  return Uint8Array.from([...number(1, 8), ...bytes(7, graph), ...bytes(8, number(2, 17)), ...metadata]);
+  const entries = Object.entries(values)
+    .filter(([, text]) => text !== undefined)
+    .flatMap(([name, text]) => bytes(14, [...bytes(1, `gan.${name}`), ...bytes(2, `${text}`)]));
+  return Uint8Array.from([...number(1, 8), ...bytes(7, graph), ...bytes(8, number(2, 17)), ...entries]);
 }

@@ -1,4 +1,4 @@
-/** The generator, beside the page in a worker, so that the page answers the hand while images are made. */
+/** The generator in a worker, so that the page stays responsive while images are generated. */
 
 import * as ort from "onnxruntime-web/wasm";
 import { Generator, UserError } from "../node/gan.mjs";
@@ -17,7 +17,7 @@ const generate = (zs, labels) => inTurn(() => generator.generate(zs, labels));
 
 const answers = {
   async open({ wasm, model }) {
-    ort.env.wasm.numThreads = 1; // more need headers that a file has not
+    ort.env.wasm.numThreads = 1; // more would need HTTP headers, which a file does not have
     ort.env.wasm.wasmBinary = wasm;
     generator = await Generator.open(ort, model);
     return generator.description;
@@ -27,7 +27,7 @@ const answers = {
 
   directions(_, onProgress) {
     const patiently = async (zs, labels) => {
-      await new Promise((resolve) => setTimeout(resolve)); // what the page asked for meanwhile comes first
+      await new Promise((resolve) => setTimeout(resolve)); // requests that the page made meanwhile come first
       return generate(zs, labels);
     };
     return findDirections(patiently, generator.description, onProgress);

@@ -7,7 +7,7 @@ import math
 import sys
 from dataclasses import dataclass
 from importlib import resources
-from typing import Any
+from typing import Any, NamedTuple
 
 from gan_plugin.config.schedule import Ramp, parse_ramp
 from gan_plugin.errors import UserError
@@ -66,6 +66,18 @@ class Recipe:
     beta2: Ramp = Ramp(0.999, 0.999)  # Adam and RMSprop: decay of the gradient's square
     ema_half_life: Ramp = Ramp(2_000, 2_000)  # images after which half of an old weight is left in the average
     anneal: int = 0  # images until every ramp has come to its end
+
+    def at(self, images: float) -> Hyperparameters:
+        return Hyperparameters(*(getattr(self, name).at(images, self.anneal) for name in Hyperparameters._fields))
+
+
+class Hyperparameters(NamedTuple):
+    penalty_weight: float
+    augment_p: float
+    generator_lr: float
+    discriminator_lr: float
+    beta2: float
+    ema_half_life: float
 
 
 RAMPS = frozenset(f.name for f in dataclasses.fields(Recipe) if f.type == "Ramp")

@@ -13,6 +13,7 @@ from typing import Any, NamedTuple, TypeVar
 
 from gan_plugin.config.schedule import Ramp, parse_ramp
 from gan_plugin.errors import UserError
+from gan_plugin.metrics.catalog import BOUNDED, PROMOTING
 
 AUTO = "auto"
 
@@ -159,10 +160,6 @@ def some_thresholds() -> Accepts:
 OBJECTIVES = ("minimax", "non-saturating", "least-squares", "hinge", "wasserstein", "relativistic")
 PENALTIES = ("wgan-gp", "dragan", "r1", "r1+r2")
 AUGMENTATIONS = ("none", "diffaugment", "ada", "scheduled")
-PROMOTING = ("fid", "kid", "precision", "recall", "coverage", "cas")
-BOUNDED = dict.fromkeys(("fid", "fid_ratio", "kid", "label_kl"), "<=") | dict.fromkeys(
-    ("inception_score", "precision", "recall", "density", "coverage", "authenticity", "modes", "cas"), ">="
-)
 MIN_EVALUATED = 50  # with fewer, no figure means anything
 DEVICE = one_of("auto", "cuda", "cpu")
 SIZE = or_auto(whole_number(16, 256, multiple_of=4))

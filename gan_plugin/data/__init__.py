@@ -1,6 +1,6 @@
-"""Dataset for training: scikit-learn's digits, IDX folders, folders of image files, parquet and the hub.
+"""Data for training: scikit-learn's digits, IDX folders, folders of image files, parquet files and the hub.
 
-Every kind of data ends as the same thing, a ``Dataset``: square 8-bit images of one size in one tensor.
+Every source is loaded as a ``Dataset``: 8-bit images of one size in one tensor.
 """
 
 from gan_plugin.data.dataset import Dataset

@@ -1,17 +1,20 @@
-"""From any image Pillow can open to square 8-bit pixels."""
+"""Conversion of any image that Pillow can open to 8-bit pixels of one size."""
 
 from __future__ import annotations
 
 import struct
 
 import numpy as np
+import numpy.typing as npt
 import PIL.Image
+import torch
 from PIL import ExifTags
 
+from gan_plugin.data.sizes import crop_size
 from gan_plugin.data.threads import in_threads
-from gan_plugin.media.image import Image, Images
+from gan_plugin.spec import Size
 
-# EXIF orientation → the transposition that shows the image upright
+# EXIF orientation → the transposition that turns the image upright
 UPRIGHT = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
@@ -27,7 +30,7 @@ WHITE_IS_ZERO = 0
 
 
 def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The image as a person sees it, 8-bit RGB.
+    """Return the image as a person sees it, 8-bit RGB and upright.
 
     Transparency is composited on white, deep gray is scaled to 8 bits (65535 becomes 255), float gray is taken as
     0 (black) to 1 (white), and the EXIF orientation is applied. Color profiles are not.
@@ -43,11 +46,11 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         rgb = PIL.Image.alpha_composite(PIL.Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     else:
         rgb = image.convert("RGB")
-    turn = UPRIGHT.get(orientation(image))
-    return rgb if turn is None else rgb.transpose(turn)
+    transposition = UPRIGHT.get(orientation(image))
+    return rgb if transposition is None else rgb.transpose(transposition)
 
 
-def deep_gray_to_8_bits(image: PIL.Image.Image) -> Image:
+def deep_gray_to_8_bits(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
     """Return the pixels of a gray image of mode I, I;16 or F, as uint8 [H, W].
 
     Pillow's own conversion clips at 255, which makes a 16-bit image all white.
@@ -63,68 +66,74 @@ def deep_gray_to_8_bits(image: PIL.Image.Image) -> Image:
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= white):  # written so that NaN is refused
         raise ValueError(f"gray values from {low:g} to {high:g}, outside 0 to {white:g}")
-    clear = image.info.get("transparency")  # the one gray value that a 16-bit PNG may declare transparent
-    if isinstance(clear, int):
-        values[values == clear] = white
+    transparent = image.info.get("transparency")  # the one gray value that a 16-bit PNG may declare transparent
+    if isinstance(transparent, int):
+        values[values == transparent] = white
     if image.mode.startswith("I;16") and tags.get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO:
         values = white - values
     return np.rint(values * (255.0 / white)).astype(np.uint8)
 
 
 def orientation(image: PIL.Image.Image) -> int:
-    """The EXIF orientation, 1 (upright) to 8; 1 where there is none or it cannot be read."""
+    """Return the EXIF orientation, 1 (upright) to 8; 1 where there is none or it cannot be read."""
     try:
         value = image.getexif().get(ExifTags.Base.Orientation, 1)
     except (SyntaxError, ValueError, KeyError, TypeError, OSError, struct.error):
-        return 1  # damaged EXIF beside good pixels: viewers show those images as they lie
+        return 1  # damaged EXIF beside good pixels: viewers show those images as they are stored
     return value if isinstance(value, int) else 1
 
 
-def center_square(image: PIL.Image.Image) -> PIL.Image.Image:
-    """The largest square in the middle of the image."""
-    side = min(image.size)
-    left, top = (image.width - side) // 2, (image.height - side) // 2
-    return image.crop((left, top, left + side, top + side))
+def center_crop(image: PIL.Image.Image, size: Size) -> PIL.Image.Image:
+    """Cut the largest part with the aspect ratio of ``size`` (height, width) out of the image's middle."""
+    height, width = crop_size((image.height, image.width), size)
+    left, top = (image.width - width) // 2, (image.height - height) // 2
+    return image.crop((left, top, left + width, top + height))
 
 
-def to_pixels(image: PIL.Image.Image, size: int, channels: int) -> Image:
-    """The image's middle square as uint8 [C, size, size].
+def to_pixels(rgb: PIL.Image.Image, size: Size, channels: int) -> npt.NDArray[np.uint8]:
+    """Crop an image to the aspect ratio of ``size`` and resize it (Lanczos).
 
     Args:
-        image: of any mode and shape.
-        size: height and width of the result, pixels.
+        rgb: of any size, as ``to_rgb`` gives it.
+        size: (height, width) of the result, pixels.
         channels: 1 for gray (ITU-R 601 luma), 3 for RGB.
 
-    Raises:
-        ValueError: as ``to_rgb``.
-        OSError: the image's data is damaged.
+    Returns:
+        uint8 [C, H, W].
     """
-    square = center_square(to_rgb(image))
+    height, width = size
+    image = center_crop(rgb, size)
     if channels == 1:
-        square = square.convert("L")
-    if square.width != size:
-        square = square.resize((size, size), PIL.Image.Resampling.LANCZOS)
-    return np.asarray(square).reshape(size, size, channels).transpose(2, 0, 1)
+        image = image.convert("L")
+    if image.size != (width, height):
+        image = image.resize((width, height), PIL.Image.Resampling.LANCZOS)
+    return np.asarray(image).reshape(height, width, channels).transpose(2, 0, 1)
 
 
-def resize_gray(images: Images, size: int, resample: PIL.Image.Resampling) -> Images:
-    """The middle squares of gray images, resized.
+def resize_gray(images: npt.NDArray[np.uint8], size: Size, resample: PIL.Image.Resampling) -> npt.NDArray[np.uint8]:
+    """Crop gray images to the aspect ratio of ``size`` and resize them.
 
     Args:
         images: uint8 [N, H, W].
-        size: height and width of the result, pixels.
+        size: (height, width) of the result, pixels.
         resample: Pillow's filter.
 
     Returns:
-        uint8 [N, size, size]; ``images`` itself where it has that size.
+        uint8 [N, height, width]; ``images`` itself where it has that size.
     """
-    if images.shape[1:] == (size, size):
+    if images.shape[1:] == size:
         return images
-    resized = np.empty((len(images), size, size), np.uint8)
+    height, width = size
+    resized = np.empty((len(images), height, width), np.uint8)
 
     def resize_one(index: int) -> None:
-        square = center_square(PIL.Image.fromarray(images[index]))
-        resized[index] = np.asarray(square.resize((size, size), resample))
+        cropped = center_crop(PIL.Image.fromarray(images[index]), size)
+        resized[index] = np.asarray(cropped.resize((width, height), resample))
 
     in_threads(resize_one, range(len(images)))
     return resized
+
+
+def gray_to_channels(gray: npt.NDArray[np.uint8], channels: int | None) -> torch.Tensor:
+    """Return gray images [N, H, W] as [N, C, H, W]: C = 1, or 3 equal channels where ``channels`` is 3."""
+    return torch.from_numpy(gray)[:, None].repeat(1, channels or 1, 1, 1)

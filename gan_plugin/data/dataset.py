@@ -1,10 +1,11 @@
-"""What loading data gives, and the rules for image size and channels that all kinds of data share."""
+"""The dataset that loading gives, and the rules for image size and channels that all sources share."""
 
 from __future__ import annotations
 
+import dataclasses
 import hashlib
 import json
-from collections.abc import Collection, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
@@ -13,30 +14,26 @@ import torch
 from gan_plugin.errors import UserError
 from gan_plugin.spec import SampleSpec, image_spec
 
-MIN_SIZE = 16
-MAX_SIZE = 256
-SIZE_STEP = 4
-DEFAULT_SIZE = 64  # where the images' own sizes do not settle it
 MIN_SAMPLES = 2
 
 
 class NoSuchSplit(UserError):
-    """The data is there, and has no split of this name."""
+    """The data exists and has no split of this name."""
 
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training images, all square and of one size.
+    """Training samples of one shape, in memory.
 
     Attributes:
-        samples: uint8 [N, C, H, W], values 0 (black) to 255; C is 1 (gray) or 3 (RGB).
+        samples: uint8 [N, C, H, W], values 0 (black) to 255.
         labels: int64 [N], indices into the spec's class names, or None where the data has no classes.
-        spec: what one sample is.
+        spec: the shape of a sample and the class names.
         name: a short name for people, such as "digits" or "fashion-mnist".
-        source: where the images came from: an absolute path, "sklearn.datasets.load_digits" or "hub:owner/name".
+        source: where the samples came from: an absolute path, "sklearn.datasets.load_digits" or "hub:owner/name".
         split: the split that was read, such as "train".
         digest: 32 hexadecimal characters, a SHA-256 over the shape, every pixel, every label and the class names.
-        notes: sentences about what was done to the images: resizing, cropping, color, images left out.
+        notes: sentences about the conversion: resizing, cropping, color, images left out.
     """
 
     samples: torch.Tensor
@@ -51,9 +48,21 @@ class Dataset:
     def __len__(self) -> int:
         return self.samples.shape[0]
 
+    def take(self, rows: torch.Tensor) -> Dataset:
+        """Return the subset of these rows, with a digest of its own.
+
+        Args:
+            rows: int64 [M], indices in any order, or bool [N].
+        """
+        samples = self.samples[rows]
+        labels = None if self.labels is None else self.labels[rows]
+        return dataclasses.replace(
+            self, samples=samples, labels=labels, digest=compute_digest(samples, labels, self.spec.class_names)
+        )
+
 
 def make_dataset(
-    images: torch.Tensor,
+    samples: torch.Tensor,
     labels: torch.Tensor | None,
     class_names: Sequence[str],
     *,
@@ -62,47 +71,44 @@ def make_dataset(
     split: str,
     notes: Sequence[str],
 ) -> Dataset:
-    """Dataset with their digest; arguments as the attributes of ``Dataset``.
+    """Return the dataset of these samples with its spec and digest; arguments as the attributes of ``Dataset``.
 
     Raises:
-        UserError: there are fewer than 2 images.
+        UserError: there are fewer than 2 samples.
     """
-    if len(images) < MIN_SAMPLES:
-        raise UserError(f"{source} has {len(images)} readable images: training needs at least {MIN_SAMPLES}.")
-    names = tuple(class_names)
-    _, channels, height, width = images.shape
-    spec = image_spec(height, width, channels, names)
-    return Dataset(images, labels, spec, name, source, split, digest(images, labels, names), tuple(notes))
+    if len(samples) < MIN_SAMPLES:
+        raise UserError(f"{source} has {len(samples)} readable images: training needs at least {MIN_SAMPLES}.")
+    _, channels, height, width = samples.shape
+    return Dataset(
+        samples,
+        labels,
+        image_spec(height, width, channels, class_names),
+        name=name,
+        source=source,
+        split=split,
+        digest=compute_digest(samples, labels, class_names),
+        notes=tuple(notes),
+    )
 
 
-def digest(images: torch.Tensor, labels: torch.Tensor | None, class_names: Sequence[str]) -> str:
-    """The first 32 hexadecimal characters of a SHA-256 over shape, pixels, labels and class names.
+def compute_digest(samples: torch.Tensor, labels: torch.Tensor | None, class_names: Sequence[str]) -> str:
+    """Return the first 32 hexadecimal characters of a SHA-256 over shape, pixels, labels and class names.
 
     Args:
-        images: uint8 [N, C, H, W].
+        samples: uint8 [N, C, H, W].
         labels: int64 [N] or None.
         class_names: one name per class.
     """
-    header = {"shape": list(images.shape), "labelled": labels is not None, "class_names": list(class_names)}
+    header = {
+        "shape": list(samples.shape),
+        "labelled": labels is not None,  # the spelling is part of every digest already recorded
+        "class_names": list(class_names),
+    }
     hasher = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    hasher.update(np.ascontiguousarray(images.numpy()).data)
+    hasher.update(np.ascontiguousarray(samples.numpy()).data)
     if labels is not None:
         hasher.update(labels.numpy().astype("<i8").data)  # one byte order on every machine
     return hasher.hexdigest()[:32]
-
-
-def is_allowed_size(size: int) -> bool:
-    return size % SIZE_STEP == 0 and MIN_SIZE <= size <= MAX_SIZE
-
-
-def check_image_size(image_size: int | None) -> None:
-    """Refuse an ``image_size`` that is neither None nor a multiple of 4 from 16 to 256.
-
-    Raises:
-        UserError: the size is none of those.
-    """
-    if image_size is not None and not is_allowed_size(image_size):
-        raise UserError(f"image_size={image_size} is not a multiple of {SIZE_STEP} from {MIN_SIZE} to {MAX_SIZE}.")
 
 
 def check_channels(channels: int | None) -> None:
@@ -115,54 +121,11 @@ def check_channels(channels: int | None) -> None:
         raise UserError(f"channels={channels} is neither 1 (gray) nor 3 (RGB).")
 
 
-def automatic_size(sizes: Collection[tuple[int, int]]) -> int:
-    """The images' own size where all share one that networks can be built for, else 64.
+def list_first(items: Sequence[str], limit: int = 10) -> str:
+    """Join the first ``limit`` items by commas, and add how many more there are.
 
-    Args:
-        sizes: (width, height) of each image, pixels.
+    >>> list_first(["a", "b", "c"], limit=2)
+    'a, b and 1 more'
     """
-    if len(distinct := set(sizes)) == 1:
-        width, height = distinct.pop()
-        if width == height and is_allowed_size(width):
-            return width
-    return DEFAULT_SIZE
-
-
-def size_notes(sizes: Collection[tuple[int, int]], size: int, asked: int | None) -> list[str]:
-    """Sentences on how images of these sizes became ``size`` pixels square.
-
-    Args:
-        sizes: (width, height) of each image as it was, pixels.
-        size: height and width the images have now.
-        asked: the ``image_size`` that was asked for; None for an automatic one.
-    """
-    distinct = set(sizes)
-    if distinct == {(size, size)}:
-        return [f"The images are {size}x{size} pixels and keep that size."]
-    if len(distinct) == 1:
-        ((width, height),) = distinct
-        were = f"{width}x{height} pixels"
-    else:
-        sides = [side for pair in distinct for side in pair]
-        were = f"of different sizes, with sides of {min(sides)} to {max(sides)} pixels"
-    why = (
-        f"since image_size={asked}"
-        if asked is not None
-        else f"the size taken where not all share one square size that is a multiple of {SIZE_STEP} "
-        f"from {MIN_SIZE} to {MAX_SIZE}"
-    )
-    notes = [f"The images were {were} and are resized to {size}x{size} (Lanczos), {why}."]
-    if oblong := sum(width != height for width, height in sizes):
-        notes.append(f"{oblong:,} of {len(sizes):,} images were not square: the square in their middle was cut out.")
-    return notes
-
-
-def gray_as_channels(gray: torch.Tensor, channels: int | None) -> torch.Tensor:
-    """Gray images [N, H, W] as [N, C, H, W]: C = 1, or 3 equal channels where ``channels`` is 3."""
-    return gray[:, None].repeat(1, channels or 1, 1, 1)
-
-
-def list_some(items: Sequence[str], most: int = 10) -> str:
-    """The first items, joined by commas, then how many more there are."""
-    more = f" and {len(items) - most:,} more" if len(items) > most else ""
-    return ", ".join(items[:most]) + more
+    more = f" and {len(items) - limit:,} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + more

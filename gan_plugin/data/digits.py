@@ -9,10 +9,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from gan_plugin.data.convert import resize_gray
-from gan_plugin.data.dataset import Dataset, NoSuchSplit, gray_as_channels, make_dataset
+from gan_plugin.data.convert import gray_to_channels, resize_gray
+from gan_plugin.data.dataset import Dataset, NoSuchSplit, make_dataset
+from gan_plugin.spec import Size
 
-DIGITS_SIZE = 28  # the size of MNIST, for which most small networks are drawn
+DIGITS_SIZE = (28, 28)  # the size of MNIST, for which most small networks are designed
 BRIGHTEST = 16
 SPLITS = ("train", "test")
 HELD_OUT = 359  # a fifth
@@ -22,47 +23,47 @@ HELD_OUT = 359  # a fifth
 class Digits:
     """1,797 real handwritten digits of 8x8 pixels, test set of the UCI "optical recognition" data.
 
-    They come without splits. Here 359 drawn at random, once and for all, are the split "test", and the other 1,438
-    "train". Drawn from all alike and not from each class: equal shares of classes would make the two sets closer to
-    each other than two samples are. The same writers are in both.
+    They come without splits. Here the split "test" is 359 of them, drawn at random once and for all, and "train" the
+    other 1,438. The draw is not stratified: equal shares of classes would make the two sets closer to each other than
+    two random samples are. The same writers are in both.
     """
 
     split: str
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
-        """The digits enlarged to ``image_size`` (28 where None); none of them is unreadable."""
+    def load(self, image_size: Size | None, channels: int | None, skip_unreadable: bool) -> Dataset:
+        """Enlarge the digits to ``image_size`` (28×28 where None); none of them is unreadable."""
         from sklearn.datasets import load_digits
 
         digits = load_digits()
-        size = image_size or DIGITS_SIZE
-        small = np.rint(digits.images * (255 / BRIGHTEST)).astype(np.uint8)  # [N, 8, 8], from 0..16 to 0..255
+        size = height, width = image_size or DIGITS_SIZE
+        levels = np.rint(digits.images * (255 / BRIGHTEST)).astype(np.uint8)  # [N, 8, 8], from 0..16 to 0..255
         # Bicubic, not Lanczos: at this scale the latter leaves rings on the black around a stroke.
-        images = resize_gray(small, size, Image.Resampling.BICUBIC)
+        images = resize_gray(levels, size, Image.Resampling.BICUBIC)
         labels = digits.target.astype(np.int64)
         chosen = held_out(len(labels)) == (self.split == "test")  # [N]
         return make_dataset(
-            gray_as_channels(torch.from_numpy(images[chosen]), channels),
+            gray_to_channels(images[chosen], channels),
             torch.from_numpy(labels[chosen]),
             [str(name) for name in digits.target_names],
             name="digits",
             source="sklearn.datasets.load_digits",
             split=self.split,
-            notes=[f"The digits were 8x8 pixels and are enlarged to {size}x{size} (bicubic)."],
+            notes=[f"The digits were 8x8 pixels and are enlarged to {height}x{width} (bicubic)."],
         )
 
 
 def held_out(count: int) -> npt.NDArray[np.bool_]:
-    """Which of ``count`` digits are "test", bool [count]; numpy keeps this generator's numbers for ever."""
-    held = np.zeros(count, bool)
-    held[np.random.RandomState(0).permutation(count)[:HELD_OUT]] = True
-    return held
+    """Return which of ``count`` digits are "test", bool [count]; NumPy's ``RandomState`` is frozen."""
+    is_test = np.zeros(count, bool)
+    is_test[np.random.RandomState(0).permutation(count)[:HELD_OUT]] = True
+    return is_test
 
 
 def find_digits(split: str) -> Digits:
-    """The digits, which have the splits "train" and "test".
+    """Find a split of the digits, "train" or "test".
 
     Raises:
-        NoSuchSplit: another split is asked for.
+        NoSuchSplit: ``split`` is neither.
     """
     if split not in SPLITS:
         raise NoSuchSplit(f"data='digits' has no split {split!r}: its splits are 'train' and 'test'.")

@@ -9,10 +9,11 @@ from pathlib import Path, PurePosixPath
 import torch
 from PIL import Image
 
-from gan_plugin.data.dataset import Dataset, NoSuchSplit, list_some, make_dataset
+from gan_plugin.data.dataset import Dataset, NoSuchSplit, list_first, make_dataset
 from gan_plugin.data.decode import decode_images, image_suffixes, open_lazily
 from gan_plugin.data.files import canonical_split, is_split_name
 from gan_plugin.errors import UserError
+from gan_plugin.spec import Size
 
 
 @dataclass(frozen=True)
@@ -20,7 +21,7 @@ class ImageFiles:
     """The image files of one split of a folder.
 
     Attributes:
-        folder: the folder that was asked for.
+        folder: the folder that the user named.
         root: ``folder`` itself, or its sub-folder for the split.
         split: the split.
         files: paths relative to ``root``, sorted.
@@ -33,7 +34,7 @@ class ImageFiles:
     files: tuple[str, ...]
     notes: tuple[str, ...]
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
+    def load(self, image_size: Size | None, channels: int | None, skip_unreadable: bool) -> Dataset:
         """Decode the files; arguments as those of ``load_dataset``.
 
         Raises:
@@ -52,13 +53,14 @@ class ImageFiles:
             skip_unreadable=skip_unreadable,
         )
         notes = [*self.notes, *decoded.notes]
-        classes = [top_folder(self.files[index]) for index in decoded.kept]  # [N]; "" where there are no classes
+        classes = [top_folder(self.files[row]) for row in decoded.rows]  # [N]; "" where there are no classes
         class_names = sorted({name for name in classes if name})
+        label_of = {name: label for label, name in enumerate(class_names)}
         if emptied := sorted({top_folder(file) for file in self.files} - set(classes)):
-            notes.append(f"No readable image is left in {list_some(emptied)}, so those are not classes.")
+            notes.append(f"No readable image is left in {list_first(emptied)}, so those are not classes.")
         return make_dataset(
             decoded.images,
-            torch.tensor([class_names.index(name) for name in classes]) if class_names else None,
+            torch.tensor([label_of[name] for name in classes]) if class_names else None,
             class_names,
             name=self.folder.name,
             source=str(self.folder),
@@ -68,16 +70,17 @@ class ImageFiles:
 
 
 def is_image_file(path: str) -> bool:
+    """Return whether the suffix is that of a format that is opened."""
     return PurePosixPath(path).suffix.lower() in image_suffixes()
 
 
 def top_folder(path: str) -> str:
-    """The first folder of a relative path; "" for a file beside the folders."""
+    """Return the first folder of a relative path; "" for a file beside the folders."""
     return path.partition("/")[0] if "/" in path else ""
 
 
 def find_image_files(folder: Path, files: Sequence[str], split: str) -> ImageFiles:
-    """Which of a folder's files are the images of this split.
+    """Find the images of this split among a folder's files.
 
     Args:
         folder: the folder.
@@ -108,7 +111,7 @@ def find_image_files(folder: Path, files: Sequence[str], split: str) -> ImageFil
             f"{folder} has no split {split!r}: without sub-folders named like splits, all of it is 'train'."
         )
     if others := [file for file in files if not is_image_file(file)]:
-        notes.append(f"{len(others):,} files that are not images by their suffix were left out: {list_some(others)}.")
+        notes.append(f"{len(others):,} files that are not images by their suffix were left out: {list_first(others)}.")
     return ImageFiles(folder, root, split, tuple(images), tuple(notes))
 
 

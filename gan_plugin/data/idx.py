@@ -14,9 +14,11 @@ import numpy.typing as npt
 import torch
 from PIL import Image
 
-from gan_plugin.data.convert import resize_gray
-from gan_plugin.data.dataset import Dataset, NoSuchSplit, automatic_size, gray_as_channels, make_dataset, size_notes
+from gan_plugin.data.convert import gray_to_channels, resize_gray
+from gan_plugin.data.dataset import Dataset, NoSuchSplit, make_dataset
+from gan_plugin.data.sizes import automatic_size, size_notes
 from gan_plugin.errors import UserError
+from gan_plugin.spec import Size
 
 PREFIXES = {"train": "train", "test": "t10k"}  # split → how its files' names begin
 UNSIGNED_BYTE = 8  # the IDX type code
@@ -32,8 +34,8 @@ class IdxFiles:
     images: Path
     labels: Path | None
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
-        """All images of the split; the format has no unreadable images, only damaged files, which are refused.
+    def load(self, image_size: Size | None, channels: int | None, skip_unreadable: bool) -> Dataset:
+        """Read all images of the split; the format has no unreadable images, only damaged files, which are refused.
 
         Raises:
             UserError: a file is damaged, or the files do not belong together.
@@ -41,10 +43,10 @@ class IdxFiles:
         gray = read_idx(self.images, dimensions=3)  # [N, H, W]
         count, height, width = gray.shape
         if 0 in gray.shape:
-            raise UserError(f"{self.images} holds no pixels: its header says {count} images of {width}x{height}.")
-        size = image_size or automatic_size([(width, height)])
+            raise UserError(f"{self.images} holds no pixels: its header says {count} images of {height}x{width}.")
+        size = image_size or automatic_size([(height, width)])
         labels, class_names = None, list[str]()
-        notes = size_notes([(width, height)] * count, size, image_size)
+        notes = size_notes([(height, width)] * count, size, requested=image_size is not None)
         if self.labels is None:
             notes.append("There is no file of labels, so the images have no classes.")
         else:
@@ -55,7 +57,7 @@ class IdxFiles:
             labels = torch.from_numpy(values.astype(np.int64))
         images = resize_gray(gray, size, Image.Resampling.LANCZOS)
         return make_dataset(
-            gray_as_channels(torch.from_numpy(images), channels),
+            gray_to_channels(images, channels),
             labels,
             class_names,
             name=self.folder.name,
@@ -66,11 +68,12 @@ class IdxFiles:
 
 
 def is_idx_folder(folder: Path) -> bool:
+    """Return whether the folder holds a file of any split under one of its usual names."""
     return any(find_file(folder, split, kind) for split in PREFIXES for kind in ("images", "labels"))
 
 
 def find_idx(folder: Path, split: str) -> IdxFiles:
-    """The files of this split in an IDX folder.
+    """Find the files of this split in an IDX folder.
 
     Raises:
         UserError: the split does not exist or has no images.
@@ -84,7 +87,7 @@ def find_idx(folder: Path, split: str) -> IdxFiles:
 
 
 def find_file(folder: Path, split: str, kind: str) -> Path | None:
-    """The file of ``kind`` "images" or "labels", by any of its usual names."""
+    """Find the file of ``kind`` "images" or "labels", by any of its usual names."""
     dimensions = {"images": 3, "labels": 1}[kind]
     names = [
         f"{PREFIXES[split]}-{kind}{dash}idx{dimensions}-ubyte{suffix}" for suffix in ("", ".gz") for dash in ("-", ".")
@@ -93,7 +96,7 @@ def find_file(folder: Path, split: str, kind: str) -> Path | None:
 
 
 def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
-    """The array of unsigned bytes in an IDX file, plain or gzipped.
+    """Read the array of unsigned bytes in an IDX file, plain or gzipped.
 
     Raises:
         UserError: the file is damaged, or is not IDX with this many dimensions.
@@ -117,11 +120,11 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
             f"{path} is truncated or has extra data: after its header there are {len(content) - start:,} bytes, "
             f"not the {math.prod(shape):,} of {'x'.join(map(str, shape))} values."
         )
-    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # writable, as torch wants it
+    return np.frombuffer(content, np.uint8, offset=start).reshape(shape).copy()  # writable, as torch requires
 
 
 def read_class_names(folder: Path, largest: int) -> list[str]:
-    """The lines of ``classes.txt`` in the folder, or "0", "1", … up to the largest label where there is no such file.
+    """Read the class names from the lines of ``classes.txt``; without that file they are "0", "1", … up to ``largest``.
 
     Raises:
         UserError: the file is not UTF-8 or names fewer classes than there are.

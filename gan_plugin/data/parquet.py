@@ -17,6 +17,7 @@ from gan_plugin.data.dataset import Dataset, NoSuchSplit, make_dataset
 from gan_plugin.data.decode import decode_images, open_lazily
 from gan_plugin.data.files import canonical_split, is_split_name
 from gan_plugin.errors import UserError, first_line
+from gan_plugin.spec import Size
 
 if TYPE_CHECKING:
     import datasets
@@ -28,29 +29,29 @@ LABEL_COLUMNS = ("label", "labels")
 
 @dataclass(frozen=True)
 class ParquetFiles:
-    """The local parquet files of one split; ``path`` is the folder or the single file that was asked for."""
+    """The local parquet files of one split; ``path`` is the folder or the single file that the user named."""
 
     path: Path
     split: str
     files: tuple[Path, ...]
     notes: tuple[str, ...]
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
+    def load(self, image_size: Size | None, channels: int | None, skip_unreadable: bool) -> Dataset:
         """Decode the rows; arguments as those of ``load_dataset``.
 
         Raises:
             UserError: the files cannot be read, have no column of images, or hold unreadable ones.
         """
-        patterns = [glob.escape(str(file)) for file in self.files]  # datasets takes a "[1]" in a path for a pattern
+        patterns = [glob.escape(str(file)) for file in self.files]  # datasets reads "[1]" in a path as a pattern
         try:
             table = import_datasets().load_dataset("parquet", data_files=patterns, split="train")
         except Exception as error:  # datasets, pyarrow and fsspec raise errors of their own, without a common base
             raise UserError(f"{self.path} cannot be read as parquet: {first_line(error)}.") from error
         return read_table(
             table,
-            image_size,
-            channels,
-            skip_unreadable,
+            image_size=image_size,
+            channels=channels,
+            skip_unreadable=skip_unreadable,
             name=self.path.stem if self.path.is_file() else self.path.name,
             source=str(self.path),
             split=self.split,
@@ -63,7 +64,7 @@ class HubDataset:
     """One split of a data set on the Hugging Face hub.
 
     Attributes:
-        data: as it was asked for, "hub:owner/name" or "hub:owner/name:config".
+        data: as the user named it, "hub:owner/name" or "hub:owner/name:config".
         repository: "owner/name".
         config: the configuration; None for the default one.
         split: the split.
@@ -74,7 +75,7 @@ class HubDataset:
     config: str | None
     split: str
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
+    def load(self, image_size: Size | None, channels: int | None, skip_unreadable: bool) -> Dataset:
         """Download (or take from the library's cache) and decode; arguments as those of ``load_dataset``.
 
         Raises:
@@ -82,7 +83,7 @@ class HubDataset:
                 unreadable ones.
         """
         try:
-            # All splits, which costs no more: the library prepares every one of them before it gives out one.
+            # All splits, which costs no more: the library prepares every one before it returns any.
             splits = import_datasets().load_dataset(self.repository, self.config)
         except Exception as error:  # as above, and every error a network knows
             raise UserError(
@@ -95,9 +96,9 @@ class HubDataset:
             raise NoSuchSplit(f"data={self.data!r} has no split {self.split!r}: its splits are {names}.")
         return read_table(
             splits[self.split],
-            image_size,
-            channels,
-            skip_unreadable,
+            image_size=image_size,
+            channels=channels,
+            skip_unreadable=skip_unreadable,
             name=PurePosixPath(self.repository).name,
             source=self.data,
             split=self.split,
@@ -106,7 +107,7 @@ class HubDataset:
 
 
 def import_datasets() -> Any:
-    """The ``datasets`` library, an optional dependency that takes a second to import.
+    """Import the ``datasets`` library, an optional dependency that takes a second to import.
 
     Raises:
         UserError: it is not installed.
@@ -122,7 +123,7 @@ def import_datasets() -> Any:
 
 
 def find_hub_dataset(data: str, split: str) -> HubDataset:
-    """What "hub:owner/name" or "hub:owner/name:config" names; nothing is asked of the hub yet.
+    """Parse "hub:owner/name" or "hub:owner/name:config"; nothing is requested from the hub yet.
 
     Raises:
         UserError: the text has another form, or ``datasets`` is not installed.
@@ -135,7 +136,7 @@ def find_hub_dataset(data: str, split: str) -> HubDataset:
 
 
 def find_parquet_files(path: Path, files: Sequence[str], split: str) -> ParquetFiles:
-    """Which parquet files hold this split.
+    """Find the parquet files that hold this split.
 
     Args:
         path: a folder, or one file.
@@ -149,19 +150,19 @@ def find_parquet_files(path: Path, files: Sequence[str], split: str) -> ParquetF
     folder = path.parent if path.is_file() else path
     splits = {file: split_in_name(file) for file in files}
     named = sorted({name for name in splits.values() if name is not None})
-    wanted = canonical_split(split)
-    chosen = [file for file, name in splits.items() if name is not None and canonical_split(name) == wanted]
-    if not named and wanted == "train":
+    canonical = canonical_split(split)
+    chosen = [file for file, name in splits.items() if name is not None and canonical_split(name) == canonical]
+    if not named and canonical == "train":
         chosen = list(files)
     if not chosen:
-        there = ", ".join(map(repr, named)) or "'train', as no file is named after a split"
-        raise NoSuchSplit(f"{path} has no split {split!r}: the splits there are {there}.")
+        available = ", ".join(map(repr, named)) or "'train', as no file is named after a split"
+        raise NoSuchSplit(f"{path} has no split {split!r}: the splits there are {available}.")
     notes = [f"Split {split!r} is read from {len(chosen):,} of {len(files):,} parquet files."] if named else []
     return ParquetFiles(path, split, tuple(folder / file for file in chosen), tuple(notes))
 
 
 def split_in_name(path: str) -> str | None:
-    """The split that a parquet file's name or folder tells: "train" for "data/train-00000-of-00002.parquet".
+    """Read the split from a parquet file's name or folder: "train" for "data/train-00000-of-00002.parquet".
 
     >>> split_in_name("default/test/0000.parquet")
     'test'
@@ -176,10 +177,10 @@ def split_in_name(path: str) -> str | None:
 
 def read_table(
     table: datasets.Dataset,
-    image_size: int | None,
+    *,
+    image_size: Size | None,
     channels: int | None,
     skip_unreadable: bool,
-    *,
     name: str,
     source: str,
     split: str,
@@ -210,7 +211,7 @@ def read_table(
         channels=channels,
         skip_unreadable=skip_unreadable,
     )
-    labels, class_names, label_notes = read_labels(table, decoded.kept)
+    labels, class_names, label_notes = read_labels(table, decoded.rows)
     return make_dataset(
         decoded.images,
         labels,
@@ -223,7 +224,7 @@ def read_table(
 
 
 def image_column(features: dict[str, Any], source: str) -> str:
-    """The column of images: declared as such, else encoded images with their paths, else bytes; the first of each.
+    """Find the column of images: one declared as such, else of structs of bytes and path, else of bytes; the first.
 
     Raises:
         UserError: there is none.
@@ -250,10 +251,10 @@ def image_column(features: dict[str, Any], source: str) -> str:
 
 
 def read_labels(table: datasets.Dataset, rows: list[int]) -> tuple[torch.Tensor | None, list[str], list[str]]:
-    """Labels of these rows.
+    """Read the labels of these rows.
 
     They come from the first column of type ClassLabel (one called "label" or "labels" goes first), else from a column
-    of integers called so, whose distinct values are the classes.
+    of integers with such a name, whose distinct values are the classes.
 
     Returns:
         int64 [len(rows)] or None, the class names, and sentences on where the labels come from.
@@ -269,8 +270,8 @@ def read_labels(table: datasets.Dataset, rows: list[int]) -> tuple[torch.Tensor 
     column = next(iter(declared + integers), None)
     if column is None:
         return None, [], ["There is no column of labels, so the images have no classes."]
-    everything = table.data.column(column).to_pylist()
-    values = [everything[row] for row in rows]
+    cells = table.data.column(column).to_pylist()
+    values = [cells[row] for row in rows]
     is_declared = column in declared
     missing = sum(value is None or (is_declared and value < 0) for value in values)  # the hub marks "none" by -1
     if missing:
@@ -281,6 +282,6 @@ def read_labels(table: datasets.Dataset, rows: list[int]) -> tuple[torch.Tensor 
     else:
         distinct = sorted(set(values))
         class_names = [str(value) for value in distinct]
-        place = {value: index for index, value in enumerate(distinct)}
-        indices = [place[value] for value in values]
+        label_of = {value: label for label, value in enumerate(distinct)}
+        indices = [label_of[value] for value in values]
     return torch.tensor(indices, dtype=torch.int64), class_names, [f"The labels are those in column {column!r}."]

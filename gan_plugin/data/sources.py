@@ -1,4 +1,4 @@
-"""From the text a person gives as ``data`` to images."""
+"""Finding and loading the data that the text ``data`` names."""
 
 from __future__ import annotations
 
@@ -6,35 +6,37 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from gan_plugin.data.dataset import Dataset, NoSuchSplit, check_channels, check_image_size, list_some
+from gan_plugin.data.dataset import Dataset, NoSuchSplit, check_channels, list_first
 from gan_plugin.data.digits import find_digits
 from gan_plugin.data.files import canonical_split, list_files
 from gan_plugin.data.folder import find_image_files, is_image_file
 from gan_plugin.data.idx import find_idx, is_idx_folder
 from gan_plugin.data.parquet import find_hub_dataset, find_parquet_files
-from gan_plugin.errors import UserError
+from gan_plugin.data.sizes import as_size
+from gan_plugin.errors import UserError, different_classes
+from gan_plugin.spec import Size
 
 HELD_OUT_SPLITS = ("test", "validation")
 
 
 class Source(Protocol):
-    """Data that has been found, of which no image has been read."""
+    """Data that exists, of which no image has been read yet."""
 
-    def load(self, image_size: int | None, channels: int | None, skip_unreadable: bool) -> Dataset:
-        """Read the images; arguments as those of ``load_dataset``."""
+    def load(self, image_size: Size | None, channels: int | None, skip_unreadable: bool) -> Dataset:
+        """Read the images; arguments as those of ``load_dataset``, the size as (height, width)."""
 
 
 def load_dataset(
     data: str,
     *,
     split: str = "train",
-    image_size: int | None = None,
+    image_size: int | Size | None = None,
     channels: int | None = None,
     skip_unreadable: bool = False,
 ) -> Dataset:
     """Read all images of one split into memory.
 
-    Dataset that are not square lose their longer sides' ends; images of another size are resized (Lanczos).
+    Images are cropped around their center to the aspect ratio of the size they get, and resized to it (Lanczos).
 
     Args:
         data: one of
@@ -45,8 +47,8 @@ def load_dataset(
             - a parquet file, or a folder of such, as ``datasets`` writes them;
             - "hub:owner/name" or "hub:owner/name:config", a data set on the Hugging Face hub.
         split: "train", or another split that the data has.
-        image_size: height and width in pixels, a multiple of 4 from 16 to 256. None keeps the images' own size
-            where all have the same one and it is such a number, and takes 64 otherwise (28 for "digits").
+        image_size: (height, width) in pixels, each from 16 to 1,024; one integer for a square. None keeps the images'
+            own size where all share one in that range, and takes 64×64 otherwise (28×28 for "digits").
         channels: 1 (gray) or 3 (RGB). None gives 1 where every image is gray, whatever its file says, else 3.
         skip_unreadable: leave out images that cannot be read and count them in the notes, in place of an error.
 
@@ -56,9 +58,9 @@ def load_dataset(
     Raises:
         UserError: an argument is wrong, an image cannot be read, or there are fewer than 2.
     """
-    check_image_size(image_size)
+    size = as_size(image_size)
     check_channels(channels)
-    return find_source(data, split).load(image_size, channels, skip_unreadable)
+    return find_source(data, split).load(size, channels, skip_unreadable)
 
 
 def check_data_argument(data: str, split: str = "train") -> None:
@@ -71,7 +73,7 @@ def check_data_argument(data: str, split: str = "train") -> None:
 
 
 def find_source(data: str, split: str) -> Source:
-    """What ``data`` names.
+    """Find what ``data`` names.
 
     Raises:
         UserError: there is no such data, it holds no images, or it has no such split.
@@ -94,7 +96,7 @@ def find_source(data: str, split: str) -> Source:
 
 
 def find_in_folder(folder: Path, split: str) -> Source:
-    """What kind of data a folder holds: IDX files, else image files, else parquet files.
+    """Find the data that a folder holds: IDX files, else image files, else parquet files.
 
     Raises:
         UserError: none of those, or not this split.
@@ -107,24 +109,24 @@ def find_in_folder(folder: Path, split: str) -> Source:
         return find_image_files(folder, files, split)
     if tables := [file for file in files if file.lower().endswith(".parquet")]:
         return find_parquet_files(folder, tables, split)
-    held = f"only {list_some(files, 3)}" if files else "nothing"
-    raise UserError(f"{folder} holds {held}: give a folder of image files, IDX files or parquet files.")
+    content = f"only {list_first(files, 3)}" if files else "nothing"
+    raise UserError(f"{folder} holds {content}: give a folder of image files, IDX files or parquet files.")
 
 
 def load_held_out(
     data: str, reference: Dataset, held_out: str | None = None, skip_unreadable: bool = False
 ) -> Dataset | None:
-    """Real images that nothing was trained on, in the size and channels of ``reference``.
+    """Load real images that nothing was trained on, in the size and channels of ``reference``.
 
     Args:
         data: as for ``load_dataset``.
-        reference: the images that they are held against.
+        reference: the images that a generator was trained on and is compared with.
         held_out: the split, or "none"; None takes "test", else "validation", else none where the data has neither
             or ``reference`` is itself one of them.
         skip_unreadable: as for ``load_dataset``.
 
     Raises:
-        UserError: the split named does not exist, is the reference itself, or has other classes.
+        UserError: that split does not exist, is the reference itself, or has other classes.
     """
     if held_out == "none":
         return None
@@ -136,10 +138,10 @@ def load_held_out(
         return None
     for split in splits:
         try:
-            found = load_dataset(
+            dataset = load_dataset(
                 data,
                 split=split,
-                image_size=reference.spec.height,
+                image_size=reference.spec.size,
                 channels=reference.spec.channels,
                 skip_unreadable=skip_unreadable,
             )
@@ -147,21 +149,25 @@ def load_held_out(
             if held_out is not None:
                 raise
             continue
-        check_held_out(found, reference)
-        return found
+        check_held_out(dataset, reference)
+        return dataset
     return None
 
 
 def check_held_out(held_out: Dataset, reference: Dataset) -> None:
-    """Raises UserError where the two hold the same images, or number their classes differently."""
+    """Refuse a held-out split that does not fit its reference.
+
+    Raises:
+        UserError: the two hold the same images, or number their classes differently.
+    """
     if held_out.digest == reference.digest:
         raise UserError(
             f"held_out={held_out.split!r} holds the same images as split {reference.split!r}: give a split that "
             "nothing was trained on."
         )
     if held_out.spec.class_names != reference.spec.class_names:
+        theirs, ours = different_classes(held_out.spec.class_names, reference.spec.class_names)
         raise UserError(
-            f"Split {held_out.split!r} has the classes {list_some(held_out.spec.class_names) or 'none'} and split "
-            f"{reference.split!r} has {list_some(reference.spec.class_names) or 'none'}: give both the same, or "
-            "held_out=none."
+            f"Split {held_out.split!r} has the classes {theirs} and split {reference.split!r} has {ours}: give both "
+            "the same, or held_out=none."
         )

@@ -1,4 +1,4 @@
-"""Work on many images by several threads; Pillow releases the interpreter lock while it decodes and resizes."""
+"""Work on many images in several threads: Pillow releases the interpreter lock while it decodes and resizes."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ BLOCK = 64  # indices per task: a task of its own for each of 200,000 images wou
 
 
 def in_threads(function: Callable[[int], T], indices: Sequence[int]) -> list[T]:
-    """``[function(i) for i in indices]``, computed by a pool of threads in blocks."""
+    """Return ``[function(i) for i in indices]``, computed in blocks by a pool of threads."""
 
     def run_block(start: int) -> list[T]:
         return [function(index) for index in indices[start : start + BLOCK]]

@@ -1,1 +1,4 @@
-"""Judging a generator: real images' statistics, a generator's figures beside them, and what a report shows."""
+"""The evaluation of a generator: its metrics beside those of real images, and what a report shows.
+
+Stands beside training and imports nothing of it.
+"""

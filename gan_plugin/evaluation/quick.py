@@ -1,4 +1,4 @@
-"""A quick look at a generator while it is trained: one Fréchet distance from few images."""
+"""A quick Fréchet distance of a generator in training, from few images."""
 
 from __future__ import annotations
 
@@ -13,25 +13,26 @@ from gan_plugin.data import Dataset
 from gan_plugin.data.dataset import make_dataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import as_pixels, gaussian_of, has_classes
-from gan_plugin.evaluation.results import evenly
-from gan_plugin.export import Quantized
+from gan_plugin.evaluation.results import evenly_spaced
 from gan_plugin.features import FeatureNetwork, choose_features, load_network
+from gan_plugin.metrics.catalog import METRICS
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
-from gan_plugin.training.ema import inputs_of
+from gan_plugin.networks.wrappers import Quantized, generator_inputs
 
+METRIC = METRICS["fid_2k"]
 IMAGES = 2048  # generated
 SEEDS = np.arange(IMAGES) + 2**51  # far from those of evaluations, or the choice of the best would flatter these
-REFERENCE = 10_000  # real ones at most
+MAX_REFERENCE = 10_000  # real images
 BATCH = 128
-TRIED = 32
+TRIAL_IMAGES = 32  # by which the time for all of them is estimated
 PATIENCE = 300.0  # seconds
 
 
 class QuickFid:
     """Fréchet distance between 2,048 images of fixed seeds and the training images, at most 10,000 of them.
 
-    Always the same seeds, so that two generators differ by what they learned and not by what they were asked. The
-    figure is comparable within a run and not with ``fid``, which is from more images: hence its own name.
+    Always the same seeds, so that two generators differ by what they learned and not by what they drew. The distance
+    is comparable within a run and not with ``fid``, which is from more images: hence its own name.
 
     Attributes:
         metric: ``fid_2k/`` and the network's name.
@@ -40,23 +41,28 @@ class QuickFid:
     """
 
     def __init__(
-        self, network: FeatureNetwork, reference: Gaussian, latent_size: int, classes: int, seconds: float
+        self, network: FeatureNetwork, reference: Gaussian, *, latent_size: int, classes: int, seconds: float
     ) -> None:
-        self.metric, self.digest = f"fid_2k/{network.name}", network.digest
+        self.metric, self.digest = f"{METRIC.name}/{network.name}", network.digest
         self.seconds = seconds
         self.network, self.reference = network, reference
-        self.inputs = inputs_of(SEEDS, latent_size, classes, torch.device("cpu"))
+        self.inputs = generator_inputs(SEEDS, latent_size, classes, torch.device("cpu"))
 
     @torch.no_grad()
     def __call__(self, generator: nn.Module) -> float:
-        """The distance for a generator in eval mode, which makes −1…1 images [B, C, H, W] from z [B, latent_size]
-        and, where it takes labels, from those, of all classes alike."""
+        """Return the distance for a generator in eval mode.
+
+        Args:
+            generator: makes −1…1 images [B, C, H, W] from z [B, latent_size] and, where it takes labels, from those,
+                of all classes equally often.
+        """
         began = time.perf_counter()
-        show = Quantized(generator)
+        quantized = Quantized(generator)
         device = next(generator.parameters()).device
         features: list[Tensor] = []
         for batch in zip(*(x.split(BATCH) for x in self.inputs)):
-            features.append(self.network(show(*(x.to(device) for x in batch)).cpu().numpy()).features)
+            images = quantized(*(x.to(device) for x in batch)).cpu().numpy()  # uint8 [B, H, W, C]
+            features.append(self.network(images).features)
         distance = frechet_distance(fit_gaussian(torch.cat(features)), self.reference)
         self.seconds += time.perf_counter() - began
         return distance
@@ -65,35 +71,45 @@ class QuickFid:
 def make_quick_fid(
     dataset: Dataset,
     features: str | None,
+    *,
     latent_size: int,
     classes: int,
     device: torch.device,
     weights: Path | None = None,
 ) -> QuickFid:
-    """Load or train the network, and fit the Gaussian of the training images, unless the cache holds them.
+    """Load or train the feature network, and fit the Gaussian of the training images, unless the cache holds them.
+
+    Args:
+        dataset: the training images.
+        features: as ``choose_features`` takes it; None chooses by the data.
+        latent_size: length of z.
+        classes: of the generator; 0 for one that takes no label.
+        device: where the feature network runs.
+        weights: file of Inception's weights.
 
     Raises:
-        UserError: the network cannot be had for these images, or nobody asked for it by name and it is so slow here
-            that getting ready would take longer than PATIENCE.
+        UserError: the network cannot be had for these images; or ``features`` is None and the network is so slow here
+            that its preparation would take longer than PATIENCE.
     """
     began = time.perf_counter()
     chosen = choose_features(features, has_classes(dataset))
     network = load_network(chosen, dataset, device, inception_weights=weights)
-    some = few(dataset)
-    if features is None and (needed := seconds_for(network, some, len(some) + IMAGES)) > PATIENCE:
+    subset = reference_subset(dataset)
+    count = len(subset) + IMAGES
+    if features is None and (needed := estimated_seconds(network, subset, count)) > PATIENCE:
         raise UserError(
-            f"{network.name} would take {needed / 60:.0f} minutes to look at {len(some) + IMAGES:,} images on this "
-            f"{device.type}: give features={network.name} to have it all the same, or other features."
+            f"{network.name} would take {needed / 60:.0f} minutes for {count:,} images on this {device.type}: give "
+            f"features={network.name} to use it all the same, or other features."
         )
-    reference = gaussian_of(network, some)
-    return QuickFid(network, reference, latent_size, classes, time.perf_counter() - began)
+    reference = gaussian_of(network, subset)
+    return QuickFid(network, reference, latent_size=latent_size, classes=classes, seconds=time.perf_counter() - began)
 
 
-def few(dataset: Dataset) -> Dataset:
-    """At most REFERENCE of the images, from all over the data."""
-    if len(dataset) <= REFERENCE:
+def reference_subset(dataset: Dataset) -> Dataset:
+    """Return at most MAX_REFERENCE of the images, spaced evenly over the data."""
+    if len(dataset) <= MAX_REFERENCE:
         return dataset
-    rows = torch.from_numpy(evenly(len(dataset), REFERENCE))
+    rows = torch.from_numpy(evenly_spaced(len(dataset), MAX_REFERENCE))
     labels = None if dataset.labels is None else dataset.labels[rows]
     return make_dataset(
         dataset.samples[rows],
@@ -106,10 +122,10 @@ def few(dataset: Dataset) -> Dataset:
     )
 
 
-def seconds_for(network: FeatureNetwork, dataset: Dataset, count: int) -> float:
-    """What ``count`` images would take, from a try with a few; the first ones only warm up."""
-    sample = as_pixels(dataset)[:TRIED]
-    network(sample[:1])
+def estimated_seconds(network: FeatureNetwork, dataset: Dataset, count: int) -> float:
+    """Estimate the network's time for ``count`` images by a trial with a few; the first image only warms it up."""
+    images = as_pixels(dataset)[:TRIAL_IMAGES]
+    network(images[:1])
     began = time.perf_counter()
-    network(sample)
-    return (time.perf_counter() - began) * count / len(sample)
+    network(images)
+    return (time.perf_counter() - began) * count / len(images)

@@ -11,8 +11,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 
-import numpy as np
-import numpy.typing as npt
 import torch
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
@@ -24,6 +22,7 @@ from gan_plugin.features import FeatureNetwork, Outputs, choose_features, load_n
 from gan_plugin.features.cache import cache_folder, write_atomically
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import classifier_of
+from gan_plugin.media.image import Images
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian
 from gan_plugin.metrics.neighbors import COVERAGE_K, Manifold, fit_manifold
 
@@ -34,12 +33,12 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Reference:
-    """What generators are held against.
+    """Real images that generators are compared with, and the networks that compare them.
 
     Attributes:
-        dataset: what they were trained on.
+        dataset: the images that they were trained on.
         held_out: real images that they were not trained on; None where there are none.
-        network: whose features are compared.
+        network: in whose features they are compared.
         classifier: of the data's own labels; None for data without labels, or with one class only.
         classifier_file: where it is cached.
     """
@@ -55,18 +54,26 @@ def prepare_reference(
     dataset: Dataset,
     held_out: Dataset | None,
     features: str | None,
+    *,
     device: torch.device,
     inception_weights: Path | None = None,
 ) -> Reference:
-    """Load, or train, the networks that judge. ``features`` is None (auto), classifier, inception or onnx:….
+    """Load, or train, the networks of an evaluation.
+
+    Args:
+        dataset: the images that generators were trained on.
+        held_out: real images of another split, or None.
+        features: None (auto), "classifier", "inception" or "onnx:…".
+        device: where the networks run.
+        inception_weights: file of Inception's weights.
 
     Raises:
         UserError: there are too few images, or the network cannot be had for them; the sentence names the ways out.
     """
-    for some in (dataset, held_out):
-        if some is not None and len(some) < MIN_SAMPLES:
+    for images in (dataset, held_out):
+        if images is not None and len(images) < MIN_SAMPLES:
             raise UserError(
-                f"{some.name}, split {some.split!r}, has {len(some)} images: "
+                f"{images.name}, split {images.split!r}, has {len(images)} images: "
                 f"an evaluation needs at least {MIN_SAMPLES}."
             )
     chosen = choose_features(features, has_classes(dataset))
@@ -78,52 +85,52 @@ def prepare_reference(
 
 
 def has_classes(dataset: Dataset) -> bool:
-    """Whether there is anything to tell apart: a single class teaches a classifier nothing."""
+    """Return whether there are classes to tell apart: a single one teaches a classifier nothing."""
     return dataset.labels is not None and len(dataset.spec.class_names) > 1
 
 
-def as_pixels(dataset: Dataset) -> npt.NDArray[np.uint8]:
-    """The images as the networks take them, uint8 [N, H, W, C]; a view."""
+def as_pixels(dataset: Dataset) -> Images:
+    """Return the images as the networks take them, uint8 [N, H, W, C]; a view."""
     return dataset.samples.permute(0, 2, 3, 1).numpy()
 
 
 def outputs_of(network: FeatureNetwork, dataset: Dataset) -> Outputs:
-    """Features and scores of real images, from the cache where they were computed before."""
+    """Return features and logits of real images, from the cache where they were computed before."""
 
     def compute() -> dict[str, Tensor]:
         outputs = network(as_pixels(dataset))
         return {"features": outputs.features} | ({} if outputs.logits is None else {"logits": outputs.logits})
 
-    found = cached(f"outputs-{dataset.digest}-{network.digest}", compute)
-    return Outputs(found["features"], found.get("logits"))
+    tensors = cached(f"outputs-{dataset.digest}-{network.digest}", compute)
+    return Outputs(tensors["features"], tensors.get("logits"))
 
 
 def gaussian_of(network: FeatureNetwork, dataset: Dataset) -> Gaussian:
-    """The Gaussian fitted to the features, for the Fréchet distance."""
+    """Return the Gaussian fitted to the features, for the Fréchet distance."""
 
     def compute() -> dict[str, Tensor]:
         mean, covariance, _ = fit_gaussian(outputs_of(network, dataset).features)
         return {"mean": mean, "covariance": covariance}
 
-    found = cached(f"gaussian-{dataset.digest}-{network.digest}", compute)
-    return Gaussian(found["mean"], found["covariance"], len(dataset))
+    tensors = cached(f"gaussian-{dataset.digest}-{network.digest}", compute)
+    return Gaussian(tensors["mean"], tensors["covariance"], len(dataset))
 
 
 def manifold_of(network: FeatureNetwork, dataset: Dataset, device: torch.device) -> Manifold:
-    """Each image's neighborhood in the features, for precision, recall and the like: the expensive part."""
+    """Return each image's neighborhood in the features, for precision, recall and the like: the expensive part."""
     features = outputs_of(network, dataset).features.to(device)
-    found = cached(f"radii-{dataset.digest}-{network.digest}", lambda: {"radii": fit_manifold(features).radii.cpu()})
-    return Manifold(features, found["radii"].to(device))
+    tensors = cached(f"radii-{dataset.digest}-{network.digest}", lambda: {"radii": fit_manifold(features).radii.cpu()})
+    return Manifold(features, tensors["radii"].to(device))
 
 
 def cached(name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """The tensors in the cache's file of this name, computed and written where there is none or it is damaged."""
+    """Return the tensors in the cache's file of this name, computed and written where it is missing or damaged."""
     path = cache_folder() / f"{name}.safetensors"
     if path.exists():
         try:
             return load_file(path)
         except (SafetensorError, OSError) as error:
-            logger.warning("%s is damaged and computed anew: %s", path, error)
+            logger.warning("%s is damaged and computed again: %s", path, error)
     tensors = {key: value.contiguous() for key, value in compute().items()}
     write_atomically(path, lambda partial: save_file(tensors, partial))
     return tensors

@@ -1,10 +1,13 @@
-"""What an evaluation found: figures beside those of held-out real images, and the images that explain them."""
+"""The results of an evaluation: metrics beside those of held-out real images, and the images that explain them."""
 
 from __future__ import annotations
 
+import dataclasses
 import re
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -12,42 +15,43 @@ import numpy.typing as npt
 from gan_plugin.media.image import Images
 
 MAX_NAME_LENGTH = 120  # MLflow takes 250 characters for a metric's whole name
+# With more classes, none is logged. MLflow takes 1,000 values in a call, a promotion logs those of two versions in one,
+# and nobody looks at a thousand charts.
+MAX_CLASS_METRICS = 200
 
 
 @dataclass(frozen=True)
-class Figure:
-    """One figure of merit in the features of one network.
+class Measurement:
+    """A metric's value for one generator, beside that of real images.
 
     Attributes:
-        name: as in the metric's name, such as "fid".
+        name: of the metric in :mod:`gan_plugin.metrics.catalog`, such as "fid".
         value: the generator's.
-        floor: the same figure for held-out real images; None where there are none or it has no meaning.
-        spread: one standard deviation of ``value`` where the figure is a mean over subsets, else None.
-        better: "lower", "higher" or "".
+        real: the real-data baseline, the same metric of held-out real images; None without them or without a meaning.
+        std: one standard deviation of ``value`` where it is a mean over subsets, else None.
         note: a sentence on how far the number can be trusted, or "".
-        network: whose features or classes it depends on, where that is not the evaluation's network, else "".
+        network: in whose features or classes it was computed, where that is not the evaluation's network, else "".
     """
 
     name: str
     value: float
-    floor: float | None = None
-    spread: float | None = None
-    better: str = ""
+    real: float | None = None
+    std: float | None = None
     note: str = ""
     network: str = ""
 
 
 @dataclass(frozen=True)
 class ClassRow:
-    """How one class fares.
+    """The results of one class.
 
     Attributes:
         name: the class.
         generated: share of the generated images that are of this class, 0…1.
-        reference: share of the reference images.
+        reference: share of the reference images, 0…1.
         fid: Fréchet distance between the class's generated and reference images; None where there are too few.
-        floor: the same for the class's held-out images.
-        accuracy: share of the images asked of this class that the data's classifier takes for it; None for a
+        fid_real: the same for the class's held-out images.
+        accuracy: share of the images requested of this class that the data's classifier recognizes as it; None for a
             generator that takes no label.
         note: why a number is missing or doubtful, or "".
     """
@@ -56,7 +60,7 @@ class ClassRow:
     generated: float
     reference: float
     fid: float | None = None
-    floor: float | None = None
+    fid_real: float | None = None
     accuracy: float | None = None
     note: str = ""
 
@@ -95,22 +99,22 @@ class Projection:
 
 @dataclass(frozen=True)
 class Evaluation:
-    """Everything that one evaluation found.
+    """Everything that one evaluation results in.
 
     Attributes:
-        network: the feature network's name, the last part of every metric's name.
-        protocol: what the figures depend on, in words: counts, splits, seeds, resize, digests.
-        figures: in the order in which they are shown.
+        network: the feature network's name, the last part of every metric's logged name.
+        protocol: what the metrics depend on, in words: counts, splits, seeds, resize, digests.
+        measurements: in the order of the report.
         classes: one row a class; () for unlabeled data.
         notes: sentences on the whole evaluation.
-        samples: generated images, of consecutive seeds.
+        samples: generated images, of consecutive seeds: uint8 [N, H, W, C].
         reference_samples: as many reference images.
-        pixels: brightness, contrast and variety under their metrics' names.
+        pixels: brightness, contrast and variety under their logged names.
     """
 
     network: str
     protocol: dict[str, str]
-    figures: tuple[Figure, ...]
+    measurements: tuple[Measurement, ...]
     classes: tuple[ClassRow, ...]
     notes: tuple[str, ...]
     samples: Images
@@ -120,24 +124,37 @@ class Evaluation:
     pixels: dict[str, float] = field(default_factory=dict)
 
     def metrics(self) -> dict[str, float]:
-        """Every figure under the name that MLflow shows, such as ``fid/classifier`` and ``fid_floor/classifier``."""
+        """Return every number under the name that MLflow shows, such as ``fid/classifier`` and ``fid_real/classifier``.
+
+        Those of single classes are among them where there are at most MAX_CLASS_METRICS.
+        """
         values = dict(self.pixels)
-        for figure in self.figures:
-            network = figure.network or self.network
-            values[f"{figure.name}/{network}"] = float(figure.value)
-            if figure.spread is not None:
-                values[f"{figure.name}_std/{network}"] = float(figure.spread)
-            if figure.floor is not None:
-                values[f"{figure.name}_floor/{network}"] = float(figure.floor)
-        names = metric_names([row.name for row in self.classes])
-        for name, row in zip(names, self.classes):
+        for measurement in self.measurements:
+            network = measurement.network or self.network
+            values[f"{measurement.name}/{network}"] = float(measurement.value)
+            if measurement.std is not None:
+                values[f"{measurement.name}_std/{network}"] = float(measurement.std)
+            if measurement.real is not None:
+                values[f"{measurement.name}_real/{network}"] = float(measurement.real)
+        classes = self.classes if len(self.classes) <= MAX_CLASS_METRICS else ()
+        for name, row in zip(metric_names([row.name for row in classes]), classes):
             if row.fid is not None:
                 values[f"fid_of_class/{self.network}/{name}"] = row.fid
         return values
 
+    def as_json(self) -> dict[str, Any]:
+        """Return everything but the images, as JSON takes it: what ``metrics.json`` holds."""
+        return {
+            "network": self.network,
+            "protocol": self.protocol,
+            "measurements": [dataclasses.asdict(measurement) for measurement in self.measurements],
+            "classes": [dataclasses.asdict(row) for row in self.classes],
+            "notes": list(self.notes),
+        }
+
 
 def metric_names(classes: Sequence[str]) -> list[str]:
-    """Class names as MLflow takes them at the end of a metric's name, each different from the others.
+    """Return class names as MLflow takes them at the end of a metric's name, each different from the others.
 
     Other characters become ``_``, a slash too, since it would look like another level. Where that, or shortening,
     makes two alike or leaves nothing that can be a name, the class's index is added.
@@ -146,14 +163,15 @@ def metric_names(classes: Sequence[str]) -> list[str]:
     ['T-shirt_top', 'a_b class 1', 'a_b class 2', '.. class 3']
     """
     safe = [re.sub(r"[^\w.\- :]", "_", name)[:MAX_NAME_LENGTH].strip() for name in classes]
-    doubtful = {name for name in safe if safe.count(name) > 1 or not name.strip(". ")}
+    counts = Counter(safe)
+    doubtful = {name for name in safe if counts[name] > 1 or not name.strip(". ")}
     return [f"{name} class {i}" if name in doubtful else name for i, name in enumerate(safe)]
 
 
-def evenly(count: int, most: int) -> npt.NDArray[np.int64]:
-    """At most ``most`` indices spread evenly over 0 … count − 1: images may lie in order of class.
+def evenly_spaced(count: int, limit: int) -> npt.NDArray[np.int64]:
+    """Return at most ``limit`` indices spaced evenly over 0 … count − 1: images may lie in order of class.
 
-    >>> evenly(9, 3).tolist()
+    >>> evenly_spaced(9, 3).tolist()
     [0, 4, 8]
     """
-    return np.linspace(0, count - 1, min(count, most)).round().astype(np.int64)
+    return np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64)

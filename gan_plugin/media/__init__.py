@@ -1,1 +1,1 @@
-"""What one sample is as values and as a file: one module a kind."""
+"""Samples as values and as files: one module for each kind."""

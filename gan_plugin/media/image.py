@@ -1,11 +1,15 @@
-"""Dataset as bytes, text and contact sheets. An image is uint8 [height, width, channels], channels 1 or 3."""
+"""Images: their stored range and layout, as floats for networks, as bytes and text, in a grid.
+
+A stored image is uint8 [height, width, channels], levels 0 (black) to 255, channels 1 (gray) or 3 (RGB). Networks
+compute with floats −1…1 and the channels first.
+"""
 
 from __future__ import annotations
 
 import base64
 import io
 from collections.abc import Callable
-from typing import Any
+from typing import Any, Protocol, TypeVar
 
 import numpy as np
 import numpy.typing as npt
@@ -16,26 +20,61 @@ from gan_plugin.errors import UserError
 Image = npt.NDArray[np.uint8]  # [height, width, channels], channels 1 or 3
 Images = npt.NDArray[np.uint8]  # [N, height, width, channels]
 
+WHITE = 255
+HALF_RANGE = 127.5  # from the middle of the levels to either end
+CHANNELS_LAST = (0, 2, 3, 1)  # axes of [N, C, H, W] in the order [N, H, W, C]
+CHANNELS_FIRST = (0, 3, 1, 2)  # and the way back
 
 MAX_WEBP = 16_383  # pixels of a side, by the file format
 SMALL = 64  # pixels of a side, below which encoding is mostly Python's own work
 
+F = TypeVar("F", bound="FloatTensor")
+
+
+class FloatTensor(Protocol):
+    """What normalizing needs of a tensor, so that torch's can be passed where torch is not imported."""
+
+    def __add__(self: F, other: float, /) -> F: ...
+    def __sub__(self: F, other: float, /) -> F: ...
+    def __mul__(self: F, other: float, /) -> F: ...
+    def __truediv__(self: F, other: float, /) -> F: ...
+
+
+def normalize(levels: F) -> F:
+    """Map levels 0…255, as floats, to −1…1.
+
+    >>> normalize(np.array([0.0, 127.5, 255.0])).tolist()
+    [-1.0, 0.0, 1.0]
+    """
+    return levels / HALF_RANGE - 1
+
+
+def denormalize(values: F) -> F:
+    """Map −1…1 to levels 0…255, still floats: rounding and clipping to uint8 is left to the caller.
+
+    >>> denormalize(np.array([-1.0, 0.0, 1.0])).tolist()
+    [0.0, 127.5, 255.0]
+    """
+    return values * HALF_RANGE + HALF_RANGE
+
 
 def to_pil(image: Image) -> PIL.Image.Image:
+    """Return the same pixels as Pillow's image, of mode L or RGB."""
     return PIL.Image.fromarray(image[:, :, 0] if image.shape[2] == 1 else image)
 
 
 def png(image: Image) -> bytes:
+    """Encode as a PNG file."""
     return _file(image, format="PNG")
 
 
 def png_base64(image: Image) -> str:
-    """Base64 without line breaks, as ``data:image/png;base64,…`` wants it; quicker than :func:`png`, 7 % larger."""
+    """Encode as PNG in base64, one line as in ``data:image/png;base64,…``; quicker than :func:`png`, 7 % larger."""
     return _base64(_file(image, format="PNG", compress_level=1))
 
 
 def webp_base64(image: Image) -> str:
-    """Lossless, in base64; of photographs smaller than PNG and quicker, of small gray images neither.
+    """Encode as lossless WebP in base64: smaller and quicker than PNG for photographs, neither for small gray images.
 
     Raises:
         UserError: the image is larger than the format allows.
@@ -49,7 +88,7 @@ def webp_base64(image: Image) -> str:
 
 
 def levels(image: Image) -> list[list[list[int]]]:
-    """Gray levels 0…255, [height][width][channels]."""
+    """Return the levels 0…255 as nested lists, [height][width][channels]."""
     values: list[list[list[int]]] = image.tolist()
     return values
 
@@ -58,10 +97,10 @@ ENCODERS: dict[str, Callable[[Image], Any]] = {"png": png_base64, "webp": webp_b
 
 
 def contact_sheet(images: Images, columns: int, gap: int = 2) -> Image:
-    """Dataset uint8 [N, H, W, C] → one image, row by row, with white gaps of ``gap`` pixels between and around."""
+    """Arrange images uint8 [N, H, W, C] in a grid, row by row, with ``gap`` white pixels between and around."""
     count, height, width, channels = images.shape
     rows = -(-count // columns)
-    sheet = np.full((gap + rows * (height + gap), gap + columns * (width + gap), channels), 255, np.uint8)
+    sheet = np.full((gap + rows * (height + gap), gap + columns * (width + gap), channels), WHITE, np.uint8)
     for i, image in enumerate(images):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
         sheet[top : top + height, left : left + width] = image

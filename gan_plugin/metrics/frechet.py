@@ -2,7 +2,7 @@
 
     d² = ‖μ₁ − μ₂‖² + Tr(Σ₁ + Σ₂ − 2 (Σ₁Σ₂)^½)          Dowson and Landau 1982; Heusel et al. 2017, eq. 6
 
-It falls with the number of samples for equal generators, so the number belongs beside it.
+For equal generators it falls with the number of samples, so that number belongs beside it.
 """
 
 from __future__ import annotations
@@ -25,7 +25,7 @@ class Gaussian(NamedTuple):
 
 @torch.no_grad()
 def fit_gaussian(features: Tensor) -> Gaussian:
-    """Mean and unbiased covariance of features float [N, D], summed in float64 without a float64 copy of the whole.
+    """Fit mean and unbiased covariance of features float [N, D], in float64 without a float64 copy of them all.
 
     Raises:
         ValueError: fewer than two samples, or one that is not finite.
@@ -43,8 +43,8 @@ def fit_gaussian(features: Tensor) -> Gaussian:
     mean /= count
     covariance = mean.new_zeros(dimensions, dimensions)
     for block in blocks:  # a second pass: E xxᵀ − μμᵀ would lose the digits that a large mean takes
-        centerd = block - mean
-        covariance.addmm_(centerd.T, centerd)
+        centered = block - mean
+        covariance.addmm_(centered.T, centered)
     covariance /= count - 1
     if not covariance.isfinite().all():
         raise ValueError("features must be finite")
@@ -53,7 +53,7 @@ def fit_gaussian(features: Tensor) -> Gaussian:
 
 @torch.no_grad()
 def frechet_distance(a: Gaussian, b: Gaussian) -> float:
-    """The distance d² above: ≥ 0, in squared units of the features, equal for (a, b) and (b, a) up to rounding.
+    """Return the distance d² above: ≥ 0, in squared units of the features, equal for (a, b) and (b, a) up to rounding.
 
     Tr (Σ₁Σ₂)^½ = Tr (Σ₁^½ Σ₂ Σ₁^½)^½, and with Σ₁ = V Λ Vᵀ that is the sum of the roots of the eigenvalues of
     (VΛ^½)ᵀ Σ₂ (VΛ^½). Both eigen-solves are of symmetric matrices, so singular covariances need no care: an eigenvalue
@@ -74,7 +74,7 @@ def frechet_distance(a: Gaussian, b: Gaussian) -> float:
 
 @torch.no_grad()
 def is_singular(gaussian: Gaussian) -> bool:
-    """Whether the covariance's rank is below D: too few samples, or features that never vary or repeat one another.
+    """Return whether the covariance's rank is below D: too few samples, or features that are constant or redundant.
 
     Numerically zero is what rounding can leave: below D · 2⁻⁵² of the largest eigenvalue.
 

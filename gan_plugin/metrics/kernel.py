@@ -26,9 +26,9 @@ class KernelDistance(NamedTuple):
 
 @torch.no_grad()
 def kernel_distance(
-    reference: Tensor, generated: Tensor, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+    reference: Tensor, generated: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
 ) -> KernelDistance:
-    """Mean and spread of MMD² between features float [N, D] and [M, D] over subsets drawn with the seed.
+    """Return mean and std of MMD² between features float [N, D] and [M, D] over subsets drawn with the seed.
 
     The size of a subset is min(N, M) where that is less. Equal seeds give equal numbers, and the caller's random state
     stays as it is.

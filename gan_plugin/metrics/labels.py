@@ -1,4 +1,4 @@
-"""What labels say of generated images: which classes occur, how often, and how good each class is on its own."""
+"""Metrics of labels: which classes occur among generated images, how often, and how good each of them is."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
 
 
 def class_counts(labels: Tensor, classes: int) -> Tensor:
-    """How often each class occurs among labels int64 [N]: int64 [classes].
+    """Count each class among labels int64 [N]: int64 [classes].
 
     Raises:
         ValueError: a label outside 0…classes − 1.
@@ -20,7 +20,7 @@ def class_counts(labels: Tensor, classes: int) -> Tensor:
 
 
 def mode_count(labels: Tensor, classes: int) -> int:
-    """Number of classes that occur among labels int64 [N]: 0…classes. Metz et al. 2017.
+    """Count the classes that occur among labels int64 [N]: 0…classes. Metz et al. 2017.
 
     Raises:
         ValueError: a label outside 0…classes − 1.
@@ -32,7 +32,7 @@ def mode_count(labels: Tensor, classes: int) -> int:
 
 
 def label_shares(labels: Tensor, classes: int) -> Tensor:
-    """Share of each class among labels int64 [N]: float64 [classes], sum 1.
+    """Return the share of each class among labels int64 [N]: float64 [classes], sum 1.
 
     Raises:
         ValueError: no label, or one outside 0…classes − 1.
@@ -46,7 +46,9 @@ def label_shares(labels: Tensor, classes: int) -> Tensor:
 
 
 def label_kl(generated: Tensor, reference: Tensor, classes: int) -> float:
-    """Reverse Kullback–Leibler divergence Σ q log(q / p) ≥ 0, in nats; q the generated, p the reference labels' shares.
+    """Return the reverse Kullback–Leibler divergence Σ q log(q / p) ≥ 0, in nats.
+
+    q and p are the shares of the generated and of the reference labels.
 
     A class that is never generated adds 0. One that is generated although the reference lacks it would add infinity:
     then, and only then, p is smoothed by half a count in each class. Metz et al. 2017.
@@ -65,14 +67,14 @@ def label_kl(generated: Tensor, reference: Tensor, classes: int) -> float:
     q, p = label_shares(generated, classes), label_shares(reference, classes)
     if ((p == 0) & (q > 0)).any():
         p = (p * len(reference) + 0.5) / (len(reference) + 0.5 * classes)
-    shown = q > 0
-    return max(float((q[shown] * (q[shown] / p[shown]).log()).sum()), 0.0)  # rounding could leave −1e-17
+    occurs = q > 0
+    return max(float((q[occurs] * (q[occurs] / p[occurs]).log()).sum()), 0.0)  # rounding could leave −1e-17
 
 
 def frechet_by_class(
-    generated: Tensor, generated_labels: Tensor, reference: Tensor, reference_labels: Tensor, classes: int
+    generated: Tensor, generated_labels: Tensor, reference: Tensor, reference_labels: Tensor, *, classes: int
 ) -> list[float | None]:
-    """Fréchet distance between each class's generated and reference features.
+    """Return the Fréchet distance between each class's generated and reference features.
 
     Args:
         generated: float [M, D].
@@ -85,10 +87,10 @@ def frechet_by_class(
         One distance a class; None where a class has fewer than two images on either side.
     """
 
-    def distance(of: int) -> float | None:
-        made, real = generated[generated_labels == of], reference[reference_labels == of]
-        if min(len(made), len(real)) < 2:
+    def distance(label: int) -> float | None:
+        fake, real = generated[generated_labels == label], reference[reference_labels == label]
+        if min(len(fake), len(real)) < 2:
             return None
-        return frechet_distance(fit_gaussian(made), fit_gaussian(real))
+        return frechet_distance(fit_gaussian(fake), fit_gaussian(real))
 
-    return [distance(of) for of in range(classes)]
+    return [distance(label) for label in range(classes)]

@@ -1,4 +1,4 @@
-"""What nearest neighbors in feature space say: are generated samples where real ones are, everywhere, and not copies.
+"""Metrics of nearest neighbors in feature space: are generated samples near real ones, near all of them, and no copies.
 
 With Bₖ(x) the closed ball around x that reaches x's k-th nearest other point of x's own set, xᵢ the N reference and yⱼ
 the M generated points:
@@ -9,8 +9,8 @@ the M generated points:
     coverage     = share of xᵢ with some yⱼ in B₅(xᵢ)               the same
     authenticity = share of yⱼ outside B₁(x*), x* nearest to yⱼ     Alaa et al. 2022
 
-1 − authenticity is the memorized share: 1 for copies, but not 0 for fresh samples of the same distribution, so hold it
-against that of real samples that were held out. A point at exactly the ball's radius is in it, so copies are memorized
+1 − authenticity is the memorized share: 1 for copies, but not 0 for fresh samples of the same distribution, so compare
+it with that of real samples that were held out. A point at exactly the ball's radius is in it, so copies are memorized
 and equal sets have precision, recall and coverage 1 even where points coincide.
 
 Distances are squared wherever they are only compared, and come from ‖x‖² + ‖y‖² − 2x·y in float64 with the reference's
@@ -34,14 +34,14 @@ BLOCK = 2**24  # distances held at a time: 128 MiB
 
 
 class Manifold(NamedTuple):
-    """Points, and how far their nearest others are."""
+    """Points and the distances to their nearest others."""
 
-    points: Tensor  # float [N, D], as they were given
+    points: Tensor  # float [N, D], in the type and on the device they came in
     radii: Tensor  # float64 [N, 3], squared distance to the 1st, PRECISION_K-th and COVERAGE_K-th nearest other point
 
 
 class Neighborhood(NamedTuple):
-    """The figures, 0…1 but for density, which may exceed 1, and the points behind them."""
+    """The metrics, 0…1 but for density, which may exceed 1, and the points behind them."""
 
     precision: float
     recall: float
@@ -56,7 +56,7 @@ class Neighborhood(NamedTuple):
 
 @torch.no_grad()
 def fit_manifold(points: Tensor) -> Manifold:
-    """Each point's distance to its nearest others, for points float [N, D].
+    """Measure each point's distance to its nearest others, for points float [N, D].
 
     Takes N² time, and 128 MiB beside a float64 copy of the points.
 
@@ -70,9 +70,9 @@ def fit_manifold(points: Tensor) -> Manifold:
         raise ValueError(f"a manifold needs at least {COVERAGE_K + 1} points")
     if not points.isfinite().all():
         raise ValueError("points must be finite")
-    centerd = points - origin(points)
-    radii = centerd.new_empty(len(points), 3)
-    for rows, distances in squared_distances(centerd, centerd):
+    centered = points - origin(points)
+    radii = centered.new_empty(len(points), 3)
+    for rows, distances in squared_distances(centered, centered):
         distances[:, rows].fill_diagonal_(torch.inf)  # a point is no neighbor of its own; a copy of it is
         nearest = distances.topk(COVERAGE_K, largest=False).values
         radii[rows] = nearest[:, [0, PRECISION_K - 1, COVERAGE_K - 1]]
@@ -81,41 +81,41 @@ def fit_manifold(points: Tensor) -> Manifold:
 
 @torch.no_grad()
 def compare(reference: Manifold, generated: Manifold) -> Neighborhood:
-    """Hold generated points [M, D] against reference points [N, D]: all figures in one pass over the pairs.
+    """Compare generated points [M, D] with reference points [N, D]: all metrics in one pass over the pairs.
 
     Takes 128 MiB beside a float64 copy of either set.
 
     >>> line = torch.arange(6.0)[:, None]
-    >>> found = compare(fit_manifold(line), fit_manifold(line + 0.5))
-    >>> found.precision, found.coverage, found.distance.tolist()
+    >>> neighborhood = compare(fit_manifold(line), fit_manifold(line + 0.5))
+    >>> neighborhood.precision, neighborhood.coverage, neighborhood.distance.tolist()
     (1.0, 1.0, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
     """
     zero = origin(reference.points)
-    real, made = reference.points - zero, generated.points - zero
+    real, fake = reference.points - zero, generated.points - zero
     first, precise, wide = closed_balls(real, reference.radii).unbind(dim=1)  # [N] each
-    made_balls = closed_balls(made, generated.radii)[:, 1]  # [M]
+    fake_balls = closed_balls(fake, generated.radii)[:, 1]  # [M]
 
     covered = torch.zeros_like(first, dtype=torch.bool)
     recalled = torch.zeros_like(covered)
-    inside = torch.zeros_like(made_balls, dtype=torch.bool)
+    inside = torch.zeros_like(fake_balls, dtype=torch.bool)
     authentic = torch.zeros_like(inside)
     nearest = torch.zeros_like(inside, dtype=torch.int64)
-    distance = torch.zeros_like(made_balls)
+    distance = torch.zeros_like(fake_balls)
     pairs = 0  # of a generated point and a B₅ that it is in
-    for rows, distances in squared_distances(made, real):  # [rows, N]
+    for rows, distances in squared_distances(fake, real):  # [rows, N]
         within = distances <= wide
         pairs += int(within.count_nonzero())
         covered |= within.any(dim=0)
-        recalled |= (distances <= made_balls[rows, None]).any(dim=0)
+        recalled |= (distances <= fake_balls[rows, None]).any(dim=0)
         inside[rows] = (distances <= precise).any(dim=1)
         closest = distances.argmin(dim=1)
-        exact = (made[rows] - real[closest]).square().sum(dim=1)  # the product's rounding would show in a copy's 0
+        exact = (fake[rows] - real[closest]).square().sum(dim=1)  # the product's rounding would show in a copy's 0
         nearest[rows], distance[rows], authentic[rows] = closest, exact.sqrt(), exact > first[closest]
 
     return Neighborhood(
         precision=share(inside),
         recall=share(recalled),
-        density=pairs / (COVERAGE_K * len(made)),
+        density=pairs / (COVERAGE_K * len(fake)),
         coverage=share(covered),
         authenticity=share(authentic),
         inside=inside,
@@ -126,19 +126,20 @@ def compare(reference: Manifold, generated: Manifold) -> Neighborhood:
 
 
 def origin(points: Tensor) -> Tensor:
-    """The points' mean, float64 [D]: distances between points near the origin lose the fewest digits."""
+    """Return the points' mean, float64 [D]: distances between points near the origin lose the fewest digits."""
     return points.sum(dim=0, dtype=torch.float64) / len(points)
 
 
-def closed_balls(centerd: Tensor, radii: Tensor) -> Tensor:
-    """Squared radii [N, 3] of balls around centerd points [N, D], larger by what rounding may add to a distance."""
-    return radii + TOLERANCE * (centerd.square().sum(dim=1, keepdim=True) + radii)
+def closed_balls(centered: Tensor, radii: Tensor) -> Tensor:
+    """Return squared radii [N, 3] of balls around points [N, D], larger by what rounding may add to a distance."""
+    return radii + TOLERANCE * (centered.square().sum(dim=1, keepdim=True) + radii)
 
 
 def squared_distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, Tensor]]:
-    """Squared distances of centerd rows [M, D] to columns [N, D], as many rows at a time as BLOCK allows, at least one.
+    """Yield squared distances of rows [M, D] to columns [N, D], as many rows at a time as BLOCK allows, at least one.
 
-    A block [rows, N] may be changed and is overwritten by the next: a fresh one each time takes three times as long.
+    The points must be centered. A block [rows, N] may be changed and is overwritten by the next: a fresh one each time
+    takes three times as long.
     """
     norms = columns.square().sum(dim=1)
     step = min(max(1, BLOCK // len(columns)), len(rows))
@@ -150,6 +151,6 @@ def squared_distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, Te
         yield slice(first, first + len(block)), distances
 
 
-def share(among: Tensor) -> float:
-    """Share of those, bool [N], that are true."""
-    return int(among.count_nonzero()) / len(among)
+def share(mask: Tensor) -> float:
+    """Return the share of a mask, bool [N], that is true."""
+    return int(mask.count_nonzero()) / len(mask)

@@ -1,6 +1,6 @@
-"""What pixels alone can say honestly: whether brightness, contrast and variety are those of the real images.
+"""Statistics of pixels alone: whether brightness, contrast and variety are those of the real images.
 
-Equal figures do not mean good images; unequal ones mean that something is wrong. A variety far below the real one is
+Equal values do not mean good images; unequal ones mean that something is wrong. A variety far below the real one is
 what mode collapse looks like.
 """
 
@@ -14,22 +14,22 @@ from gan_plugin.media.image import Images
 
 
 def blocks(images: Images, size: int = 1024) -> Iterator[Images]:
-    """Dataset a thousand at a time: a whole data set in floating point may not fit."""
+    """Yield ``size`` images at a time: a whole data set in floating point may not fit."""
     return (images[first : first + size] for first in range(0, len(images), size))
 
 
 def brightness(images: Images) -> float:
-    """Mean gray level, 0…255."""
+    """Return the mean gray level, 0…255."""
     return float(images.mean(dtype=np.float64))
 
 
 def contrast(images: Images) -> float:
-    """Standard deviation of the gray levels within an image, averaged over images."""
+    """Return the standard deviation of the gray levels within an image, averaged over images."""
     return float(np.mean([image.std(dtype=np.float64) for image in images]))
 
 
 def variety(images: Images) -> float:
-    """Root mean square difference, in gray levels, between two different images drawn at random.
+    """Return the root mean square difference, in gray levels, between two different images drawn at random.
 
     Over all N(N − 1) ordered pairs E (x − y)² is 2N/(N − 1) times the variance over images, so no pair is formed.
 
@@ -48,13 +48,13 @@ def variety(images: Images) -> float:
 
 
 def mean_image_difference(generated: Images, reference: Images) -> float:
-    """Root mean square difference, in gray levels, between the mean generated and the mean real image."""
+    """Return the root mean square difference, in gray levels, between the mean generated and the mean real image."""
     difference = generated.mean(axis=0, dtype=np.float64) - reference.mean(axis=0, dtype=np.float64)
     return float(np.sqrt(np.square(difference).mean()))
 
 
 def pixel_statistics(generated: Images, reference: Images) -> dict[str, float]:
-    """All of the above under the names that the run in MLflow shows."""
+    """Return all of the above under the names that the run in MLflow shows."""
     return {
         "pixels/brightness_generated": brightness(generated),
         "pixels/brightness_reference": brightness(reference),

@@ -1,8 +1,8 @@
-"""The Inception Score: a classifier is sure of each image and sees all classes in equal shares.
+"""The Inception Score: a classifier is confident of each image and predicts all classes equally often.
 
     IS = exp E KL(p(y|x) ‖ p(y))          Salimans et al. 2016, section 4
 
-From 1, for images that all look alike to the classifier, to the number of classes. It knows no reference.
+From 1, for images that all look alike to the classifier, to the number of classes. It uses no real images.
 """
 
 from __future__ import annotations
@@ -13,7 +13,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-# Of log p(y|x): e⁻⁷⁰⁰ adds nothing to a sum, but keeps the mean of a class that no image shows off 0, and log 0 away
+# Of log p(y|x): e⁻⁷⁰⁰ adds nothing to a sum, but keeps the mean of a class that no image has above 0, its log finite
 MIN_LOG_PROBABILITY = -700.0
 
 
@@ -27,7 +27,7 @@ class Score(NamedTuple):
 
 @torch.no_grad()
 def inception_score(logits: Tensor, splits: int = 10, seed: int = 0) -> Score:
-    """Mean and spread of the score over splits, drawn with the seed, of a classifier's logits float [N, classes].
+    """Return mean and std of the score over splits, drawn with the seed, of logits float [N, classes].
 
     The splits are equal but for the last; there are fewer where one would hold fewer than two images. Equal seeds
     give equal numbers, and the caller's random state stays as it is.

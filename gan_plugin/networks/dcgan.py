@@ -1,9 +1,13 @@
-"""The DCGAN of TensorFlow's tutorial, and the same family for every image size.
+"""The DCGAN of TensorFlow's tutorial, and the same family for every height and width from 16 to 1,024 pixels.
 
 At 28×28×1 and latent size 100 the layers are the tutorial's, with Keras' constants (LeakyReLU slope .3, batch-norm
 epsilon .001 and momentum .99, Glorot-uniform weights): 2,330,944 values in the generator, 25,472 of them running
 statistics, and 212,865 in the discriminator. PyTorch pads a stride-2 convolution symmetrically where Keras puts the odd
 pixel at the end; the counts and the function class are the same.
+
+Each side is halved on its own until it is at most 8 pixels, rounded up where it is odd. So the coarsest feature map has
+at most 8×8 pixels and the dense layers are of bounded size, however long a side is. Images of 64×1,024 pixels go down
+to 8×8 in seven layers, the last four of which halve the width alone.
 
 With labels the generator's batch norms have a gain and a bias for each class (de Vries et al. 2017, arXiv:1707.00683),
 and the discriminator a projection (Miyato & Koyama 2018, arXiv:1802.05637): its logit gains the inner product of its
@@ -14,6 +18,7 @@ Radford et al. 2016, "Unsupervised Representation Learning with Deep Convolution
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import pairwise
 
@@ -21,36 +26,79 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_plugin.spec import SampleSpec
+from gan_plugin.config.recipe import Recipe
+from gan_plugin.errors import UserError
+from gan_plugin.spec import MAX_SIDE, MIN_SIDE, SampleSpec, Size, is_possible_size, size_text
 
 KERNEL = 5
 SLOPE = 0.3  # of LeakyReLU
 EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norm; Keras' momentum .99 is .01 in PyTorch's terms
-MIN_START = 8  # the image is halved until a side is no longer than this
+MIN_HALVINGS = 2  # of each side
+MAX_BASE = 8  # pixels: a side is halved until it is no longer than this
 MAX_CHANNELS = 512
 
 
-def sides(image_size: int) -> list[int]:
-    """Side lengths from the image down to the first feature map, each half of the one before, rounded up.
+def check(recipe: Recipe, spec: SampleSpec) -> None:
+    """Refuse images that this family has no networks for.
 
-    >>> sides(28)
-    [28, 14, 7]
-    >>> sides(64)
-    [64, 32, 16, 8]
+    Raises:
+        UserError: a side is not from 16 to 1,024 pixels; the message names the nearest size that is possible.
     """
-    lengths = [image_size, -(-image_size // 2), -(-image_size // 4)]  # the family always halves at least twice
-    while lengths[-1] > MIN_START:
+    if not is_possible_size(spec.size):
+        height, width = (min(max(side, MIN_SIDE), MAX_SIDE) for side in spec.size)
+        raise UserError(
+            f"image_size={size_text(spec.size)} is not possible with family={recipe.family}, which makes sides of "
+            f"{MIN_SIDE} to {MAX_SIDE:,} pixels: give {size_text((height, width))}."
+        )
+
+
+def build_generator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
+    return Generator(recipe.latent_size, spec)
+
+
+def build_discriminator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
+    return Discriminator(spec, recipe.dropout, recipe.pack)
+
+
+def halve(side: int) -> list[int]:
+    """Return the lengths of one side from the image to the coarsest feature map: halves, rounded up.
+
+    >>> halve(28), halve(64), halve(25)
+    ([28, 14, 7], [64, 32, 16, 8], [25, 13, 7])
+    """
+    lengths = [side]
+    while len(lengths) <= MIN_HALVINGS or lengths[-1] > MAX_BASE:
         lengths.append(-(-lengths[-1] // 2))
     return lengths
 
 
-def widths(halvings: int) -> list[int]:
-    """Channels of the discriminator's layers: 64, 128, … doubling up to 512."""
-    return [min(64 * 2**i, MAX_CHANNELS) for i in range(halvings)]
+def feature_map_sizes(size: Size) -> list[Size]:
+    """Return (height, width) from the image to the coarsest feature map, one entry more than there are layers.
+
+    A side that has come to its end stays as it is while the other one is still halved.
+
+    >>> feature_map_sizes((28, 28))
+    [(28, 28), (14, 14), (7, 7)]
+    >>> feature_map_sizes((128, 32))
+    [(128, 32), (64, 16), (32, 8), (16, 8), (8, 8)]
+    """
+    heights, widths = halve(size[0]), halve(size[1])
+    layers = max(len(heights), len(widths)) - 1
+    return [(heights[min(i, len(heights) - 1)], widths[min(i, len(widths) - 1)]) for i in range(layers + 1)]
+
+
+def strides(finer: Size, coarser: Size) -> tuple[int, int]:
+    """Return the strides of the convolution between feature maps of two sizes: 2 for a side that is halved, else 1."""
+    return (2 if coarser[0] < finer[0] else 1, 2 if coarser[1] < finer[1] else 1)
+
+
+def channel_counts(layers: int) -> list[int]:
+    """Return the channels of the discriminator's layers: 64, 128, … doubling up to 512."""
+    return [min(64 * 2**i, MAX_CHANNELS) for i in range(layers)]
 
 
 class StrideOneConvTranspose2d(nn.ConvTranspose2d):
-    """A stride-1 'same' transposed convolution, computed as the plain convolution that it is.
+    """Transposed convolution of stride 1 with 'same' padding, computed as the plain convolution that it is.
 
     Flipping the kernel and swapping its channel axes turns one into the other. Parameters, initial values and results
     are those of ``nn.ConvTranspose2d``; the plain form is the faster of the two.
@@ -75,12 +123,12 @@ class Dropout(nn.Module):
         if not self.training or x.device.type != "cpu":
             return F.dropout(x, self.probability, self.training)
         words = torch.empty(-(-x.numel() // 4), dtype=torch.int64).random_(-(2**63), None)
-        kept = words.view(torch.int16)[: x.numel()] >= round(self.probability * 2**16) - 2**15
-        return x * kept.view(x.shape).to(x.dtype).div_(1 - self.probability)
+        mask = words.view(torch.int16)[: x.numel()] >= round(self.probability * 2**16) - 2**15
+        return x * mask.view(x.shape).to(x.dtype).div_(1 - self.probability)
 
 
 def init_like_keras(module: nn.Module) -> None:
-    """Glorot-uniform weights and zero biases, as Keras initializes the tutorial's layers."""
+    """Initialize a layer as Keras does in the tutorial: Glorot-uniform weights, zero biases."""
     if isinstance(module, (nn.Linear, nn.Conv2d, nn.ConvTranspose2d)):
         nn.init.xavier_uniform_(module.weight)
         if module.bias is not None:
@@ -88,9 +136,9 @@ def init_like_keras(module: nn.Module) -> None:
 
 
 class ClassAffine(nn.Module):
-    """Features [B, C] or [B, C, H, W] times a gain of the class plus a bias of it, the identity at first.
+    """Per-class gain and bias of normalized features [B, C] or [B, C, H, W]; the identity at initialization.
 
-    The class does not go in beside z: there these networks soon hear of little else, and make one image a class.
+    The class enters here and not beside z: these networks would soon ignore the rest of z and make one image a class.
     """
 
     def __init__(self, classes: int, width: int) -> None:
@@ -107,45 +155,52 @@ class ClassAffine(nn.Module):
 
 
 class Generator(nn.Module):
-    """z float32 [B, latent_size] → image float32 [B, channels, image_size, image_size] in −1…1.
+    """Generator of images float32 [B, channels, height, width] in −1…1 from z float32 [B, latent_size].
 
-    With ``classes`` it takes labels int64 [B], too.
+    Where ``spec`` has classes it takes labels int64 [B], too. Shapes in comments are those of 28×28×1.
     """
 
     def __init__(self, latent_size: int, spec: SampleSpec) -> None:
         super().__init__()
-        up = sides(spec.height)[::-1]  # 7, 14, 28
-        inner = [*widths(len(up) - 1)[::-1], spec.channels]  # 128, 64, 1
-        first = min(2 * inner[0], MAX_CHANNELS)  # 256
-        self.start = (first, up[0], up[0])
-        self.dense = nn.Linear(latent_size, first * up[0] ** 2, bias=False)
-        self.dense_norm = nn.BatchNorm1d(first * up[0] ** 2, EPSILON, MOMENTUM)
-        layers = [StrideOneConvTranspose2d(first, inner[0], KERNEL, bias=False), *normed_activation(inner[0])]
-        for before, after, low, high in zip(inner, inner[1:], up, up[1:]):
-            parity = high - 2 * low + 1  # 1 doubles the side, 0 makes 2·low − 1
-            conv = nn.ConvTranspose2d(before, after, KERNEL, 2, KERNEL // 2, output_padding=parity, bias=False)
-            layers += [conv, *normed_activation(after)]
+        sizes = feature_map_sizes(spec.size)[::-1]  # 7×7, 14×14, 28×28
+        channels = [*channel_counts(len(sizes) - 1)[::-1], spec.channels]  # 128, 64, 1
+        first = min(2 * channels[0], MAX_CHANNELS)  # 256
+        self.start = (first, *sizes[0])
+        dense_width = math.prod(self.start)  # 256·7·7
+        self.dense = nn.Linear(latent_size, dense_width, bias=False)
+        self.dense_norm = nn.BatchNorm1d(dense_width, EPSILON, MOMENTUM)
+        layers = [StrideOneConvTranspose2d(first, channels[0], KERNEL, bias=False), *normed_activation(channels[0])]
+        for (before, after), (low, high) in zip(pairwise(channels), pairwise(sizes)):
+            layers += [upsampling_conv(before, after, low, high), *normed_activation(after)]
         self.upsample = nn.Sequential(*layers[:-2])  # the last convolution goes straight to tanh
         self.apply(init_like_keras)
-        normed = [first * up[0] ** 2, *inner[:-1]] if spec.classes else []  # 256·7·7, 128, 64
-        self.class_affines = nn.ModuleList([ClassAffine(spec.classes, width) for width in normed])
+        norm_widths = [dense_width, *channels[:-1]] if spec.classes else []  # 256·7·7, 128, 64
+        self.class_affines = nn.ModuleList([ClassAffine(spec.classes, width) for width in norm_widths])
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         affines = iter(self.class_affines)
-        x = of_class(self.dense_norm(self.dense(z)), label, affines)  # [B, 256·7·7]
+        x = apply_next(affines, self.dense_norm(self.dense(z)), label)  # [B, 256·7·7]
         x = F.leaky_relu(x, SLOPE).view(-1, *self.start)  # [B, 256, 7, 7]
         for layer in self.upsample:
             x = layer(x)
             if isinstance(layer, nn.BatchNorm2d):
-                x = of_class(x, label, affines)
+                x = apply_next(affines, x, label)
         return torch.tanh(x)  # [B, 1, 28, 28]
 
 
-def of_class(x: Tensor, label: Tensor | None, affines: Iterator[nn.Module]) -> Tensor:
-    """Normalized features through the next of the generator's class affines, where it has such."""
+def apply_next(affines: Iterator[nn.Module], x: Tensor, label: Tensor | None) -> Tensor:
+    """Apply the next class affine to normalized features; without any left (no classes) return them as they are."""
     affine = next(affines, None)
     y: Tensor = x if affine is None else affine(x, label)
     return y
+
+
+def upsampling_conv(before: int, after: int, low: Size, high: Size) -> nn.Module:
+    """Return a transposed convolution from ``before`` channels at size ``low`` to ``after`` channels at ``high``."""
+    stride = strides(high, low)
+    # With padding 2 a side n becomes stride·(n − 1) + 1: what is missing is 1 where an even side is doubled, else 0.
+    missing = (high[0] - stride[0] * (low[0] - 1) - 1, high[1] - stride[1] * (low[1] - 1) - 1)
+    return nn.ConvTranspose2d(before, after, KERNEL, stride, KERNEL // 2, output_padding=missing, bias=False)
 
 
 def normed_activation(channels: int) -> list[nn.Module]:
@@ -153,22 +208,22 @@ def normed_activation(channels: int) -> list[nn.Module]:
 
 
 class Discriminator(nn.Module):
-    """Image float32 [B, pack·channels, image_size, image_size] in −1…1 → logit [B], large for a real image.
+    """Discriminator of images float32 [B, pack·channels, height, width] in −1…1: logit [B], large for real images.
 
-    ``pack`` images are judged at once, stacked on their channels. With ``classes`` their labels int64 [B, pack] are
-    taken, too. ``dropout`` is the probability with which a feature is dropped.
+    ``pack`` images are classified together, stacked on their channels. Where ``spec`` has classes it takes labels int64
+    [B, pack], too. ``dropout`` is the probability with which a feature is dropped.
     """
 
     def __init__(self, spec: SampleSpec, dropout: float = 0.3, pack: int = 1) -> None:
         super().__init__()
-        down = sides(spec.height)
-        inner = [spec.channels * pack, *widths(len(down) - 1)]  # 1, 64, 128
+        sizes = feature_map_sizes(spec.size)  # 28×28, 14×14, 7×7
+        channels = [spec.channels * pack, *channel_counts(len(sizes) - 1)]  # 1, 64, 128
         layers: list[nn.Module] = []
-        for before, after in pairwise(inner):
-            layers += [nn.Conv2d(before, after, KERNEL, 2, KERNEL // 2), nn.LeakyReLU(SLOPE)]
+        for (before, after), (high, low) in zip(pairwise(channels), pairwise(sizes)):
+            layers += [nn.Conv2d(before, after, KERNEL, strides(high, low), KERNEL // 2), nn.LeakyReLU(SLOPE)]
             layers += [Dropout(dropout)] if dropout else []
         self.features = nn.Sequential(*layers)
-        self.feature_size = inner[-1] * down[-1] ** 2
+        self.feature_size = channels[-1] * math.prod(sizes[-1])  # 128·7·7
         self.logit = nn.Linear(self.feature_size, 1)
         self.label = nn.Embedding(spec.classes * pack, self.feature_size) if spec.classes else None
         self.first_row: Tensor
@@ -178,12 +233,12 @@ class Discriminator(nn.Module):
             nn.init.normal_(self.label.weight, std=self.feature_size**-0.5)
 
     def embed(self, x: Tensor) -> Tensor:
-        """Dataset → features [B, feature_size]."""
+        """Return the features [B, feature_size] of images."""
         features: Tensor = self.features(x).flatten(1)  # [B, 128·7·7]
         return features
 
     def score(self, features: Tensor, label: Tensor | None = None) -> Tensor:
-        """Features → logit [B]."""
+        """Return the logits [B] of features."""
         logit: Tensor = self.logit(features).squeeze(1)
         if self.label is None or label is None:
             return logit

@@ -1,21 +1,25 @@
-"""What stands around the networks of a family: several discriminators, packs of images, codes in z."""
+"""Modules around the networks of any family: several discriminators, packs, codes in z, quantized output."""
 
 from __future__ import annotations
 
 from collections.abc import Sequence
 from typing import Any, cast
 
+import numpy.typing as npt
 import torch
 from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
+from gan_plugin.media.image import CHANNELS_LAST, WHITE, denormalize
+from gan_plugin.seeds import default_labels, latents
+
 
 class Discriminators(nn.Module):
-    """K discriminators that judge the same images, each of them ``pack`` images at once.
+    """K discriminators of the same images, each of which classifies ``pack`` images together.
 
     More than one: Durugkar et al. 2017, "Generative Multi-Adversarial Networks", arXiv:1611.01673. Packs: Lin et al.
-    2018, "PacGAN", arXiv:1712.04086. With ``codes`` the first one has a head that guesses the codes of an image: Chen
+    2018, "PacGAN", arXiv:1712.04086. With ``codes`` the first one has a head that predicts the codes of an image: Chen
     et al. 2016, "InfoGAN", arXiv:1606.03657.
     """
 
@@ -25,34 +29,70 @@ class Discriminators(nn.Module):
         self.code_head = nn.Linear(cast(int, members[0].feature_size), codes) if codes else None
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        """Dataset [B, C, H, W] and their labels int64 [B] → logits [K, B / pack]."""
-        return self.judge(x, label)[0]
+        """Return the logits [K, B / pack] of images [B, C, H, W] and their labels int64 [B]."""
+        return self.discriminate(x, label)[0]
 
-    def judge(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
-        """Logits [K, B / pack] and, where there is a head for them, the predicted_codes codes [B, codes]."""
+    def discriminate(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+        """Return logits float32 [K, B / pack] and, where there is a head for them, predicted codes float32 [B, codes].
+
+        Args:
+            x: images [B, C, H, W]; ``pack`` consecutive ones make a pack.
+            label: int64 [B], where the discriminators take labels.
+        """
         x = x.reshape(-1, self.pack * x.shape[1], *x.shape[2:])  # [B / pack, pack·C, H, W]
         label = None if label is None else label.view(-1, self.pack)
         features = [cast(Any, member).embed(x) for member in self.members]  # K × [B / pack, F]
         logits = [cast(Any, member).score(f, label) for member, f in zip(self.members, features)]
+        # float32 under autocast, too: losses and penalties are computed from them
         return torch.stack(logits).float(), None if self.code_head is None else self.code_head(features[0]).float()
 
 
 class CodedGenerator(nn.Module):
-    """A generator whose first ``classes`` latents become a choice: one-hot of the largest of them.
+    """A generator whose first ``categorical_codes`` latents become a one-hot code: 1 at the largest of them.
 
-    So z stays standard normal for whoever asks for images, each of the choices is equally likely, and a choice can be
-    made by hand: the largest of the first numbers of z. Codes of InfoGAN that are no choice are plain latents.
+    So z stays standard normal for everyone who asks for images, all codes are equally likely, and one can be set by
+    hand: make its latent the largest. InfoGAN's continuous codes are latents as they are.
     """
 
-    def __init__(self, generator: nn.Module, classes: int) -> None:
+    def __init__(self, generator: nn.Module, categorical_codes: int) -> None:
         super().__init__()
-        self.generator, self.classes = generator, classes
+        self.generator, self.categorical_codes = generator, categorical_codes
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        choice, rest = z[:, : self.classes], z[:, self.classes :]
-        chosen = torch.arange(self.classes, device=z.device) == choice.argmax(1, keepdim=True)  # [B, classes]
-        image: Tensor = self.generator(torch.cat([chosen.to(z.dtype), rest], 1), label)
+        scores, rest = z[:, : self.categorical_codes], z[:, self.categorical_codes :]
+        code = torch.arange(self.categorical_codes, device=z.device) == scores.argmax(1, keepdim=True)  # [B, codes]
+        image: Tensor = self.generator(torch.cat([code.to(z.dtype), rest], 1), label)
         return image
+
+
+class Quantized(nn.Module):
+    """A generator whose −1…1 images [B, C, H, W] come out as uint8 [B, H, W, C].
+
+    The generator computes in ``dtype``; z and the step to gray levels are float32 always.
+    """
+
+    def __init__(self, generator: nn.Module, dtype: torch.dtype = torch.float32) -> None:
+        super().__init__()
+        self.generator = generator
+        self.dtype = dtype
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        z = z.to(self.dtype)
+        x: Tensor = self.generator(z) if label is None else self.generator(z, label)
+        levels = denormalize(x.float()).round().clamp(0, WHITE)
+        return levels.to(torch.uint8).permute(CHANNELS_LAST)
+
+
+def generator_inputs(seeds: npt.ArrayLike, latent_size: int, classes: int, device: torch.device) -> tuple[Tensor, ...]:
+    """Return what a generator takes for N seeds: z float32 [N, latent_size] and, where it takes labels, int64 [N].
+
+    A seed's label is the class that it has by default.
+
+    >>> [tuple(x.shape) for x in generator_inputs(range(3), 16, 10, torch.device("cpu"))]
+    [(3, 16), (3,)]
+    """
+    z = torch.from_numpy(latents(seeds, latent_size)).to(device)
+    return (z, torch.from_numpy(default_labels(seeds, classes)).to(device)) if classes else (z,)
 
 
 # Within it, a discriminator with spectral norm is the same function of real and generated images.

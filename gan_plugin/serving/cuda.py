@@ -1,8 +1,8 @@
-"""What stands between ONNX Runtime and CUDA in this process, and the line that mends it.
+"""Find out why ONNX Runtime cannot use CUDA in this process, and the command that fixes it.
 
-ONNX Runtime lists CUDA as available wherever it was compiled in, whether or not it loads, and says only "failed to
-create" where it does not. The causes that users meet are looked for one by one: another package without CUDA, no
-driver, no visible GPU, a driver or a torch of another CUDA, libraries that are not there.
+ONNX Runtime lists CUDA as available wherever it was compiled in, whether or not it loads, and reports only "failed to
+create" where it does not. The causes that users meet are checked one by one: another package without CUDA, no driver,
+no visible GPU, a driver or a torch of another CUDA, missing libraries.
 """
 
 from __future__ import annotations
@@ -29,7 +29,7 @@ _CUDNN = "cudnn64_9.dll" if _WINDOWS else "libcudnn.so.9"
 
 @dataclass(frozen=True)
 class Obstacle:
-    """Why CUDA cannot be used, and what to do about it, each as a part of a sentence."""
+    """The cause why CUDA cannot be used, and the remedy, each as a part of a sentence."""
 
     cause: str
     remedy: str
@@ -40,16 +40,16 @@ class Obstacle:
 
 @dataclass(frozen=True)
 class Driver:
-    """What the NVIDIA driver says of itself."""
+    """The NVIDIA driver of this machine."""
 
     cuda: tuple[int, int]  # the newest CUDA that it runs, for example (13, 0)
-    gpus: tuple[str, ...]  # names of those that this process sees, with their memory
+    gpus: tuple[str, ...]  # name and memory of each that this process sees
 
 
 def why_cuda_cannot_load() -> Obstacle | None:
-    """The reason why ONNX Runtime cannot use CUDA in this process, or None when nothing stands in the way.
+    """Return the reason why ONNX Runtime cannot use CUDA in this process, or None where it can.
 
-    Loads the CUDA and cuDNN libraries that pip installed, for the session that is to come.
+    Loads the CUDA and cuDNN libraries that pip installed, for the session to come.
     """
     checks: tuple[Callable[[], Obstacle | None], ...] = (_wrong_package, _wrong_driver, _missing_libraries)
     for check in checks:
@@ -59,32 +59,32 @@ def why_cuda_cannot_load() -> Obstacle | None:
 
 
 def installed_runtimes() -> dict[str, str]:
-    """Versions of the packages that bring a module ``onnxruntime``. With two, the one installed last has won."""
+    """Return the versions of the packages with a module ``onnxruntime``; of two, the one installed last is imported."""
     names = ("onnxruntime-gpu", "onnxruntime")
-    found = {name: version_of(name) for name in names}
-    return {name: version for name, version in found.items() if version is not None}
+    versions = {name: version_of(name) for name in names}
+    return {name: version for name, version in versions.items() if version is not None}
 
 
 def runtime_cuda() -> str | None:
-    """The CUDA that the imported ONNX Runtime was built for, for example ``13.0``; None for one without CUDA."""
+    """Return the CUDA version of the imported ONNX Runtime, for example ``13.0``; None for one without CUDA."""
     from onnxruntime.capi import build_and_package_info
 
     return getattr(build_and_package_info, "cuda_version", None) or None
 
 
 def torch_cuda() -> str | None:
-    """The CUDA that the installed torch was built for, read without importing torch; None for a CPU build, or none."""
+    """Return the CUDA version of the installed torch without importing it; None for a CPU build, or no torch."""
     spec = importlib.util.find_spec("torch")
     if spec is None or spec.origin is None:
         return None
-    found = re.search(
+    match = re.search(
         r"^cuda\b.*= '([\d.]+)'", Path(spec.origin).with_name("version.py").read_text("utf-8"), re.MULTILINE
     )
-    return found[1] if found else None
+    return match[1] if match else None
 
 
 def version_of(package: str) -> str | None:
-    """The installed version, or None."""
+    """Return the installed version of a package, or None."""
     try:
         return importlib.metadata.version(package)
     except importlib.metadata.PackageNotFoundError:
@@ -92,7 +92,7 @@ def version_of(package: str) -> str | None:
 
 
 def find_driver() -> Driver | None:
-    """The NVIDIA driver of this machine, or None where there is none."""
+    """Return the NVIDIA driver of this machine, or None."""
     try:
         library = _open("nvcuda.dll" if _WINDOWS else "libcuda.so.1")
     except OSError:
@@ -106,7 +106,7 @@ def find_driver() -> Driver | None:
 
 
 def has_cudnn() -> bool:
-    """Whether cuDNN 9 loads, after the preloading of what pip installed."""
+    """Return whether cuDNN 9 loads, after preloading what pip installed."""
     _preload()
     return _loads(_CUDNN) is None
 
@@ -119,7 +119,7 @@ def _gpu_name(library: ctypes.CDLL, index: int) -> str:
     return f"{name.value.decode()} ({memory.value / 2**30:.0f} GiB)"
 
 
-# ---- one cause after the other ---------------------------------------------------------------------------------------
+# ---- the checks ------------------------------------------------------------------------------------------------------
 
 
 def _wrong_package() -> Obstacle | None:
@@ -167,7 +167,7 @@ def _wrong_driver() -> Obstacle | None:
 
 
 def _missing_libraries() -> Obstacle | None:
-    """CUDA's libraries are linked: the provider does not load without them. cuDNN is opened at its first use."""
+    """Load CUDA's libraries, without which the provider does not load, and cuDNN, which it opens at its first use."""
     _preload()
     capi = Path(onnxruntime.__file__).parent / "capi"
     prefix, suffix = ("", ".dll") if _WINDOWS else ("lib", ".so")
@@ -183,7 +183,7 @@ def _missing_libraries() -> Obstacle | None:
 
 
 def _other_torch() -> str:
-    """A remark where torch has brought libraries, but those of another CUDA."""
+    """Return a remark for a torch that has installed libraries of another CUDA."""
     theirs, ours = torch_cuda(), runtime_cuda()
     if theirs is None or ours is None or theirs.split(".")[0] == ours.split(".")[0]:
         return ""
@@ -191,13 +191,13 @@ def _other_torch() -> str:
 
 
 def _preload() -> None:
-    """Load the CUDA and cuDNN libraries that pip installed. What ONNX Runtime prints about it is found out here."""
+    """Load the CUDA and cuDNN libraries that pip installed, without ONNX Runtime's printed messages about it."""
     with contextlib.redirect_stdout(io.StringIO()):
         onnxruntime.preload_dlls()
 
 
 def _loads(library: str) -> str | None:
-    """The linker's complaint about a library, or None where it loads."""
+    """Return the linker's error about a library, or None if it loads."""
     try:
         _open(library)
     except OSError as error:

@@ -1,7 +1,8 @@
-"""A bound for requests that wait, in front of MLflow's scoring server, and what each answer says of where it was made.
+"""Refuse requests that would wait too long, in front of MLflow's scoring server, and add headers to its answers.
 
-The server hands every request to a pool of threads whose queue has no end: under overload each client waits longer than
-the one before, until MLflow's own limit of a minute ends them all. One who is refused at once can go elsewhere.
+The server hands every request to a pool of threads whose queue has no bound. Under overload each client waits longer
+than the one before, until MLflow's own limit of a minute ends them all; a client that is refused at once can try
+elsewhere.
 """
 
 from __future__ import annotations
@@ -28,7 +29,7 @@ Application = Callable[[Message, Receive, Send], Awaitable[None]]
 SERVER = "mlflow.pyfunc.scoring_server.app"  # the module whose app uvicorn serves
 SERVED_MODEL = "__pyfunc_model_path__"  # the environment variable by which the server knows what to load
 PATH = "/invocations"
-MEMORY = 0.9  # weight of what went before in the average time between two answers
+SMOOTHING = 0.9  # weight of the earlier answers in the average time between two
 
 
 class Gate:
@@ -36,17 +37,22 @@ class Gate:
 
     Args:
         app: the application behind the gate.
-        most: requests that may be on their way at one time, those being answered included.
-        patience_s: how long the server gives a request before it ends it; where those that are on their way will take
-            longer, another one is not let in.
+        max_requests: requests that may be inside at one time, those being answered included.
+        patience_s: how long the server gives a request before it ends it; if those inside will take longer, another
+            one is refused.
         headers: added to every answer about images, for example ``{"x-gan-device": "cpu"}``.
         threads: how many requests the server works at together; None leaves that to it.
     """
 
     def __init__(
-        self, app: Application, most: int, patience_s: float, headers: dict[str, str], threads: int | None = None
+        self,
+        app: Application,
+        max_requests: int,
+        patience_s: float,
+        headers: dict[str, str],
+        threads: int | None = None,
     ) -> None:
-        self.app, self.most, self.patience_s, self.threads = app, most, patience_s, threads
+        self.app, self.max_requests, self.patience_s, self.threads = app, max_requests, patience_s, threads
         self.headers = [(name.encode("ascii"), value.encode("latin-1", "replace")) for name, value in headers.items()]
         self.inside = 0
         self.pace = Pace()
@@ -56,12 +62,12 @@ class Gate:
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(self.threads, "gan-requests"))
         if scope["type"] != "http" or scope["path"] != PATH:
             await self.app(scope, receive, send)
-        elif self.inside >= self.most or self.pace.seconds_for(self.inside) > self.patience_s:
+        elif self.inside >= self.max_requests or self.pace.seconds_for(self.inside) > self.patience_s:
             await self._refuse(send)
         else:
-            await self._let_in(scope, receive, send)
+            await self._admit(scope, receive, send)
 
-    async def _let_in(self, scope: Message, receive: Receive, send: Send) -> None:
+    async def _admit(self, scope: Message, receive: Receive, send: Send) -> None:
         async def send_with_headers(message: Message) -> None:
             if message["type"] == "http.response.start":
                 message["headers"] = [*message.get("headers", ()), *self.headers]
@@ -73,7 +79,7 @@ class Gate:
             await self.app(scope, receive, send_with_headers)
         finally:
             self.inside -= 1
-            self.pace.answered(admitted, time.monotonic())
+            self.pace.add_answer(admitted, time.monotonic())
 
     async def _refuse(self, send: Send) -> None:
         seconds = max(1, math.ceil(self.pace.seconds_for(self.inside)))
@@ -90,25 +96,25 @@ class Gate:
 
 
 class Pace:
-    """The average time between two answers, in which times without a request do not count."""
+    """The average time between two answers, not counting times without a request."""
 
     def __init__(self) -> None:
         self.seconds: float | None = None
         self.last = -math.inf
 
-    def answered(self, admitted: float, now: float) -> None:
-        """A request was answered ``now`` that had come at ``admitted``, both by one clock, in seconds."""
+    def add_answer(self, admitted: float, now: float) -> None:
+        """Count a request that was admitted at ``admitted`` and answered at ``now``, in seconds of one clock."""
         gap = now - max(self.last, admitted)
-        self.seconds = gap if self.seconds is None else MEMORY * self.seconds + (1 - MEMORY) * gap
+        self.seconds = gap if self.seconds is None else SMOOTHING * self.seconds + (1 - SMOOTHING) * gap
         self.last = now
 
     def seconds_for(self, requests: int) -> float:
-        """The time in which so many requests will have been answered; 0 as long as nothing is known."""
+        """Return the time in which ``requests`` will have been answered; 0 before the first answer."""
         return requests * (self.seconds or 0.0)
 
 
 def is_loading(path: str) -> bool:
-    """Whether MLflow's scoring server is loading the model at ``path`` to serve it, and not as a part of another."""
+    """Return whether MLflow's scoring server is loading the model at ``path`` to serve it, not as a part of another."""
     served, module = os.environ.get(SERVED_MODEL), sys.modules.get(SERVER)
     if served is None or module is None or "app" in vars(module):
         return False
@@ -116,13 +122,15 @@ def is_loading(path: str) -> bool:
     return Path(folder).resolve() == Path(path).resolve()
 
 
-def put_before_server(most: int, patience_s: float, headers: dict[str, str], threads: int | None = None) -> None:
+def put_before_server(
+    max_requests: int, patience_s: float, headers: dict[str, str], threads: int | None = None
+) -> None:
     """Put a :class:`Gate` in front of MLflow's scoring server, which is loading the model that it will serve.
 
-    It does so while the module is being imported whose ``app`` it is about to define and uvicorn to look up. MLflow has
-    no hook between the two; Python has one: a module may be given another class.
+    The server's module is being imported at that time: its ``app`` will be defined later in it, and looked up by
+    uvicorn afterwards. MLflow has no hook between the two, but Python has: a module may be given another class.
 
-    Only to be called where :func:`is_loading` says so.
+    Call it only if :func:`is_loading` returns true.
     """
 
     class Gated(ModuleType):
@@ -130,7 +138,7 @@ def put_before_server(most: int, patience_s: float, headers: dict[str, str], thr
         def app(self) -> Application:
             own = vars(self)
             if "gate" not in own:
-                own["gate"] = Gate(own["app"], most, patience_s, headers, threads)
+                own["gate"] = Gate(own["app"], max_requests, patience_s, headers, threads)
             gate: Application = own["gate"]
             return gate
 

@@ -1,10 +1,10 @@
-"""A generator read from its ONNX file alone."""
+"""A generator read from its ONNX file alone: its description, and images on ONNX Runtime."""
 
 from __future__ import annotations
 
 import json
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -15,25 +15,38 @@ import numpy.typing as npt
 import onnxruntime
 
 from gan_plugin.errors import UserError
-from gan_plugin.media.image import SMALL, Image
-from gan_plugin.seeds import latents
+from gan_plugin.media.image import SMALL, Image, Images
+from gan_plugin.seeds import default_labels, latents
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher, Run
 from gan_plugin.serving.session import CUDA, cores, open_session, run_once
 from gan_plugin.spec import SampleSpec, image_spec
 
-CONTRACT_VERSION = "1"
+CONTRACT_VERSION = "2"
 METADATA_PREFIX = "gan."
+KIND, LAYOUT, RANGE = "image", "HWC", "0..255"
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # rows of a run on a GPU; beyond 64 a run gains no speed
 CPU_ROWS = 8  # the most rows of a run on a CPU; beyond it a run gains no speed, and takes memory
-SLOW_IMAGE_S = 0.02  # from here on a lone image is worth all cores; below, they lose time waiting for each other
+SLOW_IMAGE_S = 0.02  # from here on one image is worth all cores; below, they lose time waiting for each other
 
 Encoded = TypeVar("Encoded")
-Used = TypeVar("Used")
+Result = TypeVar("Result")
 
 
 @dataclass(frozen=True)
 class Description:
-    """What a generator's ONNX file says about itself, in its ``metadata_props`` under ``gan.…``."""
+    """What a generator's ONNX file says about itself, in its ``metadata_props``:
+
+    - ``gan.contract``: the version of this list, 2 today. A new version only adds keys, so readers look at the kind and
+      at the keys that they need, never at the version.
+    - ``gan.kind`` (since 2): what one sample is, ``image``, which is also the name of the output. Files of contract 1
+      hold images.
+    - ``gan.layout`` (since 2): ``HWC``, the dimensions of the output behind the batch.
+    - ``gan.range`` (since 2): ``0..255``, from black to white in every channel.
+    - ``gan.latent_size``: the length of z.
+    - ``gan.height``, ``gan.width``, ``gan.channels``: of an image; one channel is gray, three are RGB.
+    - ``gan.class_names``: a JSON list, empty for a generator that takes no label.
+    - ``gan.recipe``, ``gan.run_id``, ``gan.data``, ``gan.data_digest``: where it comes from; may be missing.
+    """
 
     latent_size: int
     spec: SampleSpec  # without class names for a generator that takes no label
@@ -43,37 +56,58 @@ class Description:
     data_digest: str = ""
 
     def to_metadata(self) -> dict[str, str]:
+        """Return the keys and values for ``metadata_props``."""
         height, width, channels = self.spec.shape
-        values: dict[str, Any] = {"contract": CONTRACT_VERSION, **vars(self)}
+        values: dict[str, Any] = {"contract": CONTRACT_VERSION, "layout": LAYOUT, "range": RANGE, **vars(self)}
         del values["spec"]
-        values |= {"height": height, "width": width, "channels": channels}
+        values |= {"kind": self.spec.kind, "height": height, "width": width, "channels": channels}
         values["class_names"] = json.dumps(list(self.spec.class_names), ensure_ascii=False)
         return {METADATA_PREFIX + name: str(value) for name, value in values.items()}
 
     @classmethod
-    def from_metadata(cls, metadata: dict[str, str]) -> Description:
-        """
+    def from_metadata(cls, metadata: Mapping[str, str]) -> Description:
+        """Read the description of a generator of images, whatever the version of its contract.
+
         Raises:
-            UserError: the file is not a generator, or follows a newer contract than this version knows.
+            UserError: the metadata are not those of a generator, lack a key that is needed, or are of another kind.
         """
-        found = {k.removeprefix(METADATA_PREFIX): v for k, v in metadata.items() if k.startswith(METADATA_PREFIX)}
-        contract = found.pop("contract", None)
-        if contract != CONTRACT_VERSION:
+        values = {k.removeprefix(METADATA_PREFIX): v for k, v in metadata.items() if k.startswith(METADATA_PREFIX)}
+        if "contract" not in values:
+            raise UserError("This ONNX file is not a generator of gan_plugin: its metadata have no gan.contract.")
+        kind = values.get("kind", KIND)  # contract 1 had no other
+        if kind != KIND:
             raise UserError(
-                f"This ONNX file says contract {contract!r}, not {CONTRACT_VERSION!r}: it was not exported by "
-                "gan_plugin, or by another version of it."
+                f"This ONNX file makes samples of the kind {kind!r}, and this version of gan_plugin knows only "
+                f"{KIND!r}: install a newer one."
             )
-        height, width, channels = (int(found[name]) for name in ("height", "width", "channels"))
-        spec = image_spec(height, width, channels, json.loads(found["class_names"]))
-        words = {name: found.get(name, "") for name in ("recipe", "run_id", "data", "data_digest")}
-        return cls(int(found["latent_size"]), spec, **words)
+        height, width, channels = (_size(values, name) for name in ("height", "width", "channels"))
+        spec = image_spec(height, width, channels, _class_names(values))
+        origin = {name: values.get(name, "") for name in ("recipe", "run_id", "data", "data_digest")}
+        return cls(_size(values, "latent_size"), spec, **origin)
+
+
+def _size(values: Mapping[str, str], name: str) -> int:
+    text = values.get(name, "")
+    if not (text.isascii() and text.isdecimal() and int(text) > 0):
+        raise UserError(f"This ONNX file's metadata have no possible gan.{name}: it is damaged, or no generator.")
+    return int(text)
+
+
+def _class_names(values: Mapping[str, str]) -> list[str]:
+    try:
+        names = json.loads(values.get("class_names", ""))
+    except ValueError:
+        names = None
+    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
+        raise UserError("This ONNX file's metadata have no possible gan.class_names: it is damaged, or no generator.")
+    return names
 
 
 class OnnxGenerator:
     """A generator on ONNX Runtime: seeds or latents in, uint8 images [N, height, width, channels] out.
 
     Thread-safe, but like ONNX Runtime's sessions it does not survive a fork of the process. On a CPU the images of a
-    request are shared out among the cores: that is faster than several cores at one image, unless that takes long.
+    request are divided among the cores: that is faster than several cores at one image, unless that takes long.
     On a GPU runs have the sizes ``BUCKETS``.
 
     Args:
@@ -84,7 +118,7 @@ class OnnxGenerator:
         gpu_memory_mb: the most GPU memory for tensors, in MiB; None for no limit.
 
     Raises:
-        UserError: the file is no generator, or the device cannot be had.
+        UserError: the file is no generator of images, or the device cannot be used.
     """
 
     def __init__(
@@ -99,19 +133,20 @@ class OnnxGenerator:
         self._opened = open_session(onnx_file, device, self.threads, gpu_memory_mb, run_once)
         self.description = Description.from_metadata(self.session.get_modelmeta().custom_metadata_map)
         on_gpu = self.provider == CUDA
-        self._sizes = BUCKETS if on_gpu else ()  # to which a run's rows are filled up
-        if not on_gpu and threads is None and cores() > 1 and self._seconds_a_image() > SLOW_IMAGE_S:
+        self._sizes = BUCKETS if on_gpu else ()  # to which the rows of a run are padded
+        if not on_gpu and threads is None and cores() > 1 and self._seconds_per_image() > SLOW_IMAGE_S:
             self.threads = cores()
             self._opened = replace(open_session(onnx_file, "cpu", self.threads), fallback=self.fallback)
         self.batched = batching == "on" or (batching == "auto" and on_gpu)
-        self._largest = BUCKETS[-1] if on_gpu or self.batched else CPU_ROWS
-        self._run: Run = MicroBatcher(self.run, self._largest) if self.batched else self.run
-        workers = max(1, cores() // self.threads)
-        self._makers = 1 if on_gpu or self.batched else workers  # among whom a request's images are shared out
-        self._pool = ThreadPoolExecutor(workers, "gan-images")
+        self._max_rows = BUCKETS[-1] if on_gpu or self.batched else CPU_ROWS
+        self._run: Run = MicroBatcher(self.run, self._max_rows) if self.batched else self.run
+        cpu_workers = max(1, cores() // self.threads)
+        self._run_workers = 1 if on_gpu or self.batched else cpu_workers  # among which a request's rows are divided
+        self._pool = ThreadPoolExecutor(cpu_workers, "gan-images")
 
     @property
     def session(self) -> onnxruntime.InferenceSession:
+        """The open session of ONNX Runtime."""
         return self._opened.session
 
     @property
@@ -121,75 +156,75 @@ class OnnxGenerator:
 
     @property
     def fallback(self) -> str | None:
-        """Why ``device=auto`` runs on the CPU; None where CUDA runs or the CPU was asked for."""
+        """Why ``device=auto`` runs on the CPU; None where CUDA runs or ``device=cpu`` was requested."""
         return self._opened.fallback
 
-    def run(self, z: Latents, labels: Labels = None) -> Image:
-        """One run of the session; on a GPU filled up to a size that was warmed up, and what fills it thrown away."""
+    def run(self, z: Latents, labels: Labels = None) -> Images:
+        """Run the session once; on a GPU with the rows padded to a size that was warmed up."""
         feeds: dict[str, npt.NDArray[Any]] = {"z": z} if labels is None else {"z": z, "label": labels}
-        missing = next((size - len(z) for size in self._sizes if size >= len(z)), 0)
-        if missing:
-            feeds = {name: np.resize(rows, (len(z) + missing, *rows.shape[1:])) for name, rows in feeds.items()}
-        images: Image = self.session.run(["image"], feeds)[0]
+        padding = next((size - len(z) for size in self._sizes if size >= len(z)), 0)
+        if padding:
+            feeds = {name: np.resize(rows, (len(z) + padding, *rows.shape[1:])) for name, rows in feeds.items()}
+        images: Images = self.session.run([KIND], feeds)[0]
         return images[: len(z)]
 
     def warm_up(self) -> None:
-        """One run of every size, so that no request waits for memory or for the choice of an algorithm."""
+        """Run every size once, so that no request waits for memory or for the choice of an algorithm."""
         for size in reversed(self._sizes or (1,)):  # the largest first: the others fit into its memory
-            self.run(*self._nothing(size))
+            self.run(*self._zeros(size))
 
-    def generate(self, z: Latents, labels: Labels = None) -> Image:
-        """Dataset of latents float32 [N, latent_size] and, for a conditional generator, labels int64 [N]."""
-        runs = self._runs(z, labels, lambda images: images)
+    def generate(self, z: Latents, labels: Labels = None) -> Images:
+        """Return the images of latents float32 [N, latent_size] and, for a conditional generator, labels int64 [N]."""
+        runs = self._map_runs(z, labels, lambda images: images)
         return runs[0] if len(runs) == 1 else np.concatenate(runs)
 
     def encode(self, z: Latents, labels: Labels, encoder: Callable[[Image], Encoded]) -> list[Encoded]:
-        """The encoded image of each latent and label, in order.
+        """Return the encoded image of each latent and label, in order.
 
-        On a CPU each core encodes what it made, while others compute; the images of a GPU are shared out among cores,
-        unless they are small: encoding those is mostly Python's own work, which one core does at a time.
+        On a CPU each core encodes what it generated, while others compute. The images of a GPU are divided among the
+        cores, unless they are small: encoding those is mostly Python's own work, which one core does at a time.
         """
 
-        def one_by_one(images: Image) -> list[Encoded]:
+        def sequential(images: Images) -> list[Encoded]:
             return [encoder(image) for image in images]
 
-        def side_by_side(images: Image) -> list[Encoded]:
+        def parallel(images: Images) -> list[Encoded]:
             return list(self._pool.map(encoder, images))
 
-        spread = self._makers == 1 and self.description.spec.height >= SMALL and len(z) > 1
-        runs = self._runs(z, labels, side_by_side if spread else one_by_one)
+        spec = self.description.spec
+        is_large = spec.height * spec.width >= SMALL**2
+        runs = self._map_runs(z, labels, parallel if self._run_workers == 1 and is_large and len(z) > 1 else sequential)
         return [encoded for run in runs for encoded in run]
 
-    def _runs(self, z: Latents, labels: Labels, use: Callable[[Image], Used]) -> list[Used]:
-        """What ``use`` makes of the images of each run, in order; several makers share out the rows."""
-        share = -(-len(z) // self._makers)
+    def _map_runs(self, z: Latents, labels: Labels, function: Callable[[Images], Result]) -> list[Result]:
+        """Return ``function`` of the images of each run, in order; the rows are divided among the workers."""
+        share = -(-len(z) // self._run_workers)
 
-        def make(start: int) -> list[Used]:
+        def work(start: int) -> list[Result]:
             end = min(start + share, len(z))
-            rows = [slice(i, min(i + self._largest, end)) for i in range(start, end, self._largest)]
-            return [use(self._run(z[some], None if labels is None else labels[some])) for some in rows]
+            runs = [slice(i, min(i + self._max_rows, end)) for i in range(start, end, self._max_rows)]
+            return [function(self._run(z[rows], None if labels is None else labels[rows])) for rows in runs]
 
         starts = range(0, len(z), share)
-        # a lone share is not handed to another thread
-        shares = [make(0)] if len(starts) == 1 else self._pool.map(make, starts)
-        return [used for share in shares for used in share]
+        # a single share is not handed to another thread
+        shares = [work(0)] if len(starts) == 1 else self._pool.map(work, starts)
+        return [result for results in shares for result in results]
 
-    def sample(self, seeds: npt.ArrayLike, labels: Labels = None, truncation: npt.ArrayLike | None = None) -> Image:
-        """Dataset of N seeds, equal for equal seeds; without labels a conditional generator shows all its classes."""
+    def sample(self, seeds: npt.ArrayLike, labels: Labels = None, truncation: npt.ArrayLike | None = None) -> Images:
+        """Return the images of N seeds, equal for equal seeds.
+
+        Without labels the class of each seed is that of :func:`gan_plugin.seeds.default_labels`. ``truncation`` is that
+        of :func:`gan_plugin.seeds.latents`.
+        """
         if labels is None and self.description.spec.class_names:
-            labels = default_labels(seeds, len(self.description.spec.class_names))
+            labels = default_labels(seeds, self.description.spec.classes)
         return self.generate(latents(seeds, self.description.latent_size, truncation), labels)
 
-    def _seconds_a_image(self) -> float:
-        """The faster of two: the first one also pays for memory."""
+    def _seconds_per_image(self) -> float:
+        """Time two runs and return the faster: the first one also pays for memory."""
         return min(timeit.repeat(self.warm_up, number=1, repeat=2))
 
-    def _nothing(self, rows: int) -> tuple[Latents, Labels]:
-        """Inputs of a run whose images nobody looks at."""
+    def _zeros(self, rows: int) -> tuple[Latents, Labels]:
+        """Return inputs for a run whose images are thrown away."""
         labels = np.zeros(rows, np.int64) if self.description.spec.class_names else None
         return np.zeros((rows, self.description.latent_size), np.float32), labels
-
-
-def default_labels(seeds: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
-    """The class of a seed that comes without one: ``seed mod classes``, so that consecutive seeds show them all."""
-    return np.asarray(seeds, np.int64) % classes

@@ -14,14 +14,26 @@ BATCHING = ("auto", "on", "off")
 
 @dataclass(frozen=True)
 class ServingOptions:
-    """Raises :class:`UserError` on a value that is not possible, with what would be."""
+    """Options of a served generator.
 
-    device: str = "auto"  # auto, cuda or cpu
-    max_rows: int = 1024  # the most images of a request
-    max_waiting: int = 256  # the most requests in a worker at one time; one more is refused with 503
-    batching: str = "auto"  # requests that wait run together: on, off, or auto for on with CUDA
-    threads: int | None = None  # CPU threads for one image; None for one, or for all where an image takes long
-    gpu_memory_mb: int | None = None  # the most GPU memory for tensors, in MiB; None for no limit
+    Attributes:
+        device: ``auto``, ``cuda`` or ``cpu``.
+        max_rows: the most images of a request.
+        max_waiting: the most requests in a worker at one time; one more is refused with 503.
+        batching: whether waiting requests run together: ``on``, ``off``, or ``auto`` for on with CUDA.
+        threads: CPU threads for one image; None for one, or for all where an image takes long.
+        gpu_memory_mb: the most GPU memory for tensors, in MiB; None for no limit.
+
+    Raises:
+        UserError: a value is not possible; the message says what would be.
+    """
+
+    device: str = "auto"
+    max_rows: int = 1024
+    max_waiting: int = 256
+    batching: str = "auto"
+    threads: int | None = None
+    gpu_memory_mb: int | None = None
 
     def __post_init__(self) -> None:
         _check_choice("device", self.device, DEVICES)
@@ -37,12 +49,21 @@ class ServingOptions:
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ServingOptions:
-        """Options from a mapping; those it lacks have their default values."""
+        """Return the options of a mapping, with defaults for those that it lacks.
+
+        Raises:
+            UserError: a name is unknown or a value is not possible.
+        """
         check_names(config)
         return cls(**config)
 
 
 def check_names(names: Iterable[str]) -> None:
+    """Check that each name is an option.
+
+    Raises:
+        UserError: one is not; the message lists the options.
+    """
     known = [field.name for field in fields(ServingOptions)]
     if unknown := sorted(set(names) - set(known)):
         raise UserError(f"Unknown option {', '.join(unknown)}: there are {', '.join(known)}.")

@@ -1,4 +1,4 @@
-"""Opening an ONNX file on the device that was asked for, and saying which one it became."""
+"""Open an ONNX file on the requested device, and report which device runs it."""
 
 from __future__ import annotations
 
@@ -24,14 +24,14 @@ CUDA_OPTIONS = {
     "arena_extend_strategy": "kSameAsRequested",  # doubling instead would keep memory that nothing uses
 }
 
-CONTAINER_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds of every so many, or "max"
+CONTAINER_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds in each period of so many, or "max"
 
-logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server shows what is said
+logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server prints the messages
 
 
 @dataclass(frozen=True)
 class Opened:
-    """A session, and where it runs."""
+    """An open session, and where it runs."""
 
     session: onnxruntime.InferenceSession
     provider: str  # the execution provider that is active, for example ``CUDAExecutionProvider``
@@ -43,12 +43,12 @@ def open_session(
     device: str,
     threads: int = 1,
     gpu_memory_mb: int | None = None,
-    try_out: Callable[[onnxruntime.InferenceSession], None] | None = None,
+    probe: Callable[[onnxruntime.InferenceSession], None] | None = None,
 ) -> Opened:
-    """Open ``onnx_file`` on ``device``: ``cpu``, ``cuda``, or ``auto`` (CUDA where it works, and the log says why not).
+    """Open ``onnx_file`` on ``device``: ``cpu``, ``cuda``, or ``auto`` (CUDA where it works; if not, the log says why).
 
     ``threads`` work at one operator on the CPU. On a GPU at most ``gpu_memory_mb`` MiB are taken for tensors, and
-    ``try_out`` is called with the session: if it fails, CUDA cannot be used.
+    ``probe`` is called with the session: if it fails, CUDA cannot be used.
 
     Raises:
         UserError: ``device`` is none of these, or is ``cuda`` and CUDA cannot be used; the message names the cause.
@@ -62,12 +62,12 @@ def open_session(
     else:
         try:
             session = _session(onnx_file, [(CUDA, cuda_options(gpu_memory_mb)), CPU], threads)
-            if try_out is not None:
-                try_out(session)  # a GPU may be there and not be up to it
+            if probe is not None:
+                probe(session)  # a GPU may be there and lack memory or a supported architecture
         except Exception as error:  # a full or unsupported GPU; ONNX Runtime's exceptions have no common class
             cause = first_line(error)
         else:
-            if session.get_providers()[0] == CUDA:  # what is active counts, not what was asked for
+            if session.get_providers()[0] == CUDA:  # the active provider counts, not the requested one
                 return Opened(session, CUDA)
             cause = "ONNX Runtime started the session without CUDA; its own message stands above"
     if device == "cuda":
@@ -77,21 +77,22 @@ def open_session(
 
 
 def cuda_options(gpu_memory_mb: int | None) -> dict[str, str]:
+    """Return the options of the CUDA provider, with a limit for tensors in MiB, or none."""
     return CUDA_OPTIONS | ({} if gpu_memory_mb is None else {"gpu_mem_limit": str(gpu_memory_mb * 2**20)})
 
 
 def run_once(session: onnxruntime.InferenceSession) -> None:
-    """A run on zeros, one row of each input; raises what ONNX Runtime raises."""
+    """Run the session on zeros, one row of each input; raise what ONNX Runtime raises."""
     types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
     feeds = {
-        given.name: np.zeros([size if isinstance(size, int) else 1 for size in given.shape], types[given.type])
-        for given in session.get_inputs()
+        node.name: np.zeros([size if isinstance(size, int) else 1 for size in node.shape], types[node.type])
+        for node in session.get_inputs()
     }
     session.run(None, feeds)
 
 
 def cores() -> int:
-    """Cores that this process may use, by its affinity and by the quota of its container."""
+    """Return how many cores this process may use, by its affinity and by the quota of its container."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
         quota, period = CONTAINER_QUOTA.read_text().split()

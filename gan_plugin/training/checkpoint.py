@@ -16,31 +16,29 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gan_plugin.errors import UserError
-from gan_plugin.training.gan import Best, TrainingState
-from gan_plugin.training.guard import Past
+from gan_plugin.training.guard import GuardState
+from gan_plugin.training.state import Best, TrainingState
 
 FILE_NAME = "checkpoint.safetensors"
-VERSION = 3
-NETWORKS = ("generator", "discriminator", "ema")
-OPTIMIZERS = ("generator_optimizer", "discriminator_optimizer")
+VERSION = 4
 
 
 def save_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:
-    """Write ``path``; a reader sees the old file or the new one, never a part.
+    """Write the state to ``path``; a reader sees the old file or the new one, never a part.
 
     ``identity`` is what a resumed run must agree on (recipe, seed, data digest, …), JSON-serializable.
     """
     tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
     if on_cuda(state):
         tensors["random.cuda"] = torch.cuda.get_rng_state()
-    for name in NETWORKS:
-        tensors |= {f"{name}.{key}": value.contiguous() for key, value in getattr(state, name).state_dict().items()}
-    for name in OPTIMIZERS:
-        for i, values in getattr(state, name).state_dict()["state"].items():
-            tensors |= {f"{name}.{i}.{key}": value.contiguous() for key, value in values.items()}
+    for name, network in state.networks.items():
+        tensors |= {f"{name}.{key}": value.contiguous() for key, value in network.state_dict().items()}
+    for name, optimizer in state.optimizers.items():
+        for i, values in optimizer.state_dict()["state"].items():
+            tensors |= {f"optimizer.{name}.{i}.{key}": value.contiguous() for key, value in values.items()}
     tensors |= {f"ada.{key}": value for key, value in state.ada.state().items()}
     header: dict[str, Any] = {"version": VERSION, "steps": state.steps, "identity": identity}
-    header |= {"rollbacks": state.rollbacks, "past": vars(state.past)}
+    header |= {"rollbacks": state.rollbacks, "guard": vars(state.guard)}
     if state.best is not None:
         tensors |= {f"best.{key}": value.contiguous() for key, value in state.best.weights.items()}
         header["best"] = {k: v for k, v in vars(state.best).items() if k != "weights"}
@@ -60,12 +58,11 @@ def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
     """
     header = check_identity(path, identity)
     tensors = load_file(path)
-    for name in NETWORKS:
-        getattr(state, name).load_state_dict(_under(tensors, name))
-    for name in OPTIMIZERS:
-        optimizer = getattr(state, name)
+    for name, network in state.networks.items():
+        network.load_state_dict(_under(tensors, name))
+    for name, optimizer in state.optimizers.items():
         moments: dict[int, dict[str, Tensor]] = {}
-        for key, value in _under(tensors, name).items():
+        for key, value in _under(tensors, f"optimizer.{name}").items():
             index, _, field = key.partition(".")
             moments.setdefault(int(index), {})[field] = value
         optimizer.load_state_dict({**optimizer.state_dict(), "state": moments})
@@ -76,7 +73,7 @@ def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
     if "random.cuda" in tensors and on_cuda(state):
         torch.cuda.set_rng_state(tensors["random.cuda"])
     state.ada.load(_under(tensors, "ada"))
-    state.steps, state.rollbacks, state.past = header["steps"], header["rollbacks"], Past(**header["past"])
+    state.steps, state.rollbacks, state.guard = header["steps"], header["rollbacks"], GuardState(**header["guard"])
     if "best" in header:
         device = next(state.ema.parameters()).device
         weights = {key: value.to(device) for key, value in _under(tensors, "best").items()}
@@ -84,7 +81,7 @@ def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
 
 
 def check_identity(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """The header of a checkpoint that a run with this identity may go on from.
+    """Return the header of a checkpoint that a run with this identity may go on from.
 
     Raises:
         UserError: as ``load_checkpoint``.
@@ -100,6 +97,11 @@ def on_cuda(state: TrainingState) -> bool:
 
 
 def read_header(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says beside its tensors.
+
+    Raises:
+        UserError: the file is no checkpoint, or one of another version.
+    """
     try:
         with safetensors.safe_open(path, framework="pt") as file:
             header: dict[str, Any] = json.loads((file.metadata() or {})["gan_plugin"])
@@ -113,6 +115,7 @@ def read_header(path: Path) -> dict[str, Any]:
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
+    """Return a phrase for each entry in which two identities differ."""
     names = [*then, *(name for name in now if name not in then)]
     return [f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in names if then.get(k) != now.get(k)]
 

@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import numpy as np
-import numpy.typing as npt
 import torch
-from torch import Tensor, nn
+from torch import nn
 
 from gan_plugin.config.recipe import Recipe
-from gan_plugin.seeds import latents
-from gan_plugin.serving.generator import default_labels
+from gan_plugin.networks.wrappers import generator_inputs
 
 CALIBRATION_SEEDS = np.arange(1024) + 2**52  # far from the seeds that people ask for
 CALIBRATION_BATCH = 128
@@ -59,17 +57,7 @@ def calibrate_batch_norm(ema: nn.Module, latent_size: int, classes: int = 0) -> 
         norm.momentum = None  # a plain mean over all batches
     ema.train()
     for seeds in CALIBRATION_SEEDS.reshape(-1, CALIBRATION_BATCH):
-        ema(*inputs_of(seeds, latent_size, classes, device))
+        ema(*generator_inputs(seeds, latent_size, classes, device))
     ema.eval()
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum
-
-
-def inputs_of(seeds: npt.ArrayLike, latent_size: int, classes: int, device: torch.device) -> tuple[Tensor, ...]:
-    """What a generator takes for N seeds: z float32 [N, latent_size] and, where it takes labels, each seed's own class.
-
-    >>> [tuple(x.shape) for x in inputs_of(range(3), 16, 10, torch.device("cpu"))]
-    [(3, 16), (3,)]
-    """
-    z = torch.from_numpy(latents(seeds, latent_size)).to(device)
-    return (z, torch.from_numpy(default_labels(seeds, classes)).to(device)) if classes else (z,)

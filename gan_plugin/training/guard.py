@@ -1,129 +1,152 @@
-"""Watches a state for the ways in which GANs fail, and says when it is lost.
+"""Watch a training run for the ways in which GANs fail, and raise an alarm when it is lost.
 
 Four signals, each also a metric of the run:
 
 - a value that is not a finite number;
-- ``guard/discriminator_loss``: the discriminators' loss as a share of what it is where they cannot tell real from fake.
-  Near 0 they win outright and the generator learns nothing from them; far above 1 they lose outright. A Wasserstein
-  critic's loss has no such value;
-- ``guard/diversity``: the mean distance between images of fixed seeds, as a share of that between real ones; within
-  classes where the generator takes those, because a generator with one image a class is varied otherwise;
-- the judge's distance, as a multiple of the best so far.
+- ``guard/discriminator_loss``: the discriminators' loss as a share of its chance level, where they cannot tell real
+  from fake. Near 0 they have won and the generator learns nothing from them; far above 1 they have lost. A Wasserstein
+  critic's loss has no chance level;
+- ``guard/diversity``: the mean distance between samples of fixed seeds, as a share of that between real samples; within
+  classes where the generator takes those, because a generator with one sample per class looks diverse otherwise;
+- the quick evaluation's distance, as a multiple of the lowest so far.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass, field
 
 import torch
 from torch import Tensor
 
+from gan_plugin.data.dataset import Dataset
+from gan_plugin.data.loader import epoch_order
 from gan_plugin.objectives import Objective
 
-WINS, LOSES = 0.01, 4.0  # of the loss of a discriminator that cannot tell
-OUTRIGHT_STEPS = 1_000  # without a loss between the two, until that is an alarm
-VARIED, COLLAPSED = 0.5, 0.25  # of the real images' diversity
+WON, LOST = 0.01, 4.0  # of the chance loss
+UNBALANCED_STEPS = 1_000  # without a loss between the two, until that is an alarm
+DIVERSE, COLLAPSED = 0.5, 0.25  # of the real samples' diversity
 CONSTANT = 0.02  # of it: less than any generator begins with
-EARLIEST_START = 500  # steps; before, variety is an untrained network's, and the first images learned are much alike
-LATEST_START = 3_000  # steps after which even a generator that was never varied has collapsed
-WORSE = 4.0  # times the best distance so far
-LOOKS = 2  # in a row, until diversity or distance is an alarm
+MIN_STEPS = 500  # before, diversity is an untrained network's, and the first samples learned are much alike
+MAX_STEPS = 3_000  # after which even a generator that was never diverse has collapsed
+WORSE = 4.0  # times the lowest distance so far
+CHECKS = 2  # in a row, until diversity or distance is an alarm
+GUARDED_SAMPLES, GUARDED_CLASSES = 64, 8  # how many samples diversity is measured on, and of how many classes at most
 
 
 class Alarm(RuntimeError):
-    """The state is lost, for the reason in the message; going on would not mend it."""
+    """Training is lost, for the reason in the message; going on would not mend it."""
 
 
 @dataclass
-class Past:
-    """What a guard knows of a state so far: a part of the state's state, which a checkpoint keeps."""
+class GuardState:
+    """What a guard remembers of a training run: a part of the state that a checkpoint keeps.
 
-    held: int = 0  # the last step in which neither side had won or lost outright
-    varied: bool = False  # whether the images have ever been
-    lowest: float | None = None  # distance of all that were judged
-    uniform: int = 0  # the latest looks, in a row, that found the images so
-    worse: int = 0  # the latest figures of the judge, in a row, that were far above the lowest
+    Attributes:
+        last_balanced_step: the last step in which the discriminators had neither won nor lost.
+        was_diverse: whether the samples have ever been.
+        lowest_distance: of all evaluations.
+        collapsed_checks: the latest checks in a row that found collapsed samples.
+        worse_checks: the latest evaluations in a row that were far above the lowest.
+    """
+
+    last_balanced_step: int = 0
+    was_diverse: bool = False
+    lowest_distance: float | None = None
+    collapsed_checks: int = 0
+    worse_checks: int = 0
 
 
 @dataclass
 class Guard:
-    """Takes in what happens and answers with the signals to log; ``check`` raises the alarm, when they are logged."""
+    """Observes a run and answers with the signals to log; ``check`` raises the alarm, once they are logged.
 
-    undecided: float | None  # the discriminators' loss where they cannot tell; None where no such value means anything
-    real_diversity: float  # of the data, see ``spread``; 0 where there is nothing to compare with
-    past: Past = field(default_factory=Past)
-    outright: str = ""  # what is wrong with the discriminators' loss, if anything is
+    Args:
+        chance_loss: the discriminators' loss where they cannot tell real from fake; None where there is no such value.
+        real_diversity: of the data, see ``pairwise_distance``; 0 where there is nothing to compare with.
+        state: what is remembered from earlier steps; it is changed in place.
+    """
+
+    chance_loss: float | None
+    real_diversity: float
+    state: GuardState = field(default_factory=GuardState)
+    imbalance: str = ""  # what is wrong with the discriminators' loss, or ""
     diversity: float = 1.0
     distance: float = 0.0
 
     @property
     def suspicious(self) -> bool:
-        """Whether any signal is bad already, if not for long enough: no moment for a checkpoint to go back to."""
-        return bool(self.outright or self.past.uniform or self.past.worse)
+        """Whether a signal is bad already, if not for long enough: no moment for a checkpoint to go back to."""
+        return bool(self.imbalance or self.state.collapsed_checks or self.state.worse_checks)
 
-    def read(self, discriminator_loss: float, step: int) -> dict[str, float]:
+    def observe_loss(self, discriminator_loss: float, step: int) -> dict[str, float]:
         """Take in the discriminators' loss, a mean over the steps up to this one."""
-        if self.undecided is None:
+        if self.chance_loss is None:
             return {}
-        share = discriminator_loss / self.undecided
-        if share < WINS:
-            self.outright = f"the discriminator has won: its loss is {share:.2g} of that of one that cannot tell"
-        elif share > LOSES:
-            self.outright = f"the discriminator has lost: its loss is {share:.2g} times that of one that guesses"
+        share = discriminator_loss / self.chance_loss
+        if share < WON:
+            self.imbalance = f"the discriminator has won: its loss is {share:.2g} of the loss at chance level"
+        elif share > LOST:
+            self.imbalance = f"the discriminator has lost: its loss is {share:.2g} times the loss at chance level"
         else:
-            # One clock for both: a state that is beyond control swings from one to the other.
-            self.outright, self.past.held = "", step
+            # One clock for both: a run that is out of control swings from one to the other.
+            self.imbalance, self.state.last_balanced_step = "", step
         return {"guard/discriminator_loss": share}
 
-    def look(self, images: Tensor, groups: Tensor, step: int) -> dict[str, float]:
-        """Take in images uint8 [N, …] of fixed seeds, in ``groups`` as in ``spread``."""
+    def observe_samples(self, samples: Tensor, groups: Tensor, step: int) -> dict[str, float]:
+        """Take in samples uint8 [N, …] of fixed seeds, in ``groups`` as in ``pairwise_distance``."""
         if not self.real_diversity:
             return {}
-        self.diversity = spread(images, groups) / self.real_diversity
-        self.past.varied |= step >= EARLIEST_START and self.diversity >= VARIED
-        expected = self.past.varied or step > LATEST_START
-        self.past.uniform = self.past.uniform + 1 if expected and self.diversity < COLLAPSED else 0
+        self.diversity = pairwise_distance(samples, groups) / self.real_diversity
+        self.state.was_diverse |= step >= MIN_STEPS and self.diversity >= DIVERSE
+        is_expected = self.state.was_diverse or step > MAX_STEPS
+        is_collapsed = is_expected and self.diversity < COLLAPSED
+        self.state.collapsed_checks = self.state.collapsed_checks + 1 if is_collapsed else 0
         return {"guard/diversity": self.diversity}
 
-    def judged(self, distance: float) -> None:
-        """Take in the judge's figure."""
-        past, self.distance = self.past, distance
-        past.lowest = distance if past.lowest is None else min(past.lowest, distance)
-        past.worse = past.worse + 1 if distance > WORSE * past.lowest else 0
+    def observe_fid(self, distance: float) -> None:
+        """Take in a quick evaluation's Fréchet distance."""
+        state, self.distance = self.state, distance
+        lowest = distance if state.lowest_distance is None else min(state.lowest_distance, distance)
+        state.lowest_distance = lowest
+        state.worse_checks = state.worse_checks + 1 if distance > WORSE * lowest else 0
 
     def check(self, step: int) -> None:
-        """
+        """Raise the alarm where a signal has been bad for long enough.
+
         Raises:
-            Alarm: the discriminators have won or lost outright for OUTRIGHT_STEPS, or the last LOOKS found uniform
-                images, which had been varied or are late, or a distance of WORSE times the lowest.
+            Alarm: the discriminators have won or lost for UNBALANCED_STEPS, or the last CHECKS found collapsed samples,
+                which had been diverse or are late, or a distance of WORSE times the lowest.
         """
-        if self.outright and step - self.past.held >= OUTRIGHT_STEPS:
-            raise Alarm(self.outright)
-        if self.past.uniform >= LOOKS:
+        if self.imbalance and step - self.state.last_balanced_step >= UNBALANCED_STEPS:
+            raise Alarm(self.imbalance)
+        if self.state.collapsed_checks >= CHECKS:
             raise Alarm(self.collapse())
-        if self.past.worse >= LOOKS:
-            raise Alarm(f"the distance to real images is {self.distance:.4g}, and was {self.past.lowest:.4g}")
+        if self.state.worse_checks >= CHECKS:
+            lowest = self.state.lowest_distance
+            raise Alarm(f"the distance from the data is {self.distance:.4g}, and was {lowest:.4g}")
 
     def conclude(self) -> None:
-        """Check once more when no other look will follow: one of uniform images is enough, and for constant ones it
-        needs no time in which they should have become varied.
+        """Check once more at the end: one check that found collapsed samples is enough, and constant samples need no
+        time in which they should have become diverse.
 
         Raises:
-            Alarm: the images have collapsed.
+            Alarm: the samples have collapsed.
         """
-        if self.past.uniform or self.diversity < CONSTANT:
+        if self.state.collapsed_checks or self.diversity < CONSTANT:
             raise Alarm(self.collapse())
 
     def collapse(self) -> str:
-        return f"the images have collapsed: their diversity is {self.diversity:.2g} of that of real ones"
+        """Return the sentence about a collapse."""
+        return f"the samples have collapsed: their diversity is {self.diversity:.2g} of that of real samples"
 
 
 def check_finite(values: Mapping[str, float]) -> None:
-    """
+    """Raise an alarm for a value that is not finite.
+
     Raises:
-        Alarm: one of the values is not finite.
+        Alarm: names the first such value.
     """
     for name, value in values.items():
         if not math.isfinite(value):
@@ -131,7 +154,7 @@ def check_finite(values: Mapping[str, float]) -> None:
 
 
 def chance_loss(objective: Objective) -> float | None:
-    """The loss of a discriminator that gives real and fake images the same, undecided logit.
+    """Return the loss of a discriminator that gives real and fake samples the same logit, on its decision boundary.
 
     >>> from gan_plugin.objectives import OBJECTIVES
     >>> chance_loss(OBJECTIVES["non-saturating"])  # log 4
@@ -142,13 +165,40 @@ def chance_loss(objective: Objective) -> float | None:
     return loss if loss > 0 else None
 
 
-def spread(images: Tensor, groups: Tensor) -> float:
-    """The mean distance between two images of the same group, root mean square of gray levels, 0…255.
+def guarded_seeds(classes: int) -> tuple[Sequence[int], Tensor]:
+    """Return the seeds of the guarded samples, and their groups int64 [N]: the classes, where there are such.
 
-    Dataset uint8 [N, …] and groups int64 [N]; a group's pairs count as much as another's, and 0 is what there is
-    without any pair.
+    A seed's class is its remainder (see ``default_labels``).
+
+    >>> guarded_seeds(20)[0][:9]
+    [0, 20, 40, 60, 80, 100, 120, 140, 1]
     """
-    flat = images.flatten(1).float()
+    if classes == 0:
+        return range(GUARDED_SAMPLES), torch.zeros(GUARDED_SAMPLES, dtype=torch.int64)
+    guarded_classes = min(classes, GUARDED_CLASSES)
+    per_class = GUARDED_SAMPLES // guarded_classes
+    seeds = [label + classes * i for label in range(guarded_classes) for i in range(per_class)]
+    return seeds, torch.arange(guarded_classes).repeat_interleave(per_class)
+
+
+def real_diversity(dataset: Dataset, classes: int) -> float:
+    """Return the pairwise distance of as many real samples as the guard looks at, of the same classes."""
+    order = epoch_order(len(dataset), 0, 0)
+    if classes == 0 or dataset.labels is None:
+        rows = order[:GUARDED_SAMPLES]
+        return pairwise_distance(dataset.samples[rows], torch.zeros_like(rows))
+    labels, (_, groups) = dataset.labels[order], guarded_seeds(classes)
+    places = [(labels == label).nonzero()[: (groups == label).sum(), 0] for label in groups.unique()]
+    rows = order[torch.cat(places)]
+    return pairwise_distance(dataset.samples[rows], dataset.labels[rows])
+
+
+def pairwise_distance(samples: Tensor, groups: Tensor) -> float:
+    """Return the mean distance between two samples of the same group, root mean square over their values, 0…255.
+
+    Samples are uint8 [N, …] and groups int64 [N]; each group counts equally, and without any pair the distance is 0.
+    """
+    flat = samples.flatten(1).float()
     members = [flat[groups == group] for group in groups.unique()]
-    means = [torch.pdist(several).mean() for several in members if len(several) > 1]
+    means = [torch.pdist(rows).mean() for rows in members if len(rows) > 1]
     return torch.stack(means).mean().item() / math.sqrt(flat.shape[1]) if means else 0.0

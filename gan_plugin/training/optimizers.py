@@ -1,33 +1,23 @@
-"""Both players' optimizers, and the recipe's ramps that they follow."""
+"""The networks' optimizers, and the ramps of the recipe that they follow."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections.abc import Mapping
 
 import torch
 from torch import nn
 
-from gan_plugin.config.recipe import Recipe
+from gan_plugin.config.recipe import Hyperparameters, Recipe
 from gan_plugin.config.schedule import lazy
-
-if TYPE_CHECKING:
-    from gan_plugin.training.gan import TrainingState
-
-
-def new_optimizers(
-    recipe: Recipe, generator: nn.Module, discriminator: nn.Module
-) -> tuple[torch.optim.Optimizer, torch.optim.Optimizer]:
-    """The generator's and the discriminators', with the values that the ramps begin with."""
-    every = recipe.penalty_every if recipe.penalty != "none" else 1
-    return (
-        new_optimizer(recipe, generator, recipe.generator_lr.at(0, recipe.anneal), 1.0),
-        new_optimizer(recipe, discriminator, recipe.discriminator_lr.at(0, recipe.anneal), lazy(every)),
-    )
 
 
 def new_optimizer(recipe: Recipe, network: nn.Module, lr: float, share: float) -> torch.optim.Optimizer:
-    """``share`` corrects for a penalty at every k-th step only: lr·c and β^c with c = k/(k + 1), Karras et al. 2020."""
-    beta2 = recipe.beta2.at(0, recipe.anneal)
+    """Make the optimizer of one network, at the values that the ramps begin with.
+
+    ``share`` corrects for a penalty at every k-th step only: lr·c and β^c with c = k/(k + 1), Karras et al. 2020,
+    arXiv:1912.04958, appendix B.
+    """
+    beta2 = recipe.at(0).beta2
     weights = network.parameters()
     match recipe.optimizer:
         case "adam":
@@ -39,18 +29,20 @@ def new_optimizer(recipe: Recipe, network: nn.Module, lr: float, share: float) -
     raise ValueError(recipe.optimizer)
 
 
-def follow_ramps(state: TrainingState, recipe: Recipe) -> None:
+def step_share(recipe: Recipe) -> float:
+    """Return the discriminators' c = k/(k + 1) of a penalty at every k-th step; 1 without one, or at every step."""
+    return lazy(recipe.penalty_every if recipe.penalty != "none" else 1)
+
+
+def follow_ramps(optimizers: Mapping[str, torch.optim.Optimizer], recipe: Recipe, values: Hyperparameters) -> None:
     """Give both optimizers this step's learning rates and β₂."""
-    if recipe.anneal == 0:
-        return
-    images = state.steps * recipe.batch_size
-    share = lazy(recipe.penalty_every if recipe.penalty != "none" else 1)
-    beta2 = recipe.beta2.at(images, recipe.anneal)
-    set_rates(state.generator_optimizer, recipe.generator_lr.at(images, recipe.anneal), beta2)
-    set_rates(state.discriminator_optimizer, recipe.discriminator_lr.at(images, recipe.anneal) * share, beta2**share)
+    share = step_share(recipe)
+    set_rates(optimizers["generator"], values.generator_lr, values.beta2)
+    set_rates(optimizers["discriminator"], values.discriminator_lr * share, values.beta2**share)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, lr: float, beta2: float) -> None:
+    """Set the learning rate, and Adam's β₂ or RMSprop's α."""
     for group in optimizer.param_groups:
         group["lr"] = lr
         if "betas" in group:

@@ -9,7 +9,7 @@ from typing import Any
 from gan_plugin.config.recipe import RAMPS, Recipe
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
-from gan_plugin.networks import r3gan
+from gan_plugin.networks import FAMILIES
 from gan_plugin.objectives import OBJECTIVES
 
 
@@ -66,23 +66,11 @@ def check_combination(recipe: Recipe, dataset: Dataset) -> None:
     Raises:
         UserError: two parts of the recipe contradict each other, or the family has no network for such images.
     """
-    if recipe.family == "r3gan":
-        check_r3gan(recipe, dataset.spec.height)
+    FAMILIES[recipe.family].check(recipe, dataset.spec)
     check_game(recipe)
     check_groups(recipe, len(dataset))
     if recipe.anneal == 0 and (moving := moving_values(recipe)):
         raise UserError(f"{moving[0]} goes from one value to another in no images: give anneal, for example 200000.")
-
-
-def check_r3gan(recipe: Recipe, image_size: int) -> None:
-    if not (recipe.width and recipe.blocks):
-        raise UserError("family=r3gan needs width and blocks: give both, for example width=64 and blocks=1.")
-    if recipe.spectral_norm:
-        raise UserError(
-            "spectral_norm is not possible with family=r3gan, whose discriminator is held by its penalty alone: give "
-            "spectral_norm=false, or family=dcgan."
-        )
-    r3gan.stage_widths(image_size, recipe.width, recipe.full_stages)
 
 
 def check_game(recipe: Recipe) -> None:
@@ -105,8 +93,8 @@ def check_game(recipe: Recipe) -> None:
         )
     if recipe.discriminator_steps > 1 and recipe.updates != "alternating":
         raise UserError(
-            f"discriminator_steps={recipe.discriminator_steps} is not possible with updates={recipe.updates}, where both "
-            "players learn from one batch of fakes: give updates=alternating, or discriminator_steps=1."
+            f"discriminator_steps={recipe.discriminator_steps} is not possible with updates={recipe.updates}, where "
+            "both networks learn from one batch of fakes: give updates=alternating, or discriminator_steps=1."
         )
 
 

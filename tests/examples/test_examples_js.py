@@ -8,9 +8,12 @@ import shutil
 import subprocess
 from pathlib import Path
 
+import numpy as np
 import onnx
 import pytest
+from generators import TALL, assert_corners, export_corners
 from helpers import ROOT, refusal
+from PIL import Image
 
 from gan_plugin.explorer import write_page
 
@@ -20,35 +23,59 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 
 def need(program: str) -> None:
-    """Skip without ``program``; where CI runs, everything is to be there."""
+    """Skip the test without ``program``, which CI must have."""
     if shutil.which(program) is None:
         assert os.environ.get("CI") != "true", f"{program} is missing"
         pytest.skip(f"{program} is missing: install it to test the examples in JavaScript")
 
 
-@pytest.fixture
-def checkout(tmp_path: Path) -> Path:
+@pytest.fixture(scope="module")
+def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """What the examples use of this project, as a fresh clone has it."""
-    shutil.copytree(ROOT / "examples", tmp_path / "examples", ignore=shutil.ignore_patterns("node_modules"))
-    shutil.copytree(ROOT / "tests" / "vectors", tmp_path / "tests" / "vectors")
-    shutil.copytree(PAGE.parent, tmp_path / "gan_plugin" / "explorer")
-    return tmp_path
+    root = tmp_path_factory.mktemp("checkout")
+    shutil.copytree(ROOT / "examples", root / "examples", ignore=shutil.ignore_patterns("node_modules"))
+    shutil.copytree(ROOT / "tests" / "vectors", root / "tests" / "vectors")
+    shutil.copytree(PAGE.parent, root / "gan_plugin" / "explorer")
+    return root
 
 
-@pytest.mark.parametrize(("example", "programs"), [("node", ["npm"]), ("web", ["npm", CHROMIUM])])
-def test_an_example_passes_its_own_tests(example: str, programs: list[str], checkout: Path) -> None:
+def run(folder: Path, *words: object) -> None:
+    done = subprocess.run(
+        [str(word) for word in words], cwd=folder, capture_output=True, text=True, timeout=600, check=False
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+
+
+def installed(checkout: Path, example: str) -> Path:
+    """The example's folder with its packages."""
+    need("npm")
+    folder = checkout / "examples" / example
+    if not (folder / "node_modules").exists():
+        run(folder, "npm", "ci", "--no-audit", "--no-fund")
+    return folder
+
+
+@pytest.mark.parametrize("example", ["node", "web"])
+def test_an_example_passes_its_own_tests(example: str, checkout: Path) -> None:
     """Those of the page include that the built page is what its sources make."""
-    for program in programs:
-        need(program)
-    for words in (["npm", "ci", "--no-audit", "--no-fund"], ["npm", "test"]):
-        done = subprocess.run(
-            words, cwd=checkout / "examples" / example, capture_output=True, text=True, timeout=600, check=False
-        )
-        assert done.returncode == 0, done.stdout + done.stderr
+    if example == "web":
+        need(CHROMIUM)
+    run(installed(checkout, example), "npm", "test")
+
+
+def test_a_sheet_of_images_that_are_higher_than_wide(checkout: Path, tmp_path: Path) -> None:
+    onnx_file, sheet = export_corners(tmp_path / "corners.onnx"), tmp_path / "sheet.png"
+    seeds = [word for seed in range(3) for word in ("--seed", seed)]
+    run(installed(checkout, "node"), "node", "generate.mjs", onnx_file, *seeds, "--out", sheet)
+    height, width, _ = TALL.shape
+    pixels = np.asarray(Image.open(sheet))
+    assert pixels.shape == (2 * height, 2 * width, 3)
+    for top, left in ((0, 0), (0, width), (height, 0)):
+        assert_corners(pixels[top : top + height, left : left + width])
 
 
 def test_the_page_with_a_generator_in_it(tmp_path: Path) -> None:
-    """It differs from the page without one by the file's bytes, at the place where the page looks for them."""
+    """It differs from the page without one by the file's bytes, in the element from which the page reads them."""
     write_page(DIGITS, tmp_path / "page.html")
     page = (tmp_path / "page.html").read_text("utf-8")
     before, after = page.split('id="model">')
@@ -57,14 +84,14 @@ def test_the_page_with_a_generator_in_it(tmp_path: Path) -> None:
     assert f'{before}id="model"><{after}' == PAGE.read_text("utf-8")
 
 
-def test_no_page_is_made_of_what_is_no_generator(tmp_path: Path) -> None:
+def test_no_page_is_written_for_a_file_that_is_no_generator(tmp_path: Path) -> None:
     text, foreign, out = tmp_path / "text.onnx", tmp_path / "foreign.onnx", tmp_path / "page.html"
     text.write_text("no model", "utf-8")
     model = onnx.load(DIGITS)
     del model.metadata_props[:]
     onnx.save(model, foreign)
     assert refusal(lambda: write_page(text, out)).startswith(f"onnx='{text}' cannot be opened: ")
-    assert refusal(lambda: write_page(foreign, out)).startswith("This ONNX file says contract None")
+    assert refusal(lambda: write_page(foreign, out)).startswith("This ONNX file is not a generator of gan_plugin: ")
     assert not out.exists()
     within = tmp_path / "nowhere" / "page.html"
     assert (

@@ -1,7 +1,7 @@
 """The examples in Python and C, each run as its README says: they make the images of examples/vectors.json.
 
-The one runs in an environment with nothing but what its README installs. The other is compiled with sanitizers, so that
-every run also looks for memory that is misused or never given back; ONNX Runtime for C is found as its Makefile does.
+The first runs in an environment with nothing but what its README installs. The second is compiled with sanitizers, so
+that every run also finds memory that is misused or never freed; ONNX Runtime for C is found as its Makefile does.
 """
 
 from __future__ import annotations
@@ -21,6 +21,7 @@ import numpy.typing as npt
 import onnxruntime
 import pytest
 import torch
+from generators import as_contract_1, assert_corners, export_corners, with_metadata
 from helpers import BIN, ROOT
 from PIL import Image
 from torch import Tensor, nn
@@ -33,7 +34,7 @@ from gan_plugin.spec import image_spec
 EXAMPLES = ROOT / "examples"
 DIGITS = EXAMPLES / "digits.onnx"
 IMAGES: list[dict[str, Any]] = json.loads((EXAMPLES / "vectors.json").read_text("utf-8"))["images"]
-Z_VECTORS = ROOT / "tests" / "vectors" / "latents.json"
+Z_VECTORS = ROOT / "tests" / "vectors" / "seeds.json"
 CLASS_NAMES = ("tabby cat", 'a "dog" \\ wolf', "Käse", "0")  # the last is the index of the first, too
 SANITIZED = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
@@ -62,13 +63,13 @@ class Program:
         return run(*self.command, *words, cwd=self.folder, env=self.environment)
 
     def image(self, onnx_file: Path, out: Path, **options: object) -> npt.NDArray[np.uint8]:
-        given = [
+        option_words = [
             word
             for name, value in options.items()
             if value is not None
             for word in (f"--{name.replace('_', '-')}", value)
         ]
-        done = self.run(onnx_file, *given, "--out", out)
+        done = self.run(onnx_file, *option_words, "--out", out)
         assert done.returncode == 0, done.stderr
         return np.asarray(Image.open(out))
 
@@ -124,17 +125,17 @@ def c_program(tmp_path_factory: pytest.TempPathFactory) -> Program:
 
 @pytest.fixture(params=["python", "c"])
 def program(request: pytest.FixtureRequest) -> Program:
-    found: Program = request.getfixturevalue(f"{request.param}_program")
-    return found
+    program: Program = request.getfixturevalue(f"{request.param}_program")
+    return program
 
 
 class Colored(nn.Module):
-    """RGB images that differ by class, where there are such."""
+    """RGB images that differ by class, where there are classes."""
 
-    def __init__(self) -> None:
+    def __init__(self, classes: int) -> None:
         super().__init__()
         self.project = nn.Linear(6, 3 * 8 * 8)
-        self.classes = nn.Embedding(len(CLASS_NAMES), 3 * 8 * 8)
+        self.classes = nn.Embedding(max(1, classes), 3 * 8 * 8)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         x: Tensor = self.project(z) if label is None else self.project(z) + self.classes(label)
@@ -143,7 +144,7 @@ class Colored(nn.Module):
 
 def export_colored(path: Path, class_names: tuple[str, ...]) -> Path:
     torch.manual_seed(0)
-    export_generator(Colored(), Description(6, image_spec(8, 8, 3), class_names), path)
+    export_generator(Colored(len(class_names)), Description(6, image_spec(8, 8, 3, class_names)), path)
     return path
 
 
@@ -172,16 +173,16 @@ def assert_same(image: npt.NDArray[np.uint8], other: npt.NDArray[np.uint8]) -> N
     assert np.abs(image.astype(int) - other).max() <= 1
 
 
-# ---- what both make --------------------------------------------------------------------------------------------------
+# ---- images ----------------------------------------------------------------------------------------------------------
 
 
-def asked_for(vector: dict[str, Any]) -> dict[str, Any]:
+def request_of(vector: dict[str, Any]) -> dict[str, Any]:
     return {name: value for name, value in vector.items() if name != "image" and value is not None}
 
 
-@pytest.mark.parametrize("vector", IMAGES, ids=[str(asked_for(vector)) for vector in IMAGES])
+@pytest.mark.parametrize("vector", IMAGES, ids=[str(request_of(vector)) for vector in IMAGES])
 def test_the_images_of_the_vectors(program: Program, vector: dict[str, Any], tmp_path: Path) -> None:
-    image = program.image(DIGITS, tmp_path / "image", **asked_for(vector))
+    image = program.image(DIGITS, tmp_path / "image", **request_of(vector))
     assert_same(image, np.frombuffer(base64.b64decode(vector["image"]), np.uint8).reshape(28, 28))
 
 
@@ -196,13 +197,38 @@ def test_colored_images_of_a_class(
     assert_same(image, expected(animals, 5, index))
 
 
+def test_images_that_are_higher_than_wide(program: Program, tmp_path: Path) -> None:
+    assert_corners(program.image(export_corners(tmp_path / "corners.onnx"), tmp_path / "image", seed=3))
+
+
+@pytest.mark.parametrize("contract", [1, 3])
+def test_other_versions_of_the_contract(program: Program, animals: Path, contract: int, tmp_path: Path) -> None:
+    """Contract 1 lacks keys of contract 2, and a later one may have more."""
+    path = tmp_path / "g.onnx"
+    if contract == 1:
+        as_contract_1(animals, path)
+    else:
+        with_metadata(animals, path, contract="3", colors="sRGB")
+    assert_same(program.image(path, tmp_path / "image", seed=5, label="Käse"), expected(animals, 5, 2))
+
+
+def test_a_thousand_classes_with_long_names(program: Program, tmp_path: Path) -> None:
+    names = tuple(f"{i}_".ljust(200, "x") for i in range(1000))
+    path = export_colored(tmp_path / "g.onnx", names)
+    image = program.image(path, tmp_path / "image", seed=5, label=names[700])
+    assert_same(image, expected(path, 5, 700))
+    refused = program.refusal(path, "--seed", 5, "--label", "y" * 300, "--out", tmp_path / "not")
+    assert refused.endswith("or its index from 0 to 999.")
+    assert len(refused) < 600
+
+
 def test_a_generator_without_classes(program: Program, classless: Path, tmp_path: Path) -> None:
     assert_same(program.image(classless, tmp_path / "image", seed=5), expected(classless, 5, None))
     refused = program.refusal(classless, "--seed", 5, "--label", 0, "--out", tmp_path / "not")
     assert "this generator was trained without classes: leave out" in refused
 
 
-# ---- what both refuse ------------------------------------------------------------------------------------------------
+# ---- refusals --------------------------------------------------------------------------------------------------------
 
 SEEDS = f"is not possible: give a whole number from 0 to {MAX_SEED}."
 REFUSALS = [
@@ -222,27 +248,29 @@ REFUSALS = [
 ]
 
 
-@pytest.mark.parametrize(("words", "said"), REFUSALS, ids=[" ".join(map(str, words)) for words, _ in REFUSALS])
-def test_what_cannot_be_asked_for(program: Program, words: list[object], said: str, tmp_path: Path) -> None:
-    assert said in program.refusal(DIGITS, *words, "--out", tmp_path / "image")
+@pytest.mark.parametrize(("words", "sentence"), REFUSALS, ids=[" ".join(map(str, words)) for words, _ in REFUSALS])
+def test_a_request_that_is_not_possible(program: Program, words: list[object], sentence: str, tmp_path: Path) -> None:
+    assert sentence in program.refusal(DIGITS, *words, "--out", tmp_path / "image")
     assert not (tmp_path / "image").exists()
 
 
 def test_files_that_are_no_generators_and_places_that_cannot_be_written(
     program: Program, classless: Path, tmp_path: Path
 ) -> None:
-    asked = ("--seed", 1, "--out", tmp_path / "image")
+    request = ("--seed", 1, "--out", tmp_path / "image")
     (tmp_path / "text.onnx").write_text("no model")
     for name in ("missing.onnx", "text.onnx"):
-        assert name in program.refusal(tmp_path / name, *asked)
-    stranger = tmp_path / "stranger.onnx"
-    stranger.write_bytes(classless.read_bytes().replace(b"gan.contract", b"gun.contract"))
-    assert "is not a generator of contract 1: its metadata do not say so." in program.refusal(stranger, *asked)
+        assert name in program.refusal(tmp_path / name, *request)
+    stranger = with_metadata(classless, tmp_path / "stranger.onnx", contract=None)
+    assert "is not a generator: its metadata have no gan.contract." in program.refusal(stranger, *request)
+    sound = with_metadata(classless, tmp_path / "sound.onnx", contract="3", kind="sound")
+    sentence = "makes samples of the kind sound, and this program can write images only."
+    assert sentence in program.refusal(sound, *request)
     assert "No such file or directory" in program.refusal(DIGITS, "--seed", 1, "--out", tmp_path / "missing" / "image")
 
 
 @pytest.mark.parametrize("words", [[], ["--seed", "1"], ["--sede", "1"], ["--seed"], ["--seed", "x", "--out", "p"]])
-def test_words_that_make_no_sense(program: Program, words: list[str]) -> None:
+def test_a_command_line_that_is_not_possible(program: Program, words: list[str]) -> None:
     done = program.run(DIGITS, *words)
     assert done.returncode == 2
     assert done.stderr.splitlines()[-1].startswith("generate")

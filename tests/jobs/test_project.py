@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import base64
 import io
-import json
 import os
 import signal
 import subprocess
@@ -79,7 +78,7 @@ def test_the_data_set_is_an_input_with_a_digest_over_all_images(trained: Trained
     assert (entry.dataset.name, entry.dataset.digest) == ("digits", load_dataset("digits").digest)
     tags = {tag.key: tag.value for tag in entry.tags}
     assert (tags["mlflow.data.context"], tags["split"]) == ("training", "train")
-    assert json.loads(tags["classes"]) == [str(digit) for digit in range(10)]
+    assert tags["classes"] == "10"
 
 
 def test_a_checkpoint_is_kept_and_training_goes_on_from_it(trained: Trained) -> None:
@@ -142,7 +141,7 @@ def test_features_that_cannot_be_had_do_not_end_a_training(make_project: Callabl
 def test_three_flavors_of_one_file(store: Trained) -> None:
     info = mlflow.models.get_model_info(store.model_uri)
     assert set(info.flavors) == {"python_function", "onnx", "gan"}
-    assert info.flavors["python_function"]["loader_module"] == "gan_plugin.flavor"
+    assert info.flavors["python_function"]["loader_module"] == "gan_plugin.serving.pyfunc"
     graph = mlflow.onnx.load_model(store.model_uri)
     assert isinstance(graph, onnx.ModelProto)
     about = {entry.key: entry.value for entry in graph.metadata_props}
@@ -152,10 +151,10 @@ def test_three_flavors_of_one_file(store: Trained) -> None:
     assert [param.name for param in info.signature.params] == ["format", "grid"]
 
 
-def test_the_model_carries_what_serving_needs_and_not_the_page(store: Trained) -> None:
+def test_a_logged_model_carries_the_code_of_serving_and_no_other(store: Trained) -> None:
     code = Path(mlflow.artifacts.download_artifacts(store.model_uri)) / "code" / "gan_plugin"
-    assert (code / "flavor.py").exists()
-    assert not (code / "explorer").exists()
+    files = {path.relative_to(code).as_posix() for path in code.rglob("*.py")}
+    assert files == set(flavor.SERVING_CODE)
 
 
 def test_no_pickle_anywhere_in_the_model(store: Trained, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -24,7 +24,7 @@ from gan_plugin.config.settings import PromoteSettings, parse
 from gan_plugin.data import load_dataset
 from gan_plugin.errors import UserError
 from gan_plugin.promotion import Refused, run_promotion
-from gan_plugin.registry import Locked, aliased, champion_of, history, roll_back, set_champion
+from gan_plugin.registry import Locked, aliased, annotate_version, champion_of, history, roll_back, set_champion
 
 GOOD, BETTER, BEST, BAD = 0.15, 0.1, 0.05, 0.5  # noise in the images
 EASY = {"images": 100, "thresholds": "fid_ratio<=100,precision>=0.05"}
@@ -53,8 +53,8 @@ def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     return MlflowClient(uri, uri)
 
 
-def promote(**given: object) -> str:
-    return run_promotion(parse(PromoteSettings, {k: str(v) for k, v in {**EASY, **given}.items()}))
+def promote(**parameters: object) -> str:
+    return run_promotion(parse(PromoteSettings, {k: str(v) for k, v in {**EASY, **parameters}.items()}))
 
 
 def outcome(client: MlflowClient, version: str) -> dict[str, str]:
@@ -69,7 +69,7 @@ def test_better_is_promoted_worse_is_refused_and_rollback_restores(
 ) -> None:
     register(banks, GOOD)
     client.update_model_version("gan", "1", "Written by a person.")
-    assert promote() == "models:/gan/1"  # the first, by the thresholds alone
+    assert promote() == "models:/gan/1"  # the first champion, by the thresholds alone
     assert (aliased(client, "gan"), history(client, "gan")) == ("1", ["1"])
     assert client.get_model_version("gan", "1").description == (
         "Written by a person.\n\ngan version 1 is the first champion; thresholds: fid_ratio<=100,precision>=0.05."
@@ -80,9 +80,9 @@ def test_better_is_promoted_worse_is_refused_and_rollback_restores(
     assert (aliased(client, "gan"), history(client, "gan")) == ("2", ["1", "2"])
     tags = outcome(client, "2")
     assert tags["gan.promotion"] == "promoted"
-    figures = json.loads(tags["gan.promotion.figures"])
-    assert (figures["candidate"]["version"], figures["champion"]["version"]) == ("2", "1")
-    assert figures["candidate"]["fid/classifier"] < figures["champion"]["fid/classifier"]
+    metrics = json.loads(tags["gan.promotion.metrics"])
+    assert (metrics["candidate"]["version"], metrics["champion"]["version"]) == ("2", "1")
+    assert metrics["candidate"]["fid/classifier"] < metrics["champion"]["fid/classifier"]
     assert json.loads(tags["gan.promotion.protocol"])["generated"] == "100 images of the seeds 0 to 99"
     assert "version 1 had " in client.get_model_version("gan", "2").description
 
@@ -101,8 +101,8 @@ def test_better_is_promoted_worse_is_refused_and_rollback_restores(
         promote(rollback=True)
 
 
-def test_both_are_judged_alike_in_a_run_each(client: MlflowClient, banks: dict[float, Path]) -> None:
-    """The same model twice has the same figures to the last digit, so it is not better than itself."""
+def test_both_are_evaluated_alike_in_a_run_each(client: MlflowClient, banks: dict[float, Path]) -> None:
+    """The same model twice has the same metrics to the last digit, so it is not better than itself."""
     register(banks, GOOD, GOOD)
     promote(version=1)
     with pytest.raises(Refused, match="minimum relative change"):
@@ -117,7 +117,7 @@ def test_both_are_judged_alike_in_a_run_each(client: MlflowClient, banks: dict[f
     ]
     assert metrics[0] == metrics[1]
     assert parent.data.metrics["candidate/fid/classifier"] == metrics[0]["fid/classifier"]
-    assert promote(version=2, least_improvement=0) == "models:/gan/2"  # equal will do where one says so
+    assert promote(version=2, least_improvement=0) == "models:/gan/2"  # equal is enough where the user chose so
 
 
 def test_the_first_champion_must_meet_the_thresholds(client: MlflowClient, banks: dict[float, Path]) -> None:
@@ -135,12 +135,12 @@ def test_another_champion_in_the_meantime_is_the_one_to_beat(
     """While version 2 is compared with 1, version 3, which is better than both, is promoted."""
     register(banks, GOOD, BETTER, BEST)
     promote(version=1)
-    real_crown = set_champion
+    original = set_champion
 
     def late(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
-        monkeypatch.setattr("gan_plugin.promotion.set_champion", real_crown)
-        assert real_crown(client, name, "3", "1", "another run")
-        return real_crown(client, name, version, instead_of, holder)
+        monkeypatch.setattr("gan_plugin.promotion.set_champion", original)
+        assert original(client, name, "3", "1", "another run")
+        return original(client, name, version, instead_of, holder)
 
     monkeypatch.setattr("gan_plugin.promotion.set_champion", late)
     with pytest.raises(Refused, match="gan version 2 is not promoted"):
@@ -149,7 +149,7 @@ def test_another_champion_in_the_meantime_is_the_one_to_beat(
     assert (aliased(client, "gan"), history(client, "gan")) == ("3", ["1", "3"])
 
 
-def test_one_that_became_champion_in_the_meantime_is_not_called_refused(
+def test_a_version_that_became_champion_in_the_meantime_is_not_called_refused(
     client: MlflowClient, banks: dict[float, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The same version promoted twice at once."""
@@ -160,7 +160,7 @@ def test_one_that_became_champion_in_the_meantime_is_not_called_refused(
         return set_champion(client, name, version, instead_of, holder)
 
     monkeypatch.setattr("gan_plugin.promotion.set_champion", late)
-    with pytest.raises(UserError, match=r"^gan version 1 became the champion while it was judged here\.$"):
+    with pytest.raises(UserError, match=r"^gan version 1 became the champion while it was evaluated here\.$"):
         promote()
     assert (aliased(client, "gan"), history(client, "gan")) == ("1", ["1"])
     assert "gan.promotion" not in outcome(client, "1")
@@ -187,7 +187,7 @@ def empty_versions(client: MlflowClient, count: int) -> None:
         client.create_model_version("gan", "file:///nowhere")
 
 
-def test_of_many_at_once_exactly_one_is_crowned(client: MlflowClient) -> None:
+def test_of_many_at_once_exactly_one_becomes_champion(client: MlflowClient) -> None:
     empty_versions(client, 9)
     assert set_champion(client, "gan", "1", None, "first")
     versions = [str(version) for version in range(2, 10)]
@@ -198,10 +198,20 @@ def test_of_many_at_once_exactly_one_is_crowned(client: MlflowClient) -> None:
         return set_champion(client, "gan", version, "1", f"run {version}")
 
     with ThreadPoolExecutor(len(versions)) as pool:
-        crowned = [version for version, done in zip(versions, pool.map(try_one, versions)) if done]
-    assert len(crowned) == 1
-    assert (aliased(client, "gan"), history(client, "gan")) == (crowned[0], ["1", crowned[0]])
+        champions = [version for version, done in zip(versions, pool.map(try_one, versions)) if done]
+    assert len(champions) == 1
+    assert (aliased(client, "gan"), history(client, "gan")) == (champions[0], ["1", champions[0]])
     assert [model.name for model in client.search_registered_models()] == ["gan"]  # no lock is left
+
+
+def test_annotations_are_appended_to_what_people_wrote_and_not_repeated(client: MlflowClient) -> None:
+    empty_versions(client, 1)
+    client.update_model_version("gan", "1", "Written by a person.")
+    for paragraph in ("One paragraph.", "| a | table |\n|---|---|", "| a | table |\n|---|---|"):
+        annotate_version(client, client.get_model_version("gan", "1"), {"gan.outcome": "tested"}, paragraph)
+    version = client.get_model_version("gan", "1")
+    assert version.description == "Written by a person.\n\nOne paragraph.\n\n| a | table |\n|---|---|"
+    assert version.tags["gan.outcome"] == "tested"
 
 
 def test_a_lock_that_a_dead_promotion_left_is_named(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -235,7 +245,7 @@ def test_a_champion_that_someone_set_by_hand_is_remembered(client: MlflowClient)
     assert roll_back(client, "gan", "run") == ("3", "2")
 
 
-def test_a_deleted_champion_is_said_and_rolled_back_from(client: MlflowClient) -> None:
+def test_a_deleted_champion_is_reported_and_rolled_back_from(client: MlflowClient) -> None:
     empty_versions(client, 3)
     set_champion(client, "gan", "1", None, "run")
     set_champion(client, "gan", "2", "1", "run")
@@ -250,7 +260,7 @@ def test_a_deleted_champion_is_said_and_rolled_back_from(client: MlflowClient) -
 
 
 @pytest.mark.parametrize(
-    ("given", "sentence"),
+    ("parameters", "sentence"),
     [
         ({"model_name": "nobody"}, "model_name='nobody' is not registered here: give the name of a registered model."),
         ({"model_name": "it's"}, 'model_name="it\'s" is not possible: give a name without / : and quotes.'),
@@ -260,18 +270,18 @@ def test_a_deleted_champion_is_said_and_rolled_back_from(client: MlflowClient) -
         ({"held_out": "none"}, "fid_ratio needs held-out images and data='digits' has no split for them: name one"),
     ],
 )
-def test_what_cannot_be_compared_is_refused_before_anything_is_judged(
-    client: MlflowClient, given: dict[str, object], sentence: str
+def test_what_cannot_be_compared_is_refused_before_any_evaluation(
+    client: MlflowClient, parameters: dict[str, object], sentence: str
 ) -> None:
     empty_versions(client, 2)
     set_champion(client, "gan", "1", None, "run")
     with pytest.raises(UserError) as refusal:
-        promote(**given)
+        promote(**parameters)
     assert str(refusal.value).startswith(sentence)
     assert aliased(client, "gan") == "1"
 
 
-def test_a_champion_whose_files_are_gone_is_said(client: MlflowClient, banks: dict[float, Path]) -> None:
+def test_a_champion_whose_files_are_gone_is_reported(client: MlflowClient, banks: dict[float, Path]) -> None:
     register(banks, GOOD)
     client.create_model_version("gan", "file:///nowhere")
     set_champion(client, "gan", "2", None, "run")
@@ -280,7 +290,7 @@ def test_a_champion_whose_files_are_gone_is_said(client: MlflowClient, banks: di
     assert aliased(client, "gan") == "2"
     with pytest.raises(UserError, match="The model makes images of 28×28×1 and the data has 32×32×1: give"):
         promote(version=1, image_size=32)
-    assert {run.data.tags.get("gan.role") for run in client.search_runs(["0"])} == {None}  # nothing was judged
+    assert {run.data.tags.get("gan.role") for run in client.search_runs(["0"])} == {None}  # nothing was evaluated
 
 
 # ---- as people run it ------------------------------------------------------------------------------------------------

@@ -24,7 +24,7 @@ from gan_plugin.export import export_generator
 from gan_plugin.media.image import Image, png_base64
 from gan_plugin.networks import dcgan
 from gan_plugin.seeds import latents
-from gan_plugin.serving import generator as rooms
+from gan_plugin.serving import generator as generator_module
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher
 from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator
 from gan_plugin.serving.session import Opened
@@ -100,15 +100,15 @@ def watch(generator: OnnxGenerator) -> list[int]:
 def test_a_lone_request_runs_at_once_and_alone() -> None:
     device = Device()
     device.go.set()
-    batcher = MicroBatcher(device, largest=64)
+    batcher = MicroBatcher(device, max_rows=64)
     for value in range(3):
         assert pixels(batcher(rows(value), None)) == [value]
     assert device.runs == [[0], [1], [2]]
 
 
-def test_what_waits_runs_together_in_order_whole_and_never_above_the_largest() -> None:
+def test_waiting_requests_run_together_in_order_whole_and_never_above_the_limit() -> None:
     device = Device()
-    batcher = MicroBatcher(device, largest=4)
+    batcher = MicroBatcher(device, max_rows=4)
     asked = [[1], [2, 3], [4, 5], [6], [7, 8, 9, 10], [11]]
     answers = while_busy(device, batcher, [rows(*values) for values in asked])
     assert [pixels(answer.result()) for answer in answers] == asked
@@ -117,7 +117,7 @@ def test_what_waits_runs_together_in_order_whole_and_never_above_the_largest() -
 
 def test_one_request_fails_alone() -> None:
     device = Device()
-    batcher = MicroBatcher(device, largest=64)
+    batcher = MicroBatcher(device, max_rows=64)
     first, bad, last = while_busy(device, batcher, [rows(1, 2), rows(13), rows(3)])
     assert (pixels(first.result()), pixels(last.result())) == ([1, 2], [3])
     with pytest.raises(ValueError, match="thirteen"):
@@ -126,9 +126,9 @@ def test_one_request_fails_alone() -> None:
     assert pixels(batcher(rows(7), None)) == [7]  # and the batcher lives on
 
 
-def test_one_request_that_fits_nobody_fails_alone() -> None:
+def test_one_request_of_another_shape_fails_alone() -> None:
     device = Device()
-    batcher = MicroBatcher(device, largest=64)
+    batcher = MicroBatcher(device, max_rows=64)
     wide = np.zeros((1, 3), np.float32)
     good, bad = while_busy(device, batcher, [rows(1), wide])
     assert pixels(good.result()) == [1]
@@ -136,7 +136,7 @@ def test_one_request_that_fits_nobody_fails_alone() -> None:
     assert pixels(batcher(rows(7), None)) == [7]
 
 
-def test_a_batcher_that_nobody_has_any_more_ends() -> None:
+def test_the_thread_of_a_batcher_without_references_ends() -> None:
     def threads() -> set[threading.Thread]:
         return {thread for thread in threading.enumerate() if thread.name == "gan-batcher"}
 
@@ -167,7 +167,7 @@ def test_a_real_generator_gives_the_same_images_through_it() -> None:
     assert max(sizes) == BUCKETS[-1]
 
 
-def test_on_a_cpu_a_image_is_the_same_to_the_bit_whatever_else_is_asked_for() -> None:
+def test_on_a_cpu_an_image_is_the_same_to_the_bit_in_any_batch() -> None:
     generator = OnnxGenerator(DIGITS, "cpu")
     z = latents(range(40), generator.description.latent_size)
     labels = np.arange(40) % 10
@@ -178,7 +178,7 @@ def test_on_a_cpu_a_image_is_the_same_to_the_bit_whatever_else_is_asked_for() ->
 
 def test_runs_on_a_gpu_have_a_few_sizes_which_are_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
     """On the CPU, which is told that it is a GPU: what fills a run up is thrown away."""
-    monkeypatch.setattr(rooms, "CUDA", "CPUExecutionProvider")
+    monkeypatch.setattr(generator_module, "CUDA", "CPUExecutionProvider")
     on_gpu = OnnxGenerator(DIGITS, "cpu", batching="off")
     monkeypatch.undo()
     sizes = watch(on_gpu)
@@ -192,11 +192,11 @@ def test_runs_on_a_gpu_have_a_few_sizes_which_are_warmed_up(monkeypatch: pytest.
         sizes.clear()
 
 
-def test_a_image_that_takes_long_gets_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(rooms, "cores", lambda: 2)
+def test_an_image_that_takes_long_gets_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(generator_module, "cores", lambda: 2)
     assert OnnxGenerator(DIGITS).threads == 1
     assert OnnxGenerator(DIGITS, threads=2).threads == 2
-    monkeypatch.setattr(rooms, "SLOW_IMAGE_S", 0)
+    monkeypatch.setattr(generator_module, "SLOW_IMAGE_S", 0)
     slow = OnnxGenerator(DIGITS)
     assert slow.threads == 2
     assert slow.session.get_session_options().intra_op_num_threads == 2

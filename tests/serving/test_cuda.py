@@ -18,7 +18,7 @@ from helpers import BIN, ROOT
 
 from gan_plugin.errors import UserError
 from gan_plugin.serving import cuda
-from gan_plugin.serving import session as session_room
+from gan_plugin.serving import session as session_module
 from gan_plugin.serving.session import cuda_options, open_session
 
 DIGITS = ROOT / "examples" / "digits.onnx"
@@ -178,21 +178,21 @@ def test_a_gpu_that_cannot_run_the_generator_is_no_gpu(
     def fail(session: onnxruntime.InferenceSession) -> None:
         raise RuntimeError("CUDA failure 2: out of memory")
 
-    monkeypatch.setattr(session_room, "why_cuda_cannot_load", lambda: None)
-    monkeypatch.setattr(session_room, "CUDA", "CPUExecutionProvider")
-    assert open_session(DIGITS, "auto", try_out=fail).fallback == "CUDA failure 2: out of memory"
+    monkeypatch.setattr(session_module, "why_cuda_cannot_load", lambda: None)
+    monkeypatch.setattr(session_module, "CUDA", "CPUExecutionProvider")
+    assert open_session(DIGITS, "auto", probe=fail).fallback == "CUDA failure 2: out of memory"
     assert "running on the CPU because CUDA cannot be used: CUDA failure 2: out of memory." in caplog.text
     with pytest.raises(UserError, match=r"^device=cuda was demanded but CUDA cannot be used: CUDA failure 2: out of"):
-        open_session(DIGITS, "cuda", try_out=fail)
+        open_session(DIGITS, "cuda", probe=fail)
 
 
 def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(session_room, "CONTAINER_QUOTA", quota)
-    everything = session_room.cores()
+    monkeypatch.setattr(session_module, "CONTAINER_QUOTA", quota)
+    everything = session_module.cores()
     for text, expected in (("max 100000", everything), ("50000 100000", 1), ("150000 100000", min(2, everything))):
         quota.write_text(text)
-        assert session_room.cores() == expected
+        assert session_module.cores() == expected
 
 
 def test_what_a_session_on_a_gpu_is_opened_with() -> None:

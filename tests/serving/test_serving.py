@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
+import functools
 import io
+from collections.abc import Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -12,12 +14,11 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 import pytest
-from helpers import Server, Trained, serving
+from helpers import Server, Trained, refusal, serving
 from mlflow.exceptions import MlflowException
 from PIL import Image
 
 from gan_plugin import flavor
-from gan_plugin.errors import UserError
 from gan_plugin.seeds import latents
 from gan_plugin.serving.generator import Description
 from gan_plugin.serving.requests import read_request
@@ -34,7 +35,7 @@ def decode(image: str) -> IMAGE:
 # ---- what is answered ------------------------------------------------------------------------------------------------
 
 
-def test_a_row_is_a_image(server: Server, store: Trained) -> None:
+def test_each_row_of_an_answer_is_an_image(server: Server, store: Trained) -> None:
     reply = server.records({"seed": 1}, {"seed": 2})
     assert reply.status == 200
     rows = reply.body["predictions"]
@@ -157,23 +158,32 @@ def test_the_server_goes_on_after_refusals(server: Server) -> None:
     assert server.records({"seed": 11}).text == before
 
 
+def labels_of_rows(class_names: Sequence[str], *rows: dict[str, object]) -> list[int]:
+    description = Description(4, image_spec(16, 16, 1, class_names))
+    request = read_request(pd.DataFrame(rows), description, max_rows=10)
+    assert request.labels is not None
+    return request.labels.tolist()
+
+
 def test_classes_by_name_and_by_index() -> None:
-    about = Description(4, image_spec(16, 16, 1, ("cat", "dog", "2")))
-
-    def labels(*rows: dict[str, object]) -> list[int]:
-        request = read_request(pd.DataFrame(rows), about, max_rows=10)
-        assert request.labels is not None
-        return request.labels.tolist()
-
+    labels = functools.partial(labels_of_rows, ("cat", "dog", "2"))
     assert labels({"seed": 0, "label": "dog"}, {"seed": 1, "label": 0}, {"seed": 2, "label": "2"}) == [1, 0, 2]
     assert labels({"seed": 4}, {"seed": 5}) == [1, 2]  # seed mod classes
-    for wrong, said in (("cow", "'cow'"), (3, "3"), (-1, "-1"), (0.5, "0.5")):
-        with pytest.raises(
-            UserError, match=rf"^Row 0 has label={said}: give a class, cat, dog, 2, or its index from 0\.$"
-        ):
-            labels({"seed": 0, "label": wrong})
-    with pytest.raises(UserError, match=r"^Row 0 has z and no label: give a class"):
-        labels({"z": [0.0] * 4})
+    for wrong in ("cow", 3, -1, 0.5):
+        sentence = f"Row 0 has label={wrong!r}: give a class, cat, dog, 2, or its index from 0."
+        assert refusal(lambda wrong=wrong: labels({"seed": 0, "label": wrong})) == sentence
+    assert refusal(lambda: labels({"z": [0.0] * 4})).startswith("Row 0 has z and no label: give a class")
+
+
+def test_a_thousand_classes_with_long_names() -> None:
+    names = [f"{i}_".ljust(200, "x") for i in range(1000)]
+    labels = functools.partial(labels_of_rows, names)
+    assert labels({"seed": 0, "label": names[700]}, {"seed": 1, "label": 999}, {"seed": 2998}) == [700, 999, 998]
+    for wrong in ("y" * 300, 1000):
+        sentence = refusal(lambda wrong=wrong: labels({"seed": 0, "label": wrong}))
+        assert sentence.endswith("… (1,000 in all), or its index from 0.")
+        assert names[0][:40] in sentence
+        assert len(sentence) < 1100
 
 
 # ---- in process ------------------------------------------------------------------------------------------------------
@@ -206,7 +216,7 @@ def columns_seen(model_input: pd.DataFrame) -> list[str]:
 
 
 def test_other_models_keep_mlflows_own_checks(store: Trained, tmp_path: Path) -> None:
-    """Seeing unknown columns is for generators only; a model beside one ignores them as always."""
+    """Unknown columns are refused for generators only; another model in the same process ignores them as always."""
     mlflow.pyfunc.load_model(store.model_uri)
     only_a = mlflow.models.ModelSignature(mlflow.types.Schema([mlflow.types.ColSpec("long", "a")]))
     mlflow.pyfunc.save_model(tmp_path / "m", python_model=columns_seen, signature=only_a, pip_requirements=[])
@@ -225,7 +235,7 @@ def test_the_limit_and_the_device_are_configurable(store: Trained) -> None:
         mlflow.pyfunc.load_model(store.model_uri, model_config={"device": "gpu"})
 
 
-def test_cuda_demanded_and_not_there_is_refused_with_the_cause(store: Trained) -> None:
+def test_cuda_that_cannot_be_used_is_refused_with_the_cause(store: Trained) -> None:
     generator = flavor.load_model(store.model_uri)
     if generator.provider == "CUDAExecutionProvider":
         pytest.skip("there is a GPU")
@@ -235,7 +245,7 @@ def test_cuda_demanded_and_not_there_is_refused_with_the_cause(store: Trained) -
         mlflow.pyfunc.load_model(store.model_uri, model_config={"device": "cuda"})
 
 
-def test_the_server_says_where_it_runs(server: Server) -> None:
+def test_the_log_of_the_server_has_the_device_and_the_limits(server: Server) -> None:
     log = server.log.read_text()
     assert "The generator runs on C" in log  # CPUExecutionProvider or CUDAExecutionProvider
     assert "a request may have 1024 rows, and a server 256 requests" in log

@@ -39,16 +39,17 @@ WORKERS = 2
 
 @pytest.fixture(scope="module")
 def project(make_project: Callable[[], Project]) -> Project:
-    made = make_project()
-    flavor.save_model(ONNX_FILE, made.folder / "model")
-    return made
+    project = make_project()
+    flavor.save_model(ONNX_FILE, project.folder / "model")
+    return project
 
 
 @pytest.fixture(scope="module", params=["off", "on"])
 def digits(project: Project, request: pytest.FixtureRequest) -> Iterator[Server]:
     """On the CPU, where images are equal to the bit, with and without the micro-batcher."""
     config = json.dumps({"device": "cpu", "batching": request.param})
-    with serving(project, "model", "local", 120, WORKERS, SERVING_MODEL_CONFIG=config) as running:
+    patient = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120"}  # a slow machine must not lose the connection to a worker
+    with serving(project, "model", "local", 120, WORKERS, SERVING_MODEL_CONFIG=config, **patient) as running:
         yield running
 
 
@@ -76,17 +77,23 @@ def test_the_vectors_that_every_program_must_make(digits: Server) -> None:
         {name: vector[name] for name in vector if name != "image" and vector[name] is not None} for vector in vectors
     ]
     expected = [np.frombuffer(base64.b64decode(vector["image"]), np.uint8).reshape(28, 28) for vector in vectors]
-    for image, wanted in zip(images_of(digits, *rows), expected, strict=True):
-        assert np.abs(image.astype(int) - wanted).max() <= 1
-    assert len({wanted.tobytes() for wanted in expected}) == len(expected)  # each vector is another image
+    for image, vector in zip(images_of(digits, *rows), expected, strict=True):
+        assert np.abs(image.astype(int) - vector).max() <= 1
+    assert len({vector.tobytes() for vector in expected}) == len(expected)  # each vector is another image
 
 
-def test_a_image_between_two_seeds(digits: Server, generator: OnnxGenerator) -> None:
-    def way(position: float) -> dict[str, object]:
+def test_an_image_between_two_seeds(digits: Server, generator: OnnxGenerator) -> None:
+    def between_seeds(position: float) -> dict[str, object]:
         return {"seed": 4, "to_seed": 9, "position": position}
 
     start, near, middle, end, four, nine = images_of(
-        digits, way(0), way(0.1), way(0.5), way(1), {"seed": 4}, {"seed": 9, "label": 4}
+        digits,
+        between_seeds(0),
+        between_seeds(0.1),
+        between_seeds(0.5),
+        between_seeds(1),
+        {"seed": 4},
+        {"seed": 9, "label": 4},
     )
     np.testing.assert_array_equal(start, four)
     np.testing.assert_array_equal(end, nine)  # the class stays that of seed 4
@@ -96,7 +103,7 @@ def test_a_image_between_two_seeds(digits: Server, generator: OnnxGenerator) -> 
     assert 0 < steps[0] < steps[1]
 
 
-def test_label_and_truncation_hold_on_the_way(digits: Server, generator: OnnxGenerator) -> None:
+def test_label_and_truncation_hold_between_two_seeds(digits: Server, generator: OnnxGenerator) -> None:
     (image,) = images_of(digits, {"seed": 4, "to_seed": 9, "position": 0.3, "label": "7", "truncation": 0.5})
     z = between(latents(4, 64, 0.5), latents(9, 64, 0.5), [0.3])
     np.testing.assert_array_equal(image, generator.generate(z, np.array([7]))[0, :, :, 0])
@@ -110,10 +117,10 @@ def test_rows_of_every_kind_in_one_request(digits: Server, generator: OnnxGenera
         {"seed": 2, "to_seed": 3, "position": 1},
         {"seed": 4},
     ]
-    mixed = images_of(digits, *rows)
-    for image, row in zip(mixed, rows, strict=True):
+    images = images_of(digits, *rows)
+    for image, row in zip(images, rows, strict=True):
         np.testing.assert_array_equal(image, images_of(digits, row)[0])
-    np.testing.assert_array_equal(mixed[1], generator.sample([5])[0, :, :, 0])
+    np.testing.assert_array_equal(images[1], generator.sample([5])[0, :, :, 0])
 
 
 def test_webp_and_array_are_the_same_image_as_png(digits: Server) -> None:
@@ -133,17 +140,17 @@ def test_a_grid_is_one_image_with_all(digits: Server, generator: OnnxGenerator) 
     assert row["seed"] is None
     np.testing.assert_array_equal(decode(row["image"]), contact_sheet(generator.sample(range(7)), 3)[:, :, 0])
     (row,) = digits.records({"seed": 1}, {"seed": 2}, grid=100, format="array").body["predictions"]
-    assert np.shape(row["image"]) == (32, 62, 1)  # a line no longer than it has images
+    assert np.shape(row["image"]) == (32, 62, 1)  # no wider than its images need
 
 
-def test_the_signature_shows_everything(project: Project) -> None:
+def test_the_signature_has_all_columns_and_parameters(project: Project) -> None:
     signature = mlflow.models.get_model_info(str(project.folder / "model")).signature
     assert signature.inputs.input_names() == ["seed", "to_seed", "position", "z", "label", "truncation"]
     assert {param.name: param.default for param in signature.params} == {"format": "png", "grid": 0}
 
 
 WHOLE = "a seed is a whole number from 0 to 9007199254740991."
-GRID = "give how many images stand in a line of one large image, at most 1024, or 0 for separate images."
+GRID = "give how many images stand in a row of one large image, at most 1024, or 0 for separate images."
 
 
 @pytest.mark.parametrize(
@@ -162,7 +169,7 @@ GRID = "give how many images stand in a line of one large image, at most 1024, o
         ),
         (
             {"z": [0.0] * 64, "label": 1, "to_seed": 2, "position": 0},
-            "Row 0 has both z and to_seed: the way to another seed begins at a seed.",
+            "Row 0 has both z and to_seed: an image between two seeds starts from a seed.",
         ),
         (
             {"seed": 1, "label": "ten"},
@@ -170,13 +177,13 @@ GRID = "give how many images stand in a line of one large image, at most 1024, o
         ),
     ],
 )
-def test_a_way_that_cannot_be_gone(digits: Server, row: dict[str, object], sentence: str) -> None:
+def test_an_interpolation_that_is_not_possible(digits: Server, row: dict[str, object], sentence: str) -> None:
     reply = digits.records(row)
     assert (reply.status, reply.body["message"]) == (400, sentence)
 
 
 @pytest.mark.parametrize("grid", ["x", 1.5, -1, 1025, True])
-def test_a_grid_that_cannot_be_made(digits: Server, grid: object) -> None:
+def test_a_grid_that_is_not_possible(digits: Server, grid: object) -> None:
     reply = digits.records({"seed": 1}, grid=grid)
     assert (reply.status, reply.body["message"]) == (400, f"grid={grid!r} is not possible: {GRID}")
 
@@ -267,24 +274,24 @@ def test_one_request_too_many_is_refused_at_once_and_the_others_are_answered(pro
                 assert f"CUDA cannot be used: {reply.headers['x-gan-fallback']}." in log
 
 
-def test_in_process_an_answer_says_it_too(project: Project) -> None:
+def test_the_device_of_an_answer_in_process(project: Project) -> None:
     on_cpu = mlflow.pyfunc.load_model(str(project.folder / "model"), model_config={"device": "cpu"})
     assert on_cpu.predict(pd.DataFrame({"seed": [1]})).attrs == {"x-gan-device": "cpu"}  # asked for: no fallback
 
 
-def test_the_hint_when_to_come_back() -> None:
+def test_when_a_refused_client_should_try_again() -> None:
     """Two requests at a time that take 3 s each: an answer every 1.5 s. A pause between requests is not work."""
     pace = Pace()
     assert pace.seconds_for(9) == 0  # nothing is known yet
-    pace.answered(admitted=0, now=1.5)
+    pace.add_answer(admitted=0, now=1.5)
     for answer in range(2, 20):
-        pace.answered(admitted=1.5 * answer - 3, now=1.5 * answer)
+        pace.add_answer(admitted=1.5 * answer - 3, now=1.5 * answer)
     assert pace.seconds_for(4) == pytest.approx(6)
-    pace.answered(admitted=1000, now=1001.5)
+    pace.add_answer(admitted=1000, now=1001.5)
     assert pace.seconds_for(4) == pytest.approx(6)
 
 
-def test_nobody_is_let_in_who_would_wait_longer_than_the_server_allows() -> None:
+def test_a_request_that_would_wait_longer_than_the_server_allows_is_refused() -> None:
     statuses: list[int] = []
 
     async def app(scope: Message, receive: Receive, send: Send) -> None:
@@ -297,12 +304,12 @@ def test_nobody_is_let_in_who_would_wait_longer_than_the_server_allows() -> None
     async def ask(gate: Gate) -> None:
         await gate({"type": "http", "path": "/invocations"}, asyncio.Queue().get, send)
 
-    async def play() -> None:
-        gate = Gate(app, most=100, patience_s=0.5, headers={})
+    async def send_requests() -> None:
+        gate = Gate(app, max_requests=100, patience_s=0.5, headers={})
         await ask(gate)  # it takes 0.2 s
         await asyncio.gather(*(ask(gate) for _ in range(5)))  # of which three make 0.6 s
 
-    asyncio.run(play())
+    asyncio.run(send_requests())
     assert [status for status in statuses if status] == [200, 503, 503, 200, 200, 200]
 
 

@@ -16,11 +16,14 @@ from training_helpers import CPU, GRAY, Memory
 from gan_plugin.augment import ADA_EVERY, ADA_IMAGES
 from gan_plugin.config.recipe import Recipe, load_recipe, override, recipe_names
 from gan_plugin.data.dataset import Dataset, make_dataset
+from gan_plugin.data.loader import Batch
 from gan_plugin.objectives import mutual_information_loss
 from gan_plugin.spec import SampleSpec, image_spec
 from gan_plugin.training import gan, loop
-from gan_plugin.training.gan import Batch, Play, TrainingState, make_step, metric_names, new_state
-from gan_plugin.training.loop import TrainingPlan, train
+from gan_plugin.training.gan import GanStep, metric_names
+from gan_plugin.training.loop import train
+from gan_plugin.training.plan import TrainingPlan
+from gan_plugin.training.state import TrainingState, new_state
 
 BATCH, LATENT, CLASSES = 8, 8, 3
 GENERATOR_LR, DISCRIMINATOR_LR = 1e-2, 1e-4
@@ -36,7 +39,7 @@ def small_recipe(**values: object) -> Recipe:
     return override(load_recipe("r1"), **{**plain, **descent, **sizes, **values})
 
 
-def lively_game(recipe: Recipe, spec: SampleSpec = GRAY) -> TrainingState:
+def lively_state(recipe: Recipe, spec: SampleSpec = GRAY) -> TrainingState:
     """A state whose discriminators have opinions, different ones and steep, so that no part of a loss is too small."""
     torch.manual_seed(0)
     state = new_state(recipe, spec, CPU)
@@ -54,7 +57,7 @@ def random_batch(seed: int, labeled: bool = False) -> Batch:
 
 
 def floats(batch: Batch) -> Tensor:
-    return batch.images / 127.5 - 1
+    return batch.samples / 127.5 - 1
 
 
 def half_squared_slopes(logits: Tensor, images: Tensor) -> Tensor:
@@ -79,12 +82,12 @@ def test_alternating_turns_descend_a_relativistic_loss_with_r1_and_r2(steps: int
     recipe = small_recipe(
         objective="relativistic", conditional=True, discriminators=2, softmax_temperature=2, **penalized
     )
-    state = lively_game(recipe, LABELED)
+    state = lively_state(recipe, LABELED)
     state.steps = steps
     before = copy.deepcopy(state)
     batch, generators = random_batch(1, labeled=True), random_batch(2, labeled=True)
     torch.manual_seed(3)
-    said = make_step(state, recipe, torch.float32)(batch, generators)
+    metrics = GanStep(state, recipe, torch.float32)(batch, generators)
 
     torch.manual_seed(3)
     fake = before.generator(torch.randn(BATCH, LATENT), batch.labels).detach().requires_grad_()
@@ -94,30 +97,30 @@ def test_alternating_turns_descend_a_relativistic_loss_with_r1_and_r2(steps: int
     penalty = half_squared_slopes(real_logits, real) + half_squared_slopes(fake_logits, fake)
     lr = DISCRIMINATOR_LR * 4 / 5  # corrected for the penalty at every fourth step
     assert_descended(before.discriminator, state.discriminator, losses.sum() + weight * penalty, lr)
-    torch.testing.assert_close(said["loss/discriminator"], losses.mean().detach())
-    torch.testing.assert_close(said["loss/penalty"], penalty.detach() / 2 if weight else torch.tensor(0.0))
-    torch.testing.assert_close(said["logit/real"], real_logits.mean().detach())
-    torch.testing.assert_close(said["logit/fake"], fake_logits.mean().detach())
-    torch.testing.assert_close(said["logit/ranked_right"], (real_logits > fake_logits).float().mean())
+    torch.testing.assert_close(metrics["loss/discriminator"], losses.mean().detach())
+    torch.testing.assert_close(metrics["loss/penalty"], penalty.detach() / 2 if weight else torch.tensor(0.0))
+    torch.testing.assert_close(metrics["logit/real"], real_logits.mean().detach())
+    torch.testing.assert_close(metrics["logit/fake"], fake_logits.mean().detach())
+    torch.testing.assert_close(metrics["logit/rank_accuracy"], (real_logits > fake_logits).float().mean())
 
     fake = before.generator(torch.randn(BATCH, LATENT), generators.labels)
     real_logits, fake_logits = (state.discriminator(x, generators.labels) for x in (floats(generators), fake))
     losses = F.softplus(real_logits - fake_logits).mean(1)
     loss = (torch.softmax(2 * losses.detach(), 0) * losses).sum()
     assert_descended(before.generator, state.generator, loss, GENERATOR_LR)
-    torch.testing.assert_close(said["loss/generator"], loss.detach())
+    torch.testing.assert_close(metrics["loss/generator"], loss.detach())
 
 
 @pytest.mark.parametrize(("steps", "weight"), [(0, 10 * 4), (3, 0), (4, 6 * 4)])
 def test_turns_together_descend_their_losses_with_r1(steps: int, weight: float) -> None:
     penalized = {"penalty": "r1", "penalty_every": 4, "penalty_weight": "10..2", "anneal": 8 * BATCH}
     recipe = small_recipe(updates="simultaneous", discriminators=2, softmax_temperature=2, **penalized)
-    state = lively_game(recipe)
+    state = lively_state(recipe)
     state.steps = steps
     before = copy.deepcopy(state)
     batch = random_batch(1)
     torch.manual_seed(3)
-    make_step(state, recipe, torch.float32)(batch, batch)
+    GanStep(state, recipe, torch.float32)(batch, batch)
 
     torch.manual_seed(3)
     z, real = torch.randn(BATCH, LATENT), floats(batch).requires_grad_()
@@ -133,15 +136,15 @@ def test_turns_together_descend_their_losses_with_r1(steps: int, weight: float) 
 @pytest.mark.parametrize("updates", ["simultaneous", "alternating"])
 def test_both_players_pay_where_a_image_does_not_show_its_codes(updates: str) -> None:
     recipe = small_recipe(updates=updates, categorical_codes=3, continuous_codes=2)
-    state = lively_game(recipe)
+    state = lively_state(recipe)
     before = copy.deepcopy(state)
     batch = random_batch(1)
     torch.manual_seed(3)
-    said = make_step(state, recipe, torch.float32)(batch, batch)
+    metrics = GanStep(state, recipe, torch.float32)(batch, batch)
 
     torch.manual_seed(3)
     z = torch.randn(BATCH, LATENT)
-    fake_logits, predicted_codes = before.discriminator.judge(before.generator(z))
+    fake_logits, predicted_codes = before.discriminator.discriminate(before.generator(z))
     assert predicted_codes is not None
     loss = F.softplus(-before.discriminator(floats(batch))).mean() + F.softplus(fake_logits).mean()
     loss = loss + mutual_information_loss(predicted_codes, z, 3, 2)
@@ -149,11 +152,11 @@ def test_both_players_pay_where_a_image_does_not_show_its_codes(updates: str) ->
     opponent = before.discriminator
     if updates == "alternating":
         z, opponent = torch.randn(BATCH, LATENT), state.discriminator
-    fake_logits, predicted_codes = opponent.judge(before.generator(z))
+    fake_logits, predicted_codes = opponent.discriminate(before.generator(z))
     assert predicted_codes is not None
     information = mutual_information_loss(predicted_codes, z, 3, 2)
     assert_descended(before.generator, state.generator, F.softplus(-fake_logits).mean() + information, GENERATOR_LR)
-    torch.testing.assert_close(said["loss/code"], information.detach())
+    torch.testing.assert_close(metrics["loss/code"], information.detach())
 
 
 PLAYERS = ("generator", "ema", "discriminator")
@@ -167,11 +170,11 @@ def weights(state: TrainingState) -> dict[str, dict[str, Tensor]]:
 
 def moves(state: TrainingState, recipe: Recipe, steps: int) -> dict[str, list[int]]:
     """The steps in which each player moved: all of its matrices, or none."""
-    play, batch = make_step(state, recipe, torch.float32), random_batch(1)
+    step, batch = GanStep(state, recipe, torch.float32), random_batch(1)
     found: dict[str, list[int]] = {name: [] for name in PLAYERS}
     for _ in range(steps):
         before = weights(state)
-        play(batch, batch)
+        step(batch, batch)
         for name, after in weights(state).items():
             moved = {not torch.equal(value, before[name][key]) for key, value in after.items() if value.dim() > 1}
             assert len(moved) == 1
@@ -183,7 +186,7 @@ def moves(state: TrainingState, recipe: Recipe, steps: int) -> dict[str, list[in
 def test_the_generator_and_its_average_move_at_every_fifth_step_of_the_discriminators() -> None:
     """Counted over the whole training, also where it is resumed in between."""
     recipe = small_recipe(discriminator_steps=5)
-    state = lively_game(recipe)
+    state = lively_state(recipe)
     state.steps = 3
     assert moves(state, recipe, 8) == {"generator": [5, 10], "ema": [5, 10], "discriminator": list(range(4, 12))}
 
@@ -191,19 +194,19 @@ def test_the_generator_and_its_average_move_at_every_fifth_step_of_the_discrimin
 @pytest.mark.parametrize("updates", ["simultaneous", "alternating"])
 def test_where_nothing_else_is_asked_for_both_players_move_at_every_step(updates: str) -> None:
     recipe = small_recipe(updates=updates)
-    assert moves(lively_game(recipe), recipe, 3) == {name: [1, 2, 3] for name in PLAYERS}
+    assert moves(lively_state(recipe), recipe, 3) == {name: [1, 2, 3] for name in PLAYERS}
 
 
 @pytest.mark.parametrize("discriminator_steps", [1, 5])
 def test_a_move_of_the_average_forgets_as_much_as_the_discriminators_steps_make(discriminator_steps: int) -> None:
     """At a half-life of ten steps' images."""
     recipe = small_recipe(discriminator_steps=discriminator_steps, ema_half_life=10 * BATCH)
-    state = lively_game(recipe)
+    state = lively_state(recipe)
     for weight in state.ema.parameters():
         nn.init.normal_(weight)  # far from the generator, as after many steps
     state.steps = 1004  # late enough for the whole half-life
     before, batch = weights(state)["ema"], random_batch(1)
-    make_step(state, recipe, torch.float32)(batch, batch)
+    GanStep(state, recipe, torch.float32)(batch, batch)
     after, share = weights(state), 0.5 ** (discriminator_steps / 10)
     for name, average in after["ema"].items():
         torch.testing.assert_close(average, share * before[name] + (1 - share) * after["generator"][name])
@@ -212,11 +215,11 @@ def test_a_move_of_the_average_forgets_as_much_as_the_discriminators_steps_make(
 def test_the_generator_hears_each_discriminator_with_its_probability_and_at_least_one() -> None:
     """Of three losses 1, 10 and 100 the mean says which were heard."""
     recipe = small_recipe(objective="hinge", discriminators=3, discriminator_dropout=0.6)
-    play = Play(lively_game(recipe), recipe, torch.float32)
+    step = GanStep(lively_state(recipe), recipe, torch.float32)
     logits = torch.tensor([[-1.0], [-10.0], [-100.0]])  # [3, 1]
     torch.manual_seed(0)
     draws = 3000
-    means = [round(play.generator_loss(logits, logits).item(), 1) for _ in range(draws)]
+    means = [round(step.generator_loss(logits, logits).item(), 1) for _ in range(draws)]
     alone, two, three = 0.4 * 0.6**2 + 0.6**3 / 3, 0.4**2 * 0.6, 0.4**3
     expected = {1.0: alone, 10.0: alone, 100.0: alone, 5.5: two, 50.5: two, 55.0: two, 37.0: three}
     assert set(means) == set(expected)
@@ -266,7 +269,7 @@ def test_all_that_a_discriminator_sees_is_augmented(
     recipe = small_recipe(
         updates=updates, objective=objective, augment=kind, augment_p=0.4, penalty="wgan-gp", penalty_weight=1
     )
-    state = lively_game(recipe)
+    state = lively_state(recipe)
     state.ada.p.fill_(0.4)
     (member,) = state.discriminator.members
     seen: list[Tensor] = []
@@ -278,7 +281,7 @@ def test_all_that_a_discriminator_sees_is_augmented(
 
     monkeypatch.setattr(member, "embed", watched)
     white = Batch(torch.full((BATCH, 1, 16, 16), 255, dtype=torch.uint8))
-    make_step(state, recipe, torch.float32)(white, white)
+    GanStep(state, recipe, torch.float32)(white, white)
     bare = [x - MARKS[kind] for x in seen]
     assert all(x.abs().max() < 2 for x in bare)
     real = sum(bool((x == 1).all()) for x in bare)
@@ -289,19 +292,19 @@ def test_all_that_a_discriminator_sees_is_augmented(
 @pytest.mark.parametrize(("steps", "p"), [(0, 0.0), (2, 0.4 * (1 - 0.5**0.5)), (4, 0.4), (8, 0.8)])
 def test_the_scheduled_probability_follows_its_ramp(steps: int, p: float, augmented: Augmented) -> None:
     recipe = small_recipe(augment="scheduled", augment_p="0..0.8", anneal=8 * BATCH)
-    state = lively_game(recipe)
+    state = lively_state(recipe)
     state.steps = steps
-    make_step(state, recipe, torch.float32)(random_batch(1), random_batch(2))
+    GanStep(state, recipe, torch.float32)(random_batch(1), random_batch(2))
     assert augmented.probabilities == pytest.approx([p] * 3)
 
 
 def test_adas_probability_is_the_controllers(augmented: Augmented) -> None:
     recipe = small_recipe(augment="ada")
-    state = lively_game(recipe)
+    state = lively_state(recipe)
     state.ada.p.fill_(0.5)
-    play, batch = make_step(state, recipe, torch.float32), random_batch(1)
+    step, batch = GanStep(state, recipe, torch.float32), random_batch(1)
     for _ in range(ADA_EVERY + 1):
-        play(batch, batch)
+        step(batch, batch)
     assert state.ada.p != 0.5
     assert list(dict.fromkeys(augmented.probabilities)) == [0.5, state.ada.p.item()]
 
@@ -310,26 +313,26 @@ def test_adas_probability_is_the_controllers(augmented: Augmented) -> None:
 @pytest.mark.parametrize(("bias", "direction"), [(50.0, 1), (-50.0, -1)])
 def test_ada_answers_discriminators_that_are_sure_of_real_images(updates: str, bias: float, direction: int) -> None:
     recipe = small_recipe(updates=updates, augment="ada", discriminator_lr=STILL)
-    state = lively_game(recipe)
+    state = lively_state(recipe)
     nn.init.constant_(state.discriminator.get_parameter("members.0.logit.bias"), bias)
     state.ada.p.fill_(0.5)
-    play, batch = make_step(state, recipe, torch.float32), random_batch(1)
+    step, batch = GanStep(state, recipe, torch.float32), random_batch(1)
     for _ in range(ADA_EVERY):
-        said = play(batch, batch)
+        metrics = step(batch, batch)
     assert state.ada.p.item() == pytest.approx(0.5 + direction * ADA_EVERY * BATCH / ADA_IMAGES, abs=1e-7)
-    assert said["augment/p"] == state.ada.p
+    assert metrics["augment/p"] == state.ada.p
 
 
 @pytest.mark.parametrize(("objective", "mean_sign"), [("non-saturating", 0.5), ("least-squares", -0.5)])
 def test_ada_is_fed_the_real_logits_of_all_images_at_the_objectives_boundary(objective: str, mean_sign: float) -> None:
     """Half of these logits lie between the boundaries 0 and ½; there are half as many as images."""
     recipe = small_recipe(objective=objective, augment="ada", pack=2)
-    play = Play(lively_game(recipe), recipe, torch.float32)
+    step = GanStep(lively_state(recipe), recipe, torch.float32)
     images = floats(random_batch(1))
     real_logits, fake_logits = torch.tensor([[0.9, 0.3, 0.3, -0.1]]), torch.tensor([[-1.0, -1.0, -1.0, -1.0]])
-    play.discriminator_loss(images, images, real_logits, fake_logits, None)
-    assert (play.state.ada.batches, play.state.ada.images) == (1, BATCH)
-    assert play.state.ada.signs.item() == pytest.approx(mean_sign * BATCH)
+    step.discriminator_loss(images, images, real_logits, fake_logits, None)
+    assert (step.state.ada.batches, step.state.ada.images) == (1, BATCH)
+    assert step.state.ada.signs.item() == pytest.approx(mean_sign * BATCH)
 
 
 def numbered_images(count: int) -> Dataset:
@@ -348,21 +351,21 @@ def test_a_relative_generator_draws_images_of_its_own_with_their_labels(
     recipe = small_recipe(objective=objective, conditional=True)
     seen: list[tuple[Batch, Batch]] = []
 
-    def watched(state: TrainingState, recipe: Recipe, precision: torch.dtype) -> gan.Step:
-        play = make_step(state, recipe, precision)
+    def watched(state: TrainingState, recipe: Recipe, precision: torch.dtype) -> Callable[..., dict[str, Tensor]]:
+        step = GanStep(state, recipe, precision)
 
         def watch(batch: Batch, generators: Batch) -> dict[str, Tensor]:
             seen.append((batch, generators))
-            return play(batch, generators)
+            return step(batch, generators)
 
         return watch
 
-    monkeypatch.setattr(loop, "make_step", watched)
+    monkeypatch.setattr(loop, "GanStep", watched)
     plan = TrainingPlan(recipe, 1, 0, CPU, torch.float32, samples_every=9, checkpoint_every=9, guard=False)
     train(numbered_images(5 * BATCH), plan, Memory(), tmp_path)
     orders = []
     for batches in zip(*seen, strict=True):
-        numbers = torch.cat([batch.images[:, 0, 0, 0] for batch in batches]).long()
+        numbers = torch.cat([batch.samples[:, 0, 0, 0] for batch in batches]).long()
         labels = [batch.labels for batch in batches if batch.labels is not None]
         assert torch.equal(torch.cat(labels), numbers % CLASSES)
         assert sorted(numbers.tolist()) == list(range(5 * BATCH))
@@ -379,18 +382,18 @@ def test_a_step_reports_what_it_is_said_to_report(name: str, monkeypatch: pytest
     torch.manual_seed(0)
     state = new_state(recipe, LABELED if recipe.conditional else GRAY, CPU)
     named: set[str] = set()
-    say = Play.say
+    log = GanStep.log
 
-    def watched(play: Play, name: str, value: Tensor) -> None:
+    def watched(step: GanStep, name: str, value: Tensor) -> None:
         named.add(name)
-        say(play, name, value)
+        log(step, name, value)
 
-    monkeypatch.setattr(Play, "say", watched)
-    play, batch = make_step(state, recipe, torch.float32), random_batch(1, recipe.conditional)
+    monkeypatch.setattr(GanStep, "log", watched)
+    step, batch = GanStep(state, recipe, torch.float32), random_batch(1, recipe.conditional)
     for _ in range(recipe.discriminator_steps):
-        said = play(batch, batch)
-    assert named == set(metric_names(recipe)) == set(said)
-    assert all(value.shape == () and value.isfinite() and not value.requires_grad for value in said.values())
+        metrics = step(batch, batch)
+    assert named == set(metric_names(recipe)) == set(metrics)
+    assert all(value.shape == () and value.isfinite() and not value.requires_grad for value in metrics.values())
 
 
 def small_r3gan(**values: object) -> Recipe:
@@ -403,12 +406,12 @@ def test_r3gans_discriminators_learn_to_tell_and_its_generator_to_be_taken_for_r
     torch.manual_seed(0)
     batch, learning = random_batch(1, labeled=True), small_r3gan(generator_lr=STILL)
     state = new_state(learning, LABELED, CPU)
-    play = make_step(state, learning, torch.float32)
-    losses = [play(batch, batch)["loss/discriminator"].item() for _ in range(30)]
+    step = GanStep(state, learning, torch.float32)
+    losses = [step(batch, batch)["loss/discriminator"].item() for _ in range(30)]
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])
 
     learning, before = small_r3gan(discriminator_lr=STILL), weights(state)["discriminator"]
-    play = make_step(state, learning, torch.float32)  # the optimizers follow the recipe's learning rates
-    losses = [play(batch, batch)["loss/generator"].item() for _ in range(30)]
+    step = GanStep(state, learning, torch.float32)  # the optimizers follow the recipe's learning rates
+    losses = [step(batch, batch)["loss/generator"].item() for _ in range(30)]
     torch.testing.assert_close(weights(state)["discriminator"], before)
     assert sum(losses[-5:]) < 0.5 * sum(losses[:5])

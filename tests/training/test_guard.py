@@ -9,26 +9,29 @@ from pathlib import Path
 import pytest
 import torch
 from torch import nn
-from training_helpers import Memory, Told, judged, plan
+from training_helpers import Memory, Scripted, evaluated_plan, plan
 
 from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.data.loader import epoch_order
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.training import guard as guard_room
 from gan_plugin.training.checkpoint import read_header
-from gan_plugin.training.gan import TrainingState
 from gan_plugin.training.guard import (
-    EARLIEST_START,
-    LATEST_START,
-    LOOKS,
-    OUTRIGHT_STEPS,
+    CHECKS,
+    MAX_STEPS,
+    MIN_STEPS,
+    UNBALANCED_STEPS,
     Alarm,
     Guard,
-    Past,
+    GuardState,
     chance_loss,
     check_finite,
-    spread,
+    guarded_seeds,
+    pairwise_distance,
+    real_diversity,
 )
-from gan_plugin.training.loop import Diverged, Interrupted, guarded_seeds, real_diversity, seed_of, shuffled, train
+from gan_plugin.training.loop import Diverged, Interrupted, seed_after, train
+from gan_plugin.training.state import TrainingState
 
 ONE_GROUP = torch.zeros(64, dtype=torch.int64)
 
@@ -40,18 +43,18 @@ def dataset() -> Dataset:
 
 
 def new_guard() -> Guard:
-    return Guard(undecided=1.0, real_diversity=50.0)
+    return Guard(chance_loss=1.0, real_diversity=50.0)
 
 
 def told(guard: Guard, loss: float, step: int) -> dict[str, float]:
     """A step's loss as the loop hands it on: taken in, then checked."""
-    signals = guard.read(loss, step)
+    signals = guard.observe_loss(loss, step)
     guard.check(step)
     return signals
 
 
 def looked(guard: Guard, images: torch.Tensor, step: int) -> dict[str, float]:
-    signals = guard.look(images, ONE_GROUP, step)
+    signals = guard.observe_samples(images, ONE_GROUP, step)
     guard.check(step)
     return signals
 
@@ -64,38 +67,38 @@ def test_what_is_not_finite_is_an_alarm_at_once() -> None:
 @pytest.mark.parametrize(("loss", "said"), [(0.001, "the discriminator has won"), (9.0, "the discriminator has lost")])
 def test_a_player_that_wins_for_long_is_an_alarm(loss: float, said: str) -> None:
     guard = new_guard()
-    for step in range(50, OUTRIGHT_STEPS, 50):
+    for step in range(50, UNBALANCED_STEPS, 50):
         assert told(guard, loss, step) == {"guard/discriminator_loss": loss}
     assert guard.suspicious
-    told(guard, 0.7, OUTRIGHT_STEPS)  # one good value, and the time begins anew
+    told(guard, 0.7, UNBALANCED_STEPS)  # one good value, and the time begins anew
     assert not guard.suspicious
-    for step in range(OUTRIGHT_STEPS + 10, 2 * OUTRIGHT_STEPS, 10):  # however many readings that are
+    for step in range(UNBALANCED_STEPS + 10, 2 * UNBALANCED_STEPS, 10):  # however many readings that are
         told(guard, loss, step)
-    assert guard.read(loss, 2 * OUTRIGHT_STEPS) == {"guard/discriminator_loss": loss}  # which is logged
+    assert guard.observe_loss(loss, 2 * UNBALANCED_STEPS) == {"guard/discriminator_loss": loss}  # which is logged
     with pytest.raises(Alarm, match=said):
-        guard.check(2 * OUTRIGHT_STEPS)
+        guard.check(2 * UNBALANCED_STEPS)
 
 
 def test_after_a_return_to_a_checkpoint_the_time_begins_there() -> None:
-    guard = Guard(undecided=1.0, real_diversity=50.0, past=Past(held=5_000))
-    told(guard, 9.0, 5_000 + OUTRIGHT_STEPS - 1)
+    guard = Guard(chance_loss=1.0, real_diversity=50.0, state=GuardState(last_balanced_step=5_000))
+    told(guard, 9.0, 5_000 + UNBALANCED_STEPS - 1)
     with pytest.raises(Alarm, match="has lost"):
-        told(guard, 9.0, 5_000 + OUTRIGHT_STEPS)
+        told(guard, 9.0, 5_000 + UNBALANCED_STEPS)
 
 
 def test_a_game_that_swings_from_one_outright_end_to_the_other_is_an_alarm() -> None:
     guard = new_guard()
-    for step in range(50, OUTRIGHT_STEPS, 50):
+    for step in range(50, UNBALANCED_STEPS, 50):
         told(guard, (0.0, 5_000.0)[step // 50 % 2], step)
     with pytest.raises(Alarm, match="the discriminator has won"):
-        told(guard, 0.0, OUTRIGHT_STEPS)
+        told(guard, 0.0, UNBALANCED_STEPS)
 
 
 def test_where_a_loss_has_no_zero_nobody_wins() -> None:
     assert chance_loss(OBJECTIVES["wasserstein"]) is None
     assert chance_loss(OBJECTIVES["least-squares"]) == pytest.approx(0.25)
     guard = Guard(None, 50.0)
-    assert [told(guard, -1000.0, step) for step in (1, OUTRIGHT_STEPS, 3 * OUTRIGHT_STEPS)] == [{}] * 3
+    assert [told(guard, -1000.0, step) for step in (1, UNBALANCED_STEPS, 3 * UNBALANCED_STEPS)] == [{}] * 3
 
 
 def sheet(deviation: float) -> torch.Tensor:
@@ -106,14 +109,14 @@ def sheet(deviation: float) -> torch.Tensor:
 
 def test_the_spread_is_the_mean_distance_in_gray_levels() -> None:
     black_and_white = torch.tensor([[0, 0], [255, 255]], dtype=torch.uint8)
-    assert spread(black_and_white, torch.tensor([7, 7])) == pytest.approx(255)
-    assert spread(black_and_white, torch.tensor([7, 8])) == 0  # no two of a group
-    assert spread(sheet(30), ONE_GROUP) == pytest.approx(30 * 2**0.5, rel=0.02)
+    assert pairwise_distance(black_and_white, torch.tensor([7, 7])) == pytest.approx(255)
+    assert pairwise_distance(black_and_white, torch.tensor([7, 8])) == 0  # no two of a group
+    assert pairwise_distance(sheet(30), ONE_GROUP) == pytest.approx(30 * 2**0.5, rel=0.02)
 
 
 def test_the_spread_of_classes_is_that_within_them() -> None:
     gray_levels = torch.tensor([0, 100, 0, 30, 200], dtype=torch.uint8)[:, None]
-    assert spread(gray_levels, torch.tensor([1, 1, 2, 2, 3])) == pytest.approx((100 + 30) / 2)
+    assert pairwise_distance(gray_levels, torch.tensor([1, 1, 2, 2, 3])) == pytest.approx((100 + 30) / 2)
 
 
 def test_the_guard_looks_at_several_images_of_each_of_some_classes() -> None:
@@ -134,44 +137,46 @@ def test_one_image_a_class_is_no_variety() -> None:
     first = torch.stack([digits.samples[digits.labels == label][0] for label in range(10)])[groups]
     varied = torch.cat([digits.samples[digits.labels == label][5:125:15] for label in range(8)])
     guard = Guard(1.0, real_diversity(digits, classes=10))
-    assert guard.look(varied, groups, EARLIEST_START)["guard/diversity"] == pytest.approx(1, abs=0.15)
-    assert guard.look(first, groups, EARLIEST_START + 1)["guard/diversity"] == 0
+    assert guard.observe_samples(varied, groups, MIN_STEPS)["guard/diversity"] == pytest.approx(1, abs=0.15)
+    assert guard.observe_samples(first, groups, MIN_STEPS + 1)["guard/diversity"] == 0
     assert guard.suspicious
     across = Guard(1.0, real_diversity(digits, classes=0))
-    assert across.look(first, ONE_GROUP, 2)["guard/diversity"] > 0.8
-    assert Guard(1.0, real_diversity=0).look(first, groups, 2) == {}  # no two real images of a class to compare with
+    assert across.observe_samples(first, ONE_GROUP, 2)["guard/diversity"] > 0.8
+    assert (
+        Guard(1.0, real_diversity=0).observe_samples(first, groups, 2) == {}
+    )  # no two real images of a class to compare with
 
 
 def test_a_collapse_after_variety_is_an_alarm() -> None:
-    guard = Guard(1.0, spread(sheet(40), ONE_GROUP))
+    guard = Guard(1.0, pairwise_distance(sheet(40), ONE_GROUP))
     looked(guard, sheet(30), 1)  # as the images of any network that has not learned yet
     for step in range(2, 7):
         looked(guard, sheet(1), step)
-    assert looked(guard, sheet(30), EARLIEST_START)["guard/diversity"] == pytest.approx(0.75, abs=0.02)
-    for _ in range(LOOKS - 1):
-        looked(guard, sheet(2), EARLIEST_START + 1)
-    with pytest.raises(Alarm, match=r"collapsed: their diversity is 0\.0\d+ of that of real ones"):
-        looked(guard, sheet(2), EARLIEST_START + 2)
+    assert looked(guard, sheet(30), MIN_STEPS)["guard/diversity"] == pytest.approx(0.75, abs=0.02)
+    for _ in range(CHECKS - 1):
+        looked(guard, sheet(2), MIN_STEPS + 1)
+    with pytest.raises(Alarm, match=r"collapsed: their diversity is 0\.0\d+ of that of real samples"):
+        looked(guard, sheet(2), MIN_STEPS + 2)
 
 
 def test_images_that_never_become_varied_are_an_alarm_in_the_end() -> None:
-    guard = Guard(1.0, spread(sheet(40), ONE_GROUP))
-    for _ in range(LOOKS - 1):
-        looked(guard, sheet(2), LATEST_START + 1)
+    guard = Guard(1.0, pairwise_distance(sheet(40), ONE_GROUP))
+    for _ in range(CHECKS - 1):
+        looked(guard, sheet(2), MAX_STEPS + 1)
     with pytest.raises(Alarm, match="collapsed"):
-        looked(guard, sheet(2), LATEST_START + 1)
+        looked(guard, sheet(2), MAX_STEPS + 1)
 
 
 def test_at_the_end_one_look_at_uniform_images_is_enough() -> None:
-    guard = Guard(1.0, spread(sheet(40), ONE_GROUP))
+    guard = Guard(1.0, pairwise_distance(sheet(40), ONE_GROUP))
     guard.conclude()  # nothing was looked at
     looked(guard, sheet(3), 1)
     guard.conclude()  # not constant, and too early to be varied
     looked(guard, sheet(0), 1)
     with pytest.raises(Alarm, match="collapsed"):
         guard.conclude()
-    looked(guard, sheet(30), EARLIEST_START)
-    looked(guard, sheet(3), EARLIEST_START + 1)
+    looked(guard, sheet(30), MIN_STEPS)
+    looked(guard, sheet(3), MIN_STEPS + 1)
     with pytest.raises(Alarm, match="collapsed"):
         guard.conclude()
 
@@ -179,10 +184,10 @@ def test_at_the_end_one_look_at_uniform_images_is_enough() -> None:
 def test_a_distance_far_above_the_best_is_an_alarm() -> None:
     guard = new_guard()
     for distance in (8.0, 5.0, 21.0, 6.0, 21.0):
-        guard.judged(distance)
+        guard.observe_fid(distance)
         guard.check(1)
-    guard.judged(22.0)
-    with pytest.raises(Alarm, match=r"^the distance to real images is 22, and was 5$"):
+    guard.observe_fid(22.0)
+    with pytest.raises(Alarm, match=r"^the distance from the data is 22, and was 5$"):
         guard.check(1)
 
 
@@ -204,13 +209,13 @@ def test_another_try_draws_other_numbers() -> None:
 
     def drawn(seed: int) -> tuple[float, ...]:
         torch.manual_seed(seed)
-        return (*torch.rand(3).tolist(), *shuffled(50, seed, 4).tolist())
+        return (*torch.rand(3).tolist(), *epoch_order(50, seed, 4).tolist())
 
-    assert len({drawn(seed_of(seed, again)) for seed in (0, 2**32 - 1) for again in range(4)}) == 8
-    assert seed_of(7, 0) == 7
+    assert len({drawn(seed_after(seed, again)) for seed in (0, 2**32 - 1) for again in range(4)}) == 8
+    assert seed_after(7, 0) == 7
 
 
-class Poisoned(Told):
+class Poisoned(Scripted):
     """A judge that, when asked for the ``at``-th time, puts a NaN into the generator that is being trained."""
 
     def __init__(self, state: list[TrainingState], at: int, times: int = 1) -> None:
@@ -219,7 +224,7 @@ class Poisoned(Told):
 
     def __call__(self, generator: nn.Module) -> float:
         value = super().__call__(generator)
-        if len(self.shown) >= self.at and self.times:
+        if len(self.weights) >= self.at and self.times:
             self.times -= 1
             with torch.no_grad():
                 next(self.state[-1].generator.parameters()).fill_(float("nan"))
@@ -247,8 +252,8 @@ def test_after_one_accident_training_goes_on_from_the_last_good_checkpoint(
 ) -> None:
     memory = Memory()
     # poisoned after epoch 2 is judged, before its checkpoint is written: only every second epoch has one
-    told = dataclasses.replace(judged(5), checkpoint_every=2)
-    state = train(dataset, told, memory, tmp_path, judge=Poisoned(games, at=3))
+    told = dataclasses.replace(evaluated_plan(5), checkpoint_every=2)
+    state = train(dataset, told, memory, tmp_path, evaluator=Poisoned(games, at=3))
     assert state.steps == 15
     assert state.rollbacks == 1
     assert memory.notes["guard.1"].startswith("In step 12 loss/discriminator became nan")
@@ -261,9 +266,9 @@ def test_after_one_accident_training_goes_on_from_the_last_good_checkpoint(
 
 
 def test_when_nothing_helps_the_best_is_kept(dataset: Dataset, tmp_path: Path, games: list[TrainingState]) -> None:
-    told = dataclasses.replace(judged(9), retries=1)
+    told = dataclasses.replace(evaluated_plan(9), retries=1)
     with pytest.raises(Diverged, match="going back is used up with retries=1") as failed:
-        train(dataset, told, Memory(), tmp_path, judge=Poisoned(games, at=4, times=9))
+        train(dataset, told, Memory(), tmp_path, evaluator=Poisoned(games, at=4, times=9))
     kept = failed.value.state
     assert kept is not None
     assert kept.best is not None
@@ -300,7 +305,7 @@ def test_a_training_does_not_end_well_with_one_image_for_all_seeds(
             for weight in games[-1].ema.parameters():
                 weight.zero_()
 
-    with pytest.raises(Diverged, match="In step 3 the images have collapsed: their diversity is 0 of that of real"):
+    with pytest.raises(Diverged, match="In step 3 the samples have collapsed: their diversity is 0 of that of real"):
         train(dataset, dataclasses.replace(plan(1), retries=0), AfterAnEpoch(paint_gray), tmp_path)
 
 
@@ -309,12 +314,12 @@ def test_a_checkpoint_with_weights_that_are_not_finite_is_not_written(
 ) -> None:
     """A step's losses are those of the weights before it: what its last update spoils shows only in the weights."""
 
-    memory, judge = AfterAnEpoch(lambda: spoil(games[-1])), Told(1.0, 1.0)
+    memory, judge = AfterAnEpoch(lambda: spoil(games[-1])), Scripted(1.0, 1.0)
     with pytest.raises(Diverged, match=r"discriminator\.members\.0\.\S+ became nan, and going back") as failed:
-        train(dataset, dataclasses.replace(judged(2), retries=1), memory, tmp_path, judge=judge)
+        train(dataset, dataclasses.replace(evaluated_plan(2), retries=1), memory, tmp_path, evaluator=judge)
     assert memory.notes["guard.1"].endswith("became nan: back to the start with another seed.")
     assert failed.value.state is None
-    assert not judge.shown
+    assert not judge.weights
     assert not list(tmp_path.iterdir())
 
 
@@ -329,12 +334,12 @@ def test_a_stop_does_not_put_lost_weights_in_the_place_of_a_good_checkpoint(
         return now
 
     with pytest.raises(Interrupted, match=r"go on with resume=.*checkpoint\.safetensors\.$"):
-        train(dataset, plan(epochs=3), Memory(), tmp_path, stop_asked=stop)
+        train(dataset, plan(epochs=3), Memory(), tmp_path, stop_requested=stop)
     assert games[-1].steps == 4
     assert read_header(tmp_path / "checkpoint.safetensors")["steps"] == 3
     asked = iter([True])
     with pytest.raises(Interrupted, match=r"^Training stopped as asked; its weights are not finite\.$"):
-        train(dataset, plan(epochs=3), Memory(), tmp_path / "none", stop_asked=stop)
+        train(dataset, plan(epochs=3), Memory(), tmp_path / "none", stop_requested=stop)
 
 
 def test_the_guard_remembers_across_a_return_what_was_before_the_checkpoint(
@@ -342,28 +347,34 @@ def test_the_guard_remembers_across_a_return_what_was_before_the_checkpoint(
 ) -> None:
     """Lowest before the checkpoint of step 6 was 2: after the return, figures of 50 are an alarm again, and again."""
     memory = Memory()
-    told = dataclasses.replace(judged(9), checkpoint_every=2, retries=2)
-    with pytest.raises(Diverged, match="the distance to real images is 50, and was 2"):
-        train(dataset, told, memory, tmp_path, judge=Told(3.0, 2.0, *[50.0] * 9))
+    told = dataclasses.replace(evaluated_plan(9), checkpoint_every=2, retries=2)
+    with pytest.raises(Diverged, match="the distance from the data is 50, and was 2"):
+        train(dataset, told, memory, tmp_path, evaluator=Scripted(3.0, 2.0, *[50.0] * 9))
     assert [note.split(":")[1] for note in memory.notes.values()] == [" back to step 6 with another seed."] * 2
 
 
 def test_the_guards_clocks_survive_a_stop(dataset: Dataset, tmp_path: Path) -> None:
     """Of two far figures in a row the second comes after a stop."""
-    told, asked = dataclasses.replace(judged(4), retries=0), iter([False] * 6 + [True])
+    told, asked = dataclasses.replace(evaluated_plan(4), retries=0), iter([False] * 6 + [True])
     with pytest.raises(Interrupted):
-        train(dataset, told, Memory(), tmp_path, None, asked.__next__, Told(2.0, 50.0))
+        train(dataset, told, Memory(), tmp_path, stop_requested=asked.__next__, evaluator=Scripted(2.0, 50.0))
     checkpoint = tmp_path / "checkpoint.safetensors"
-    assert read_header(checkpoint)["past"] == {"held": 6, "varied": False, "lowest": 2.0, "uniform": 0, "worse": 1}
-    with pytest.raises(Diverged, match="the distance to real images is 51, and was 2"):
-        train(dataset, told, Memory(), tmp_path, resume=checkpoint, judge=Told(51.0))
+    assert read_header(checkpoint)["guard"] == {
+        "last_balanced_step": 6,
+        "was_diverse": False,
+        "lowest_distance": 2.0,
+        "collapsed_checks": 0,
+        "worse_checks": 1,
+    }
+    with pytest.raises(Diverged, match="the distance from the data is 51, and was 2"):
+        train(dataset, told, Memory(), tmp_path, resume=checkpoint, evaluator=Scripted(51.0))
 
 
 def test_what_was_best_after_the_checkpoint_is_no_measure_for_another_try(dataset: Dataset, tmp_path: Path) -> None:
     """The lowest before the checkpoint of step 6 was 8: 9 and 7 are no alarm, though 1 was reached after it."""
     memory = Memory()
-    told = dataclasses.replace(judged(6), checkpoint_every=2)
-    state = train(dataset, told, memory, tmp_path, judge=Told(9.0, 8.0, 1.0, 40.0, 41.0, 9.0, 7.0, 7.0, 7.0))
+    told = dataclasses.replace(evaluated_plan(6), checkpoint_every=2)
+    state = train(dataset, told, memory, tmp_path, evaluator=Scripted(9.0, 8.0, 1.0, 40.0, 41.0, 9.0, 7.0, 7.0, 7.0))
     assert len(memory.notes) == 1
     assert state.best is not None
     assert state.best.value == 1.0
@@ -375,12 +386,18 @@ def test_without_the_guard_only_what_is_not_finite_ends_a_training(
     monkeypatch.setattr(guard_room, "WORSE", 0.5)  # every figure is an alarm
     rising = [1.0, 2.0, 3.0, 4.0]
     state = train(
-        dataset, dataclasses.replace(judged(4), guard=False), memory := Memory(), tmp_path, judge=Told(*rising)
+        dataset,
+        dataclasses.replace(evaluated_plan(4), guard=False),
+        memory := Memory(),
+        tmp_path,
+        evaluator=Scripted(*rising),
     )
     assert state.steps == 12
     assert len(memory.files) == 4  # checkpoints
-    with pytest.raises(Diverged, match="the distance to real images is"):
-        train(dataset, dataclasses.replace(judged(4), retries=0), Memory(), tmp_path, judge=Told(*rising))
+    with pytest.raises(Diverged, match="the distance from the data is"):
+        train(
+            dataset, dataclasses.replace(evaluated_plan(4), retries=0), Memory(), tmp_path, evaluator=Scripted(*rising)
+        )
     reckless = dataclasses.replace(plan(epochs=9, generator_lr=1e30, discriminator_lr=1e30), guard=False)
     with pytest.raises(Diverged, match=r"^In step \d+ [\w/.]+ became (nan|inf|-inf): training has"):
         train(dataset, reckless, Memory(), tmp_path)

@@ -14,11 +14,14 @@ from training_helpers import CPU, Memory, assert_same, weights
 from gan_plugin.config.recipe import RAMPS, Recipe, fit_augmentation, load_recipe, override, recipe_names, resolved
 from gan_plugin.config.schedule import Ramp, lazy, parse_ramp
 from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.data.loader import Batch
 from gan_plugin.spec import image_spec
-from gan_plugin.training.gan import Batch, Play, TrainingState, make_step, new_state, wants_two_batches
-from gan_plugin.training.loop import TrainingPlan, check_moves, train
+from gan_plugin.training.gan import GanStep, needs_two_batches
+from gan_plugin.training.loop import train
 from gan_plugin.training.optimizers import follow_ramps
+from gan_plugin.training.plan import TrainingPlan, check_updates
 from gan_plugin.training.rules import check_combination, check_effect, without_leftovers
+from gan_plugin.training.state import TrainingState, new_state
 
 # r3gan without any value that moves
 STEADY = {"penalty": "none", "augment": "none", "beta2": 0.9, "generator_lr": 1e-3, "discriminator_lr": 1e-3}
@@ -70,14 +73,14 @@ def test_the_discriminator_learns_to_tell(name: str, dataset: Dataset) -> None:
         name, generator_lr=1e-12, augment="none", discriminators=1, discriminator_dropout=0.0, softmax_temperature=0.0
     )
     state = new_state(recipe, image_spec(16, 16, 1), CPU)
-    step = make_step(state, recipe, torch.float32)
+    step = GanStep(state, recipe, torch.float32)
     batch = Batch(dataset.samples[:32])
     losses = [step(batch, batch)["loss/discriminator"].item() for _ in range(30)]
     assert sum(losses[-5:]) < sum(losses[:5]) - 0.1 * abs(sum(losses[:5]))
 
 
 def rates(state: TrainingState) -> tuple[float, ...]:
-    g, d = (o.param_groups[0] for o in (state.generator_optimizer, state.discriminator_optimizer))
+    g, d = (o.param_groups[0] for o in (*state.optimizers.values(),))
     return g["lr"], d["lr"], *d["betas"]
 
 
@@ -86,10 +89,10 @@ def test_optimizers_follow_the_ramps_and_lazy_penalties_correct_them() -> None:
     state = new_state(recipe, image_spec(16, 16, 1), CPU)
     assert rates(state) == pytest.approx((4e-3, 2e-4 * 4 / 5, 0.5**0.8, 0.9**0.8))
     state.steps = 1  # half-way
-    follow_ramps(state, recipe)
+    follow_ramps(state.optimizers, recipe, recipe.at(state.steps * recipe.batch_size))
     assert rates(state) == pytest.approx((2.5e-3, 2e-4 * 0.8, 0.5**0.8, 0.945**0.8))
     state.steps = 5
-    follow_ramps(state, recipe)
+    follow_ramps(state.optimizers, recipe, recipe.at(state.steps * recipe.batch_size))
     assert rates(state)[0] == pytest.approx(1e-3)
 
 
@@ -132,8 +135,8 @@ def test_augmentation_is_for_little_data() -> None:
 
 
 def test_a_relative_loss_needs_real_images_for_the_generator() -> None:
-    assert wants_two_batches(load_recipe("r3gan"))
-    assert not wants_two_batches(load_recipe("wgan-gp"))
+    assert needs_two_batches(load_recipe("r3gan"))
+    assert not needs_two_batches(load_recipe("wgan-gp"))
 
 
 @pytest.mark.parametrize(
@@ -154,7 +157,7 @@ def test_a_relative_loss_needs_real_images_for_the_generator() -> None:
         ("dcgan", {"objective": "wasserstein"}, "objective=wasserstein needs a critic that is held"),
         ("pacgan", {"pack": 100}, "pack=100 is more than the 96 images of the data: give a smaller one."),
         ("infogan", {"categorical_codes": 1}, "categorical_codes=1 is a choice of one: give 0, or at least 2."),
-        ("r3gan", {"width": 40}, "width=40 is not possible: it is halved from stage to stage"),
+        ("r3gan", {"width": 40}, "width=40 is not possible with family=r3gan"),
         ("pacgan", {"batch_size": 33}, "batch_size=33 is not a multiple of pack=2: give one that is."),
         ("infogan", {"pack": 2}, "codes are shown by single images, and pack=2 packs them: give pack=1."),
         ("infogan", {"latent_size": 12}, "latent_size=12 leaves nothing beside 12 codes: give more."),
@@ -213,7 +216,7 @@ def test_what_an_override_takes_away_leaves_nothing_behind(
     check_combination(left, dataset)
     left = override(left, batch_size=8, conditional=False)
     batch = Batch(dataset.samples[:8])
-    said = make_step(new_state(left, image_spec(16, 16, 1), CPU), left, torch.float32)(batch, batch)
+    said = GanStep(new_state(left, image_spec(16, 16, 1), CPU), left, torch.float32)(batch, batch)
     assert all(value.isfinite() for value in said.values())
 
 
@@ -224,8 +227,8 @@ def test_no_recipe_has_leftovers(name: str) -> None:
 
 def test_a_generator_that_would_never_learn_is_refused(dataset: Dataset) -> None:
     recipe = small("wgan-gp")  # three steps an epoch
-    check_moves(dataset, recipe, epochs=2)
-    assert refusal(lambda: check_moves(dataset, recipe, epochs=1)).startswith(
+    check_updates(recipe, dataset, epochs=2)
+    assert refusal(lambda: check_updates(recipe, dataset, epochs=1)).startswith(
         "discriminator_steps=5 is more than the training's 3 steps"
     )
 
@@ -236,14 +239,14 @@ def test_each_of_several_discriminators_has_the_whole_penalty(dataset: Dataset) 
     for members in (1, 2):
         recipe = small("r1", discriminators=members, augment="none", penalty_weight=100)
         torch.manual_seed(0)
-        play = Play(new_state(recipe, image_spec(16, 16, 1), CPU), recipe, torch.float32)
+        play = GanStep(new_state(recipe, image_spec(16, 16, 1), CPU), recipe, torch.float32)
         first = play.state.discriminator.members[0]
         torch.manual_seed(1)
         for weight in first.parameters():
             torch.nn.init.normal_(weight, std=0.1)
         for other in play.state.discriminator.members:
             other.load_state_dict(first.state_dict())
-        real = play.real(Batch(dataset.samples[:8])).requires_grad_()
+        real = play.real_samples(Batch(dataset.samples[:8])).requires_grad_()
         fake = real.detach().flip(2)
         logits = play.judge(real, None)[0], play.judge(fake, None)[0]
         play.discriminator_loss(real, fake, *logits, None).backward()

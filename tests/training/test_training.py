@@ -9,19 +9,21 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from training_helpers import CPU, GRAY, Memory, Told, assert_same, judged, plan, small_recipe, weights
+from training_helpers import CPU, GRAY, Memory, Scripted, assert_same, evaluated_plan, plan, small_recipe, weights
 
 from gan_plugin.config.recipe import fit_batch, load_recipe, override
 from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.data.loader import Batch, epoch_order
 from gan_plugin.device import bf16_is_native, choose_device, choose_precision
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import Image
 from gan_plugin.objectives import OBJECTIVES
-from gan_plugin.training import loop
-from gan_plugin.training.checkpoint import load_checkpoint, read_header, save_checkpoint
+from gan_plugin.training.checkpoint import FILE_NAME, load_checkpoint, read_header, save_checkpoint
 from gan_plugin.training.ema import calibrate_batch_norm, ema_decay, update_ema
-from gan_plugin.training.gan import Batch, make_step, new_state
-from gan_plugin.training.loop import EvaluationClock, Interrupted, shuffled, train
+from gan_plugin.training.gan import GanStep
+from gan_plugin.training.loop import Interrupted, train
+from gan_plugin.training.selection import EvaluationBudget
+from gan_plugin.training.state import new_state
 
 
 @pytest.fixture(scope="module")
@@ -40,7 +42,7 @@ def test_a_step_descends_both_losses_of_one_batch_of_fakes(objective: str) -> No
     images = torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8)
 
     torch.manual_seed(1)
-    reported = make_step(state, recipe, torch.float32)(Batch(images), Batch(images))
+    reported = GanStep(state, recipe, torch.float32)(Batch(images), Batch(images))
 
     torch.manual_seed(1)
     fake = twin.generator(torch.randn(8, 16))
@@ -62,24 +64,21 @@ def test_the_fused_optimizer_moves_weights_as_the_plain_one(
     layout: torch.memory_format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fused one trusts that weight, gradient and moments lie alike in memory, after a resume too."""
-    for module in ("training.gan", "device"):
+    for module in ("training.gan", "training.state"):
         monkeypatch.setattr(f"gan_plugin.{module}.memory_format", lambda device: layout)
     recipe = small_recipe()
     torch.manual_seed(0)
     state = new_state(recipe, GRAY, CPU)
     plain = copy.deepcopy(state)
-    plain.generator_optimizer, plain.discriminator_optimizer = (
-        torch.optim.Adam(network.parameters(), lr.end, (recipe.beta1, recipe.beta2.end), fused=False, foreach=False)
-        for network, lr in (
-            (plain.generator, recipe.generator_lr),
-            (plain.discriminator, recipe.discriminator_lr),
-        )
-    )
+    for name, lr in (("generator", recipe.generator_lr), ("discriminator", recipe.discriminator_lr)):
+        weights_moved = plain.networks[name].parameters()
+        betas = (recipe.beta1, recipe.beta2.end)
+        plain.optimizers[name] = torch.optim.Adam(weights_moved, lr.end, betas, fused=False, foreach=False)
     images = torch.randint(0, 256, (8, 1, 16, 16), dtype=torch.uint8)
     for part in range(2):
         for played in (state, plain):
             torch.manual_seed(part)
-            step = make_step(played, recipe, torch.float32)
+            step = GanStep(played, recipe, torch.float32)
             for _ in range(2):
                 step(Batch(images), Batch(images))
         for name, value in weights(plain).items():
@@ -87,7 +86,7 @@ def test_the_fused_optimizer_moves_weights_as_the_plain_one(
         save_checkpoint(tmp_path / "c.safetensors", state, {})
         state = new_state(recipe, GRAY, CPU)
         load_checkpoint(tmp_path / "c.safetensors", state, {})
-        for optimizer in (state.generator_optimizer, state.discriminator_optimizer):
+        for optimizer in state.optimizers.values():
             for weight, moments in optimizer.state.items():
                 assert moments["exp_avg"].stride() == moments["exp_avg_sq"].stride() == weight.stride()
 
@@ -103,31 +102,38 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_others(dataset: Dataset,
 def test_stop_and_resume_equals_not_stopping(last: int, dataset: Dataset, tmp_path: Path) -> None:
     """Stopped in the middle of an epoch, or at the end of one, which then has its samples and its judging, too."""
     whole, part, resumed = Memory(), Memory(), Memory()
-    rare = dataclasses.replace(judged(3), checkpoint_every=9)
-    expected = weights(train(dataset, rare, whole, tmp_path / "whole", judge=Told(3.0, 2.0, 1.0)))
+    rare = dataclasses.replace(evaluated_plan(3), checkpoint_every=9)
+    expected = weights(train(dataset, rare, whole, tmp_path / "whole", evaluator=Scripted(3.0, 2.0, 1.0)))
     checkpoint, steps = tmp_path / "part" / "checkpoint.safetensors", iter(range(1, 100))
     with pytest.raises(Interrupted, match=rf"go on with resume={checkpoint}\.$"):
-        train(dataset, rare, part, tmp_path / "part", None, lambda: next(steps) == last, Told(3.0, 2.0))
+        train(
+            dataset,
+            rare,
+            part,
+            tmp_path / "part",
+            stop_requested=lambda: next(steps) == last,
+            evaluator=Scripted(3.0, 2.0),
+        )
     assert read_header(checkpoint)["steps"] == last
     assert set(part.images) == {3} if last == 5 else {3, 6}
     torch.manual_seed(99)  # a fresh process has another random state
     rest = [2.0, 1.0] if last == 5 else [1.0]
-    state = train(dataset, rare, resumed, tmp_path / "rest", resume=checkpoint, judge=Told(*rest))
+    state = train(dataset, rare, resumed, tmp_path / "rest", resume=checkpoint, evaluator=Scripted(*rest))
     assert_same(expected, weights(state))
     assert state.steps == 9
     assert state.best is not None
-    assert (state.best.value, state.best.judged) == (1.0, 3)
+    assert (state.best.value, state.best.evaluations) == (1.0, 3)
     np.testing.assert_array_equal(resumed.images[9], whole.images[9])
 
 
 def test_a_resumed_run_may_be_longer_but_not_otherwise_different(dataset: Dataset, tmp_path: Path) -> None:
     train(dataset, plan(epochs=1), Memory(), tmp_path)
-    checkpoint = tmp_path / loop.FILE_NAME
+    checkpoint = tmp_path / FILE_NAME
     done = train(dataset, plan(epochs=1), Memory(), tmp_path / "again", resume=checkpoint)
     assert done.steps == 3  # nothing to train, but something to export: the first time that may have failed
     train(dataset, plan(epochs=2), Memory(), tmp_path / "two", resume=checkpoint)
     with pytest.raises(UserError, match=r"epochs=1 is less than the 2 epochs behind the checkpoint: give more\."):
-        train(dataset, plan(epochs=1), Memory(), tmp_path, resume=tmp_path / "two" / loop.FILE_NAME)
+        train(dataset, plan(epochs=1), Memory(), tmp_path, resume=tmp_path / "two" / FILE_NAME)
     with pytest.raises(
         UserError, match=r"other settings than the run began with: generator_lr was 0.0002 and is 0.1\."
     ):
@@ -173,7 +179,7 @@ def test_what_the_loop_reports(dataset: Dataset, tmp_path: Path) -> None:
         "loss/generator",
         "logit/real",
         "logit/fake",
-        "logit/ranked_right",
+        "logit/rank_accuracy",
         "guard/discriminator_loss",
         "guard/diversity",
         "epoch",
@@ -187,25 +193,25 @@ def test_what_the_loop_reports(dataset: Dataset, tmp_path: Path) -> None:
 
 
 def test_every_image_is_seen_equally_often(dataset: Dataset) -> None:
-    orders = [shuffled(100, seed=4, epoch=epoch) for epoch in range(3)]
+    orders = [epoch_order(100, seed=4, epoch=epoch) for epoch in range(3)]
     assert all(sorted(order.tolist()) == list(range(100)) for order in orders)
     assert not torch.equal(orders[0], orders[1])
-    assert torch.equal(orders[1], shuffled(100, seed=4, epoch=1))
+    assert torch.equal(orders[1], epoch_order(100, seed=4, epoch=1))
 
 
 def test_the_generator_that_was_judged_best_is_the_one_that_comes_out(dataset: Dataset, tmp_path: Path) -> None:
-    judge, memory = Told(5.0, 2.0, 3.0, 2.5), Memory()
-    state = train(dataset, judged(4), memory, tmp_path, judge=judge)
+    judge, memory = Scripted(5.0, 2.0, 3.0, 2.5), Memory()
+    state = train(dataset, evaluated_plan(4), memory, tmp_path, evaluator=judge)
     assert state.best is not None
-    assert (state.best.metric, state.best.value, state.best.step, state.best.judged) == ("distance", 2.0, 6, 4)
+    assert (state.best.metric, state.best.value, state.best.step, state.best.evaluations) == ("distance", 2.0, 6, 4)
     assert [memory.values[step]["distance"] for step in (3, 6, 9, 12)] == judge.values
     assert 0 <= memory.values[12]["evaluation/share"] < 1
-    assert_same(dict(state.ema.state_dict()), judge.shown[1])
-    assert not torch.equal(judge.shown[1]["dense.weight"], judge.shown[3]["dense.weight"])
+    assert_same(dict(state.ema.state_dict()), judge.weights[1])
+    assert not torch.equal(judge.weights[1]["dense.weight"], judge.weights[3]["dense.weight"])
 
 
 def test_judging_changes_nothing_about_the_training(dataset: Dataset, tmp_path: Path) -> None:
-    train(dataset, judged(3), Memory(), tmp_path / "a", judge=Told(3.0, 2.0, 1.0))
+    train(dataset, evaluated_plan(3), Memory(), tmp_path / "a", evaluator=Scripted(3.0, 2.0, 1.0))
     train(dataset, plan(epochs=3), Memory(), tmp_path / "b")
     games = [new_state(small_recipe(), GRAY, CPU) for _ in range(2)]
     for state, folder in zip(games, "ab", strict=True):
@@ -215,41 +221,41 @@ def test_judging_changes_nothing_about_the_training(dataset: Dataset, tmp_path: 
 
 def test_judging_keeps_within_its_share_but_for_the_last_epoch(dataset: Dataset, tmp_path: Path) -> None:
     """The judge's preparation, here an hour, counts: in so short a training only the end is judged."""
-    judge = Told(7.0, seconds=3600.0)
-    state = train(dataset, judged(4, share=0.1), Memory(), tmp_path, judge=judge)
+    judge = Scripted(7.0, seconds=3600.0)
+    state = train(dataset, evaluated_plan(4, share=0.1), Memory(), tmp_path, evaluator=judge)
     assert state.best is not None
-    assert (state.best.step, state.best.judged) == (12, 1)
-    clock = EvaluationClock(0.1, Told(seconds=10.0))
-    clock.began -= 91  # 10 s of judging before 91 s of training
+    assert (state.best.step, state.best.evaluations) == (12, 1)
+    clock = EvaluationBudget(0.1, Scripted(seconds=10.0))
+    clock.start -= 91  # 10 s of judging before 91 s of training
     assert clock.allows()
-    clock.began += 2
+    clock.start += 2
     assert not clock.allows()
 
 
 def test_a_judge_that_fails_does_not_end_a_training(
     dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    judge = Told(4.0)  # and then nothing more
-    state = train(dataset, judged(3), Memory(), tmp_path, judge=judge)
+    judge = Scripted(4.0)  # and then nothing more
+    state = train(dataset, evaluated_plan(3), Memory(), tmp_path, evaluator=judge)
     assert state.steps == 9
     assert state.best is not None
-    assert (state.best.value, state.best.step, len(judge.shown)) == (4.0, 3, 2)
-    assert "Judging failed; training goes on" in caplog.text
+    assert (state.best.value, state.best.step, len(judge.weights)) == (4.0, 3, 2)
+    assert "The evaluation failed; training goes on" in caplog.text
 
 
 def test_the_best_so_far_survives_a_stop(dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    judge = Told(1.0, 9.0)
-    train(dataset, judged(2), Memory(), tmp_path, judge=judge)
+    judge = Scripted(1.0, 9.0)
+    train(dataset, evaluated_plan(2), Memory(), tmp_path, evaluator=judge)
     checkpoint = tmp_path / "checkpoint.safetensors"
-    state = train(dataset, judged(3), Memory(), tmp_path / "rest", resume=checkpoint, judge=Told(5.0))
+    state = train(dataset, evaluated_plan(3), Memory(), tmp_path / "rest", resume=checkpoint, evaluator=Scripted(5.0))
     assert state.best is not None
-    assert (state.best.value, state.best.step, state.best.judged) == (1.0, 3, 3)
-    assert_same(dict(state.ema.state_dict()), judge.shown[0])
-    other = Told(5.0, metric="another")  # figures in other features cannot be compared
-    state = train(dataset, judged(3), Memory(), tmp_path / "rest", resume=checkpoint, judge=other)
+    assert (state.best.value, state.best.step, state.best.evaluations) == (1.0, 3, 3)
+    assert_same(dict(state.ema.state_dict()), judge.weights[0])
+    other = Scripted(5.0, metric="another")  # figures in other features cannot be compared
+    state = train(dataset, evaluated_plan(3), Memory(), tmp_path / "rest", resume=checkpoint, evaluator=other)
     assert state.best is not None
-    assert (state.best.metric, state.best.value, state.best.step, state.best.judged) == ("another", 5.0, 9, 1)
-    assert "distance 1 at step 3, is no longer a candidate: now another of another network judges." in caplog.text
+    assert (state.best.metric, state.best.value, state.best.step, state.best.evaluations) == ("another", 5.0, 9, 1)
+    assert "distance 1 at step 3, is no longer a candidate: now another is that of another network." in caplog.text
     state = train(dataset, plan(epochs=3), Memory(), tmp_path / "rest", resume=checkpoint)
     assert state.best is None
 
@@ -301,9 +307,9 @@ def test_calibration_gives_the_average_its_own_statistics_and_leaves_the_random_
     state = new_state(small_recipe(), GRAY, CPU)
     norm = state.ema.dense_norm
     norm.running_mean.fill_(9)
-    state = torch.get_rng_state()
+    random_state = torch.get_rng_state()
     calibrate_batch_norm(state.ema, 16)
-    assert torch.equal(torch.get_rng_state(), state)
+    assert torch.equal(torch.get_rng_state(), random_state)
     # what comes out of the dense layer for standard normal z has mean 0 and variance |row|²
     variance = state.ema.dense.weight.square().sum(1)
     torch.testing.assert_close(norm.running_mean, torch.zeros_like(variance), atol=0.12, rtol=0)

@@ -18,7 +18,7 @@ def test_variety_is_the_rms_difference_over_all_pairs() -> None:
     assert variety(many) == pytest.approx(np.sqrt(expected))
 
 
-def test_collapse_shows_as_no_variety() -> None:
+def test_a_collapse_has_no_variety() -> None:
     assert variety(np.repeat(RANDOM[:1], 10, axis=0)) == 0
     with pytest.raises(ValueError, match="at least two images"):
         variety(RANDOM[:1])
@@ -32,7 +32,7 @@ def test_brightness_and_contrast() -> None:
     assert (brightness(steps), contrast(steps)) == (100, 0)  # contrast is within an image, not between images
 
 
-def test_the_same_images_in_another_order_are_no_different() -> None:
+def test_the_order_of_images_does_not_matter() -> None:
     statistics = pixel_statistics(RANDOM, RANDOM[::-1])
     for name in ("brightness", "contrast", "variety"):
         assert statistics[f"pixels/{name}_generated"] == pytest.approx(statistics[f"pixels/{name}_reference"])

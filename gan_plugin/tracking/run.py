@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import json
 import logging
-import os
 import queue
 import random
 import signal
@@ -20,11 +19,18 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.entities import Metric, Param
 from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER,
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME,
+    MLFLOW_RUN_NAME,
+    MLFLOW_RUN_NOTE,
+)
 
 from gan_plugin.data import Dataset
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.media.image import Image
 
+RUN_NOTE = MLFLOW_RUN_NOTE  # the tag that the UI shows as the description of a run
 UNDELIVERED = "undelivered-metrics.jsonl"
 FLUSH_SECONDS = 1.0
 MAX_BATCH = 1000  # MLflow's limit for one call
@@ -32,44 +38,15 @@ MAX_BATCH = 1000  # MLflow's limit for one call
 logger = logging.getLogger(__name__)
 
 
-class StopSignals:
-    """Remembers a SIGTERM or Ctrl-C instead of dying of it; the same one again kills as usual."""
-
-    def __init__(self) -> None:
-        self.received: signal.Signals | None = None
-
-    def asked(self) -> bool:
-        return self.received is not None
-
-    def exit_status(self) -> int:
-        """What a shell reports for a process that such a signal ended."""
-        return 128 + (self.received or 0)
-
-    @contextmanager
-    def caught(self) -> Iterator[StopSignals]:
-        previous = {number: signal.signal(number, self._remember) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
-            yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
-
-    def _remember(self, number: int, frame: FrameType | None) -> None:
-        if number == self.received:
-            signal.signal(number, signal.SIG_DFL)
-            signal.raise_signal(number)
-        if self.received is None:  # after a Ctrl-C mlflow run sends its child a SIGTERM as well
-            self.received = signal.Signals(number)
-            said = f"{self.received.name}: finishing this step, then saving a checkpoint. Once more ends at once.\n"
-            os.write(2, said.encode())  # print may be in the middle of another line
-
-
 @contextmanager
-def project_run() -> Iterator[mlflow.ActiveRun]:
-    """The run that ``mlflow run`` made for this process, or a new one, ended with the status that it earned:
-    FINISHED, FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or ``sys.exit``.
+def project_run(name: str) -> Iterator[mlflow.ActiveRun]:
+    """Run a block in the run that ``mlflow run`` made for this process, or in a new one; its name begins with ``name``.
+
+    It ends with the status that it earned: FINISHED, FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or
+    ``sys.exit``.
     """
     run = mlflow.start_run(log_system_metrics=True)
+    mlflow.set_tag(MLFLOW_RUN_NAME, f"{name}-{run.info.run_id[:6]}")
     # by itself SIGTERM would leave the run as RUNNING for ever
     previous = signal.signal(signal.SIGTERM, exit_on_signal)
     status = "FAILED"
@@ -89,22 +66,36 @@ def exit_on_signal(number: int, frame: FrameType | None) -> None:
     raise SystemExit(128 + number)
 
 
-def log_parameters(run_id: str, chosen: Mapping[str, object], resolved: Mapping[str, object]) -> None:
-    """Log what was chosen under its name, and under ``resolved.…`` whatever became of it where that differs.
+def log_parameters(run_id: str, used: Mapping[str, object]) -> None:
+    """Log each parameter once, under its own name and as it is used.
 
-    ``mlflow run`` has logged the raw ``-P`` values already, and MLflow refuses to change a parameter: those stay.
+    ``mlflow run`` has logged those that MLproject declares, as they were typed, and MLflow refuses to change a
+    parameter: those stay.
     """
     client = MlflowClient()
     present = client.get_run(run_id).data.params
-    params = {name: str(value) for name, value in chosen.items() if name not in present}
-    raw = present | params
-    params |= {f"resolved.{name}": str(value) for name, value in resolved.items() if str(value) != raw.get(name)}
-    client.log_batch(run_id, params=[Param(name, value) for name, value in params.items()])
+    params = [Param(name, str(value)) for name, value in used.items() if name not in present]
+    client.log_batch(run_id, params=params)
+
+
+def set_primary_metric(name: str) -> None:
+    """Have MLflow's UI sort the runs of the active run's experiment by this metric, lower being better."""
+    run = mlflow.active_run()
+    assert run is not None
+    client, experiment = MlflowClient(), run.info.experiment_id
+    client.set_experiment_tag(experiment, MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME, name)
+    client.set_experiment_tag(experiment, MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER, "false")
+
+
+def describe_registered(model_name: str, version: str, text: str) -> None:
+    """Give a registered version its description."""
+    MlflowClient().update_model_version(model_name, version, text)
 
 
 def log_dataset(dataset: Dataset, context: str) -> None:
-    """Log the data set as an input of the active run, with the digest over all its images.
+    """Log the data set as an input of the active run, with the digest over all its images, and its classes as a file.
 
+    The class names go into ``data/CONTEXT.json``: what MLflow keeps beside an input has no room for any number of them.
     MLflow adds a data set that an experiment does not have yet, and fails where another run does so at that moment;
     once more, and the data set is there.
     """
@@ -114,6 +105,7 @@ def log_dataset(dataset: Dataset, context: str) -> None:
     except MlflowException:
         time.sleep(random.uniform(0.5, 1.5))
         mlflow.log_input(logged, context=context, tags=logged.tags())
+    mlflow.log_dict(logged.summary(), f"data/{context}.json")
 
 
 class MlflowTracker:

@@ -1,0 +1,115 @@
+"""The context of an evaluation's metrics: notes, protocol, nearest training images, projected features."""
+
+from __future__ import annotations
+
+import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
+
+from gan_plugin.data import Dataset
+from gan_plugin.evaluation.generated import Generated
+from gan_plugin.evaluation.reference import Reference, as_pixels
+from gan_plugin.evaluation.results import MAX_CLASS_METRICS, Neighbors, Projection, evenly_spaced
+from gan_plugin.metrics.frechet import Gaussian
+from gan_plugin.metrics.labels import mode_count
+from gan_plugin.metrics.neighbors import COVERAGE_K, PRECISION_K, Neighborhood
+from gan_plugin.serving.generator import Description, OnnxGenerator
+
+MAX_PAIRS = 16
+MAX_POINTS = 2000  # of each kind in the projection
+
+
+def evaluation_notes(model: Description, generated: Generated, reference: Reference) -> list[str]:
+    """Return sentences on the whole evaluation."""
+    notes = []
+    training_digest, held_out = model.data_digest, reference.held_out
+    if held_out is not None and training_digest == held_out.digest:
+        notes.append("The model was trained on the held-out images, so its real-data baselines mean nothing.")
+    elif training_digest != reference.dataset.digest:
+        notes.append(
+            "The model was not trained on the reference images, or does not record it: authenticity and nearest "
+            "images are about the reference, not about what it may have memorized."
+        )
+    if held_out is None:
+        notes.append(
+            f"Nothing of {reference.dataset.name} is held out here, so there is no real-data baseline: a split test, "
+            "or one named with held_out, gives it."
+        )
+    return notes + class_notes(generated, reference.dataset.spec.classes)
+
+
+def class_notes(generated: Generated, classes: int) -> list[str]:
+    """Return sentences on classes that were never generated, or are too many to be logged."""
+    if generated.predicted is None:
+        return []
+    notes = []
+    if missing := classes - mode_count(generated.predicted, classes):
+        notes.append(f"{missing:,} of {classes:,} classes were never generated.")
+    if classes > MAX_CLASS_METRICS:
+        notes.append(
+            f"Results of the {classes:,} single classes are in the report and in metrics.json only: at most "
+            f"{MAX_CLASS_METRICS} classes are logged as metrics."
+        )
+    if missing == classes - 1:
+        notes.append("From images of a single class no classifier can be learned, so there is no cas.")
+    return notes
+
+
+def protocol(model: Description, generated: Generated, reference: Reference) -> dict[str, str]:
+    """Return what the metrics depend on, in words."""
+    count, dimensions = generated.outputs.features.shape
+    first_seed, classifier = generated.first_seed, reference.classifier
+    return {
+        "model": f"recipe {model.recipe or 'unknown'}, trained in run {model.run_id or 'unknown'}",
+        "generated": f"{count:,} images of the seeds {first_seed:,} to {first_seed + count - 1:,}",
+        "reference": in_words(reference.dataset),
+        "held out": "none" if reference.held_out is None else in_words(reference.held_out),
+        "features": f"{reference.network.name}, {dimensions:,} dimensions, digest {reference.network.digest}",
+        "resize": reference.network.resize,
+        "neighbors": f"k = {PRECISION_K} for precision and recall, {COVERAGE_K} for density and coverage",
+        "classes": "none" if classifier is None else f"as predicted by the classifier {classifier.digest}",
+    }
+
+
+def in_words(dataset: Dataset) -> str:
+    """Return the data's name, split, size and digest."""
+    return f"{dataset.name}, split {dataset.split}, {len(dataset):,} images, digest {dataset.digest}"
+
+
+def nearest_pairs(
+    generator: OnnxGenerator, generated: Generated, neighborhood: Neighborhood, reference: Dataset
+) -> Neighbors:
+    """Return the generated images closest to a training image, with it; generated again from their seeds."""
+    closest = neighborhood.distance.argsort()[:MAX_PAIRS].cpu()
+    nearest = neighborhood.nearest.cpu()[closest]
+    return Neighbors(
+        generated=generator.sample(generated.first_seed + closest.numpy()),
+        nearest=as_pixels(reference)[nearest.numpy()],
+        distances=neighborhood.distance.cpu()[closest].numpy(),
+    )
+
+
+def project(real: Tensor, generated: Tensor, neighborhood: Neighborhood, gaussian: Gaussian) -> Projection:
+    """Project evenly spaced points on the plane of the reference's two largest principal components.
+
+    Args:
+        real: features float [N, D].
+        generated: features float [M, D].
+        neighborhood: of both.
+        gaussian: of the real features.
+    """
+    _, vectors = torch.linalg.eigh(gaussian.covariance)  # eigenvalues ascend
+    plane = vectors[:, -2:].flip(1)  # [D, 2]
+
+    def on_plane(points: Tensor, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        projected: npt.NDArray[np.float64] = ((points[rows].cpu().double() - gaussian.mean) @ plane).numpy()
+        return projected
+
+    real_rows, generated_rows = (evenly_spaced(len(points), MAX_POINTS) for points in (real, generated))
+    return Projection(
+        reference=on_plane(real, real_rows),
+        generated=on_plane(generated, generated_rows),
+        covered=neighborhood.covered.cpu().numpy()[real_rows],
+        inside=neighborhood.inside.cpu().numpy()[generated_rows],
+    )

@@ -1,0 +1,113 @@
+"""Evaluate: a model by its URI against real images."""
+
+from __future__ import annotations
+
+import dataclasses
+import importlib
+
+import mlflow
+from mlflow.exceptions import MlflowException
+from mlflow.models import EvaluationResult
+from mlflow.pyfunc import PyFuncModel
+
+from gan_plugin.config.settings import DataSettings, EvaluateSettings, EvaluatorSettings, PromoteSettings, as_typed
+from gan_plugin.data import check_data_argument
+from gan_plugin.datasets import SampleDataset, from_samples
+from gan_plugin.device import choose_device
+from gan_plugin.errors import UserError, first_line
+from gan_plugin.evaluation.reference import has_classes
+from gan_plugin.evaluator import results_of
+from gan_plugin.features import choose_features
+from gan_plugin.spec import size_text
+from gan_plugin.tracking.run import log_dataset, log_parameters, project_run
+
+
+def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
+    """Load the model by its URI and judge it by ``mlflow.models.evaluate``; returns the metrics.
+
+    Raises:
+        UserError: the model, the data or the device is wrong, or they do not fit together.
+    """
+    check_data_argument(settings.data, settings.split)
+    import_evaluators()
+    with project_run(f"evaluate-{settings.model.removeprefix('models:/')}") as run:
+        model = load_pyfunc(settings.model, settings.device)
+        dataset = reference_of(settings)
+        log_parameters(run.info.run_id, used_parameters(settings, dataset))
+        return evaluate_model(model, dataset, settings).metrics
+
+
+def used_parameters(settings: EvaluateSettings | PromoteSettings, dataset: SampleDataset) -> dict[str, object]:
+    """Return every parameter with the value that it has in effect: none is ``auto``."""
+    spec, held_out = dataset.reference.spec, dataset.held_out
+    return {
+        **as_typed(settings),
+        "held_out": "none" if held_out is None else held_out.split,
+        "image_size": size_text(spec.size),
+        "channels": spec.channels,
+        "features": choose_features(settings.features, has_classes(dataset.reference)),
+        "device": choose_device(settings.device).type,
+    }
+
+
+def import_evaluators() -> None:
+    """Import MLflow's evaluators, which is to be done before a run with a monitor of the machine begins.
+
+    MLflow imports them under its lock for import hooks. The monitor's thread takes that lock inside imports of its own:
+    at the same time, the two would wait for each other for ever.
+    """
+    importlib.import_module("mlflow.models.evaluation.evaluator_registry")
+
+
+def load_pyfunc(uri: str, device: str) -> PyFuncModel:
+    """A logged model, ready to be evaluated; UserError in one sentence where there is none."""
+    try:
+        model: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config={"device": device})
+    except UserError:
+        raise
+    except (MlflowException, OSError) as error:
+        raise UserError(f"model={uri!r} cannot be loaded: {first_line(error)}.") from None
+    return model
+
+
+def reference_of(settings: DataSettings) -> SampleDataset:
+    """The images to compare with, and the held-out ones, logged as inputs of the active run."""
+    dataset = from_samples(
+        settings.data,
+        split=settings.split,
+        held_out=settings.held_out,
+        image_size=settings.image_size,
+        channels=settings.channels,
+        skip_unreadable=settings.skip_unreadable,
+    )
+    log_dataset(dataset.reference, context="evaluation")
+    if dataset.held_out is not None:
+        log_dataset(dataset.held_out, context="held-out")
+    return dataset
+
+
+def evaluate_model(model: PyFuncModel, dataset: SampleDataset, settings: EvaluatorSettings) -> EvaluationResult:
+    """One evaluation in the active run, recorded there, with the data set and with the LoggedModel."""
+    names = [field.name for field in dataclasses.fields(EvaluatorSettings)]
+    typed = as_typed(settings)
+    result: EvaluationResult = mlflow.models.evaluate(
+        model=model,
+        data=dataset,
+        model_type="gan",
+        evaluators="gan",
+        evaluator_config={name: typed[name] for name in names},
+    )
+    print_measurements(result)
+    return result
+
+
+def print_measurements(result: EvaluationResult) -> None:
+    """Print the report's table of metrics."""
+    results = results_of(result)
+    print(f"{'':34} {'model':>10} {'real':>10}")
+    for measurement in results["measurements"]:
+        real = "" if measurement["real"] is None else f"{measurement['real']:10.4g}"
+        name = f"{measurement['name']}/{measurement['network'] or results['network']}"
+        print(f"{name:34} {measurement['value']:10.4g} {real:>10}  {measurement['note']}".rstrip())
+    for note in results["notes"]:
+        print(note)

@@ -1,0 +1,282 @@
+"""Every metric once: which direction is better, what it needs, what it means and where it comes from. Imports no torch.
+
+Bounds for ``promote``, the report's explanations and the tables of the documentation are derived from here.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Literal
+
+Direction = Literal["lower", "higher", "real"]  # "real": the closer to the value of real images, the better
+Kind = Literal["distance", "ratio", "score", "share", "count", "gray level"]
+Need = Literal["held-out images", "labels", "logits", "conditional generator"]
+Stage = Literal["evaluation", "class", "training", "pixels"]
+
+
+@dataclass(frozen=True)
+class Metric:
+    """A metric of generated images.
+
+    Attributes:
+        name: what a metric's logged name begins with, such as "fid" of ``fid/classifier``.
+        direction: which values are better.
+        kind: of number, by which it is formatted: a "share" is in 0…1, a "count" is an integer.
+        explanation: one sentence, or two, for people.
+        paper: author and year, or "".
+        url: of the paper, or "".
+        needs: without which the metric is left out of an evaluation.
+        promotes: whether ``promote`` may choose the champion by it.
+        headline: whether the report shows it at the top.
+        stage: where it is computed: in an evaluation, for each of its classes, while training, or from pixels alone.
+    """
+
+    name: str
+    direction: Direction
+    kind: Kind
+    explanation: str
+    paper: str = ""
+    url: str = ""
+    needs: tuple[Need, ...] = ()
+    promotes: bool = False
+    headline: bool = False
+    stage: Stage = "evaluation"
+
+    @property
+    def higher_is_better(self) -> bool:
+        return self.direction == "higher"
+
+    @property
+    def logged_name(self) -> str:
+        """The pattern of the names that MLflow shows.
+
+        >>> METRICS["fid"].logged_name, METRICS["brightness"].logged_name
+        ('fid/NETWORK', 'pixels/brightness_generated')
+        """
+        if self.stage == "pixels":
+            return f"pixels/{self.name}" if self.direction == "lower" else f"pixels/{self.name}_generated"
+        return f"{self.name}/NETWORK/CLASS" if self.stage == "class" else f"{self.name}/NETWORK"
+
+
+CATALOG = (
+    Metric(
+        "fid",
+        "lower",
+        "distance",
+        "Fréchet distance between two Gaussians, one fitted to the features of generated images, one to those of real "
+        "images. 0 is equal.",
+        paper="Heusel et al. 2017",
+        url="https://arxiv.org/abs/1706.08500",
+        promotes=True,
+        headline=True,
+    ),
+    Metric(
+        "fid_ratio",
+        "lower",
+        "ratio",
+        "fid divided by its real-data baseline, both from the same number of images. At 1.0 generated images are as "
+        "close to the real ones as real images are to each other.",
+        needs=("held-out images",),
+        headline=True,
+    ),
+    Metric(
+        "kid",
+        "lower",
+        "distance",
+        "Kernel distance between the features of generated and real images. Unbiased, so it may be slightly negative, "
+        "and the one to use for few images. 0 is equal.",
+        paper="Bińkowski et al. 2018",
+        url="https://arxiv.org/abs/1801.01401",
+        promotes=True,
+    ),
+    Metric(
+        "inception_score",
+        "higher",
+        "score",
+        "How confidently a classifier recognizes each image, and how many classes it finds. It never looks at real "
+        "images, so it misses a lot.",
+        paper="Salimans et al. 2016",
+        url="https://arxiv.org/abs/1606.03498",
+        needs=("logits",),
+    ),
+    Metric(
+        "precision",
+        "higher",
+        "share",
+        "Share of the generated images that are near some real image.",
+        paper="Kynkäänniemi et al. 2019",
+        url="https://arxiv.org/abs/1904.06991",
+        promotes=True,
+        headline=True,
+    ),
+    Metric(
+        "recall",
+        "higher",
+        "share",
+        "Share of the real images that are near some generated image, from no more generated images than there are "
+        "real ones.",
+        paper="Kynkäänniemi et al. 2019",
+        url="https://arxiv.org/abs/1904.06991",
+        promotes=True,
+        headline=True,
+    ),
+    Metric(
+        "density",
+        "higher",
+        "score",
+        "In how many real images’ neighborhoods a generated image lies, relative to what is expected. About 1 for real "
+        "images; may exceed 1.",
+        paper="Naeem et al. 2020",
+        url="https://arxiv.org/abs/2002.09797",
+    ),
+    Metric(
+        "coverage",
+        "higher",
+        "share",
+        "Share of the real images that have a generated image in their neighborhood.",
+        paper="Naeem et al. 2020",
+        url="https://arxiv.org/abs/2002.09797",
+        promotes=True,
+        headline=True,
+    ),
+    Metric(
+        "authenticity",
+        "higher",
+        "share",
+        "Share of the generated images that are not closer to a training image than that image’s own nearest neighbor "
+        "is. Far below the real-data baseline means memorized.",
+        paper="Alaa et al. 2022",
+        url="https://arxiv.org/abs/2102.08921",
+    ),
+    Metric(
+        "modes",
+        "higher",
+        "count",
+        "Number of classes found among the generated images.",
+        paper="Metz et al. 2017",
+        url="https://arxiv.org/abs/1611.02163",
+        needs=("labels",),
+    ),
+    Metric(
+        "label_kl",
+        "lower",
+        "distance",
+        "How far the classes’ shares are from those of real images, as a Kullback–Leibler divergence. 0 is equal.",
+        paper="Metz et al. 2017",
+        url="https://arxiv.org/abs/1611.02163",
+        needs=("labels",),
+    ),
+    Metric(
+        "cas",
+        "higher",
+        "share",
+        "Classification accuracy score: accuracy, on real images, of a classifier trained on generated images only.",
+        paper="Ravuri and Vinyals 2019",
+        url="https://arxiv.org/abs/1905.10887",
+        needs=("labels",),
+        promotes=True,
+    ),
+    Metric(
+        "accuracy",
+        "higher",
+        "share",
+        "Share of the images that a classifier recognizes as the class that was requested.",
+        needs=("labels", "conditional generator"),
+    ),
+    Metric(
+        "fid_of_class",
+        "lower",
+        "distance",
+        "Fréchet distance between the generated and the real images of one class.",
+        paper="Heusel et al. 2017",
+        url="https://arxiv.org/abs/1706.08500",
+        needs=("labels",),
+        stage="class",
+    ),
+    Metric(
+        "fid_2k",
+        "lower",
+        "distance",
+        "Fréchet distance from 2,048 generated and at most 10,000 training images. Comparable within a run only.",
+        paper="Heusel et al. 2017",
+        url="https://arxiv.org/abs/1706.08500",
+        stage="training",
+    ),
+    Metric("brightness", "real", "gray level", "Mean gray level.", stage="pixels"),
+    Metric(
+        "contrast",
+        "real",
+        "gray level",
+        "Standard deviation of the gray levels within an image, averaged over images.",
+        stage="pixels",
+    ),
+    Metric(
+        "variety",
+        "real",
+        "gray level",
+        "Root mean square difference between two images drawn at random. Far below that of real images in a collapse.",
+        stage="pixels",
+    ),
+    Metric(
+        "mean_image_difference",
+        "lower",
+        "gray level",
+        "Root mean square difference between the mean generated and the mean real image.",
+        stage="pixels",
+    ),
+)
+METRICS = {metric.name: metric for metric in CATALOG}
+
+EVALUATION_METRICS = {metric.name: metric for metric in CATALOG if metric.stage == "evaluation"}
+PROMOTING = tuple(metric.name for metric in CATALOG if metric.promotes)
+# What any generator has on the right data; a bound on another would refuse generators for what they are
+BOUNDED = {
+    metric.name: ">=" if metric.higher_is_better else "<="
+    for metric in EVALUATION_METRICS.values()
+    if "conditional generator" not in metric.needs
+}
+NEED_LABELS = tuple(name for name, metric in EVALUATION_METRICS.items() if "labels" in metric.needs)
+NEED_HELD_OUT = tuple(name for name, metric in EVALUATION_METRICS.items() if "held-out images" in metric.needs)
+HEADLINE = tuple(metric.name for metric in CATALOG if metric.headline)
+
+
+def higher_is_better(name: str) -> bool:
+    """Return whether higher values of the metric ``name`` are better.
+
+    Raises:
+        KeyError: there is no such metric.
+
+    >>> higher_is_better("precision"), higher_is_better("fid")
+    (True, False)
+    """
+    return METRICS[name].higher_is_better
+
+
+def catalog_table() -> str:
+    """Return all metrics as a table in Markdown, for the documentation.
+
+    >>> print(catalog_table().splitlines()[0])
+    | metric | logged as | better | meaning | needs | in `promote` | paper |
+    """
+    better = {"lower": "↓ lower", "higher": "↑ higher", "real": "as real images"}
+    headings = ("metric", "logged as", "better", "meaning", "needs", "in `promote`", "paper")
+    rows = [headings, ("---",) * len(headings)]
+    rows += [
+        (
+            f"`{metric.name}`",
+            f"`{metric.logged_name}`",
+            better[metric.direction],
+            metric.explanation,
+            ", ".join(metric.needs),
+            _use_in_promote(metric),
+            f"[{metric.paper}]({metric.url})" if metric.url else metric.paper,
+        )
+        for metric in CATALOG
+    ]
+    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
+
+
+def _use_in_promote(metric: Metric) -> str:
+    """Return how the parameters ``metric`` and ``thresholds`` of ``promote`` take it."""
+    threshold = f"threshold `{metric.name}{BOUNDED[metric.name]}…`" if metric.name in BOUNDED else ""
+    return ", ".join(filter(None, ["metric" if metric.promotes else "", threshold]))

@@ -1,0 +1,168 @@
+"""What MLflow calls of a logged generator: load it, check a request, answer it. Imports no torch."""
+
+from __future__ import annotations
+
+import functools
+import json
+import logging
+import os
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import mlflow.pyfunc
+import pandas as pd
+from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+
+from gan_plugin.errors import UserError, first_line
+from gan_plugin.media.image import ENCODERS, contact_sheet
+from gan_plugin.serving.gate import is_loading, put_before_server
+from gan_plugin.serving.generator import BUCKETS, OnnxGenerator
+from gan_plugin.serving.options import ServingOptions, check_names
+from gan_plugin.serving.requests import DEFAULTS, check_columns, check_params, read_request
+from gan_plugin.serving.session import CUDA
+
+ONNX_FILE = "generator.onnx"
+SERVING_CONFIG = "SERVING_MODEL_CONFIG"  # MLflow's environment variable
+# by which MLmodel files name this code; the second one in models that were logged before this module existed
+LOADER_MODULES = (__name__, "gan_plugin.flavor")
+
+logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server prints the messages
+
+
+def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PyfuncGenerator:
+    """Load the model in the folder ``path``; ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` call this."""
+    _check_requests_as_sent()
+    is_served = is_loading(path)
+    try:
+        if is_served:
+            check_names(json.loads(os.environ.get(SERVING_CONFIG, "{}")))  # MLflow only warns of unknown ones
+        options = ServingOptions.from_config(model_config or {})
+        generator = OnnxGenerator(
+            Path(path) / ONNX_FILE, options.device, options.batching, options.threads, options.gpu_memory_mb
+        )
+    except UserError as error:
+        raise RefusedRequest(str(error)) from None
+    logger.info("%s", describe_limits(generator, options))
+    if not is_served:
+        return PyfuncGenerator(generator, options.max_rows)
+    try:
+        generator.warm_up()
+    except Exception as error:  # ONNX Runtime's exceptions have no common class
+        raise RefusedRequest(f"The generator cannot run: {first_line(error)}.", INTERNAL_ERROR) from None
+    threads = BUCKETS[-1] if generator.batched else None  # what is to run together must be under way together
+    patience_s = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
+    put_before_server(options.max_waiting, patience_s, answer_headers(generator), threads)
+    return ServedGenerator(generator, options.max_rows)
+
+
+def answer_headers(generator: OnnxGenerator) -> dict[str, str]:
+    """Return the headers that tell a client which device answered, and why not the GPU."""
+    device = {"x-gan-device": "cuda" if generator.provider == CUDA else "cpu"}
+    return device | ({} if generator.fallback is None else {"x-gan-fallback": generator.fallback})
+
+
+def describe_limits(generator: OnnxGenerator, options: ServingOptions) -> str:
+    """Return one line for the log about the device and the limits that hold."""
+    return (
+        f"The generator runs on {generator.provider}, requests {'together' if generator.batched else 'one by one'}, "
+        f"CPU threads for an image: {generator.threads}; a request may have {options.max_rows} rows, and a server "
+        f"{options.max_waiting} requests."
+    )
+
+
+class PyfuncGenerator:
+    """Answer a request with a DataFrame of the columns ``seed`` and ``image``, one row per image.
+
+    ``image`` is a file in base64, PNG or with ``format=webp`` lossless WebP, or with ``format=array`` nested lists of
+    gray levels [height, width, channels]. With ``grid=N`` it is a single image with all of them, N in a row.
+    """
+
+    def __init__(self, generator: OnnxGenerator, max_rows: int) -> None:
+        self.generator = generator
+        self.max_rows = max_rows
+
+    def get_raw_model(self) -> OnnxGenerator:
+        """Return the generator itself; MLflow's ``PyFuncModel.get_raw_model`` calls this."""
+        return self.generator
+
+    def predict(self, rows: pd.DataFrame, params: dict[str, Any] | None = None) -> pd.DataFrame | list[dict[str, Any]]:
+        """Answer one request; ``rows`` and ``params`` are described in :mod:`gan_plugin.serving.requests`.
+
+        Raises:
+            RefusedRequest: the request cannot be honored, or the generator failed; one sentence for the client.
+        """
+        params = {**DEFAULTS, **(params or {})}
+        try:
+            check_params(params)
+            request = read_request(rows, self.generator.description, self.max_rows)
+            encoder = ENCODERS[params["format"]]
+            if params["grid"]:
+                images = self.generator.generate(request.z, request.labels)
+                sheet = contact_sheet(images, min(params["grid"], len(images)))
+                return self._table([None], [encoder(sheet)])
+            return self._table(request.seeds, self.generator.encode(request.z, request.labels, encoder))
+        except UserError as error:
+            raise RefusedRequest(str(error)) from None
+        except Exception as error:  # MLflow would send the client a stack trace
+            logger.exception("A request failed.")
+            raise RefusedRequest(f"The generator failed: {type(error).__name__}.", INTERNAL_ERROR) from None
+
+    def _table(self, seeds: list[int | None], images: list[Any]) -> pd.DataFrame | list[dict[str, Any]]:
+        table = pd.DataFrame({"seed": seeds, "image": images}, dtype=object)  # in which a missing seed stays null
+        table.attrs.update(answer_headers(self.generator))
+        return table
+
+
+class ServedGenerator(PyfuncGenerator):
+    """Answer with records, which MLflow's server writes as the same JSON as a DataFrame in a twentieth of the time."""
+
+    def _table(self, seeds: list[int | None], images: list[Any]) -> list[dict[str, Any]]:
+        return [{"seed": seed, "image": image} for seed, image in zip(seeds, images, strict=True)]
+
+
+class RefusedRequest(MlflowException):
+    """One sentence for the client, which MLflow's server would otherwise prefix with a dump of the whole request."""
+
+    def __init__(self, sentence: str, error_code: int = INVALID_PARAMETER_VALUE) -> None:
+        super().__init__(sentence, error_code=error_code)
+
+    def __setattr__(self, name: str, value: Any) -> None:
+        if name != "message" or "message" not in self.__dict__:
+            super().__setattr__(name, value)
+
+
+def _check_requests_as_sent() -> None:
+    """Check the columns of requests before MLflow drops those that it does not know.
+
+    A misspelled ``sede`` or ``lable`` would otherwise be answered 200 with some other image. MLflow offers no hook for
+    this: its own check of requests is wrapped once, for models that this module loads, and stays as it is for others.
+    """
+    pyfunc: Any = mlflow.pyfunc
+    original = getattr(pyfunc, "_validate_prediction_input", None)
+    if original is None:
+        logger.warning("MLflow %s checks requests in another way: unknown columns are ignored.", mlflow.__version__)
+        return
+    if getattr(original, "checks_gan_columns", False):
+        return
+
+    @functools.wraps(original)
+    def checked(data: Any, params: Any, inputs: Any, parameters: Any, flavor: Any = None) -> Any:
+        if flavor in LOADER_MODULES:
+            _check_request(data, params, inputs.input_names(), [param.name for param in parameters.params])
+        return original(data, params, inputs, parameters, flavor)
+
+    checked.checks_gan_columns = True  # type: ignore[attr-defined]
+    pyfunc._validate_prediction_input = checked
+
+
+def _check_request(data: Any, params: Any, columns: list[str], parameters: list[str]) -> None:
+    """Check names against the signature of this model, which may be older than this code."""
+    rows = data if isinstance(data, list) else [data]  # a frame or dict of columns, or a list of rows
+    try:
+        check_columns([name for row in rows if isinstance(row, (pd.DataFrame, dict)) for name in row], columns)
+        check_params(params or {}, parameters)
+    except UserError as error:
+        raise RefusedRequest(str(error)) from None

@@ -1,0 +1,41 @@
+"""SIGTERM and Ctrl-C, as a wish to stop that training asks for after each step."""
+
+from __future__ import annotations
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+
+class StopSignals:
+    """Remembers a SIGTERM or Ctrl-C instead of dying of it; the same one again kills as usual."""
+
+    def __init__(self) -> None:
+        self.received: signal.Signals | None = None
+
+    def requested(self) -> bool:
+        return self.received is not None
+
+    def exit_status(self) -> int:
+        """Return what a shell reports for a process that such a signal ended."""
+        return 128 + (self.received or 0)
+
+    @contextmanager
+    def caught(self) -> Iterator[StopSignals]:
+        previous = {number: signal.signal(number, self._remember) for number in (signal.SIGTERM, signal.SIGINT)}
+        try:
+            yield self
+        finally:
+            for number, handler in previous.items():
+                signal.signal(number, handler)
+
+    def _remember(self, number: int, frame: FrameType | None) -> None:
+        if number == self.received:
+            signal.signal(number, signal.SIG_DFL)
+            signal.raise_signal(number)
+        if self.received is None:  # after a Ctrl-C mlflow run sends its child a SIGTERM as well
+            self.received = signal.Signals(number)
+            notice = f"{self.received.name}: finishing this step, then saving a checkpoint. Once more ends at once.\n"
+            os.write(2, notice.encode())  # print may be in the middle of another line

@@ -1,0 +1,25 @@
+"""The little that training knows of the place where its results go. Imports no MLflow."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Protocol
+
+from gan_plugin.media.image import Image
+
+
+class Tracker(Protocol):
+    """Takes in a run's metrics, images and files. No call may block or raise for long: the loop waits for it."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log metrics of one step."""
+
+    def image(self, key: str, image: Image, step: int) -> None:
+        """Log an image, one of a series under ``key``."""
+
+    def file(self, path: Path, folder: str) -> None:
+        """Keep a copy of a file in a folder of the run."""
+
+    def note(self, key: str, text: str) -> None:
+        """Keep a sentence about the run."""

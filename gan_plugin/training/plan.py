@@ -1,0 +1,150 @@
+"""Everything that decides what a training run does: settled once, and refused here or never."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+
+from gan_plugin.config.recipe import Recipe, fit_augmentation, fit_batch, override, resolved
+from gan_plugin.config.settings import TrainSettings
+from gan_plugin.data import Dataset
+from gan_plugin.device import choose_device, choose_precision, precision_name
+from gan_plugin.errors import UserError
+from gan_plugin.spec import SampleSpec
+from gan_plugin.training.rules import check_combination, check_effect, without_leftovers
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    """What a training run does, with nothing left open.
+
+    Attributes:
+        recipe: the method, fitted to the data.
+        epochs: passes over the data.
+        seed: of all that is random.
+        device: where training runs.
+        precision: in which autocast computes; weights are float32.
+        samples_every: epochs between two sample grids.
+        checkpoint_every: epochs between two checkpoints.
+        evaluation_budget: share of the time for evaluating the generator during training.
+        guard: whether more than a value that is not finite ends training.
+        retries: how often the guard may go back to a good checkpoint.
+    """
+
+    recipe: Recipe
+    epochs: int
+    seed: int
+    device: torch.device
+    precision: torch.dtype
+    samples_every: int
+    checkpoint_every: int
+    evaluation_budget: float = 0.0
+    guard: bool = True
+    retries: int = 3
+
+    def identity(self, dataset: Dataset) -> dict[str, Any]:
+        """Return what a resumed run must agree on. More epochs are welcome; another device is possible."""
+        recipe = {"recipe": self.recipe.name, **resolved(self.recipe)}
+        data = {"shape": list(dataset.spec.shape), "data": dataset.digest}
+        return {**recipe, **data, "seed": self.seed, "precision": precision_name(self.precision)}
+
+
+def make_plan(
+    recipe: Recipe, settings: TrainSettings, overrides: Mapping[str, object], dataset: Dataset
+) -> TrainingPlan:
+    """Settle what user and recipe left open, and refuse what does not go together.
+
+    Args:
+        recipe: with the overrides in it.
+        overrides: the recipe's fields that the user set.
+
+    Raises:
+        UserError: the recipe contradicts itself, the data or the device; the sentence says what would be right.
+    """
+    recipe = without_leftovers(fit(recipe, overrides, dataset))
+    check_effect(recipe, overrides.keys())
+    check_combination(recipe, dataset)
+    check_updates(recipe, dataset, settings.epochs)
+    device = choose_device(settings.device)
+    return TrainingPlan(
+        recipe=recipe,
+        epochs=settings.epochs,
+        seed=settings.seed,
+        device=device,
+        precision=choose_precision(settings.precision, device),
+        samples_every=settings.samples_every,
+        checkpoint_every=settings.checkpoint_every,
+        evaluation_budget=settings.evaluation_budget,
+        guard=settings.guard,
+        retries=settings.retries,
+    )
+
+
+def fit(recipe: Recipe, overrides: Mapping[str, object], dataset: Dataset) -> Recipe:
+    """Fit the recipe to the data where the user left it open: its batch, its augmentation, whether it takes labels.
+
+    Raises:
+        UserError: labels were asked of data that has none, or a bound for an augmentation that is settled.
+    """
+    classes = dataset.spec.classes
+    if overrides.get("conditional") and classes < 2:
+        raise UserError(
+            f"conditional=true is not possible: {dataset.name} has no classes to choose from; give conditional=false."
+        )
+    if "augment_below" in overrides and ("augment" in overrides or recipe.augment == "none"):
+        raise UserError(
+            f"augment_below changes nothing where augment={recipe.augment} is settled: leave augment_below out, or "
+            "give a recipe that augments, and no augment."
+        )
+    if "batch_size" not in overrides:
+        recipe = fit_batch(recipe, len(dataset))
+    if "augment" not in overrides:
+        recipe = fit_augmentation(recipe, len(dataset))
+    return override(recipe, conditional=recipe.conditional and classes > 1)
+
+
+def spec_of(dataset: Dataset, recipe: Recipe) -> SampleSpec:
+    """Return what the generator makes: the data's samples, with their labels where the recipe is conditional."""
+    return dataset.spec if recipe.conditional else dataset.spec.unlabeled()
+
+
+def steps_per_epoch(dataset: Dataset, recipe: Recipe) -> int:
+    """Return the steps of an epoch; a last, smaller batch is left to the next epoch's order.
+
+    Raises:
+        UserError: the data is less than a batch.
+    """
+    if len(dataset) < recipe.batch_size:
+        raise UserError(
+            f"batch_size={recipe.batch_size} is more than the {len(dataset)} images of the data: give a smaller one."
+        )
+    return len(dataset) // recipe.batch_size
+
+
+def check_updates(recipe: Recipe, dataset: Dataset, epochs: int) -> None:
+    """Refuse a training in which the generator would never be updated.
+
+    Raises:
+        UserError: the data is less than a batch, or the training shorter than ``discriminator_steps``.
+    """
+    steps = steps_per_epoch(dataset, recipe) * epochs
+    if steps < recipe.discriminator_steps:
+        raise UserError(
+            f"discriminator_steps={recipe.discriminator_steps} is more than the training's {steps} steps, in which the "
+            "generator would never learn: give a smaller one, more epochs, or a smaller batch_size."
+        )
+
+
+def check_resumed(steps: int, *, steps_per_epoch: int, epochs: int) -> None:
+    """Refuse fewer epochs than a checkpoint has behind it. Equally many are fine: an export may have failed before.
+
+    Raises:
+        UserError: names both numbers.
+    """
+    if steps > epochs * steps_per_epoch:
+        raise UserError(
+            f"epochs={epochs} is less than the {steps / steps_per_epoch:.4g} epochs behind the checkpoint: give more."
+        )

@@ -1,0 +1,90 @@
+"""What a person sees of a running training: a bar or a line an epoch, and the metrics of the run."""
+
+from __future__ import annotations
+
+import sys
+import time
+from collections.abc import Mapping
+
+import torch
+from torch import Tensor
+from tqdm import tqdm
+
+from gan_plugin.tracking.tracker import Tracker
+from gan_plugin.training.gan import metric_names
+from gan_plugin.training.guard import Guard, check_finite
+from gan_plugin.training.plan import TrainingPlan
+
+METRICS_EVERY = 50  # steps
+LINE_EVERY = 30  # seconds, at least
+
+
+class ProgressLogger:
+    """Logs means of the steps' metrics, which stay on the device and are read every METRICS_EVERY steps."""
+
+    def __init__(self, tracker: Tracker, plan: TrainingPlan, guard: Guard, *, steps_per_epoch: int, steps: int) -> None:
+        self.tracker, self.plan, self.guard, self.steps_per_epoch = tracker, plan, guard, steps_per_epoch
+        self.names = metric_names(plan.recipe)
+        self.total, self.count = torch.zeros(len(self.names), device=plan.device), 0
+        self.latest: dict[str, float] = {}
+        self.clock, self.first_step = time.perf_counter(), steps
+        self.last_line = time.perf_counter()
+        self.bar = tqdm(
+            total=plan.epochs * steps_per_epoch,
+            initial=steps,
+            unit="step",
+            smoothing=0.05,
+            disable=not sys.stderr.isatty(),
+        )
+
+    def step(self, metrics: Mapping[str, Tensor], step: int) -> None:
+        """Take in one step's metrics; synchronizes with the device once in METRICS_EVERY steps.
+
+        Raises:
+            Alarm: a metric is not finite, or the guard's check fails.
+        """
+        self.total += torch.stack([metrics[name] for name in self.names])
+        self.count += 1
+        self.bar.update()
+        if self.count == METRICS_EVERY or step % self.steps_per_epoch == 0:
+            self._read(step)
+
+    def _read(self, step: int) -> None:
+        self.latest = dict(zip(self.names, (self.total / self.count).tolist()))
+        self.total.zero_()
+        self.count = 0
+        check_finite(self.latest)
+        if self.plan.guard:
+            self.latest |= self.guard.observe_loss(self.latest["loss/discriminator"], step)
+        self.tracker.metrics(self.latest, step)
+        if self.plan.guard:
+            self.guard.check(step)
+        self.bar.set_postfix(G=f"{self.latest['loss/generator']:.3f}", D=f"{self.latest['loss/discriminator']:.3f}")
+        if time.perf_counter() - self.last_line > LINE_EVERY:
+            self._print_line(step)
+
+    def epoch(self, epoch: int, step: int) -> None:
+        """Log the end of an epoch."""
+        self.tracker.metrics({"epoch": epoch, "throughput/images_per_second": self._images_per_second(step)}, step)
+        self._print_line(step)
+        self.first_step = step
+
+    def _images_per_second(self, step: int) -> float:
+        elapsed = time.perf_counter() - self.clock
+        return (step - self.first_step) * self.plan.recipe.batch_size / elapsed
+
+    def _print_line(self, step: int) -> None:
+        """Print a plain line, where there is no bar."""
+        self.last_line = time.perf_counter()
+        if self.bar.disable:
+            epochs = f"{step / self.steps_per_epoch:.4g}/{self.plan.epochs}"
+            losses = {name: value for name, value in self.latest.items() if name.startswith("loss/")}
+            text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            print(f"epoch {epochs}  {text}  {self._images_per_second(step):,.0f} images/s", flush=True)
+
+    def restart_clock(self) -> None:
+        """Leave out of the throughput what came since the last step: samples, evaluations and checkpoints."""
+        self.clock = time.perf_counter()
+
+    def close(self) -> None:
+        self.bar.close()

@@ -1,0 +1,41 @@
+"""Samples of fixed seeds from the averaged generator, as it would be exported."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+
+import torch
+from torch import nn
+
+from gan_plugin.config.recipe import Recipe
+from gan_plugin.media.image import Image, Images, contact_sheet
+from gan_plugin.networks.wrappers import Quantized, generator_inputs
+from gan_plugin.training.ema import calibrate_batch_norm
+from gan_plugin.training.state import TrainingState
+
+GRID_COLUMNS = 8
+GRID_SEEDS = range(GRID_COLUMNS**2)
+
+
+def exported_generator(state: TrainingState, recipe: Recipe) -> nn.Module:
+    """Return a copy of the averaged generator with batch norm's statistics measured anew.
+
+    A copy, because what is measured for export must not change what is trained.
+    """
+    generator = copy.deepcopy(state.ema)
+    calibrate_batch_norm(generator, recipe.latent_size, state.spec.classes)
+    return generator
+
+
+@torch.no_grad()
+def generate_images(generator: nn.Module, seeds: Sequence[int], *, latent_size: int, classes: int) -> Images:
+    """Return images uint8 [N, H, W, C] of N seeds, each of the seed's own class where there are classes."""
+    device = next(generator.parameters()).device
+    images: Images = Quantized(generator)(*generator_inputs(seeds, latent_size, classes, device)).cpu().numpy()
+    return images
+
+
+def sample_grid(generator: nn.Module, *, latent_size: int, classes: int) -> Image:
+    """Return one image with the samples of GRID_SEEDS, GRID_COLUMNS in a row."""
+    return contact_sheet(generate_images(generator, GRID_SEEDS, latent_size=latent_size, classes=classes), GRID_COLUMNS)

@@ -1,0 +1,99 @@
+"""Which generator is exported: quick evaluations within a budget of the time, and the best so far."""
+
+from __future__ import annotations
+
+import dataclasses
+import logging
+import time
+from typing import Protocol
+
+from torch import nn
+
+from gan_plugin.tracking.tracker import Tracker
+from gan_plugin.training.guard import check_finite
+from gan_plugin.training.state import Best, TrainingState
+
+logger = logging.getLogger(__name__)
+
+
+class Evaluator(Protocol):
+    """Evaluates a generator quickly, while it is trained.
+
+    Attributes:
+        metric: the name under which the result is logged; lower is better.
+        digest: of what decides the result; results of evaluators with other digests cannot be compared.
+        seconds: what it has cost so far, its preparation included.
+    """
+
+    metric: str
+    digest: str
+    seconds: float
+
+    def __call__(self, generator: nn.Module) -> float:
+        """Return the metric of an averaged generator in eval mode, which is left as it is."""
+
+
+class EvaluationBudget:
+    """Keeps evaluations within a share of the time since training began, their preparation included."""
+
+    def __init__(self, share: float, evaluator: Evaluator | None) -> None:
+        self.share, self.evaluator = share, evaluator
+        self.start = time.perf_counter() - (0.0 if evaluator is None else evaluator.seconds)
+
+    def allows(self) -> bool:
+        """Return whether what evaluations have cost is within the share: one's cost is known only after it."""
+        return self.used() <= self.share
+
+    def used(self) -> float:
+        """Return the share of the time so far."""
+        return 0.0 if self.evaluator is None else self.evaluator.seconds / (time.perf_counter() - self.start)
+
+
+def update_best(state: TrainingState, evaluator: Evaluator, generator: nn.Module, tracker: Tracker) -> float | None:
+    """Evaluate the averaged generator as it would be exported, and keep its weights where it is the best so far.
+
+    Returns the metric; None, with a warning, where the evaluation failed: whatever goes wrong there, training goes on.
+
+    Raises:
+        Alarm: the metric is not finite.
+    """
+    try:
+        value = evaluator(generator)
+    except Exception:
+        logger.warning("The evaluation failed; training goes on without any from here on.", exc_info=True)
+        return None
+    check_finite({evaluator.metric: value})
+    tracker.metrics({evaluator.metric: value}, state.steps)
+    evaluations = 1 if state.best is None else state.best.evaluations + 1
+    if state.best is None or value <= state.best.value:
+        weights = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
+        state.best = Best(evaluator.metric, evaluator.digest, value, state.steps, evaluations, weights)
+    else:
+        state.best = dataclasses.replace(state.best, evaluations=evaluations)
+    return value
+
+
+def forget_incomparable(state: TrainingState, evaluator: Evaluator | None) -> None:
+    """Drop, with a warning, a best generator that later evaluations cannot be compared with."""
+    if state.best is not None and (evaluator is None or evaluator.digest != state.best.digest):
+        reason = "nothing is evaluated" if evaluator is None else f"{evaluator.metric} is that of another network"
+        logger.warning(
+            "The best generator so far, %s %.4g at step %d, is no longer a candidate: now %s.",
+            state.best.metric,
+            state.best.value,
+            state.best.step,
+            reason,
+        )
+        state.best = None
+        state.guard = dataclasses.replace(state.guard, lowest_distance=None, worse_checks=0)
+
+
+def export_reason(state: TrainingState) -> str:
+    """Return a sentence on why this generator and no other is exported."""
+    best = state.best
+    if best is None:
+        return "It is the last one: none was evaluated during training."
+    if best.evaluations == 1:
+        return f"It is the last one, with {best.metric} {best.value:.4g}: no other was evaluated."
+    last = " It is the last one, too." if best.step == state.steps else ""
+    return f"Its {best.metric} of {best.value:.4g} was the lowest of {best.evaluations}.{last}"

@@ -1,0 +1,93 @@
+"""All that training changes: networks, optimizers, what augmentation and the guard have learned, the best so far."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import cast
+
+import torch
+from torch import Tensor, nn
+
+from gan_plugin.augment import AdaController
+from gan_plugin.config.recipe import Recipe
+from gan_plugin.device import memory_format
+from gan_plugin.networks import new_discriminators, new_generator
+from gan_plugin.networks.wrappers import Discriminators
+from gan_plugin.spec import SampleSpec
+from gan_plugin.training.guard import GuardState
+from gan_plugin.training.optimizers import new_optimizer, step_share
+
+
+@dataclass(frozen=True)
+class Best:
+    """The averaged generator at its lowest metric so far.
+
+    Attributes:
+        metric: the metric's name; lower is better.
+        digest: of what decides the metric's value.
+        value: of this generator.
+        step: when it was evaluated.
+        evaluations: how many there have been.
+        weights: its state, with batch norm's statistics measured anew.
+    """
+
+    metric: str
+    digest: str
+    value: float
+    step: int
+    evaluations: int
+    weights: dict[str, Tensor]
+
+
+@dataclass
+class TrainingState:
+    """The state of a training run.
+
+    Attributes:
+        spec: what the generator makes.
+        networks: "generator", "discriminator" and "ema", the averaged generator, which is always in eval mode.
+        optimizers: by the name of the network that they move.
+        ada: the controller of adaptive augmentation.
+        steps: batches that the discriminators have learned from.
+        best: None as long as nothing has been evaluated.
+        rollbacks: how often the guard has gone back to a checkpoint.
+        guard: what the guard remembers.
+    """
+
+    spec: SampleSpec
+    networks: dict[str, nn.Module]
+    optimizers: dict[str, torch.optim.Optimizer]
+    ada: AdaController
+    steps: int = 0
+    best: Best | None = None
+    rollbacks: int = 0
+    guard: GuardState = field(default_factory=GuardState)
+
+    @property
+    def generator(self) -> nn.Module:
+        return self.networks["generator"]
+
+    @property
+    def discriminator(self) -> Discriminators:
+        return cast(Discriminators, self.networks["discriminator"])
+
+    @property
+    def ema(self) -> nn.Module:
+        return self.networks["ema"]
+
+
+def new_state(recipe: Recipe, spec: SampleSpec, device: torch.device) -> TrainingState:
+    """Make fresh networks from torch's global random state, and their optimizers, on ``device``."""
+    generator = new_generator(recipe, spec)
+    discriminator = new_discriminators(recipe, spec)
+    ema = new_generator(recipe, spec)
+    ema.load_state_dict(generator.state_dict())
+    networks = {"generator": generator, "discriminator": discriminator, "ema": ema.eval().requires_grad_(False)}
+    for network in networks.values():
+        network.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
+    first = recipe.at(0)
+    optimizers = {
+        "generator": new_optimizer(recipe, generator, first.generator_lr, 1.0),
+        "discriminator": new_optimizer(recipe, discriminator, first.discriminator_lr, step_share(recipe)),
+    }
+    return TrainingState(spec, networks, optimizers, AdaController(device))

@@ -1,0 +1,53 @@
+"""The catalog of metrics: complete, derived from once, and free of torch."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+
+import pytest
+
+from gan_plugin.config.settings import PromoteSettings, parse
+from gan_plugin.errors import UserError
+from gan_plugin.evaluation.results import Measurement
+from gan_plugin.metrics.catalog import BOUNDED, CATALOG, METRICS, PROMOTING, catalog_table, higher_is_better
+from gan_plugin.report.tables import measurement_row
+
+
+def test_names_are_unique_and_every_metric_has_a_sentence() -> None:
+    assert len(METRICS) == len(CATALOG)
+    assert all(metric.explanation.endswith(".") for metric in CATALOG)
+    assert all(bool(metric.paper) == bool(metric.url) for metric in CATALOG)
+
+
+def test_thresholds_take_every_metric_of_the_catalog_that_any_generator_has() -> None:
+    for name, sign in BOUNDED.items():
+        settings = parse(PromoteSettings, {"thresholds": f"{name}{sign}1"})
+        assert [str(threshold) for threshold in settings.thresholds] == [f"{name}{sign}1"]
+        with pytest.raises(UserError, match="is not possible: give bounds as in"):
+            parse(PromoteSettings, {"thresholds": f"{name}{'<=' if sign == '>=' else '>='}1"})
+        assert higher_is_better(name) == (sign == ">=")
+    assert "accuracy" not in BOUNDED  # only a conditional generator has it
+    for name in PROMOTING:
+        assert parse(PromoteSettings, {"metric": name}).metric == name
+
+
+def test_the_report_takes_direction_and_explanation_from_the_catalog() -> None:
+    for name, metric in METRICS.items():
+        row = measurement_row(Measurement(name, 0.5))
+        assert row["explanation"] == metric.explanation
+        assert row["better"] == {"lower": "↓ lower", "higher": "↑ higher", "real": ""}[metric.direction]
+
+
+def test_the_table_has_a_row_for_each_metric() -> None:
+    lines = catalog_table().splitlines()
+    assert len(lines) == len(CATALOG) + 2
+    assert len({line.count(" | ") for line in lines}) == 1
+    assert lines[2].startswith("| `fid` | `fid/NETWORK` | ↓ lower | Fréchet distance ")
+    assert lines[2].endswith("| metric, threshold `fid<=…` | [Heusel et al. 2017](https://arxiv.org/abs/1706.08500) |")
+
+
+def test_the_catalog_imports_no_torch() -> None:
+    code = "import sys, gan_plugin.metrics.catalog; print('torch' in sys.modules, 'numpy' in sys.modules)"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert done.stdout.strip() == "False False"
