@@ -91,7 +91,8 @@ def make_quick_fid(
             that its preparation would take longer than PATIENCE.
     """
     began = time.perf_counter()
-    network = load_network(choose_features(features, has_classes(dataset)), dataset, device, inception_weights=weights)
+    chosen = choose_features(features, has_classes(dataset))
+    network = load_network(chosen, dataset, device, inception_weights=weights)
     subset = reference_subset(dataset)
     count = len(subset) + IMAGES
     if features is None and (needed := estimated_seconds(network, subset, count)) > PATIENCE:

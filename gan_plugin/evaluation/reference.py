@@ -76,13 +76,12 @@ def prepare_reference(
                 f"{images.name}, split {images.split!r}, has {len(images)} images: "
                 f"an evaluation needs at least {MIN_SAMPLES}."
             )
-    spec = choose_features(features, has_classes(dataset))
+    chosen = choose_features(features, has_classes(dataset))
     classifier, file = classifier_of(dataset, device) if has_classes(dataset) else (None, None)
-    if classifier is not None and spec == "classifier":
+    if classifier is not None and chosen == "classifier":
         return Reference(dataset, held_out, classifier, classifier, file)
-    return Reference(
-        dataset, held_out, load_network(spec, dataset, device, inception_weights=inception_weights), classifier, file
-    )
+    network = load_network(chosen, dataset, device, inception_weights=inception_weights)
+    return Reference(dataset, held_out, network, classifier, file)
 
 
 def has_classes(dataset: Dataset) -> bool:

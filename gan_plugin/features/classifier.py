@@ -26,7 +26,7 @@ from gan_plugin.features.network import (
     concatenate,
     exact_float32,
 )
-from gan_plugin.media.image import Images
+from gan_plugin.media.image import Images, normalize
 from gan_plugin.spec import SampleSpec
 
 VERSION = 1  # of network and training together: another version makes other features of the same data
@@ -92,7 +92,7 @@ def map_channels(side: int) -> int:
 
 def signed(images: Tensor) -> Tensor:
     """Map uint8 [B, C, H, W] to float32 −1…1, laid out like the network's weights."""
-    return (images.float() / 127.5 - 1).contiguous(memory_format=torch.channels_last)
+    return normalize(images.float()).contiguous(memory_format=torch.channels_last)
 
 
 @dataclass(frozen=True, eq=False)

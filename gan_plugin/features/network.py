@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from gan_plugin.media.image import Images
+from gan_plugin.media.image import CHANNELS_FIRST, Images
 
 PIXELS_AT_ONCE = 512 * 32 * 32  # bounds the memory of one batch whatever the images' size
 
@@ -75,7 +75,7 @@ def batches(images: Images, size: int) -> Iterator[Images]:
 
 def as_tensor(images: Images, device: torch.device) -> Tensor:
     """Copy images [B, H, W, C] to ``device`` as uint8 [B, C, H, W]."""
-    return torch.from_numpy(np.array(images)).permute(0, 3, 1, 2).to(device)
+    return torch.from_numpy(np.array(images)).permute(CHANNELS_FIRST).to(device)
 
 
 def concatenate(parts: list[Outputs]) -> Outputs:

@@ -29,7 +29,7 @@ import torch
 
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.features.network import Outputs, batch_size, batches, check_images, concatenate
-from gan_plugin.media.image import Image, Images, to_pil
+from gan_plugin.media.image import CHANNELS_FIRST, Image, Images, to_pil
 from gan_plugin.serving.session import open_session
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
@@ -285,7 +285,7 @@ def prepare(images: Images, entry: Input) -> npt.NDArray[np.uint8 | np.float32]:
     if entry.channels != images.shape[3]:
         images = images.repeat(entry.channels, axis=3)
     if not entry.channels_last:
-        images = images.transpose(0, 3, 1, 2)
+        images = images.transpose(CHANNELS_FIRST)
     if entry.dtype is np.float32:
         return np.ascontiguousarray(images, np.float32) / np.float32(255)
     return np.ascontiguousarray(images)

@@ -15,7 +15,7 @@ from gan_plugin.data import Dataset
 from gan_plugin.data.dataset import make_dataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.evaluate import evaluate_generator
-from gan_plugin.evaluation.reference import Reference
+from gan_plugin.evaluation.reference import Reference, prepare_reference
 from gan_plugin.evaluator import check_fit
 from gan_plugin.report import sheets, write_report
 from gan_plugin.serving.generator import Description
@@ -24,12 +24,19 @@ from gan_plugin.spec import image_spec
 HEIGHT, WIDTH = 48, 32
 
 
-def gradients(count: int, split: str, seed: int) -> Dataset:
-    """Return RGB images [count, 3, 48, 32], each brighter towards its bottom by an amount and in a color of its own."""
+def gradients(count: int, split: str, seed: int, classes: int = 0) -> Dataset:
+    """Return RGB images [count, 3, 48, 32], each brighter towards its bottom by an amount and in a color of its own.
+
+    With two classes, every other image is upside down.
+    """
     random = torch.Generator().manual_seed(seed)
     height = torch.linspace(0, 1, HEIGHT)[None, None, :, None]
     levels = 255 * torch.rand(count, 3, 1, 1, generator=random) * height.expand(count, 3, HEIGHT, WIDTH)
-    return make_dataset(levels.to(torch.uint8), None, [], name="gradients", source="test", split=split, notes=[])
+    names = ["bright below", "bright above"][:classes]
+    labels = torch.arange(count) % classes if classes else None
+    if labels is not None:
+        levels[labels == 1] = levels[labels == 1].flip(2)
+    return make_dataset(levels.to(torch.uint8), labels, names, name="gradients", source="test", split=split, notes=[])
 
 
 @pytest.fixture(scope="module")
@@ -56,6 +63,20 @@ def test_images_higher_than_wide_are_evaluated_and_reported(oblong: Dataset, tmp
     top, left = sheets.HEADING + 2, sheets.MARGIN + 2
     expected = evaluation.samples[0].repeat(times, 0).repeat(times, 1)
     assert np.array_equal(sheet[top : top + HEIGHT * times, left : left + WIDTH * times], expected)
+
+
+def test_labeled_images_higher_than_wide_are_evaluated_by_their_own_classifier(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAN_PLUGIN_CACHE", str(tmp_path))
+    train, test = gradients(100, "train", 0, classes=2), gradients(100, "test", 1, classes=2)
+    reference = prepare_reference(train, test, None, device=CPU)
+    bank = open_bank(train, tmp_path / "g.onnx")
+    evaluation = evaluate_generator(bank, reference, count=200, first_seed=0, device=CPU)
+    values = values_of(evaluation)
+    assert (values["modes"], values["precision"]) == (2, 1.0)
+    assert values["cas"] > 0.9
+    assert [row.name for row in evaluation.classes] == ["bright below", "bright above"]
 
 
 def test_the_other_way_round_does_not_fit(oblong: Dataset) -> None:

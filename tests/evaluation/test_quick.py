@@ -56,7 +56,7 @@ def test_features_that_are_too_slow_must_be_requested_by_name(digits: Dataset, m
             time.sleep(0.01 * len(images))
             return super().__call__(images)
 
-    monkeypatch.setattr(quick, "load_network", lambda *arguments: Slow())
+    monkeypatch.setattr(quick, "load_network", lambda *arguments, **options: Slow())
     monkeypatch.setattr(quick, "PATIENCE", 30.0)
     with pytest.raises(UserError, match=r"^slow would take 1 minutes for 3,486 images on this cpu: give feat"):
         make_quick_fid(digits, None, latent_size=100, classes=0, device=CPU)
