@@ -54,8 +54,8 @@ def train(
     """
     from gan_plugin.config.settings import TrainSettings, parse_training, texts_of
 
-    given = {"data": data, "recipe": recipe, "epochs": epochs, "model_name": model_name, **parameters}
-    settings, overrides = parse_training(texts_of(TrainSettings, given))
+    values = {"data": data, "recipe": recipe, "epochs": epochs, "model_name": model_name, **parameters}
+    settings, overrides = parse_training(texts_of(TrainSettings, values))
     from gan_plugin.jobs.train import run_training
 
     return run_training(settings, overrides)
@@ -105,8 +105,8 @@ def promote(
     """
     from gan_plugin.config.settings import PromoteSettings, parse, texts_of
 
-    given = {"model_name": model_name, "data": data, "rollback": rollback, **parameters}
-    settings = parse(PromoteSettings, texts_of(PromoteSettings, given))
+    values = {"model_name": model_name, "data": data, "rollback": rollback, **parameters}
+    settings = parse(PromoteSettings, texts_of(PromoteSettings, values))
     from gan_plugin.jobs.promote import run_promotion
 
     return run_promotion(settings)

@@ -88,7 +88,7 @@ def main() -> None:
 @options_of(TrainSettings)
 def train(**texts: str | None) -> None:
     """Train a GAN, verify its ONNX export, log and register it."""
-    settings, overrides = parse_training(given(texts))
+    settings, overrides = parse_training(typed(texts))
     from gan_plugin.export import ExportError
     from gan_plugin.jobs.train import run_training
     from gan_plugin.training.loop import Diverged
@@ -103,7 +103,7 @@ def train(**texts: str | None) -> None:
 @options_of(EvaluateSettings)
 def evaluate(**texts: str | None) -> None:
     """Measure how good a model's images are, beside real ones."""
-    settings = parse(EvaluateSettings, given(texts))
+    settings = parse(EvaluateSettings, typed(texts))
     from gan_plugin.jobs.evaluate import run_evaluation
 
     run_evaluation(settings)
@@ -113,7 +113,7 @@ def evaluate(**texts: str | None) -> None:
 @options_of(PromoteSettings)
 def promote(**texts: str | None) -> None:
     """Make a version the champion, if it is better than the current one."""
-    settings = parse(PromoteSettings, given(texts))
+    settings = parse(PromoteSettings, typed(texts))
     from gan_plugin.jobs.promote import Refused, run_promotion
     from gan_plugin.registry import Locked
 
@@ -208,7 +208,7 @@ def doctor(demand: str | None) -> None:
         raise SystemExit(1)
 
 
-def given(texts: dict[str, str | None]) -> dict[str, str]:
+def typed(texts: dict[str, str | None]) -> dict[str, str]:
     """Return the options that are on the command line."""
     return {name: text for name, text in texts.items() if text is not None}
 

@@ -122,11 +122,14 @@ def save_model(
     model.model_size_bytes = get_total_file_size(str(path))
     model.save(str(root / MLMODEL_FILE_NAME))
 
-    conda_env, requirements, _ = _process_pip_requirements(
-        get_default_pip_requirements(options.device), pip_requirements=pip_requirements
-    )
+    write_environment(root, get_default_pip_requirements(options.device), pip_requirements)
+
+
+def write_environment(root: Path, default_requirements: list[str], requirements: list[str] | None) -> None:
+    """Write the files from which MLflow makes an environment for serving."""
+    conda_env, installed, _ = _process_pip_requirements(default_requirements, pip_requirements=requirements)
     (root / "conda.yaml").write_text(yaml.safe_dump(conda_env, default_flow_style=False))
-    write_to(str(root / "requirements.txt"), "\n".join(requirements))
+    write_to(str(root / "requirements.txt"), "\n".join(installed))
     _PythonEnv.current().to_yaml(str(root / "python_env.yaml"))
 
 

@@ -40,8 +40,8 @@ FREE_OF_TORCH = [
 # lower case; the words' ordinary meanings (a function returns, a fraction is rounded down) are not among them.
 PRIVATE_WORDS = (
     r"judg\w*|\w*_judg\w*|game|new_game|play|player|players|teach_\w+|said|heard|told|shown|asked|pictured?|pictures|showable"
-    r"|\w*_floor|softness|guessed|code_classes|code_values|crown|rival|remark|undecided_loss|outright|most_\w+|least_\w+|fewest_\w+"
-    r"|largest_\w+|smallest_\w+|feed|some|few|each|made|given|found|wanted|whole|pixels_type"
+    r"|\w*_floor|softness|guessed|code_classes|code_values|crown|rival|remark|undecided_loss|outright|most_\w+|least_(?!squares)\w+|fewest_\w+"
+    r"|largest_(?!difference)\w+|smallest_\w+|feed|some|few|each|made|given|found|wanted|whole|pixels_type"
 )
 
 

@@ -248,9 +248,9 @@ def parse_hyperparameters(texts: Mapping[str, str]) -> dict[str, Any]:
 
 def override(recipe: Recipe, **values: object) -> Recipe:
     """Return the recipe with every value that is not None in place of its own; a number may stand for a ramp."""
-    given: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
-    ramps = {k: parse_ramp(v) for k, v in given.items() if k in RAMPS and not isinstance(v, Ramp)}
-    return dataclasses.replace(recipe, **given | ramps)
+    overrides: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
+    ramps = {k: parse_ramp(v) for k, v in overrides.items() if k in RAMPS and not isinstance(v, Ramp)}
+    return dataclasses.replace(recipe, **overrides | ramps)
 
 
 def fit_batch(recipe: Recipe, images: int) -> Recipe:
@@ -289,12 +289,12 @@ def without_effect(recipe: Recipe) -> dict[str, str]:
     return {name: part.phrase for name, part in parts.items() if not part.is_in(recipe)}
 
 
-def check_effect(recipe: Recipe, given: Collection[str]) -> None:
+def check_effect(recipe: Recipe, overridden: Collection[str]) -> None:
     """Refuse hyperparameters that would change nothing.
 
     Raises:
-        UserError: one of those named in ``given`` belongs to a part that the recipe lacks.
+        UserError: one of those named in ``overridden`` belongs to a part that the recipe lacks.
     """
     for name, phrase in without_effect(recipe).items():
-        if name in given:
+        if name in overridden:
             raise UserError(f"{name} changes nothing without {phrase}: give that, too, or leave {name} out.")

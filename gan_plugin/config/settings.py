@@ -60,8 +60,8 @@ def thresholds() -> Accepts:
 
     def parse_one(text: str) -> Threshold:
         for metric, sign in BOUNDED.items():
-            name, found, bound = text.partition(sign)
-            if found and name.strip() == metric and math.isfinite(float(bound)):
+            name, separator, bound = text.partition(sign)
+            if separator and name.strip() == metric and math.isfinite(float(bound)):
                 return Threshold(metric, float(bound))
         raise ValueError
 
@@ -189,7 +189,7 @@ def parameters_of(cls: SettingsClass) -> dict[str, Field[Any]]:
     return settings | HYPERPARAMETERS if cls is TrainSettings else settings
 
 
-def given(settings: AnySettings) -> dict[str, object]:
+def settled_texts(settings: AnySettings) -> dict[str, object]:
     """Return the settings as a user would type them, without those that are left to the data or mean nothing."""
     return {name: text for name, text in as_typed(settings).items() if getattr(settings, name) is not None}
 
@@ -245,8 +245,8 @@ def texts_of(cls: SettingsClass, values: Mapping[str, object]) -> dict[str, str]
     for name in values:
         if name not in known:
             raise unknown_parameter(name, known)
-    given = {name: value for name, value in values.items() if value is not None}
-    return {name: text_of(value, known[name].metadata["accepts"].separator) for name, value in given.items()}
+    known_values = {name: value for name, value in values.items() if value is not None}
+    return {name: text_of(value, known[name].metadata["accepts"].separator) for name, value in known_values.items()}
 
 
 def underscored(texts: Mapping[str, str]) -> dict[str, str]:

@@ -6,9 +6,11 @@ import dataclasses
 import importlib
 
 import mlflow
+from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 from mlflow.models import EvaluationResult
 from mlflow.pyfunc import PyFuncModel
+from mlflow.store.artifact.utils.models import get_model_name_and_version
 
 from gan_plugin.config.settings import (
     DataSettings,
@@ -16,7 +18,7 @@ from gan_plugin.config.settings import (
     EvaluatorSettings,
     PromoteSettings,
     as_typed,
-    given,
+    settled_texts,
 )
 from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import SampleDataset, from_samples
@@ -25,12 +27,13 @@ from gan_plugin.errors import UserError, first_line
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import results_of
 from gan_plugin.features import choose_features
+from gan_plugin.jobs.describe import with_metrics
 from gan_plugin.spec import size_text
-from gan_plugin.tracking.run import log_dataset, log_parameters, project_run
+from gan_plugin.tracking.run import describe_registered, log_dataset, log_parameters, project_run
 
 
 def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
-    """Load the model by its URI and judge it by ``mlflow.models.evaluate``; returns the metrics.
+    """Load the model by its URI and evaluate it by ``mlflow.models.evaluate``; returns the metrics.
 
     Raises:
         UserError: the model, the data or the device is wrong, or they do not fit together.
@@ -41,14 +44,14 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
         model = load_pyfunc(settings.model, settings.device)
         dataset = reference_of(settings)
         log_parameters(run.info.run_id, used_parameters(settings, dataset))
-        return evaluate_model(model, dataset, settings).metrics
+        return evaluate_model(model, dataset, settings, uri=settings.model).metrics
 
 
 def used_parameters(settings: EvaluateSettings | PromoteSettings, dataset: SampleDataset) -> dict[str, object]:
     """Return every parameter with the value that it has in effect: none is ``auto``."""
     spec, held_out = dataset.reference.spec, dataset.held_out
     return {
-        **given(settings),
+        **settled_texts(settings),
         "held_out": "none" if held_out is None else held_out.split,
         "image_size": size_text(spec.size),
         "channels": spec.channels,
@@ -67,7 +70,11 @@ def import_evaluators() -> None:
 
 
 def load_pyfunc(uri: str, device: str) -> PyFuncModel:
-    """A logged model, ready to be evaluated; UserError in one sentence where there is none."""
+    """Load a logged model to be evaluated.
+
+    Raises:
+        UserError: there is none at this URI.
+    """
     try:
         model: PyFuncModel = mlflow.pyfunc.load_model(uri, model_config={"device": device})
     except UserError:
@@ -78,7 +85,7 @@ def load_pyfunc(uri: str, device: str) -> PyFuncModel:
 
 
 def reference_of(settings: DataSettings) -> SampleDataset:
-    """The images to compare with, and the held-out ones, logged as inputs of the active run."""
+    """Load the images to compare with and the held-out ones, and log them as inputs of the active run."""
     dataset = from_samples(
         settings.data,
         split=settings.split,
@@ -93,8 +100,13 @@ def reference_of(settings: DataSettings) -> SampleDataset:
     return dataset
 
 
-def evaluate_model(model: PyFuncModel, dataset: SampleDataset, settings: EvaluatorSettings) -> EvaluationResult:
-    """One evaluation in the active run, recorded there, with the data set and with the LoggedModel."""
+def evaluate_model(
+    model: PyFuncModel, dataset: SampleDataset, settings: EvaluatorSettings, *, uri: str
+) -> EvaluationResult:
+    """Evaluate a model in the active run; the results are recorded there, with the dataset and with the LoggedModel.
+
+    Where ``uri`` is that of a registered version, its description gets the metrics, too.
+    """
     names = [field.name for field in dataclasses.fields(EvaluatorSettings)]
     typed = as_typed(settings)
     result: EvaluationResult = mlflow.models.evaluate(
@@ -105,7 +117,21 @@ def evaluate_model(model: PyFuncModel, dataset: SampleDataset, settings: Evaluat
         evaluator_config={name: typed[name] for name in names},
     )
     print_measurements(result)
+    if (version := registered_version(uri)) is not None:
+        client, run = MlflowClient(), mlflow.active_run()
+        assert run is not None
+        description = client.get_model_version(*version).description or ""
+        described = with_metrics(description, results_of(result)["measurements"], run_id=run.info.run_id)
+        describe_registered(*version, described)
     return result
+
+
+def registered_version(uri: str) -> tuple[str, str] | None:
+    """Return name and version behind ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``; None for any other URI."""
+    if not uri.startswith("models:/") or uri.startswith("models:/m-"):  # the latter is a LoggedModel
+        return None
+    name, version = get_model_name_and_version(MlflowClient(), uri)
+    return name, str(version)
 
 
 def print_measurements(result: EvaluationResult) -> None:

@@ -132,7 +132,7 @@ def evaluate_version(settings: PromoteSettings, dataset: SampleDataset, version:
     model = load_pyfunc(uri, settings.device)
     with mlflow.start_run(run_name=f"{role} {settings.model_name} {version}", nested=True) as run:
         mlflow.set_tags({"gan.role": role, "gan.model": uri})
-        return EvaluatedVersion(version, evaluate_model(model, dataset, settings), run.info.run_id)
+        return EvaluatedVersion(version, evaluate_model(model, dataset, settings, uri=uri), run.info.run_id)
 
 
 def decide(settings: PromoteSettings, candidate: EvaluatedVersion, champion: EvaluatedVersion | None) -> None:

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from gan_plugin import flavor
 from gan_plugin.config.recipe import load_recipe, override, resolved
-from gan_plugin.config.settings import TrainSettings, given
+from gan_plugin.config.settings import TrainSettings, settled_texts
 from gan_plugin.data import Dataset, check_data_argument, load_dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError
@@ -156,7 +156,7 @@ def used_parameters(settings: TrainSettings, plan: TrainingPlan, dataset: Datase
     """Return every parameter of the run with the value that it has in effect: none is ``auto``."""
     spec = dataset.spec
     return {
-        **given(settings),
+        **settled_texts(settings),
         **resolved(plan.recipe),
         "image_size": size_text(spec.size),
         "channels": spec.channels,
