@@ -94,8 +94,7 @@ def save_model(
     copy_serving_code(root / CODE_FOLDER / "gan_plugin")
 
     model = mlflow_model or Model()
-    model.signature = signature()
-    model.metadata = metadata
+    model.signature, model.metadata = signature(), metadata
     _save_example(model, input_example(description), str(path))
     mlflow.pyfunc.add_to_model(
         model,
