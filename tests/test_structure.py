@@ -136,7 +136,7 @@ def test_rooms_marked_so_import_no_torch() -> None:
 
 
 def test_the_tables_of_results_are_those_that_their_commands_print(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    page = (ROOT / "docs" / "explanation" / "results.md").read_text("utf-8")
     assert page.count("<!-- benchmarks/") == page.count("<!-- end -->") >= 5
     copy = tmp_path / "results.md"
     copy.write_text(page, "utf-8")
