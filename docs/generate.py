@@ -21,10 +21,11 @@ import click
 import onnx
 
 from gan_plugin import cli, flavor
-from gan_plugin.config.recipe import Recipe, load_recipe, recipe_names
-from gan_plugin.config.settings import BOUNDED, PROMOTING, EvaluateSettings, PromoteSettings, TrainSettings
+from gan_plugin.config.recipe import recipe_names
+from gan_plugin.config.reference import hyperparameter_table, parameter_table, recipe_table
+from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, TrainSettings
 from gan_plugin.export import OPSET
-from gan_plugin.report import EXPLANATIONS
+from gan_plugin.metrics.catalog import catalog_table
 from gan_plugin.serving.generator import CONTRACT_VERSION, METADATA_PREFIX, Description
 from gan_plugin.serving.options import ServingOptions
 
@@ -33,21 +34,6 @@ EXAMPLE = DOCS.parent / "examples" / "digits.onnx"
 BLOCK = re.compile(r"(<!-- generated: (.+?) -->\n).*?(?=<!-- end -->)", re.DOTALL)
 
 # What the package has no table of. Keys are checked against the package, so nothing can be missing or left over.
-PAPERS = {
-    "fid": "[Heusel et al. 2017](https://arxiv.org/abs/1706.08500)",
-    "fid_ratio": "",
-    "kid": "[Bińkowski et al. 2018](https://arxiv.org/abs/1801.01401)",
-    "inception_score": "[Salimans et al. 2016](https://arxiv.org/abs/1606.03498)",
-    "precision": "[Kynkäänniemi et al. 2019](https://arxiv.org/abs/1904.06991)",
-    "recall": "[Kynkäänniemi et al. 2019](https://arxiv.org/abs/1904.06991)",
-    "density": "[Naeem et al. 2020](https://arxiv.org/abs/2002.09797)",
-    "coverage": "[Naeem et al. 2020](https://arxiv.org/abs/2002.09797)",
-    "authenticity": "[Alaa et al. 2022](https://arxiv.org/abs/2102.08921)",
-    "cas": "[Ravuri and Vinyals 2019](https://arxiv.org/abs/1905.10887)",
-    "modes": "[Metz et al. 2017](https://arxiv.org/abs/1611.02163)",
-    "label_kl": "[Metz et al. 2017](https://arxiv.org/abs/1611.02163)",
-    "accuracy": "",
-}
 COLUMNS = {
     "seed": "An integer from 0 to 2⁵³ − 1. Equal seeds give equal images, alone or in any batch.",
     "to_seed": "A second seed. The image lies on the path from `seed` to `to_seed`. Needs `position`.",
@@ -64,7 +50,10 @@ PARAMS = {
     "grid": "Return one image that holds all the others, this many in a row, at most 1,024. 0 returns separate images.",
 }
 METADATA = {
-    "contract": "version of this contract",
+    "contract": "version of this list of keys",
+    "kind": "what one sample is, also the name of the output; since version 2, before it `image` is implied",
+    "layout": "dimensions of the output behind the batch; since version 2",
+    "range": "black to white in each channel; since version 2",
     "latent_size": "length of `z`",
     "height": "image height in pixels",
     "width": "image width in pixels",
@@ -105,32 +94,12 @@ def plain(text: str) -> str:
 
 
 def meanings(of: dict[str, str], names: Collection[str]) -> dict[str, str]:
-    """``of`` in the order of ``names``; AssertionError where the two differ."""
+    """``of`` itself; AssertionError where its keys are not ``names``."""
     assert set(of) == set(names), f"described are {sorted(of)}, and there are {sorted(names)}"
-    return {name: of[name] for name in names}
+    return of
 
 
-# ---- parameters ------------------------------------------------------------------------------------------------------
-
-
-def settings_table(cls: type, take: Callable[[str], bool] = lambda name: True) -> str:
-    fields = [field for field in dataclasses.fields(cls) if take(field.name)]
-    return table(
-        ("parameter", "default", "accepts", "meaning"),
-        (
-            (
-                code(field.name),
-                "*required*" if field.metadata["text"] is None else code(field.metadata["text"]),
-                plain(field.metadata["accepts"].phrase),
-                plain(field.metadata["help"]),
-            )
-            for field in fields
-        ),
-    )
-
-
-def of_recipe(name: str) -> bool:
-    return name in {field.name for field in dataclasses.fields(Recipe)}
+# ---- commands and options -------------------------------------------------------------------------------------------
 
 
 def commands() -> str:
@@ -158,41 +127,15 @@ def default_of(option: click.Option) -> str:
 
 
 def serving_options() -> str:
-    """The comment beside each field is its explanation."""
-    source = inspect.getsource(ServingOptions)
-    comments = dict(re.findall(r"^    (\w+): .+?  # (.+)$", source, re.MULTILINE))
+    """Return the attributes that the class's docstring explains, one a line."""
+    attributes = inspect.cleandoc(ServingOptions.__doc__ or "").partition("Attributes:\n")[2].partition("\n\n")[0]
     fields = {field.name: field.default for field in dataclasses.fields(ServingOptions)}
-    described = meanings(comments, fields)
+    described = meanings(dict(re.findall(r"^    (\w+): (.+)$", attributes, re.MULTILINE)), fields)
     rows = (
-        (code(name), code("null" if fields[name] is None else fields[name]), plain(described[name])) for name in fields
+        (code(name), code("null" if fields[name] is None else fields[name]), plain(described[name]).replace("``", "`"))
+        for name in fields
     )
     return table(("option", "default", "meaning"), rows)
-
-
-# ---- recipes ---------------------------------------------------------------------------------------------------------
-
-
-def recipes() -> str:
-    return table(("recipe", "summary"), ((code(name), plain(load_recipe(name).summary)) for name in recipe_names()))
-
-
-def recipe_fields() -> str:
-    settings = {field.name: field.metadata for field in dataclasses.fields(TrainSettings)}
-    rows = []
-    for field in dataclasses.fields(Recipe):
-        if field.name not in settings:  # its name and its summary
-            continue
-        accepts = re.sub(r", or auto$", "", settings[field.name]["accepts"].phrase)
-        meaning = settings[field.name]["help"].replace(", instead of the recipe's.", ".")
-        rows.append((code(field.name), recipe_default(field), plain(accepts), plain(meaning)))
-    return table(("field", "if left out", "accepts", "meaning"), rows)
-
-
-def recipe_default(field: dataclasses.Field[Any]) -> str:
-    value = field.default
-    if value is dataclasses.MISSING:
-        return "*required*"
-    return code(str(value).lower() if isinstance(value, bool) else value)
 
 
 def recipe_files() -> str:
@@ -203,24 +146,7 @@ def recipe_files() -> str:
     return "\n\n".join(files)
 
 
-# ---- metrics, requests, the file -------------------------------------------------------------------------------------
-
-
-def metrics() -> str:
-    papers = meanings(PAPERS, EXPLANATIONS)
-    return table(
-        ("metric", "meaning", "threshold", "promotes", "paper"),
-        (
-            (
-                code(name),
-                plain(text),
-                code(BOUNDED[name]) if name in BOUNDED else "",
-                "yes" if name in PROMOTING else "",
-                papers[name],
-            )
-            for name, text in EXPLANATIONS.items()
-        ),
-    )
+# ---- requests, the file ----------------------------------------------------------------------------------------------
 
 
 def request_columns() -> str:
@@ -267,16 +193,15 @@ def onnx_metadata() -> str:
 
 
 BLOCKS: dict[str, Callable[[], str]] = {
-    "train": lambda: settings_table(TrainSettings, lambda name: not of_recipe(name)),
-    "train, parts of the recipe": lambda: settings_table(TrainSettings, of_recipe),
-    "evaluate": lambda: settings_table(EvaluateSettings),
-    "promote": lambda: settings_table(PromoteSettings),
+    "train": lambda: parameter_table(TrainSettings),
+    "hyperparameters": hyperparameter_table,
+    "evaluate": lambda: parameter_table(EvaluateSettings),
+    "promote": lambda: parameter_table(PromoteSettings),
     "commands": commands,
     "serving options": serving_options,
-    "recipes": recipes,
-    "recipe fields": recipe_fields,
+    "recipes": recipe_table,
     "recipe files": recipe_files,
-    "metrics": metrics,
+    "metrics": lambda: catalog_table().strip(),
     "request columns": request_columns,
     "request parameters": request_params,
     "onnx facts": onnx_facts,
