@@ -1,6 +1,6 @@
 """Puts the measured tables into a page: runs each command that a comment of it names.
 
-    python benchmarks/write_results.py docs/results.md
+    python benchmarks/write_results.py docs/explanation/results.md
 
 A table stands between ``<!-- benchmarks/recipes.py table fashion-1- -->`` and ``<!-- end -->``.
 """

@@ -40,6 +40,7 @@ from gan_plugin.serving.generator import Description, OnnxGenerator
 from gan_plugin.spec import image_spec
 
 DOCKER = ROOT / "docker"
+GUIDE = ROOT / "docs" / "how-to" / "containers.md"
 SERVICES: dict[str, Any] = yaml.safe_load((DOCKER / "compose.yaml").read_text("utf-8"))["services"]
 STOPPED_WITHIN_S = 5  # docker stop kills after 10
 
@@ -114,7 +115,7 @@ def test_ports_are_published_on_the_loopback_address_only() -> None:
     container_port = stages()["serve"].environment()["UVICORN_PORT"]
     for name in ("serve", "serve-cpu"):
         assert published(name) == [f"127.0.0.1:8080:{container_port}"]
-    commands = re.findall(r"^docker run .*", (DOCKER / "README.md").read_text("utf-8"), re.MULTILINE)
+    commands = re.findall(r"^docker run .*", GUIDE.read_text("utf-8"), re.MULTILINE)
     assert len(commands) >= 3
     for line in commands:
         assert re.findall(r"-p (\S+)", line) == [f"127.0.0.1:8080:{container_port}"], line

@@ -1,4 +1,4 @@
-"""The map in CONTRIBUTING.md against the code, and the README's program as it is written there."""
+"""The map in CONTRIBUTING.md against the code, and the guide's program as it is written there."""
 
 from __future__ import annotations
 
@@ -19,6 +19,7 @@ from gan_plugin.serving.generator import Description
 from gan_plugin.spec import image_spec
 
 PACKAGE = ROOT / "gan_plugin"
+GUIDE = ROOT / "docs" / "how-to" / "other-programs.md"
 
 
 MAX_FUNCTION, MAX_MODULE = 60, 350  # lines
@@ -136,7 +137,7 @@ def test_rooms_marked_so_import_no_torch() -> None:
 
 
 def test_the_tables_of_results_are_those_that_their_commands_print(tmp_path: Path) -> None:
-    page = (ROOT / "docs" / "results.md").read_text("utf-8")
+    page = (ROOT / "docs" / "explanation" / "results.md").read_text("utf-8")
     assert page.count("<!-- benchmarks/") == page.count("<!-- end -->") >= 5
     copy = tmp_path / "results.md"
     copy.write_text(page, "utf-8")
@@ -145,12 +146,12 @@ def test_the_tables_of_results_are_those_that_their_commands_print(tmp_path: Pat
 
 
 @pytest.mark.parametrize("class_names", [(), ("cat", "dog")])
-def test_the_readmes_program_for_the_file_alone(class_names: tuple[str, ...], tmp_path: Path) -> None:
+def test_the_guides_program_for_the_file_alone(class_names: tuple[str, ...], tmp_path: Path) -> None:
     """As printed: onnxruntime and numpy make images in a process that imports nothing else."""
     torch.manual_seed(0)
     generator = Generator(8, image_spec(16, 16, 1, class_names))
     export_generator(generator, Description(8, image_spec(16, 16, 1, class_names)), tmp_path / "generator.onnx")
-    blocks = re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text("utf-8"), re.DOTALL)
+    blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
     (program,) = [block for block in blocks if "InferenceSession" in block]
     program += (
         "\nimport json, sys\nloaded = [m for m in ('torch', 'mlflow', 'gan_plugin') if m in sys.modules]"
