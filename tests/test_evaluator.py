@@ -167,7 +167,12 @@ def test_the_entry_point_evaluates_in_one_run(trained: Trained, evaluated: tuple
     contexts = {tag.value for entry in run.inputs.dataset_inputs for tag in entry.tags}
     assert {"evaluation", "held-out", "train", "test"} <= contexts
     assert len(run.inputs.dataset_inputs) == 2
-    model_id = trained.project.client.get_model_version("gan", "1").source.removeprefix("models:/")
+    version = trained.project.client.get_model_version("gan", "1")
+    model_id = version.source.removeprefix("models:/")
+    assert f"| fid | {run.data.metrics['fid/classifier']:.4g} | {run.data.metrics['fid_real/classifier']:.4g} |" in (
+        version.description
+    )
+    assert "**Ask for an image**" in version.description
     assert [entry.model_id for entry in run.inputs.model_inputs] == [model_id]
 
 

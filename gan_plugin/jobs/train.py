@@ -20,9 +20,7 @@ from gan_plugin.data import Dataset, check_data_argument, load_dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
-from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.export import Parity, ParityError, export_generator
-from gan_plugin.features import choose_features
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.jobs.describe import describe_run, describe_version, run_name
@@ -77,6 +75,7 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
         folder = make_folder(settings.output_dir, run_id)
         log_start(settings, plan, dataset, run_id)
         evaluator = make_evaluator(settings, dataset, plan)
+        log_parameters(run_id, {"features": None if evaluator is None else evaluator.network.name})
         stop = StopSignals()
         try:
             with stop.caught(), MlflowTracker(run_id, folder) as tracker:
@@ -160,7 +159,6 @@ def used_parameters(settings: TrainSettings, plan: TrainingPlan, dataset: Datase
         **resolved(plan.recipe),
         "image_size": size_text(spec.size),
         "channels": spec.channels,
-        "features": choose_features(settings.features, has_classes(dataset)),
         "device": plan.device.type,
         "precision": precision_name(plan.precision),
     }

@@ -4,7 +4,9 @@ from __future__ import annotations
 
 import base64
 import io
+import json
 import os
+import re
 import signal
 import subprocess
 import time
@@ -47,6 +49,18 @@ def test_parameters_are_as_they_were_used(trained: Trained) -> None:
     assert (params["objective"], params["generator_lr"]) == ("non-saturating", "0.0002")
     assert params["device"] in ("cpu", "cuda")
     assert "auto" not in params.values()
+
+
+def test_run_and_version_describe_themselves(trained: Trained) -> None:
+    run, client = trained.run, trained.project.client
+    assert run.info.run_name == f"dcgan-digits-{run.info.run_id[:6]}"
+    data = "- Data: 1,438 images of 28×28×1 from digits, split train, digest `"
+    assert data in run.data.tags["mlflow.note.content"]
+    description = client.get_model_version("gan", "1").description
+    assert data in description
+    (request,) = re.findall(r"-d '(.*)'", description)
+    assert json.loads(request) == {"dataframe_records": [{"seed": 0}]}
+    assert "mlflow run . -e evaluate -P model=models:/gan/1" in description
 
 
 def test_metrics_have_a_history(trained: Trained) -> None:
@@ -94,9 +108,9 @@ def test_a_checkpoint_is_kept_and_training_goes_on_from_it(trained: Trained) -> 
     assert trained.project.runs()[0].info.status == "FAILED"
 
 
-def test_the_generator_is_judged_on_the_way_and_the_choice_is_explained(trained: Trained) -> None:
-    judged = {**QUICK, "evaluation_budget": 0.9, "model_name": "judged"}
-    done = trained.project.mlflow_run(**judged)
+def test_the_generator_is_evaluated_during_training_and_the_choice_is_explained(trained: Trained) -> None:
+    parameters = {**QUICK, "evaluation_budget": 0.9, "model_name": "evaluated"}
+    done = trained.project.mlflow_run(**parameters)
     assert done.returncode == 0, done.stdout + done.stderr
     run = trained.project.runs()[0]
     history = trained.project.client.get_metric_history(run.info.run_id, "fid_2k/classifier")
@@ -106,10 +120,13 @@ def test_the_generator_is_judged_on_the_way_and_the_choice_is_explained(trained:
     assert sentence.startswith(f"Exported: the averaged generator of step {best.step} of {STEPS}. It")
     assert f"fid_2k/classifier {best.value:.4g}" in sentence or f"fid_2k/classifier of {best.value:.4g}" in sentence
     assert sentence in done.stdout
-    (file,) = trained.project.client.list_artifacts(run.info.run_id, "judge")  # the classifier that judged
+    (file,) = trained.project.client.list_artifacts(run.info.run_id, "quick_evaluation")  # the classifier
     assert file.path.endswith(".safetensors")
-    assert run.data.tags["judge"].startswith("classifier, digest ")
-    assert trained.run.data.tags["exported"].endswith("It is the last one: none was judged on the way.")
+    assert run.data.tags["quick_evaluation"].startswith("classifier, digest ")
+    assert trained.run.data.tags["exported"].endswith("It is the last one: none was evaluated during training.")
+    experiment = trained.project.client.get_experiment(run.info.experiment_id)
+    assert experiment.tags["mlflow.experiment.primaryMetric.name"] == "fid_2k/classifier"
+    assert experiment.tags["mlflow.experiment.primaryMetric.greaterIsBetter"] == "false"
 
 
 def test_features_that_cannot_be_had_do_not_end_a_training(make_project: Callable[[], Project], tmp_path: Path) -> None:
@@ -126,9 +143,7 @@ def test_features_that_cannot_be_had_do_not_end_a_training(make_project: Callabl
     }
     done = project.command("gan-plugin", "train", *options(small))
     assert done.returncode == 0, done.stderr
-    assert (
-        "Nothing judges the generator on the way, and the last one is exported: The data has no classes" in done.stderr
-    )
+    assert "No evaluation during training, and the last generator is exported: The data has no classes" in done.stderr
     refused = project.command("gan-plugin", "train", *options({**small, "features": "classifier"}))
     assert (refused.returncode, len(project.client.search_model_versions("name = 'gan'"))) == (2, 1)
     assert error_of(refused).startswith("features=classifier is trained to tell classes apart")
@@ -145,8 +160,8 @@ def test_three_flavors_of_one_file(store: Trained) -> None:
     assert isinstance(graph, onnx.ModelProto)
     about = {entry.key: entry.value for entry in graph.metadata_props}
     assert (about["gan.run_id"], about["gan.recipe"]) == (store.run.info.run_id, "dcgan")
-    asked = ["seed", "to_seed", "position", "z", "label", "truncation"]
-    assert [column.name for column in info.signature.inputs] == asked
+    columns = ["seed", "to_seed", "position", "z", "label", "truncation"]
+    assert [column.name for column in info.signature.inputs] == columns
     assert [param.name for param in info.signature.params] == ["format", "grid"]
 
 

@@ -76,8 +76,8 @@ def assert_descended(before: nn.Module, after: nn.Module, loss: Tensor, lr: floa
 
 
 @pytest.mark.parametrize(("steps", "weight"), [(0, 10 * 4), (2, 0), (4, 6 * 4), (8, 2 * 4)])
-def test_alternating_turns_descend_a_relativistic_loss_with_r1_and_r2(steps: int, weight: float) -> None:
-    """Each player from its own images and labels; the penalty, at every fourth step, is a quarter's and ramped."""
+def test_alternating_updates_descend_a_relativistic_loss_with_r1_and_r2(steps: int, weight: float) -> None:
+    """Each network from its own images and labels; the penalty, at every fourth step, is a quarter's and ramped."""
     penalized = {"penalty": "r1+r2", "penalty_every": 4, "penalty_weight": "10..2", "anneal": 8 * BATCH}
     recipe = small_recipe(
         objective="relativistic", conditional=True, discriminators=2, softmax_temperature=2, **penalized
@@ -112,7 +112,7 @@ def test_alternating_turns_descend_a_relativistic_loss_with_r1_and_r2(steps: int
 
 
 @pytest.mark.parametrize(("steps", "weight"), [(0, 10 * 4), (3, 0), (4, 6 * 4)])
-def test_turns_together_descend_their_losses_with_r1(steps: int, weight: float) -> None:
+def test_simultaneous_updates_descend_their_losses_with_r1(steps: int, weight: float) -> None:
     penalized = {"penalty": "r1", "penalty_every": 4, "penalty_weight": "10..2", "anneal": 8 * BATCH}
     recipe = small_recipe(updates="simultaneous", discriminators=2, softmax_temperature=2, **penalized)
     state = lively_state(recipe)
@@ -134,7 +134,7 @@ def test_turns_together_descend_their_losses_with_r1(steps: int, weight: float) 
 
 
 @pytest.mark.parametrize("updates", ["simultaneous", "alternating"])
-def test_both_players_pay_where_a_image_does_not_show_its_codes(updates: str) -> None:
+def test_both_networks_pay_where_an_image_does_not_show_its_codes(updates: str) -> None:
     recipe = small_recipe(updates=updates, categorical_codes=3, continuous_codes=2)
     state = lively_state(recipe)
     before = copy.deepcopy(state)
@@ -159,19 +159,19 @@ def test_both_players_pay_where_a_image_does_not_show_its_codes(updates: str) ->
     torch.testing.assert_close(metrics["loss/code"], information.detach())
 
 
-PLAYERS = ("generator", "ema", "discriminator")
+NETWORKS = ("generator", "ema", "discriminator")
 
 
 def weights(state: TrainingState) -> dict[str, dict[str, Tensor]]:
     """What is learned, without batch norm's running statistics: those follow every batch of fakes."""
-    networks = {name: getattr(state, name).named_parameters() for name in PLAYERS}
+    networks = {name: getattr(state, name).named_parameters() for name in NETWORKS}
     return {name: {key: value.detach().clone() for key, value in found} for name, found in networks.items()}
 
 
 def moves(state: TrainingState, recipe: Recipe, steps: int) -> dict[str, list[int]]:
-    """The steps in which each player moved: all of its matrices, or none."""
+    """The steps in which each network moved: all of its matrices, or none."""
     step, batch = GanStep(state, recipe, torch.float32), random_batch(1)
-    found: dict[str, list[int]] = {name: [] for name in PLAYERS}
+    steps_moved: dict[str, list[int]] = {name: [] for name in NETWORKS}
     for _ in range(steps):
         before = weights(state)
         step(batch, batch)
@@ -179,8 +179,8 @@ def moves(state: TrainingState, recipe: Recipe, steps: int) -> dict[str, list[in
             moved = {not torch.equal(value, before[name][key]) for key, value in after.items() if value.dim() > 1}
             assert len(moved) == 1
             if moved == {True}:
-                found[name].append(state.steps)
-    return found
+                steps_moved[name].append(state.steps)
+    return steps_moved
 
 
 def test_the_generator_and_its_average_move_at_every_fifth_step_of_the_discriminators() -> None:
@@ -192,9 +192,9 @@ def test_the_generator_and_its_average_move_at_every_fifth_step_of_the_discrimin
 
 
 @pytest.mark.parametrize("updates", ["simultaneous", "alternating"])
-def test_where_nothing_else_is_asked_for_both_players_move_at_every_step(updates: str) -> None:
+def test_where_nothing_else_is_asked_for_both_networks_move_at_every_step(updates: str) -> None:
     recipe = small_recipe(updates=updates)
-    assert moves(lively_state(recipe), recipe, 3) == {name: [1, 2, 3] for name in PLAYERS}
+    assert moves(lively_state(recipe), recipe, 3) == {name: [1, 2, 3] for name in NETWORKS}
 
 
 @pytest.mark.parametrize("discriminator_steps", [1, 5])
@@ -212,8 +212,8 @@ def test_a_move_of_the_average_forgets_as_much_as_the_discriminators_steps_make(
         torch.testing.assert_close(average, share * before[name] + (1 - share) * after["generator"][name])
 
 
-def test_the_generator_hears_each_discriminator_with_its_probability_and_at_least_one() -> None:
-    """Of three losses 1, 10 and 100 the mean says which were heard."""
+def test_the_generator_learns_from_each_discriminator_with_its_probability_and_at_least_one() -> None:
+    """Of three losses 1, 10 and 100 the mean says which were active."""
     recipe = small_recipe(objective="hinge", discriminators=3, discriminator_dropout=0.6)
     step = GanStep(lively_state(recipe), recipe, torch.float32)
     logits = torch.tensor([[-1.0], [-10.0], [-100.0]])  # [3, 1]
@@ -265,7 +265,7 @@ SEEN = {  # how often real images are, and others: fakes, and what the penalty p
 def test_all_that_a_discriminator_sees_is_augmented(
     kind: str, updates: str, objective: str, augmented: Augmented, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """In either player's turn."""
+    """In either network's update."""
     recipe = small_recipe(
         updates=updates, objective=objective, augment=kind, augment_p=0.4, penalty="wgan-gp", penalty_weight=1
     )

@@ -14,7 +14,7 @@ from training_helpers import Memory, Scripted, evaluated_plan, plan
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.data.loader import epoch_order
 from gan_plugin.objectives import OBJECTIVES
-from gan_plugin.training import guard as guard_room
+from gan_plugin.training import guard as guard_module
 from gan_plugin.training.checkpoint import read_header
 from gan_plugin.training.guard import (
     CHECKS,
@@ -46,14 +46,14 @@ def new_guard() -> Guard:
     return Guard(chance_loss=1.0, real_diversity=50.0)
 
 
-def told(guard: Guard, loss: float, step: int) -> dict[str, float]:
+def observe_loss(guard: Guard, loss: float, step: int) -> dict[str, float]:
     """A step's loss as the loop hands it on: taken in, then checked."""
     signals = guard.observe_loss(loss, step)
     guard.check(step)
     return signals
 
 
-def looked(guard: Guard, images: torch.Tensor, step: int) -> dict[str, float]:
+def observe_samples(guard: Guard, images: torch.Tensor, step: int) -> dict[str, float]:
     signals = guard.observe_samples(images, ONE_GROUP, step)
     guard.check(step)
     return signals
@@ -64,41 +64,43 @@ def test_what_is_not_finite_is_an_alarm_at_once() -> None:
         check_finite({"loss/discriminator": 1.0, "loss/generator": float("nan")})
 
 
-@pytest.mark.parametrize(("loss", "said"), [(0.001, "the discriminator has won"), (9.0, "the discriminator has lost")])
-def test_a_player_that_wins_for_long_is_an_alarm(loss: float, said: str) -> None:
+@pytest.mark.parametrize(
+    ("loss", "reason"), [(0.001, "the discriminator has won"), (9.0, "the discriminator has lost")]
+)
+def test_a_discriminator_that_wins_for_long_is_an_alarm(loss: float, reason: str) -> None:
     guard = new_guard()
     for step in range(50, UNBALANCED_STEPS, 50):
-        assert told(guard, loss, step) == {"guard/discriminator_loss": loss}
+        assert observe_loss(guard, loss, step) == {"guard/discriminator_loss": loss}
     assert guard.suspicious
-    told(guard, 0.7, UNBALANCED_STEPS)  # one good value, and the time begins anew
+    observe_loss(guard, 0.7, UNBALANCED_STEPS)  # one good value, and the time begins anew
     assert not guard.suspicious
     for step in range(UNBALANCED_STEPS + 10, 2 * UNBALANCED_STEPS, 10):  # however many readings that are
-        told(guard, loss, step)
+        observe_loss(guard, loss, step)
     assert guard.observe_loss(loss, 2 * UNBALANCED_STEPS) == {"guard/discriminator_loss": loss}  # which is logged
-    with pytest.raises(Alarm, match=said):
+    with pytest.raises(Alarm, match=reason):
         guard.check(2 * UNBALANCED_STEPS)
 
 
 def test_after_a_return_to_a_checkpoint_the_time_begins_there() -> None:
     guard = Guard(chance_loss=1.0, real_diversity=50.0, state=GuardState(last_balanced_step=5_000))
-    told(guard, 9.0, 5_000 + UNBALANCED_STEPS - 1)
+    observe_loss(guard, 9.0, 5_000 + UNBALANCED_STEPS - 1)
     with pytest.raises(Alarm, match="has lost"):
-        told(guard, 9.0, 5_000 + UNBALANCED_STEPS)
+        observe_loss(guard, 9.0, 5_000 + UNBALANCED_STEPS)
 
 
-def test_a_game_that_swings_from_one_outright_end_to_the_other_is_an_alarm() -> None:
+def test_a_training_that_swings_from_one_outright_end_to_the_other_is_an_alarm() -> None:
     guard = new_guard()
     for step in range(50, UNBALANCED_STEPS, 50):
-        told(guard, (0.0, 5_000.0)[step // 50 % 2], step)
+        observe_loss(guard, (0.0, 5_000.0)[step // 50 % 2], step)
     with pytest.raises(Alarm, match="the discriminator has won"):
-        told(guard, 0.0, UNBALANCED_STEPS)
+        observe_loss(guard, 0.0, UNBALANCED_STEPS)
 
 
-def test_where_a_loss_has_no_zero_nobody_wins() -> None:
+def test_where_a_loss_has_no_chance_level_nobody_wins() -> None:
     assert chance_loss(OBJECTIVES["wasserstein"]) is None
     assert chance_loss(OBJECTIVES["least-squares"]) == pytest.approx(0.25)
     guard = Guard(None, 50.0)
-    assert [told(guard, -1000.0, step) for step in (1, UNBALANCED_STEPS, 3 * UNBALANCED_STEPS)] == [{}] * 3
+    assert [observe_loss(guard, -1000.0, step) for step in (1, UNBALANCED_STEPS, 3 * UNBALANCED_STEPS)] == [{}] * 3
 
 
 def sheet(deviation: float) -> torch.Tensor:
@@ -107,19 +109,19 @@ def sheet(deviation: float) -> torch.Tensor:
     return noise.clamp(0, 255).to(torch.uint8)
 
 
-def test_the_spread_is_the_mean_distance_in_gray_levels() -> None:
+def test_the_pairwise_distance_is_the_mean_distance_in_gray_levels() -> None:
     black_and_white = torch.tensor([[0, 0], [255, 255]], dtype=torch.uint8)
     assert pairwise_distance(black_and_white, torch.tensor([7, 7])) == pytest.approx(255)
     assert pairwise_distance(black_and_white, torch.tensor([7, 8])) == 0  # no two of a group
     assert pairwise_distance(sheet(30), ONE_GROUP) == pytest.approx(30 * 2**0.5, rel=0.02)
 
 
-def test_the_spread_of_classes_is_that_within_them() -> None:
+def test_the_pairwise_distance_of_classes_is_that_within_them() -> None:
     gray_levels = torch.tensor([0, 100, 0, 30, 200], dtype=torch.uint8)[:, None]
     assert pairwise_distance(gray_levels, torch.tensor([1, 1, 2, 2, 3])) == pytest.approx((100 + 30) / 2)
 
 
-def test_the_guard_looks_at_several_images_of_each_of_some_classes() -> None:
+def test_the_guard_observes_several_images_of_each_of_some_classes() -> None:
     seeds, groups = guarded_seeds(0)
     assert (list(seeds), groups.tolist()) == (list(range(64)), [0] * 64)
     for classes, each in ((2, 32), (10, 8), (1000, 8)):
@@ -149,34 +151,34 @@ def test_one_image_a_class_is_no_variety() -> None:
 
 def test_a_collapse_after_variety_is_an_alarm() -> None:
     guard = Guard(1.0, pairwise_distance(sheet(40), ONE_GROUP))
-    looked(guard, sheet(30), 1)  # as the images of any network that has not learned yet
+    observe_samples(guard, sheet(30), 1)  # as the images of any network that has not learned yet
     for step in range(2, 7):
-        looked(guard, sheet(1), step)
-    assert looked(guard, sheet(30), MIN_STEPS)["guard/diversity"] == pytest.approx(0.75, abs=0.02)
+        observe_samples(guard, sheet(1), step)
+    assert observe_samples(guard, sheet(30), MIN_STEPS)["guard/diversity"] == pytest.approx(0.75, abs=0.02)
     for _ in range(CHECKS - 1):
-        looked(guard, sheet(2), MIN_STEPS + 1)
+        observe_samples(guard, sheet(2), MIN_STEPS + 1)
     with pytest.raises(Alarm, match=r"collapsed: their diversity is 0\.0\d+ of that of real samples"):
-        looked(guard, sheet(2), MIN_STEPS + 2)
+        observe_samples(guard, sheet(2), MIN_STEPS + 2)
 
 
 def test_images_that_never_become_varied_are_an_alarm_in_the_end() -> None:
     guard = Guard(1.0, pairwise_distance(sheet(40), ONE_GROUP))
     for _ in range(CHECKS - 1):
-        looked(guard, sheet(2), MAX_STEPS + 1)
+        observe_samples(guard, sheet(2), MAX_STEPS + 1)
     with pytest.raises(Alarm, match="collapsed"):
-        looked(guard, sheet(2), MAX_STEPS + 1)
+        observe_samples(guard, sheet(2), MAX_STEPS + 1)
 
 
 def test_at_the_end_one_look_at_uniform_images_is_enough() -> None:
     guard = Guard(1.0, pairwise_distance(sheet(40), ONE_GROUP))
     guard.conclude()  # nothing was looked at
-    looked(guard, sheet(3), 1)
+    observe_samples(guard, sheet(3), 1)
     guard.conclude()  # not constant, and too early to be varied
-    looked(guard, sheet(0), 1)
+    observe_samples(guard, sheet(0), 1)
     with pytest.raises(Alarm, match="collapsed"):
         guard.conclude()
-    looked(guard, sheet(30), MIN_STEPS)
-    looked(guard, sheet(3), MIN_STEPS + 1)
+    observe_samples(guard, sheet(30), MIN_STEPS)
+    observe_samples(guard, sheet(3), MIN_STEPS + 1)
     with pytest.raises(Alarm, match="collapsed"):
         guard.conclude()
 
@@ -216,7 +218,7 @@ def test_another_try_draws_other_numbers() -> None:
 
 
 class Poisoned(Scripted):
-    """A judge that, when asked for the ``at``-th time, puts a NaN into the generator that is being trained."""
+    """A evaluator that, when called for the ``at``-th time, puts a NaN into the generator that is being trained."""
 
     def __init__(self, state: list[TrainingState], at: int, times: int = 1) -> None:
         super().__init__(*[5.0, 4.0, 3.0, 2.0, 2.5, 2.6, 2.7, 2.8, 2.9, 3.0])
@@ -232,7 +234,7 @@ class Poisoned(Scripted):
 
 
 @pytest.fixture
-def games(monkeypatch: pytest.MonkeyPatch) -> list[TrainingState]:
+def states(monkeypatch: pytest.MonkeyPatch) -> list[TrainingState]:
     """Every state that training makes."""
     from gan_plugin.training import loop
 
@@ -248,12 +250,12 @@ def games(monkeypatch: pytest.MonkeyPatch) -> list[TrainingState]:
 
 
 def test_after_one_accident_training_goes_on_from_the_last_good_checkpoint(
-    dataset: Dataset, tmp_path: Path, games: list[TrainingState], caplog: pytest.LogCaptureFixture
+    dataset: Dataset, tmp_path: Path, states: list[TrainingState], caplog: pytest.LogCaptureFixture
 ) -> None:
     memory = Memory()
-    # poisoned after epoch 2 is judged, before its checkpoint is written: only every second epoch has one
-    told = dataclasses.replace(evaluated_plan(5), checkpoint_every=2)
-    state = train(dataset, told, memory, tmp_path, evaluator=Poisoned(games, at=3))
+    # poisoned after epoch 2 is evaluated, before its checkpoint is written: only every second epoch has one
+    scripted_plan = dataclasses.replace(evaluated_plan(5), checkpoint_every=2)
+    state = train(dataset, scripted_plan, memory, tmp_path, evaluator=Poisoned(states, at=3))
     assert state.steps == 15
     assert state.rollbacks == 1
     assert memory.notes["guard.1"].startswith("In step 12 loss/discriminator became nan")
@@ -265,10 +267,10 @@ def test_after_one_accident_training_goes_on_from_the_last_good_checkpoint(
     assert read_header(tmp_path / "checkpoint.safetensors")["rollbacks"] == 1
 
 
-def test_when_nothing_helps_the_best_is_kept(dataset: Dataset, tmp_path: Path, games: list[TrainingState]) -> None:
-    told = dataclasses.replace(evaluated_plan(9), retries=1)
+def test_when_nothing_helps_the_best_is_kept(dataset: Dataset, tmp_path: Path, states: list[TrainingState]) -> None:
+    scripted_plan = dataclasses.replace(evaluated_plan(9), retries=1)
     with pytest.raises(Diverged, match="going back is used up with retries=1") as failed:
-        train(dataset, told, Memory(), tmp_path, evaluator=Poisoned(games, at=4, times=9))
+        train(dataset, scripted_plan, Memory(), tmp_path, evaluator=Poisoned(states, at=4, times=9))
     kept = failed.value.state
     assert kept is not None
     assert kept.best is not None
@@ -296,13 +298,13 @@ class AfterAnEpoch(Memory):
 
 
 def test_a_training_does_not_end_well_with_one_image_for_all_seeds(
-    dataset: Dataset, tmp_path: Path, games: list[TrainingState]
+    dataset: Dataset, tmp_path: Path, states: list[TrainingState]
 ) -> None:
     """However short it was: what is registered makes images."""
 
     def paint_gray() -> None:
         with torch.no_grad():
-            for weight in games[-1].ema.parameters():
+            for weight in states[-1].ema.parameters():
                 weight.zero_()
 
     with pytest.raises(Diverged, match="In step 3 the samples have collapsed: their diversity is 0 of that of real"):
@@ -310,54 +312,57 @@ def test_a_training_does_not_end_well_with_one_image_for_all_seeds(
 
 
 def test_a_checkpoint_with_weights_that_are_not_finite_is_not_written(
-    dataset: Dataset, tmp_path: Path, games: list[TrainingState]
+    dataset: Dataset, tmp_path: Path, states: list[TrainingState]
 ) -> None:
     """A step's losses are those of the weights before it: what its last update spoils shows only in the weights."""
 
-    memory, judge = AfterAnEpoch(lambda: spoil(games[-1])), Scripted(1.0, 1.0)
+    memory, evaluator = AfterAnEpoch(lambda: spoil(states[-1])), Scripted(1.0, 1.0)
     with pytest.raises(Diverged, match=r"discriminator\.members\.0\.\S+ became nan, and going back") as failed:
-        train(dataset, dataclasses.replace(evaluated_plan(2), retries=1), memory, tmp_path, evaluator=judge)
+        train(dataset, dataclasses.replace(evaluated_plan(2), retries=1), memory, tmp_path, evaluator=evaluator)
     assert memory.notes["guard.1"].endswith("became nan: back to the start with another seed.")
     assert failed.value.state is None
-    assert not judge.weights
+    assert not evaluator.weights
     assert not list(tmp_path.iterdir())
 
 
 def test_a_stop_does_not_put_lost_weights_in_the_place_of_a_good_checkpoint(
-    dataset: Dataset, tmp_path: Path, games: list[TrainingState]
+    dataset: Dataset, tmp_path: Path, states: list[TrainingState]
 ) -> None:
-    asked = iter([False] * 3 + [True])
+    requests = iter([False] * 3 + [True])
 
     def stop() -> bool:
-        if now := next(asked):
-            spoil(games[-1])
+        if now := next(requests):
+            spoil(states[-1])
         return now
 
     with pytest.raises(Interrupted, match=r"go on with resume=.*checkpoint\.safetensors\.$"):
         train(dataset, plan(epochs=3), Memory(), tmp_path, stop_requested=stop)
-    assert games[-1].steps == 4
+    assert states[-1].steps == 4
     assert read_header(tmp_path / "checkpoint.safetensors")["steps"] == 3
-    asked = iter([True])
+    requests = iter([True])
     with pytest.raises(Interrupted, match=r"^Training stopped as asked; its weights are not finite\.$"):
         train(dataset, plan(epochs=3), Memory(), tmp_path / "none", stop_requested=stop)
 
 
 def test_the_guard_remembers_across_a_return_what_was_before_the_checkpoint(
-    dataset: Dataset, tmp_path: Path, games: list[TrainingState]
+    dataset: Dataset, tmp_path: Path, states: list[TrainingState]
 ) -> None:
-    """Lowest before the checkpoint of step 6 was 2: after the return, figures of 50 are an alarm again, and again."""
+    """Lowest before the checkpoint of step 6 was 2: after the return, distances of 50 are an alarm again, and again."""
     memory = Memory()
-    told = dataclasses.replace(evaluated_plan(9), checkpoint_every=2, retries=2)
+    scripted_plan = dataclasses.replace(evaluated_plan(9), checkpoint_every=2, retries=2)
     with pytest.raises(Diverged, match="the distance from the data is 50, and was 2"):
-        train(dataset, told, memory, tmp_path, evaluator=Scripted(3.0, 2.0, *[50.0] * 9))
+        train(dataset, scripted_plan, memory, tmp_path, evaluator=Scripted(3.0, 2.0, *[50.0] * 9))
     assert [note.split(":")[1] for note in memory.notes.values()] == [" back to step 6 with another seed."] * 2
 
 
 def test_the_guards_clocks_survive_a_stop(dataset: Dataset, tmp_path: Path) -> None:
-    """Of two far figures in a row the second comes after a stop."""
-    told, asked = dataclasses.replace(evaluated_plan(4), retries=0), iter([False] * 6 + [True])
+    """Of two large distances in a row the second comes after a stop."""
+    scripted_plan = dataclasses.replace(evaluated_plan(4), retries=0)
+    requests = iter([False] * 6 + [True])
     with pytest.raises(Interrupted):
-        train(dataset, told, Memory(), tmp_path, stop_requested=asked.__next__, evaluator=Scripted(2.0, 50.0))
+        train(
+            dataset, scripted_plan, Memory(), tmp_path, stop_requested=requests.__next__, evaluator=Scripted(2.0, 50.0)
+        )
     checkpoint = tmp_path / "checkpoint.safetensors"
     assert read_header(checkpoint)["guard"] == {
         "last_balanced_step": 6,
@@ -367,14 +372,16 @@ def test_the_guards_clocks_survive_a_stop(dataset: Dataset, tmp_path: Path) -> N
         "worse_checks": 1,
     }
     with pytest.raises(Diverged, match="the distance from the data is 51, and was 2"):
-        train(dataset, told, Memory(), tmp_path, resume=checkpoint, evaluator=Scripted(51.0))
+        train(dataset, scripted_plan, Memory(), tmp_path, resume=checkpoint, evaluator=Scripted(51.0))
 
 
-def test_what_was_best_after_the_checkpoint_is_no_measure_for_another_try(dataset: Dataset, tmp_path: Path) -> None:
+def test_the_best_after_the_checkpoint_is_no_measure_for_another_try(dataset: Dataset, tmp_path: Path) -> None:
     """The lowest before the checkpoint of step 6 was 8: 9 and 7 are no alarm, though 1 was reached after it."""
     memory = Memory()
-    told = dataclasses.replace(evaluated_plan(6), checkpoint_every=2)
-    state = train(dataset, told, memory, tmp_path, evaluator=Scripted(9.0, 8.0, 1.0, 40.0, 41.0, 9.0, 7.0, 7.0, 7.0))
+    scripted_plan = dataclasses.replace(evaluated_plan(6), checkpoint_every=2)
+    state = train(
+        dataset, scripted_plan, memory, tmp_path, evaluator=Scripted(9.0, 8.0, 1.0, 40.0, 41.0, 9.0, 7.0, 7.0, 7.0)
+    )
     assert len(memory.notes) == 1
     assert state.best is not None
     assert state.best.value == 1.0
@@ -383,7 +390,7 @@ def test_what_was_best_after_the_checkpoint_is_no_measure_for_another_try(datase
 def test_without_the_guard_only_what_is_not_finite_ends_a_training(
     dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(guard_room, "WORSE", 0.5)  # every figure is an alarm
+    monkeypatch.setattr(guard_module, "WORSE", 0.5)  # every distance is an alarm
     rising = [1.0, 2.0, 3.0, 4.0]
     state = train(
         dataset,

@@ -239,16 +239,16 @@ def test_each_of_several_discriminators_has_the_whole_penalty(dataset: Dataset) 
     for members in (1, 2):
         recipe = small("r1", discriminators=members, augment="none", penalty_weight=100)
         torch.manual_seed(0)
-        play = GanStep(new_state(recipe, image_spec(16, 16, 1), CPU), recipe, torch.float32)
-        first = play.state.discriminator.members[0]
+        step = GanStep(new_state(recipe, image_spec(16, 16, 1), CPU), recipe, torch.float32)
+        first = step.state.discriminator.members[0]
         torch.manual_seed(1)
         for weight in first.parameters():
             torch.nn.init.normal_(weight, std=0.1)
-        for other in play.state.discriminator.members:
+        for other in step.state.discriminator.members:
             other.load_state_dict(first.state_dict())
-        real = play.real_samples(Batch(dataset.samples[:8])).requires_grad_()
+        real = step.real_samples(Batch(dataset.samples[:8])).requires_grad_()
         fake = real.detach().flip(2)
-        logits = play.judge(real, None)[0], play.judge(fake, None)[0]
-        play.discriminator_loss(real, fake, *logits, None).backward()
+        logits = step.discriminate(real, None)[0], step.discriminate(fake, None)[0]
+        step.discriminator_loss(real, fake, *logits, None).backward()
         gradients.append([weight.grad for weight in first.parameters()])
     torch.testing.assert_close(gradients[1], gradients[0])

@@ -34,7 +34,7 @@ def dataset() -> Dataset:
 
 @pytest.mark.parametrize("objective", sorted(OBJECTIVES))
 def test_a_step_descends_both_losses_of_one_batch_of_fakes(objective: str) -> None:
-    """The step's gradients are those of the two losses, each with respect to its own player only."""
+    """The step's gradients are those of the two losses, each with respect to its own network only."""
     torch.manual_seed(0)
     recipe = small_recipe(objective=objective)
     state = new_state(recipe, GRAY, CPU)
@@ -100,7 +100,7 @@ def test_equal_seeds_give_equal_weights_and_other_seeds_others(dataset: Dataset,
 
 @pytest.mark.parametrize("last", [5, 6])
 def test_stop_and_resume_equals_not_stopping(last: int, dataset: Dataset, tmp_path: Path) -> None:
-    """Stopped in the middle of an epoch, or at the end of one, which then has its samples and its judging, too."""
+    """Stopped in the middle of an epoch, or at the end of one, which then has its samples and its evaluation, too."""
     whole, part, resumed = Memory(), Memory(), Memory()
     rare = dataclasses.replace(evaluated_plan(3), checkpoint_every=9)
     expected = weights(train(dataset, rare, whole, tmp_path / "whole", evaluator=Scripted(3.0, 2.0, 1.0)))
@@ -199,59 +199,59 @@ def test_every_image_is_seen_equally_often(dataset: Dataset) -> None:
     assert torch.equal(orders[1], epoch_order(100, seed=4, epoch=1))
 
 
-def test_the_generator_that_was_judged_best_is_the_one_that_comes_out(dataset: Dataset, tmp_path: Path) -> None:
-    judge, memory = Scripted(5.0, 2.0, 3.0, 2.5), Memory()
-    state = train(dataset, evaluated_plan(4), memory, tmp_path, evaluator=judge)
+def test_the_generator_with_the_lowest_metric_is_the_one_that_comes_out(dataset: Dataset, tmp_path: Path) -> None:
+    evaluator, memory = Scripted(5.0, 2.0, 3.0, 2.5), Memory()
+    state = train(dataset, evaluated_plan(4), memory, tmp_path, evaluator=evaluator)
     assert state.best is not None
     assert (state.best.metric, state.best.value, state.best.step, state.best.evaluations) == ("distance", 2.0, 6, 4)
-    assert [memory.values[step]["distance"] for step in (3, 6, 9, 12)] == judge.values
+    assert [memory.values[step]["distance"] for step in (3, 6, 9, 12)] == evaluator.values
     assert 0 <= memory.values[12]["evaluation/share"] < 1
-    assert_same(dict(state.ema.state_dict()), judge.weights[1])
-    assert not torch.equal(judge.weights[1]["dense.weight"], judge.weights[3]["dense.weight"])
+    assert_same(dict(state.ema.state_dict()), evaluator.weights[1])
+    assert not torch.equal(evaluator.weights[1]["dense.weight"], evaluator.weights[3]["dense.weight"])
 
 
-def test_judging_changes_nothing_about_the_training(dataset: Dataset, tmp_path: Path) -> None:
+def test_evaluations_change_nothing_about_the_training(dataset: Dataset, tmp_path: Path) -> None:
     train(dataset, evaluated_plan(3), Memory(), tmp_path / "a", evaluator=Scripted(3.0, 2.0, 1.0))
     train(dataset, plan(epochs=3), Memory(), tmp_path / "b")
-    games = [new_state(small_recipe(), GRAY, CPU) for _ in range(2)]
-    for state, folder in zip(games, "ab", strict=True):
+    states = [new_state(small_recipe(), GRAY, CPU) for _ in range(2)]
+    for state, folder in zip(states, "ab", strict=True):
         load_checkpoint(tmp_path / folder / "checkpoint.safetensors", state, plan().identity(dataset))
-    assert_same(weights(games[0]), weights(games[1]))
+    assert_same(weights(states[0]), weights(states[1]))
 
 
-def test_judging_keeps_within_its_share_but_for_the_last_epoch(dataset: Dataset, tmp_path: Path) -> None:
-    """The judge's preparation, here an hour, counts: in so short a training only the end is judged."""
-    judge = Scripted(7.0, seconds=3600.0)
-    state = train(dataset, evaluated_plan(4, share=0.1), Memory(), tmp_path, evaluator=judge)
+def test_evaluations_keep_within_their_budget_but_for_the_last_epoch(dataset: Dataset, tmp_path: Path) -> None:
+    """The evaluator's preparation, here an hour, counts: in so short a training only the end is evaluated."""
+    evaluator = Scripted(7.0, seconds=3600.0)
+    state = train(dataset, evaluated_plan(4, share=0.1), Memory(), tmp_path, evaluator=evaluator)
     assert state.best is not None
     assert (state.best.step, state.best.evaluations) == (12, 1)
     clock = EvaluationBudget(0.1, Scripted(seconds=10.0))
-    clock.start -= 91  # 10 s of judging before 91 s of training
+    clock.start -= 91  # 10 s of evaluation before 91 s of training
     assert clock.allows()
     clock.start += 2
     assert not clock.allows()
 
 
-def test_a_judge_that_fails_does_not_end_a_training(
+def test_an_evaluator_that_fails_does_not_end_a_training(
     dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    judge = Scripted(4.0)  # and then nothing more
-    state = train(dataset, evaluated_plan(3), Memory(), tmp_path, evaluator=judge)
+    evaluator = Scripted(4.0)  # and then nothing more
+    state = train(dataset, evaluated_plan(3), Memory(), tmp_path, evaluator=evaluator)
     assert state.steps == 9
     assert state.best is not None
-    assert (state.best.value, state.best.step, len(judge.weights)) == (4.0, 3, 2)
+    assert (state.best.value, state.best.step, len(evaluator.weights)) == (4.0, 3, 2)
     assert "The evaluation failed; training goes on" in caplog.text
 
 
 def test_the_best_so_far_survives_a_stop(dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    judge = Scripted(1.0, 9.0)
-    train(dataset, evaluated_plan(2), Memory(), tmp_path, evaluator=judge)
+    evaluator = Scripted(1.0, 9.0)
+    train(dataset, evaluated_plan(2), Memory(), tmp_path, evaluator=evaluator)
     checkpoint = tmp_path / "checkpoint.safetensors"
     state = train(dataset, evaluated_plan(3), Memory(), tmp_path / "rest", resume=checkpoint, evaluator=Scripted(5.0))
     assert state.best is not None
     assert (state.best.value, state.best.step, state.best.evaluations) == (1.0, 3, 3)
-    assert_same(dict(state.ema.state_dict()), judge.weights[0])
-    other = Scripted(5.0, metric="another")  # figures in other features cannot be compared
+    assert_same(dict(state.ema.state_dict()), evaluator.weights[0])
+    other = Scripted(5.0, metric="another")  # metrics in other features cannot be compared
     state = train(dataset, evaluated_plan(3), Memory(), tmp_path / "rest", resume=checkpoint, evaluator=other)
     assert state.best is not None
     assert (state.best.metric, state.best.value, state.best.step, state.best.evaluations) == ("another", 5.0, 9, 1)
