@@ -25,27 +25,28 @@ def choose_device(name: str) -> torch.device:
 
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
-    """``auto``, ``bf16`` or ``float32`` → the type in which autocast computes; weights always stay float32."""
+    """Map ``auto``, ``bf16`` or ``float32`` to the type in which autocast computes; weights always stay float32."""
     fast = bf16_is_native(device) if name == "auto" else name == "bf16"
     return torch.bfloat16 if fast else torch.float32
 
 
 def precision_name(precision: torch.dtype) -> str:
-    """The precision as a user writes it."""
+    """Return the precision as a user writes it."""
     return "bf16" if precision == torch.bfloat16 else "float32"
 
 
 def bf16_is_native(device: torch.device) -> bool:
-    """Whether bfloat16 products are done by the hardware; emulated ones are slower than float32."""
+    """Return whether the hardware computes bfloat16 products; emulated ones are slower than float32."""
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
     return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
+    """Return a context in which forward passes compute in ``precision``."""
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """channels_last feeds tensor cores without transposes; a CPU gains nothing from it in these networks."""
+    """Return the layout of images and weights: channels_last spares tensor cores transposes, and a CPU nothing."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format

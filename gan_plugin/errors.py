@@ -36,5 +36,5 @@ def different_classes(ours: Sequence[str], theirs: Sequence[str], limit: int = 1
 
 
 def first_line(error: Exception) -> str:
-    """The first line of an error's message, without a full stop, or its type where it has none."""
+    """Return the first line of an error's message, without a full stop, or its type where it has none."""
     return next(iter(str(error).splitlines()), "").rstrip(".") or type(error).__name__

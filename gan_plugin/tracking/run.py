@@ -144,7 +144,7 @@ class MlflowTracker:
         self.jobs.put(functools.partial(self.client.log_artifact, self.run_id, str(path), folder))
 
     def note(self, key: str, text: str) -> None:
-        """A sentence about the run, as a tag."""
+        """Set a sentence about the run as a tag."""
         self.jobs.put(functools.partial(self.client.set_tag, self.run_id, key, text))
 
     def close(self) -> None:
@@ -185,7 +185,7 @@ class MlflowTracker:
                 return
 
     def _deliver(self, job: Callable[[], object]) -> None:
-        """An image or a file. At the end a server that took nothing last time is not waited for once more for each."""
+        """Deliver an image or a file; at the end not one by one to a server that took nothing last time."""
         if (self.closing and self.failed) or not self._attempt(job):
             self.lost += 1
 

@@ -347,5 +347,6 @@ def test_recipes() -> None:
     assert load_recipe("dcgan-minimax") == dataclasses.replace(
         load_recipe("dcgan"), name="dcgan-minimax", objective="minimax", summary=load_recipe("dcgan-minimax").summary
     )
-    with pytest.raises(UserError, match=r"^recipe='dcgna' is unknown: give one of dcgan, dcgan-minimax, .*wgan-gp\.$"):
+    unknown = r"^recipe='dcgna' is unknown: give one of dcgan, .*, wgan-gp, or the path of a \.toml file\.$"
+    with pytest.raises(UserError, match=unknown):
         load_recipe("dcgna")
