@@ -1,4 +1,4 @@
-"""Every recipe at an equal budget of images, over several seeds: trains, judges, and writes the table.
+"""Every recipe at an equal budget of images, over several seeds: trains, evaluates, and writes the table.
 
     python benchmarks/recipes.py run --data /usr/share/datasets/fashion-mnist --epochs 1 --seeds 3 --workers 2
     python benchmarks/recipes.py table fashion-1-

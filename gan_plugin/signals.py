@@ -1,4 +1,4 @@
-"""SIGTERM and Ctrl-C, as a wish to stop that training asks for after each step."""
+"""Turn SIGTERM and Ctrl-C into a request to stop, which training checks after each step."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from types import FrameType
 
 
 class StopSignals:
-    """Remembers a SIGTERM or Ctrl-C instead of dying of it; the same one again kills as usual."""
+    """Remembers a SIGTERM or Ctrl-C instead of ending the process; the same signal again ends it as usual."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None

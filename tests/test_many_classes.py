@@ -119,7 +119,7 @@ def test_one_is_served_by_name(project: Project) -> None:
         refused = server.records({"seed": 3, "label": "nothing"})
     assert by_name == by_index != of_another
     assert refused.status == 400
-    assert "(1000 in all)" in refused.text
+    assert "(1,000 in all)" in refused.text
 
 
 def test_a_model_of_other_classes_is_refused_in_few_words() -> None:

@@ -116,7 +116,7 @@ class TrainSettings:
         "the last.",
     )
     guard: bool = setting(
-        "true", yes_or_no(), "Go back to a good checkpoint when training collapses or one network wins outright."
+        "true", yes_or_no(), "Go back to a good checkpoint when training diverges or collapses, or one network wins."
     )
     retries: int = setting("3", whole_number(0), "How often the guard goes back before the run fails.")
     samples_every: int = setting("1", whole_number(1), "Epochs from one grid of samples to the next.")

@@ -4,14 +4,16 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 from collections.abc import Mapping, Sequence
 from typing import Any
 
 from gan_plugin.data import Dataset
 from gan_plugin.device import precision_name
+from gan_plugin.serving.requests import listed
 from gan_plugin.training.plan import TrainingPlan, spec_of
 
-MAX_NAMED_CLASSES = 20
+MAX_NAMED_CLASSES = 20  # MLflow's databases take descriptions of 5,000 characters
 METRICS_HEADING = "**Metrics beside real data**"
 
 
@@ -56,13 +58,13 @@ def describe_version(plan: TrainingPlan, dataset: Dataset, uri: str, reason: str
             "",
             METRICS_HEADING,
             "",
-            f"None yet: `mlflow run . -e evaluate -P model={uri} -P data=…` measures them.",
+            f"None yet: `mlflow run . -e evaluate --env-manager local -P model={uri} -P data=…` measures them.",
             "",
             "**Ask for an image**",
             "",
             "```bash",
             f"mlflow models serve -m {uri} --env-manager local --port 5001",
-            f"curl -s localhost:5001/invocations -H 'Content-Type: application/json' -d '{request}'",
+            f"curl -s localhost:5001/invocations -H 'Content-Type: application/json' -d {shlex.quote(request)}",
             "```",
             "",
             "**Limits**",
@@ -92,8 +94,7 @@ def in_classes(names: tuple[str, ...]) -> str:
     """
     if not names:
         return ""
-    more = ", …" if len(names) > MAX_NAMED_CLASSES else ""
-    return f", in {len(names):,} classes ({', '.join(names[:MAX_NAMED_CLASSES])}{more})"
+    return f", in {len(names):,} classes ({listed(names, MAX_NAMED_CLASSES)})"
 
 
 def with_metrics(description: str, measurements: Sequence[Mapping[str, Any]], *, run_id: str) -> str:
@@ -107,7 +108,7 @@ def with_metrics(description: str, measurements: Sequence[Mapping[str, Any]], *,
     rows = [f"| {row['name']} | {row['value']:.4g} | {number(row['real'])} |" for row in measurements]
     table = "\n".join(["| metric | model | real images |", "|---|---|---|", *rows])
     section = f"{METRICS_HEADING}\n\n{table}\n\nFrom the run `{run_id}`, whose report has the protocol and the images."
-    pattern = re.compile(rf"{re.escape(METRICS_HEADING)}\n\n.*?(?=\n\n\*\*|\Z)", re.DOTALL)
+    pattern = re.compile(rf"{re.escape(METRICS_HEADING)}\n\n(?:None yet[^\n]*|(?:\|[^\n]*\n)+\nFrom the run `[^\n]*)")
     if pattern.search(description):
         return pattern.sub(lambda _: section, description)
     return "\n\n".join(filter(None, [description, section]))

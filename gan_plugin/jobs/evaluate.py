@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import dataclasses
 import importlib
+import re
 
 import mlflow
 from mlflow import MlflowClient
@@ -128,7 +129,7 @@ def evaluate_model(
 
 def registered_version(uri: str) -> tuple[str, str] | None:
     """Return name and version behind ``models:/NAME/VERSION`` or ``models:/NAME@ALIAS``; None for any other URI."""
-    if not uri.startswith("models:/") or uri.startswith("models:/m-"):  # the latter is a LoggedModel
+    if not re.match(r"models:/[^/@]+[/@]", uri):
         return None
     name, version = get_model_name_and_version(MlflowClient(), uri)
     return name, str(version)

@@ -20,7 +20,9 @@ from gan_plugin.data import Dataset, check_data_argument, load_dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
+from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.export import Parity, ParityError, export_generator
+from gan_plugin.features import choose_features
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.jobs.describe import describe_run, describe_version, run_name
@@ -38,7 +40,7 @@ from gan_plugin.tracking.run import (
 )
 from gan_plugin.training.checkpoint import FILE_NAME, check_identity
 from gan_plugin.training.loop import Diverged, Interrupted, train
-from gan_plugin.training.plan import TrainingPlan, make_plan, spec_of
+from gan_plugin.training.plan import TrainingPlan, check_resumed, make_plan, spec_of, steps_per_epoch
 from gan_plugin.training.selection import export_reason
 from gan_plugin.training.state import TrainingState
 
@@ -68,7 +70,10 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
     )
     plan = make_plan(recipe, settings, overrides, dataset)
     if resume is not None:
-        check_identity(resume, plan.identity(dataset))
+        header = check_identity(resume, plan.identity(dataset))
+        check_resumed(header["steps"], steps_per_epoch=steps_per_epoch(dataset, plan.recipe), epochs=plan.epochs)
+    if settings.features is not None and settings.evaluation_budget:
+        choose_features(settings.features, has_classes(dataset))  # refused before there is a run
     check_folder(settings.output_dir)
     with project_run(run_name(plan, dataset)) as run:
         run_id = run.info.run_id

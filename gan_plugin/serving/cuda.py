@@ -183,7 +183,7 @@ def _missing_libraries() -> Obstacle | None:
 
 
 def _other_torch() -> str:
-    """Return a remark for a torch that has installed libraries of another CUDA."""
+    """Return a note for a torch that has installed libraries of another CUDA."""
     theirs, ours = torch_cuda(), runtime_cuda()
     if theirs is None or ours is None or theirs.split(".")[0] == ours.split(".")[0]:
         return ""

@@ -48,7 +48,7 @@ def project_run(name: str) -> Iterator[mlflow.ActiveRun]:
     """
     run = mlflow.start_run(log_system_metrics=True)
     mlflow.set_tag(MLFLOW_RUN_NAME, f"{name}-{run.info.run_id[:6]}")
-    # by itself SIGTERM would leave the run as RUNNING for ever
+    # by itself SIGTERM would leave the run as RUNNING forever
     previous = signal.signal(signal.SIGTERM, exit_on_signal)
     status = "FAILED"
     try:

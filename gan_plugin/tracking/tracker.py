@@ -10,7 +10,7 @@ from gan_plugin.media.image import Image
 
 
 class Tracker(Protocol):
-    """Takes in a run's metrics, images and files. No call may block or raise for long: the loop waits for it."""
+    """Takes in a run's metrics, images and files. No call may raise, or block for long: the loop waits for it."""
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
         """Log metrics of one step."""

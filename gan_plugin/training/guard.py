@@ -36,7 +36,7 @@ GUARDED_SAMPLES, GUARDED_CLASSES = 64, 8  # how many samples diversity is measur
 
 
 class Alarm(RuntimeError):
-    """Training is lost, for the reason in the message; going on would not mend it."""
+    """Training is lost, for the reason in the message; continuing would not fix it."""
 
 
 @dataclass

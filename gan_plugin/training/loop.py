@@ -45,7 +45,7 @@ class Diverged(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """Training was asked to stop and left a checkpoint behind, unless nothing was worth it; None then."""
+    """Training was asked to stop and left a checkpoint behind; None where no weights were finite."""
 
     def __init__(self, checkpoint: Path | None) -> None:
         where = "its weights are not finite" if checkpoint is None else f"go on with resume={checkpoint}"

@@ -8,13 +8,13 @@ from typing import Any
 
 import torch
 
-from gan_plugin.config.recipe import Recipe, fit_augmentation, fit_batch, override, resolved
+from gan_plugin.config.recipe import Recipe, check_effect, fit_augmentation, fit_batch, override, resolved
 from gan_plugin.config.settings import TrainSettings
 from gan_plugin.data import Dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError
 from gan_plugin.spec import SampleSpec
-from gan_plugin.training.rules import check_combination, check_effect, without_leftovers
+from gan_plugin.training.rules import check_combination, without_leftovers
 
 
 @dataclass(frozen=True)

@@ -83,7 +83,7 @@ class ProgressLogger:
             print(f"epoch {epochs}  {text}  {self._images_per_second(step):,.0f} images/s", flush=True)
 
     def restart_clock(self) -> None:
-        """Leave out of the throughput what came since the last step: samples, evaluations and checkpoints."""
+        """Exclude samples, evaluations and checkpoints since the last step from the throughput."""
         self.clock = time.perf_counter()
 
     def close(self) -> None:

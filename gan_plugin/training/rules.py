@@ -5,13 +5,11 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gan_plugin.config.recipe import HYPERPARAMETERS, Recipe, check_effect, moving_values, without_effect
+from gan_plugin.config.recipe import HYPERPARAMETERS, Recipe, moving_values, without_effect
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.networks import FAMILIES
 from gan_plugin.objectives import OBJECTIVES
-
-__all__ = ["check_combination", "check_effect", "without_leftovers"]
 
 
 def without_leftovers(recipe: Recipe) -> Recipe:

@@ -193,6 +193,8 @@ class Silent:
 
     def file(self, *arguments: object) -> None: ...
 
+    def note(self, *arguments: object) -> None: ...
+
 
 def test_more_training_is_better_and_real_is_best(
     digits: Dataset, held_out: Dataset, reference: Reference, tmp_path: Path
@@ -201,7 +203,7 @@ def test_more_training_is_better_and_real_is_best(
     recipe = fit_batch(load_recipe("dcgan"), len(digits))
     recorder = Recorder()
     plan = TrainingPlan(recipe, 12, 0, CPU, choose_precision("auto", CPU), 100, 100, evaluation_budget=0.999)
-    train(digits, plan, Silent(), tmp_path, judge=recorder)  # type: ignore[arg-type]  # Silent takes anything
+    train(digits, plan, Silent(), tmp_path, evaluator=recorder)  # type: ignore[arg-type]  # Silent takes anything
     description = Description(recipe.latent_size, image_spec(28, 28, 1))
     generators = {}
     for name, network in (("early", recorder.first), ("trained", recorder.last)):

@@ -15,6 +15,8 @@ def test_metrics_take_the_place_of_earlier_ones_and_leave_the_rest() -> None:
     assert "None yet" not in first
     assert first.startswith("A generator.\n\n")
     assert first.endswith("\n\n**Limits**\n\nSome.\n\nWritten by a person.")
+    noted = with_metrics(f"{METRICS_HEADING}\n\nNone yet: soon.\n\nBy a person.", [FID], run_id="a1")
+    assert noted.endswith("images.\n\nBy a person.")
     second = with_metrics(first, [{**FID, "value": 9.0}], run_id="b2")
     assert "| fid | 9 | 0.5 |\n\nFrom the run `b2`" in second
     assert "a1" not in second
@@ -29,5 +31,5 @@ def test_a_description_without_metrics_gets_them_at_its_end() -> None:
 
 def test_many_classes_are_named_in_part() -> None:
     assert in_classes(tuple(map(str, range(21)))).startswith(", in 21 classes (0, 1, ")
-    assert in_classes(tuple(map(str, range(21)))).endswith("19, …)")
+    assert in_classes(tuple(map(str, range(21)))).endswith("19, … (21 in all))")
     assert in_classes(()) == ""

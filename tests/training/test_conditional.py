@@ -31,7 +31,7 @@ def conditional(make_project: Callable[[], Project]) -> Project:
     return project
 
 
-def test_who_says_nothing_gets_r1_with_classes(make_project: Callable[[], Project]) -> None:
+def test_the_default_is_r1_with_classes(make_project: Callable[[], Project]) -> None:
     project = make_project()
     done = project.mlflow_run(epochs=1, image_size=16, evaluation_budget=0)
     assert done.returncode == 0, done.stdout + done.stderr
@@ -106,7 +106,7 @@ def test_a_training_that_diverges_is_failed_with_the_reason(make_project: Callab
 
 
 def test_a_training_that_fails_late_keeps_its_best_generator(make_project: Callable[[], Project]) -> None:
-    """Every figure of the judge is made an alarm: the best is exported and logged, and not registered."""
+    """Every quick evaluation raises an alarm: the best is exported and logged, and not registered."""
     project = make_project()
     given = {**QUICK, "image_size": 16, "epochs": 4, "evaluation_budget": 0.99, "retries": 0}
     code = (
@@ -116,7 +116,7 @@ def test_a_training_that_fails_late_keeps_its_best_generator(make_project: Calla
     )
     done = project.command("python", "-c", code)
     assert done.returncode == 1
-    assert "the distance to real images is " in error_of(done)
+    assert "the distance from the data is " in error_of(done)
     (run,) = project.runs()
     assert run.info.status == "FAILED"
     best = min(project.client.get_metric_history(run.info.run_id, "fid_2k/classifier"), key=lambda m: m.value)
