@@ -26,7 +26,7 @@ def describe_run(plan: TrainingPlan, dataset: Dataset) -> str:
         [
             f"A GAN trained by the recipe **{plan.recipe.name}** on **{dataset.name}**.",
             "",
-            *facts(plan, dataset),
+            *summary_lines(plan, dataset),
             f"- Training: {plan.epochs:,} epochs in batches of {plan.recipe.batch_size}, seed {plan.seed}, on "
             f"{plan.device.type} in {precision_name(plan.precision)}.",
             "",
@@ -51,7 +51,7 @@ def describe_version(plan: TrainingPlan, dataset: Dataset, uri: str, reason: str
             f"A generator of {spec} images like those of **{dataset.name}**: one ONNX file that answers with images "
             "for seeds.",
             "",
-            *facts(plan, dataset),
+            *summary_lines(plan, dataset),
             f"- {reason}",
             "",
             METRICS_HEADING,
@@ -74,7 +74,7 @@ def describe_version(plan: TrainingPlan, dataset: Dataset, uri: str, reason: str
     )
 
 
-def facts(plan: TrainingPlan, dataset: Dataset) -> list[str]:
+def summary_lines(plan: TrainingPlan, dataset: Dataset) -> list[str]:
     """Return the list items on data and recipe that run and version share."""
     spec = dataset.spec
     return [
@@ -92,8 +92,8 @@ def in_classes(names: tuple[str, ...]) -> str:
     """
     if not names:
         return ""
-    more = ", …" if len(names) > MAX_NAMED_CLASSES else ""
-    return f", in {len(names):,} classes ({', '.join(names[:MAX_NAMED_CLASSES])}{more})"
+    ending = ", …" if len(names) > MAX_NAMED_CLASSES else ""
+    return f", in {len(names):,} classes ({', '.join(names[:MAX_NAMED_CLASSES])}{ending})"
 
 
 def with_metrics(description: str, measurements: Sequence[Mapping[str, Any]], *, run_id: str) -> str:

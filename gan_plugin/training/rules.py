@@ -11,10 +11,10 @@ from gan_plugin.errors import UserError
 from gan_plugin.networks import FAMILIES
 from gan_plugin.objectives import OBJECTIVES
 
-__all__ = ["check_combination", "check_effect", "without_leftovers"]
+__all__ = ["check_combination", "check_effect", "without_unused"]
 
 
-def without_leftovers(recipe: Recipe) -> Recipe:
+def without_unused(recipe: Recipe) -> Recipe:
     """Return the recipe with defaults for what belongs to a part that an override took away.
 
     So its hyperparameters say what is done and no more.
