@@ -41,9 +41,9 @@ def diff_augment(x: Tensor) -> Tensor:
     """
     n, _, height, width = x.shape
     x = x + (uniform(n, x) - 0.5)
-    x = scale_around(x, x.mean(1, keepdim=True), 2 * uniform(n, x))
-    x = scale_around(x, x.mean((1, 2, 3), keepdim=True), 0.5 + uniform(n, x))
-    down, right = (random_integers(n, x, round(side * SHIFT)) for side in (height, width))
+    x = scale_about(x, x.mean(1, keepdim=True), 2 * uniform(n, x))
+    x = scale_about(x, x.mean((1, 2, 3), keepdim=True), 0.5 + uniform(n, x))
+    down, right = (random_offsets(n, x, round(side * SHIFT)) for side in (height, width))
     return cut_out(shift(x, down, right), cutout_centers(n, x, height), cutout_centers(n, x, width))
 
 
@@ -76,7 +76,7 @@ def bernoulli(n: int, x: Tensor, p: Tensor) -> Tensor:
     return torch.rand(n, 1, 1, 1, device=x.device) < p
 
 
-def random_integers(n: int, x: Tensor, largest: int) -> Tensor:
+def random_offsets(n: int, x: Tensor, largest: int) -> Tensor:
     """Draw integers from −largest to largest: int64 [n]."""
     return torch.randint(-largest, largest + 1, (n,), device=x.device)
 
@@ -98,7 +98,7 @@ def cutout_centers(n: int, x: Tensor, side: int) -> Tensor:
     return torch.randint(0, side + 1 - cutout_side(side) % 2, (n,), device=x.device)
 
 
-def scale_around(x: Tensor, center: Tensor, factor: Tensor) -> Tensor:
+def scale_about(x: Tensor, center: Tensor, factor: Tensor) -> Tensor:
     return center + (x - center) * factor
 
 
@@ -120,23 +120,23 @@ def cut_out(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
     top, left = row[:, None] - cutout_side(height) // 2, column[:, None] - cutout_side(width) // 2
     inside_rows = (rows >= top) & (rows < top + cutout_side(height))  # [B, H]
     inside_columns = (columns >= left) & (columns < left + cutout_side(width))  # [B, W]
-    hole = inside_rows[:, :, None] & inside_columns[:, None, :]  # [B, H, W]
-    return x * (~hole[:, None]).to(x.dtype)
+    mask = inside_rows[:, :, None] & inside_columns[:, None, :]  # [B, H, W]
+    return x * (~mask[:, None]).to(x.dtype)
 
 
 def warp(x: Tensor, p: Tensor) -> Tensor:
     """Apply blitting and geometry as one map of positions. An image that draws no op stays as it is, to the bit."""
     n, _, height, width = x.shape
-    matrices, touched = draw_warps(n, height, width, p)
-    return torch.where(touched[:, None, None, None], resample(x, matrices), x)
+    matrices, changed = draw_warps(n, height, width, p)
+    return torch.where(changed[:, None, None, None], resample(x, matrices), x)
 
 
-def half_sides(height: int, width: int) -> tuple[float, float]:
+def half_size(height: int, width: int) -> tuple[float, float]:
     """Return half the height and half the width in the unit of positions, half the shorter side; 1 and 1 of a square.
 
     One unit for both axes keeps rotations free of shear.
 
-    >>> half_sides(64, 128)
+    >>> half_size(64, 128)
     (1.0, 2.0)
     """
     unit = min(height, width)
@@ -146,13 +146,13 @@ def half_sides(height: int, width: int) -> tuple[float, float]:
 def draw_warps(n: int, height: int, width: int, p: Tensor) -> tuple[Tensor, Tensor]:
     """Draw n maps from positions in the result to positions in the image, each op with probability ``p``.
 
-    Returns float32 [n, 3, 3], acting on (x, y, 1) from the center in units of ``half_sides``, and bool [n]: whether any
+    Returns float32 [n, 3, 3], acting on (x, y, 1) from the center in units of ``half_size``, and bool [n]: whether any
     op was drawn.
     """
 
-    def draw(value: Tensor, neutral: float, probability: Tensor = p) -> tuple[Tensor, Tensor]:
+    def draw(value: Tensor, identity: float, probability: Tensor = p) -> tuple[Tensor, Tensor]:
         hit = torch.rand(n, device=p.device) < probability
-        return torch.where(hit, value, neutral), hit
+        return torch.where(hit, value, identity), hit
 
     def random() -> Tensor:
         return torch.rand(n, device=p.device)
@@ -160,19 +160,19 @@ def draw_warps(n: int, height: int, width: int, p: Tensor) -> tuple[Tensor, Tens
     def normal() -> Tensor:
         return torch.randn(n, device=p.device)
 
-    half_height, half_width = half_sides(height, width)
+    half_height, half_width = half_size(height, width)
     turns = 4 if height == width else 2  # that map the frame to itself
     rotation_p = 1 - (1 - p).sqrt()  # drawn twice, so that an image is rotated with probability p
-    flip, flipped = draw(torch.where(random() < 0.5, -1.0, 1.0), 1)
-    turn, turned = draw((random() * turns).floor() * (2 * math.pi / turns), 0)
-    right, blitted = draw((2 * random() - 1) * SHIFT, 0)
-    down = torch.where(blitted, (2 * random() - 1) * SHIFT, 0.0)
-    scale, scaled = draw(2 ** (normal() * LOG_SCALE), 1)
-    angle_before, rotated_before = draw((2 * random() - 1) * math.pi, 0, rotation_p)
-    stretch, stretched = draw(2 ** (normal() * LOG_SCALE), 1)
-    angle_after, rotated_after = draw((2 * random() - 1) * math.pi, 0, rotation_p)
-    fraction_right, moved = draw(normal() * SHIFT, 0)
-    fraction_down = torch.where(moved, normal() * SHIFT, 0.0)
+    flip, flip_mask = draw(torch.where(random() < 0.5, -1.0, 1.0), 1)
+    turn, turn_mask = draw((random() * turns).floor() * (2 * math.pi / turns), 0)
+    right, offset_mask = draw((2 * random() - 1) * SHIFT, 0)
+    down = torch.where(offset_mask, (2 * random() - 1) * SHIFT, 0.0)
+    scale, scale_mask = draw(2 ** (normal() * LOG_SCALE), 1)
+    angle_before, before_mask = draw((2 * random() - 1) * math.pi, 0, rotation_p)
+    aspect, aspect_mask = draw(2 ** (normal() * LOG_SCALE), 1)
+    angle_after, after_mask = draw((2 * random() - 1) * math.pi, 0, rotation_p)
+    fraction_right, shift_mask = draw(normal() * SHIFT, 0)
+    fraction_down = torch.where(shift_mask, normal() * SHIFT, 0.0)
     one = torch.ones_like(flip)
     steps = [
         scaling(flip, one),
@@ -183,15 +183,15 @@ def draw_warps(n: int, height: int, width: int, p: Tensor) -> tuple[Tensor, Tens
         ),
         scaling(scale, scale),
         rotation(angle_before),  # rotated before and after, a stretch has any direction
-        scaling(stretch, 1 / stretch),
+        scaling(aspect, 1 / aspect),
         rotation(angle_after),
         translation(fraction_right * 2 * half_width, fraction_down * 2 * half_height),
     ]
-    flags = [flipped, turned, blitted, scaled, rotated_before, stretched, rotated_after, moved]
-    return functools.reduce(multiply, steps), torch.stack(flags).any(0)
+    flags = [flip_mask, turn_mask, offset_mask, scale_mask, before_mask, aspect_mask, after_mask, shift_mask]
+    return functools.reduce(matmul, steps), torch.stack(flags).any(0)
 
 
-def multiply(a: Tensor, b: Tensor) -> Tensor:
+def matmul(a: Tensor, b: Tensor) -> Tensor:
     """Return a b for matrices float32 [n, 3, 3], in full precision also under autocast."""
     return (a[:, :, :, None] * b[:, None]).sum(2)
 
@@ -222,7 +222,7 @@ def resample(x: Tensor, matrices: Tensor) -> Tensor:
     By gathering, which is differentiable any number of times; ``grid_sample`` is so only once.
     """
     channels, height, width = x.shape[1:]
-    half_height, half_width = half_sides(height, width)
+    half_height, half_width = half_size(height, width)
     ys = ((torch.arange(height, device=x.device) + 0.5) / height * 2 - 1) * half_height  # [H], of pixel centers
     xs = ((torch.arange(width, device=x.device) + 0.5) / width * 2 - 1) * half_width  # [W]
     source_x, source_y = (
@@ -250,8 +250,8 @@ def reflect(position: Tensor, side: int) -> Tensor:
     tensor([1.0000, 2.5000, 2.5000])
     """
     period = 2 * (side - 1)
-    folded = position.remainder(period)
-    return torch.minimum(folded, period - folded)
+    wrapped = position.remainder(period)
+    return torch.minimum(wrapped, period - wrapped)
 
 
 def jitter_color(x: Tensor, p: Tensor) -> Tensor:
@@ -271,7 +271,7 @@ def jitter_color(x: Tensor, p: Tensor) -> Tensor:
     angle = (2 * uniform(n, x) - 1) * math.pi
     x = torch.where(bernoulli(n, x, p), rotate_hue(x, angle), x)
     gray = x.mean(1, keepdim=True)
-    return torch.where(bernoulli(n, x, p), scale_around(x, gray, 2 ** (LOG_SATURATION * normal())), x)
+    return torch.where(bernoulli(n, x, p), scale_about(x, gray, 2 ** (LOG_SATURATION * normal())), x)
 
 
 def flip_luma(x: Tensor) -> Tensor:
@@ -301,7 +301,7 @@ class AdaController:
         self.images = 0  # the number of those images
         self.batches = 0  # since the beginning
 
-    def observe(self, real_logits: Tensor, boundary: float, images: int) -> None:
+    def update(self, real_logits: Tensor, boundary: float, images: int) -> None:
         """Record the logits of a batch of real images; every ADA_EVERY batches p moves by images / ADA_IMAGES.
 
         There may be more logits than images, from several discriminators, or fewer, from packs.

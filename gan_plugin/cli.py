@@ -88,7 +88,7 @@ def main() -> None:
 @options_of(TrainSettings)
 def train(**texts: str | None) -> None:
     """Train a GAN, verify its ONNX export, log and register it."""
-    settings, overrides = parse_training(typed(texts))
+    settings, overrides = parse_training(without_none(texts))
     from gan_plugin.export import ExportError
     from gan_plugin.jobs.train import run_training
     from gan_plugin.training.loop import Diverged
@@ -103,7 +103,7 @@ def train(**texts: str | None) -> None:
 @options_of(EvaluateSettings)
 def evaluate(**texts: str | None) -> None:
     """Measure how good a model's images are, beside real ones."""
-    settings = parse(EvaluateSettings, typed(texts))
+    settings = parse(EvaluateSettings, without_none(texts))
     from gan_plugin.jobs.evaluate import run_evaluation
 
     run_evaluation(settings)
@@ -113,7 +113,7 @@ def evaluate(**texts: str | None) -> None:
 @options_of(PromoteSettings)
 def promote(**texts: str | None) -> None:
     """Make a version the champion, if it is better than the current one."""
-    settings = parse(PromoteSettings, typed(texts))
+    settings = parse(PromoteSettings, without_none(texts))
     from gan_plugin.jobs.promote import Refused, run_promotion
     from gan_plugin.registry import Locked
 
@@ -200,15 +200,15 @@ def fetch(network: str, out: Path | None) -> None:
 @click.option("--demand", type=click.Choice(["cpu", "cuda"]), help="End with status 1 where this device cannot serve.")
 def doctor(demand: str | None) -> None:
     """Report what generators can be served on here, and how to mend what does not work."""
-    from gan_plugin.doctor import examine
+    from gan_plugin.doctor import check_serving
 
-    report = examine()
+    report = check_serving()
     click.echo("\n".join(report.lines))
     if demand is not None and demand not in report.devices:
         raise SystemExit(1)
 
 
-def typed(texts: dict[str, str | None]) -> dict[str, str]:
+def without_none(texts: dict[str, str | None]) -> dict[str, str]:
     """Return the options that are on the command line."""
     return {name: text for name, text in texts.items() if text is not None}
 

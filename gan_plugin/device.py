@@ -19,8 +19,8 @@ def choose_device(name: str) -> torch.device:
         return torch.device("cpu")
     if not torch.cuda.is_available():
         built = torch.version.cuda is not None
-        cause = "PyTorch sees no usable NVIDIA GPU" if built else f"torch {torch.__version__} was built without CUDA"
-        raise UserError(f"device=cuda is not possible, {cause}: give device=cpu, or install what is missing.")
+        reason = "PyTorch sees no usable NVIDIA GPU" if built else f"torch {torch.__version__} was built without CUDA"
+        raise UserError(f"device=cuda is not possible, {reason}: give device=cpu, or install what is missing.")
     return torch.device("cuda")
 
 

@@ -35,19 +35,19 @@ class ServingReport(NamedTuple):
     devices: list[str]
 
 
-def examine() -> ServingReport:
+def check_serving() -> ServingReport:
     """Examine the packages and the machine, and try a session on each device."""
-    refusals = {device: refusal(device) for device in ("cpu", "cuda")}
-    findings = {**packages(), **machine()}
-    findings["serving on the CPU"] = f"no: {refusals['cpu']}" if refusals["cpu"] else "yes"
-    findings["serving on a GPU"] = "yes"
-    if refusals["cuda"] is not None:
-        obstacle = why_cuda_cannot_load()
-        findings["serving on a GPU"] = f"no: {refusals['cuda'] if obstacle is None else obstacle.cause}"
-        if obstacle is not None:
-            findings["to mend that"] = obstacle.remedy
-    lines = [f"{name:{WIDTH}}{finding}" for name, finding in findings.items()]
-    return ServingReport(lines, [device for device, reason in refusals.items() if reason is None])
+    errors = {device: device_error(device) for device in ("cpu", "cuda")}
+    rows = {**packages(), **machine()}
+    rows["serving on the CPU"] = f"no: {errors['cpu']}" if errors["cpu"] else "yes"
+    rows["serving on a GPU"] = "yes"
+    if errors["cuda"] is not None:
+        problem = why_cuda_cannot_load()
+        rows["serving on a GPU"] = f"no: {errors['cuda'] if problem is None else problem.reason}"
+        if problem is not None:
+            rows["to mend that"] = problem.fix
+    lines = [f"{name:{WIDTH}}{text}" for name, text in rows.items()]
+    return ServingReport(lines, [device for device, reason in errors.items() if reason is None])
 
 
 def packages() -> dict[str, str]:
@@ -73,7 +73,7 @@ def machine() -> dict[str, str]:
     }
 
 
-def refusal(device: str) -> str | None:
+def device_error(device: str) -> str | None:
     """Return why no convolution runs on ``device`` in a session like a generator's, or None if it runs."""
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "convolution.onnx"

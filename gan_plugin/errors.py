@@ -11,7 +11,7 @@ class UserError(ValueError):
     """
 
 
-def different_classes(ours: Sequence[str], theirs: Sequence[str], limit: int = 10) -> tuple[str, str]:
+def different_classes(left: Sequence[str], right: Sequence[str], limit: int = 10) -> tuple[str, str]:
     """Describe two lists of class names that differ: by all names where there are few, else from where they part.
 
     >>> different_classes("ab", "b")
@@ -19,10 +19,10 @@ def different_classes(ours: Sequence[str], theirs: Sequence[str], limit: int = 1
     >>> different_classes([str(i) for i in range(1000)], [str(i) for i in range(998)])
     ('…, 998, 999 (1,000 in all)', 'none after 997 (998 in all)')
     """
-    first = next((i for i, (a, b) in enumerate(zip(ours, theirs)) if a != b), min(len(ours), len(theirs)))
+    first = next((i for i, (a, b) in enumerate(zip(left, right)) if a != b), min(len(left), len(right)))
 
     def describe(names: Sequence[str]) -> str:
-        if max(len(ours), len(theirs)) <= limit:
+        if max(len(left), len(right)) <= limit:
             return ", ".join(names) or "none"
         total = f"({len(names):,} in all)"
         part = names[first : first + limit]
@@ -32,7 +32,7 @@ def different_classes(ours: Sequence[str], theirs: Sequence[str], limit: int = 1
         after = ["…"] if first + limit < len(names) else []
         return f"{', '.join([*before, *part, *after])} {total}"
 
-    return describe(ours), describe(theirs)
+    return describe(left), describe(right)
 
 
 def first_line(error: Exception) -> str:

@@ -69,7 +69,7 @@ class GanEvaluator(ModelEvaluator):
         evaluation = evaluate_on(dataset.dataset, generator, settings)
         result = EvaluationResult(evaluation.metrics(), log_report(evaluation, dataset.dataset), run_id)
         if model_id is None:
-            log_linked_metrics(model, dataset.dataset, result.metrics, run_id)
+            log_model_metrics(model, dataset.dataset, result.metrics, run_id)
         return result
 
 
@@ -130,7 +130,7 @@ def results_of(result: EvaluationResult) -> dict[str, Any]:
     return content
 
 
-def log_linked_metrics(
+def log_model_metrics(
     model: PyFuncModel | None, dataset: SampleDataset, metrics: dict[str, float], run_id: str
 ) -> None:
     """Log the metrics with the data set and, where there is one, the LoggedModel that the files came from."""

@@ -32,7 +32,7 @@ class Tolerance(NamedTuple):
     """The largest difference allowed between a file's images and the generator's."""
 
     levels: int  # gray levels, in any value
-    share: float  # of the values that may differ at all
+    fraction: float  # of the values that may differ at all
 
 
 # Rounding to 256 levels turns a difference of 1e-6 into one level where it meets the boundary. In half precision a
@@ -51,7 +51,7 @@ class ParityError(ExportError):
         super().__init__(
             f"The ONNX file and the PyTorch generator differ by up to {parity.largest_difference} gray levels in "
             f"{parity.differing_pixels:.3%} of the values of {parity.images} images; allowed are "
-            f"{allowed.levels} in {allowed.share:.1%}, so the model is not logged."
+            f"{allowed.levels} in {allowed.fraction:.1%}, so the model is not logged."
         )
         self.parity = parity
 
@@ -82,7 +82,7 @@ def export_generator(
     check_contract(path, description)
     parity = measure_parity(exact, path, description)
     allowed = TOLERANCES[dtype]
-    if parity.largest_difference > allowed.levels or parity.differing_pixels > allowed.share:
+    if parity.largest_difference > allowed.levels or parity.differing_pixels > allowed.fraction:
         raise ParityError(parity, allowed)
     return parity
 

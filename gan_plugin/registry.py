@@ -62,7 +62,7 @@ def champion_of(client: MlflowClient, name: str) -> str | None:
     Raises:
         UserError: a version had it, and now none has: MLflow drops the alias of a version that is deleted.
     """
-    current = aliased(client, name)
+    current = current_version(client, name)
     if current is None and (past := history(client, name)):
         raise UserError(
             f"The last champion of {name} was version {past[-1]}, and no version has the alias {ALIAS} now (was it "
@@ -77,7 +77,7 @@ def versions_of(client: MlflowClient, name: str) -> set[str]:
     return {str(version.version) for version in client.search_model_versions(f"name = '{name}'")}
 
 
-def aliased(client: MlflowClient, name: str) -> str | None:
+def current_version(client: MlflowClient, name: str) -> str | None:
     """Return the version that has the alias now, or None."""
     aliases: dict[str, object] = client.get_registered_model(name).aliases
     version = aliases.get(ALIAS)
@@ -90,18 +90,18 @@ def history(client: MlflowClient, name: str) -> list[str]:
     return list(json.loads(tags.get(HISTORY, "[]")))
 
 
-def set_champion(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
-    """Give ``version`` the alias if ``instead_of`` still has it; False, and nothing changed, if it has not.
+def set_champion(client: MlflowClient, name: str, version: str, expected: str | None, holder: str) -> bool:
+    """Give ``version`` the alias if ``expected`` still has it; False, and nothing changed, if it has not.
 
     Raises:
         Locked: another promotion holds the lock and does not end.
     """
     with lock(client, name, holder):
-        if aliased(client, name) != instead_of:
+        if current_version(client, name) != expected:
             return False
         past = history(client, name)
-        if instead_of is not None and past[-1:] != [instead_of]:
-            past.append(instead_of)  # its alias was set by hand
+        if expected is not None and past[-1:] != [expected]:
+            past.append(expected)  # its alias was set by hand
         write(client, name, [*past, version], version)
         return True
 
@@ -114,7 +114,7 @@ def roll_back(client: MlflowClient, name: str, holder: str) -> tuple[str | None,
         Locked: another promotion holds the lock and does not end.
     """
     with lock(client, name, holder):
-        current, past = aliased(client, name), history(client, name)
+        current, past = current_version(client, name), history(client, name)
         if current in past:
             past = past[: len(past) - 1 - past[::-1].index(current)]
         existing = versions_of(client, name)

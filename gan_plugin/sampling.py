@@ -12,10 +12,10 @@ from mlflow.exceptions import MlflowException
 
 from gan_plugin import flavor
 from gan_plugin.errors import UserError, first_line
-from gan_plugin.media.image import contact_sheet, png
+from gan_plugin.media.image import image_grid, png
 from gan_plugin.seeds import MIN_TRUNCATION
 from gan_plugin.serving.generator import OnnxGenerator
-from gan_plugin.serving.requests import listed, quoted
+from gan_plugin.serving.requests import join_names, quoted
 
 
 def write_samples(
@@ -41,7 +41,7 @@ def write_samples(
         raise UserError(f"out={str(out)!r} cannot be written: the folder {out.parent} does not exist.")
     generator = load_file(find_onnx(model, onnx_file), device)
     labels = None if label is None else labels_of(label, generator.description.spec.class_names, len(seeds))
-    out.write_bytes(png(contact_sheet(generator.sample(seeds, labels, truncation), columns)))
+    out.write_bytes(png(image_grid(generator.sample(seeds, labels, truncation), columns)))
 
 
 def labels_of(label: str, class_names: Sequence[str], count: int) -> npt.NDArray[np.int64]:
@@ -52,11 +52,11 @@ def labels_of(label: str, class_names: Sequence[str], count: int) -> npt.NDArray
     """
     if not class_names:
         raise UserError(f"label={quoted(label)} is not possible: this generator was trained without classes.")
-    numbered = {str(i): i for i in range(len(class_names))}
+    by_index = {str(i): i for i in range(len(class_names))}
     named = {name: i for i, name in enumerate(class_names)}  # a name that is a number is taken for the name
-    index = (numbered | named).get(label)
+    index = (by_index | named).get(label)
     if index is None:
-        raise UserError(f"label={quoted(label)} is not possible: give {listed(class_names)}, or a number from 0.")
+        raise UserError(f"label={quoted(label)} is not possible: give {join_names(class_names)}, or a number from 0.")
     return np.full(count, index, np.int64)
 
 

@@ -64,17 +64,17 @@ def latents(seeds: npt.ArrayLike, latent_size: int, truncation: npt.ArrayLike | 
     True
     """
     keys = np.atleast_1d(np.asarray(seeds)).astype(np.uint64)
-    z = _normals(keys, latent_size, attempt=0)
+    z = _normal(keys, latent_size, attempt=0)
     if truncation is None:
         return z
     bounds = np.broadcast_to(np.asarray(truncation, np.float32), keys.shape)
     bounds = np.where(np.isnan(bounds), np.float32(np.inf), bounds)[:, None]
     attempt = 0
-    while (outside := np.abs(z) > bounds).any():
+    while (out_of_range := np.abs(z) > bounds).any():
         attempt += 1
-        rows = outside.any(axis=1)
-        redrawn = _normals(keys[rows], latent_size, attempt)
-        z[rows] = np.where(outside[rows], redrawn, z[rows])
+        rows = out_of_range.any(axis=1)
+        resampled = _normal(keys[rows], latent_size, attempt)
+        z[rows] = np.where(out_of_range[rows], resampled, z[rows])
     return z
 
 
@@ -93,10 +93,10 @@ def between(
     lengths = np.linalg.norm(z0, axis=1) * np.linalg.norm(z1, axis=1)
     cosine = np.clip((z0 * z1).sum(1) / lengths, -1, 1)
     angle = np.arccos(cosine)[:, None]  # [N, 1]
-    straight = np.sin(angle) < MIN_SINE
-    sine = np.where(straight, 1.0, np.sin(angle))
-    a = np.where(straight, 1 - p, np.sin((1 - p) * angle) / sine)
-    b = np.where(straight, p, np.sin(p * angle) / sine)
+    parallel = np.sin(angle) < MIN_SINE
+    sine = np.where(parallel, 1.0, np.sin(angle))
+    a = np.where(parallel, 1 - p, np.sin((1 - p) * angle) / sine)
+    b = np.where(parallel, p, np.sin(p * angle) / sine)
     return (a * z0 + b * z1).astype(np.float32)
 
 
@@ -111,7 +111,7 @@ def default_labels(seeds: npt.ArrayLike, classes: int) -> npt.NDArray[np.int64]:
     return np.asarray(seeds, np.int64) % classes
 
 
-def _normals(seeds: Words, latent_size: int, attempt: int) -> npt.NDArray[np.float32]:
+def _normal(seeds: Words, latent_size: int, attempt: int) -> npt.NDArray[np.float32]:
     """Draw standard normal values float32 [N, latent_size] of one attempt."""
     blocks = -(-latent_size // 4)
     counter = np.zeros((4, 1, blocks), np.uint64)

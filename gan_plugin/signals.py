@@ -23,19 +23,19 @@ class StopSignals:
         return 128 + (self.received or 0)
 
     @contextmanager
-    def caught(self) -> Iterator[StopSignals]:
-        previous = {number: signal.signal(number, self._remember) for number in (signal.SIGTERM, signal.SIGINT)}
+    def installed(self) -> Iterator[StopSignals]:
+        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield self
         finally:
             for number, handler in previous.items():
                 signal.signal(number, handler)
 
-    def _remember(self, number: int, frame: FrameType | None) -> None:
+    def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == self.received:
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         if self.received is None:  # after a Ctrl-C mlflow run sends its child a SIGTERM as well
             self.received = signal.Signals(number)
-            notice = f"{self.received.name}: finishing this step, then saving a checkpoint. Once more ends at once.\n"
-            os.write(2, notice.encode())  # print may be in the middle of another line
+            message = f"{self.received.name}: finishing this step, then saving a checkpoint. Once more ends at once.\n"
+            os.write(2, message.encode())  # print may be in the middle of another line

@@ -305,10 +305,10 @@ def test_diffaugments_draws_have_their_ranges() -> None:
         assert values.mean().item() == pytest.approx((low + high) / 2, abs=0.02)
     assert ((result == 0).float().mean(1) > 0.25 - 1e-6).float().mean() > 0.2  # the cutout, where all of it is inside
 
-    counts = torch.bincount(augment.random_integers(7000, stripes, 3) + 3)  # of the shifts
+    counts = torch.bincount(augment.random_offsets(7000, stripes, 3) + 3)  # of the shifts
     torch.testing.assert_close(counts / 7000, torch.full((7,), 1 / 7), atol=0.02, rtol=0)
     columns = torch.arange(28.0).expand(4000, 1, 28, 28) + 10
-    shifts = augment.shift(columns, *augment.random_integers(8000, columns, 4).view(2, -1)).amax((1, 2, 3))
+    shifts = augment.shift(columns, *augment.random_offsets(8000, columns, 4).view(2, -1)).amax((1, 2, 3))
     assert set(shifts.tolist()) == {37.0, 36.0, 35.0, 34.0, 33.0}
 
     colors = torch.tensor([4.0, 5.0, 6.0]).view(3, 1, 1).expand(4000, 3, 28, 28)
@@ -329,7 +329,7 @@ def test_no_augmentation_reads_a_tensors_values_on_the_host(channels: int) -> No
         assert result.shape == x.shape
     controller = AdaController(torch.device("meta"))
     for _ in range(ADA_EVERY):
-        controller.observe(torch.empty(1, 4, device="meta"), 0.0, 4)
+        controller.update(torch.empty(1, 4, device="meta"), 0.0, 4)
     assert controller.p.device.type == "meta"
 
 
@@ -352,17 +352,17 @@ def test_gradients_flow_once_and_twice(augmented: Callable[[Tensor], Tensor], ch
 def test_p_rises_while_the_discriminator_is_sure_of_real_images() -> None:
     controller = AdaController(torch.device("cpu"))
     for _ in range(2 * ADA_EVERY):
-        controller.observe(torch.full((1, 64), 0.7), boundary=0.5, images=64)
+        controller.update(torch.full((1, 64), 0.7), boundary=0.5, images=64)
     assert controller.p.item() == pytest.approx(2 * ADA_EVERY * 64 / ADA_IMAGES)
     for _ in range(ADA_EVERY):
-        controller.observe(torch.full((1, 64), 0.3), boundary=0.5, images=64)
+        controller.update(torch.full((1, 64), 0.3), boundary=0.5, images=64)
     assert controller.p.item() == pytest.approx(ADA_EVERY * 64 / ADA_IMAGES)
     for _ in range(5 * ADA_EVERY):
         logits = torch.cat([torch.ones(1, 50), -torch.ones(1, 14)], 1)  # E sign is .5625
-        controller.observe(logits, boundary=0.0, images=64)
+        controller.update(logits, boundary=0.0, images=64)
     assert controller.p.item() == 0
     for _ in range(4 * ADA_EVERY):
-        controller.observe(torch.ones(1, 8), boundary=0.0, images=200_000)
+        controller.update(torch.ones(1, 8), boundary=0.0, images=200_000)
     assert controller.p.item() == pytest.approx(MAX_P)
 
 
@@ -370,24 +370,24 @@ def test_p_rises_while_the_discriminator_is_sure_of_real_images() -> None:
 def test_p_moves_with_the_number_of_images_and_not_of_logits(logits: tuple[int, int]) -> None:
     controller = AdaController(torch.device("cpu"))
     for _ in range(ADA_EVERY):
-        controller.observe(torch.ones(logits), boundary=0.0, images=64)
+        controller.update(torch.ones(logits), boundary=0.0, images=64)
     assert controller.p.item() == pytest.approx(ADA_EVERY * 64 / ADA_IMAGES)
 
 
 def test_signs_of_bfloat16_logits_are_summed_exactly() -> None:
     controller = AdaController(torch.device("cpu"))
-    controller.observe(torch.ones(1, 307, dtype=torch.bfloat16), 0.0, 307)
+    controller.update(torch.ones(1, 307, dtype=torch.bfloat16), 0.0, 307)
     assert controller.signs.item() == 307
 
 
 def test_the_controllers_state_survives() -> None:
     first, second = AdaController(torch.device("cpu")), AdaController(torch.device("cpu"))
     for _ in range(ADA_EVERY + 1):
-        first.observe(torch.ones(1, 64), 0.0, 64)
+        first.update(torch.ones(1, 64), 0.0, 64)
     second.load(first.state())
     for controller in (first, second):
         for _ in range(ADA_EVERY - 1):
-            controller.observe(torch.ones(1, 64), 0.0, 64)
+            controller.update(torch.ones(1, 64), 0.0, 64)
     assert second.p.item() == first.p.item() == pytest.approx(2 * ADA_EVERY * 64 / ADA_IMAGES)
 
 

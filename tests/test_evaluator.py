@@ -85,10 +85,10 @@ def test_the_result_holds_metrics_images_and_the_report(registered: str, dataset
     assert {"fid/classifier", "fid_real/classifier", "precision/classifier", "cas/classifier"} <= set(result.metrics)
     assert result.artifacts["metrics"].content["protocol"]["generated"] == "100 images of the seeds 5 to 104"
     assert result.artifacts["samples"].content.size[0] > 100
-    listed = {file.path for file in MlflowClient().list_artifacts(active.info.run_id, "evaluation")}
+    join_names = {file.path for file in MlflowClient().list_artifacts(active.info.run_id, "evaluation")}
     names = ("report.html", "samples.png", "neighbors.png", "precision_recall.png", "per_class.png", "metrics.json")
-    assert {f"evaluation/{name}" for name in names} <= listed
-    assert [name for name in listed if name.endswith(".safetensors")]  # the classifier
+    assert {f"evaluation/{name}" for name in names} <= join_names
+    assert [name for name in join_names if name.endswith(".safetensors")]  # the classifier
     path = mlflow.artifacts.download_artifacts(run_id=active.info.run_id, artifact_path="evaluation/metrics.json")
     assert json.loads(Path(path).read_text()) == result.artifacts["metrics"].content
 

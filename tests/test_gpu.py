@@ -11,7 +11,7 @@ import pandas as pd
 import pytest
 from helpers import ROOT
 
-from gan_plugin.doctor import examine
+from gan_plugin.doctor import check_serving
 from gan_plugin.serving.cuda import find_driver
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.requests import read_request
@@ -30,7 +30,7 @@ def on_gpu() -> OnnxGenerator:
 
 
 def test_doctor_finds_it() -> None:
-    assert "cuda" in examine().devices
+    assert "cuda" in check_serving().devices
 
 
 def test_the_vectors_that_every_program_must_make(on_gpu: OnnxGenerator) -> None:

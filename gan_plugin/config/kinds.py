@@ -54,7 +54,7 @@ def positive_number() -> Accepts:
     return _number("a number above 0", lambda value: 0 < value < math.inf)
 
 
-def zero_or_more() -> Accepts:
+def non_negative_number() -> Accepts:
     return _number("a number of at least 0", lambda value: 0 <= value < math.inf)
 
 

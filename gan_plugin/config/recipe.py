@@ -18,6 +18,7 @@ from typing import Any, NamedTuple
 
 from gan_plugin.config.kinds import (
     fraction,
+    non_negative_number,
     one_of,
     parameter,
     parse_value,
@@ -27,7 +28,6 @@ from gan_plugin.config.kinds import (
     unknown_parameter,
     whole_number,
     yes_or_no,
-    zero_or_more,
 )
 from gan_plugin.config.schedule import Ramp, parse_ramp
 from gan_plugin.errors import UserError
@@ -61,12 +61,12 @@ DCGAN = Part("family=dcgan", lambda recipe: recipe.family == "dcgan")
 R3GAN = Part("family=r3gan", lambda recipe: recipe.family == "r3gan")
 PENALTY = Part("a penalty", lambda recipe: recipe.penalty != "none")
 SCHEDULED = Part("augment=scheduled", lambda recipe: recipe.augment == "scheduled")
-SEVERAL = Part("discriminators of at least 2", lambda recipe: recipe.discriminators > 1)
+MULTIPLE = Part("discriminators of at least 2", lambda recipe: recipe.discriminators > 1)
 MOMENTUM = Part("optimizer=adam or sgd", lambda recipe: recipe.optimizer != "rmsprop")
 SQUARES = Part("optimizer=adam or rmsprop", lambda recipe: recipe.optimizer != "sgd")
 RAMP = Part("a value A..B", lambda recipe: bool(moving_values(recipe)))
 
-POSITIVE_RAMP, RAMP_FROM_ZERO, FRACTION_RAMP = (ramp(end()) for end in (positive_number, zero_or_more, fraction))
+POSITIVE_RAMP, RAMP_FROM_ZERO, FRACTION_RAMP = (ramp(end()) for end in (positive_number, non_negative_number, fraction))
 
 
 class Hyperparameters(NamedTuple):
@@ -108,13 +108,13 @@ class Recipe:
     spectral_norm: bool = parameter(False, yes_or_no(), "Spectral normalization of every discriminator weight.")
     discriminators: int = parameter(1, whole_number(1, 16), "Number of discriminators.")
     discriminator_dropout: float = parameter(
-        0.0, fraction(), "Probability with which a step of the generator leaves out a discriminator.", part=SEVERAL
+        0.0, fraction(), "Probability with which a step of the generator leaves out a discriminator.", part=MULTIPLE
     )
     softmax_temperature: float = parameter(
         0.0,
-        zero_or_more(),
+        non_negative_number(),
         "λ of the softmax that weighs the generator's losses against several discriminators; 0 is their mean.",
-        part=SEVERAL,
+        part=MULTIPLE,
     )
     pack: int = parameter(1, whole_number(1, 16), "Images that the discriminator sees at once (PacGAN).")
     categorical_codes: int = parameter(0, whole_number(0, 1000), "Values of InfoGAN's categorical code; 0 is no code.")
@@ -259,8 +259,8 @@ def fit_batch(recipe: Recipe, images: int) -> Recipe:
     In 50 epochs over 1,438 digits a batch of 64 makes 1,100 steps, which is too few; one of 16 makes 4,450. The 512 of
     CIFAR-10's 50,000 images stays.
     """
-    smaller = max(2 ** round(math.log2(max(images / STEPS_AN_EPOCH, 1))), MIN_BATCH)
-    batch_size = min(recipe.batch_size, smaller, images)
+    target = max(2 ** round(math.log2(max(images / STEPS_AN_EPOCH, 1))), MIN_BATCH)
+    batch_size = min(recipe.batch_size, target, images)
     return dataclasses.replace(recipe, batch_size=batch_size - batch_size % recipe.pack)
 
 

@@ -20,7 +20,7 @@ def parameter_table(cls: SettingsClass) -> str:
 def hyperparameter_table() -> str:
     """Return a table of the hyperparameters of a recipe, with the part without which each means nothing."""
     rows = (
-        (*_cells(field), _escaped(field.metadata["part"].phrase) if "part" in field.metadata else "")
+        (*_cells(field), _escape(field.metadata["part"].phrase) if "part" in field.metadata else "")
         for field in HYPERPARAMETERS.values()
     )
     return _table(("hyperparameter", "default", "accepts", "meaning", "needs"), rows)
@@ -28,7 +28,7 @@ def hyperparameter_table() -> str:
 
 def recipe_table() -> str:
     """Return a table of the recipes that ship."""
-    rows = ((f"`{name}`", _escaped(load_recipe(name).summary)) for name in recipe_names())
+    rows = ((f"`{name}`", _escape(load_recipe(name).summary)) for name in recipe_names())
     return _table(("recipe", "summary"), rows)
 
 
@@ -36,7 +36,7 @@ def _cells(field: Field[Any]) -> tuple[str, str, str, str]:
     text = field.metadata["text"]
     default = "*required*" if text is None else f"`{text}`"
     phrase, sentence = field.metadata["accepts"].phrase, field.metadata["help"]
-    return f"`{field.name}`", default, _escaped(phrase), _escaped(sentence)
+    return f"`{field.name}`", default, _escape(phrase), _escape(sentence)
 
 
 def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
@@ -44,10 +44,10 @@ def _table(head: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
     return "\n".join("| " + " | ".join(cells) + " |" for cells in lines)
 
 
-def _escaped(text: str) -> str:
+def _escape(text: str) -> str:
     r"""Escape what Markdown would read as markup.
 
-    >>> _escaped("bound of |z|, fid<=20")
+    >>> _escape("bound of |z|, fid<=20")
     'bound of \\|z\\|, fid\\<=20'
     """
     return re.sub(r"([|<*\[\]])", r"\\\1", text)

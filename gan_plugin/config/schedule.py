@@ -36,8 +36,8 @@ def parse_ramp(value: str | float, parse: Callable[[str], float] = float) -> Ram
     Raises:
         ValueError: an end is not what ``parse`` takes.
     """
-    start, dots, end = str(value).partition("..")
-    return Ramp(parse(start), parse(end if dots else start))
+    start, separator, end = str(value).partition("..")
+    return Ramp(parse(start), parse(end if separator else start))
 
 
 def lazy(every: int) -> float:

@@ -31,7 +31,7 @@ from gan_plugin.config.kinds import (
 )
 from gan_plugin.config.recipe import HYPERPARAMETERS, parse_hyperparameters
 from gan_plugin.errors import UserError
-from gan_plugin.metrics.catalog import BOUNDED, PROMOTING
+from gan_plugin.metrics.catalog import BOUNDED, PROMOTION_METRICS
 from gan_plugin.spec import Size
 
 
@@ -166,7 +166,9 @@ class PromoteSettings(EvaluatorSettings, DataSettings):
 
     model_name: str = setting("gan", registered_name(), "Name of the registered model.")
     version: int | None = setting("auto", or_auto(whole_number(1)), "Version to promote; auto is the newest.")
-    metric: str = setting("fid", one_of(*PROMOTING), "Metric by which the candidate must be better than the champion.")
+    metric: str = setting(
+        "fid", one_of(*PROMOTION_METRICS), "Metric by which the candidate must be better than the champion."
+    )
     min_improvement: float = setting(
         "0.02", fraction(), "By what share of the champion's value it must be better; with few images, ask for more."
     )
@@ -189,12 +191,12 @@ def parameters_of(cls: SettingsClass) -> dict[str, Field[Any]]:
     return settings | HYPERPARAMETERS if cls is TrainSettings else settings
 
 
-def settled_texts(settings: AnySettings) -> dict[str, object]:
+def explicit_texts(settings: AnySettings) -> dict[str, object]:
     """Return the settings as a user would type them, without those that are left to the data or mean nothing."""
-    return {name: text for name, text in as_typed(settings).items() if getattr(settings, name) is not None}
+    return {name: text for name, text in as_texts(settings).items() if getattr(settings, name) is not None}
 
 
-def as_typed(settings: AnySettings) -> dict[str, str]:
+def as_texts(settings: AnySettings) -> dict[str, str]:
     """Return the settings as a user would type them: ``auto`` or ``none`` in place of None."""
     return {
         f.name: f.metadata["text"] if value is None else text_of(value, f.metadata["accepts"].separator)
@@ -213,7 +215,7 @@ def parse(cls: type[Settings], texts: Mapping[str, str]) -> Settings:
         UserError: a parameter is unknown, missing, or does not accept its value; the sentence names it.
     """
     known = {f.name: f for f in fields(cls)}
-    texts = underscored(texts)
+    texts = normalize_names(texts)
     for name in texts:
         if name not in known:
             raise unknown_parameter(name, parameters_of(cls))
@@ -229,7 +231,7 @@ def parse_training(texts: Mapping[str, str]) -> tuple[TrainSettings, dict[str, A
     Raises:
         UserError: as :func:`parse`.
     """
-    texts = underscored(texts)
+    texts = normalize_names(texts)
     hyperparameters = {name: text for name, text in texts.items() if name in HYPERPARAMETERS}
     settings = parse(TrainSettings, {name: text for name, text in texts.items() if name not in hyperparameters})
     return settings, parse_hyperparameters(hyperparameters)
@@ -249,6 +251,6 @@ def texts_of(cls: SettingsClass, values: Mapping[str, object]) -> dict[str, str]
     return {name: text_of(value, known[name].metadata["accepts"].separator) for name, value in known_values.items()}
 
 
-def underscored(texts: Mapping[str, str]) -> dict[str, str]:
+def normalize_names(texts: Mapping[str, str]) -> dict[str, str]:
     """Return the same with ``_`` for ``-`` in the names, as ``mlflow run -P batch-size=64`` passes them on."""
     return {name.replace("-", "_"): text for name, text in texts.items()}

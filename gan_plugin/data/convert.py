@@ -15,7 +15,7 @@ from gan_plugin.data.threads import in_threads
 from gan_plugin.spec import Size
 
 # EXIF orientation → the transposition that turns the image upright
-UPRIGHT = {
+EXIF_TRANSPOSE = {
     2: PIL.Image.Transpose.FLIP_LEFT_RIGHT,
     3: PIL.Image.Transpose.ROTATE_180,
     4: PIL.Image.Transpose.FLIP_TOP_BOTTOM,
@@ -46,8 +46,8 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         rgb = PIL.Image.alpha_composite(PIL.Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     else:
         rgb = image.convert("RGB")
-    transposition = UPRIGHT.get(orientation(image))
-    return rgb if transposition is None else rgb.transpose(transposition)
+    method = EXIF_TRANSPOSE.get(orientation(image))
+    return rgb if method is None else rgb.transpose(method)
 
 
 def deep_gray_to_8_bits(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
@@ -61,14 +61,14 @@ def deep_gray_to_8_bits(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
     values = np.asarray(image).astype(np.float64)
     # 12-bit TIFFs come in mode I;16, and Pillow leaves deep white-is-zero TIFFs inverted.
     tags = getattr(image, "tag_v2", {})
-    integer_white = 4095.0 if tags.get(TIFF_BITS_PER_SAMPLE) == (12,) else 65535.0
-    white = 1.0 if image.mode == "F" else integer_white
+    int_white = 4095.0 if tags.get(TIFF_BITS_PER_SAMPLE) == (12,) else 65535.0
+    white = 1.0 if image.mode == "F" else int_white
     low, high = float(values.min()), float(values.max())
     if not (low >= 0 and high <= white):  # written so that NaN is refused
         raise ValueError(f"gray values from {low:g} to {high:g}, outside 0 to {white:g}")
-    transparent = image.info.get("transparency")  # the one gray value that a 16-bit PNG may declare transparent
-    if isinstance(transparent, int):
-        values[values == transparent] = white
+    alpha_level = image.info.get("transparency")  # the one gray value that a 16-bit PNG may declare transparent
+    if isinstance(alpha_level, int):
+        values[values == alpha_level] = white
     if image.mode.startswith("I;16") and tags.get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO:
         values = white - values
     return np.rint(values * (255.0 / white)).astype(np.uint8)

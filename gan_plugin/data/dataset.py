@@ -17,7 +17,7 @@ from gan_plugin.spec import SampleSpec, image_spec
 MIN_SAMPLES = 2
 
 
-class NoSuchSplit(UserError):
+class SplitNotFoundError(UserError):
     """The data exists and has no split of this name."""
 
 
@@ -127,5 +127,5 @@ def list_first(items: Sequence[str], limit: int = 10) -> str:
     >>> list_first(["a", "b", "c"], limit=2)
     'a, b and 1 more'
     """
-    more = f" and {len(items) - limit:,} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + more
+    rest = f" and {len(items) - limit:,} more" if len(items) > limit else ""
+    return ", ".join(items[:limit]) + rest

@@ -64,10 +64,10 @@ def decode_images(
         UserError: an image cannot be read and ``skip_unreadable`` is False, or none can be read.
     """
     size = image_size or automatic_size(header_sizes(open_image, len(names)))
-    pixels, outcomes = decode(open_image, range(len(names)), size, channels or 3)
-    sizes = [outcome for outcome in outcomes if isinstance(outcome, tuple)]
-    rows = [index for index, outcome in enumerate(outcomes) if isinstance(outcome, tuple)]
-    unreadable = [f"{names[i]} ({outcome})" for i, outcome in enumerate(outcomes) if isinstance(outcome, str)]
+    pixels, results = decode(open_image, range(len(names)), size, channels or 3)
+    sizes = [result for result in results if isinstance(result, tuple)]
+    rows = [index for index, result in enumerate(results) if isinstance(result, tuple)]
+    unreadable = [f"{names[i]} ({result})" for i, result in enumerate(results) if isinstance(result, str)]
     if unreadable and not skip_unreadable:
         raise UserError(
             f"{len(unreadable):,} of {len(names):,} images in {source} cannot be read: {list_first(unreadable)}; "
@@ -168,7 +168,7 @@ def image_suffixes() -> frozenset[str]:
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
 
 
-def open_lazily(file: str | IO[bytes]) -> Image.Image:
+def lazy_open(file: str | IO[bytes]) -> Image.Image:
     """Open the image in a file; only its header is read.
 
     Raises:

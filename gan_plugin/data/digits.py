@@ -10,11 +10,11 @@ import torch
 from PIL import Image
 
 from gan_plugin.data.convert import gray_to_channels, resize_gray
-from gan_plugin.data.dataset import Dataset, NoSuchSplit, make_dataset
+from gan_plugin.data.dataset import Dataset, SplitNotFoundError, make_dataset
 from gan_plugin.spec import Size
 
 DIGITS_SIZE = (28, 28)  # the size of MNIST, for which most small networks are designed
-BRIGHTEST = 16
+MAX_LEVEL = 16
 SPLITS = ("train", "test")
 HELD_OUT = 359  # a fifth
 
@@ -36,7 +36,7 @@ class Digits:
 
         digits = load_digits()
         size = height, width = image_size or DIGITS_SIZE
-        levels = np.rint(digits.images * (255 / BRIGHTEST)).astype(np.uint8)  # [N, 8, 8], from 0..16 to 0..255
+        levels = np.rint(digits.images * (255 / MAX_LEVEL)).astype(np.uint8)  # [N, 8, 8], from 0..16 to 0..255
         # Bicubic, not Lanczos: at this scale the latter leaves rings on the black around a stroke.
         images = resize_gray(levels, size, Image.Resampling.BICUBIC)
         labels = digits.target.astype(np.int64)
@@ -63,8 +63,8 @@ def find_digits(split: str) -> Digits:
     """Find a split of the digits, "train" or "test".
 
     Raises:
-        NoSuchSplit: ``split`` is neither.
+        SplitNotFoundError: ``split`` is neither.
     """
     if split not in SPLITS:
-        raise NoSuchSplit(f"data='digits' has no split {split!r}: its splits are 'train' and 'test'.")
+        raise SplitNotFoundError(f"data='digits' has no split {split!r}: its splits are 'train' and 'test'.")
     return Digits(split)

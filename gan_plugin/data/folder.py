@@ -9,8 +9,8 @@ from pathlib import Path, PurePosixPath
 import torch
 from PIL import Image
 
-from gan_plugin.data.dataset import Dataset, NoSuchSplit, list_first, make_dataset
-from gan_plugin.data.decode import decode_images, image_suffixes, open_lazily
+from gan_plugin.data.dataset import Dataset, SplitNotFoundError, list_first, make_dataset
+from gan_plugin.data.decode import decode_images, image_suffixes, lazy_open
 from gan_plugin.data.files import canonical_split, is_split_name
 from gan_plugin.errors import UserError
 from gan_plugin.spec import Size
@@ -42,7 +42,7 @@ class ImageFiles:
         """
 
         def open_image(index: int) -> Image.Image:
-            return open_lazily(str(self.root / self.files[index]))
+            return lazy_open(str(self.root / self.files[index]))
 
         decoded = decode_images(
             open_image,
@@ -56,8 +56,8 @@ class ImageFiles:
         classes = [top_folder(self.files[row]) for row in decoded.rows]  # [N]; "" where there are no classes
         class_names = sorted({name for name in classes if name})
         label_of = {name: label for label, name in enumerate(class_names)}
-        if emptied := sorted({top_folder(file) for file in self.files} - set(classes)):
-            notes.append(f"No readable image is left in {list_first(emptied)}, so those are not classes.")
+        if empty_folders := sorted({top_folder(file) for file in self.files} - set(classes)):
+            notes.append(f"No readable image is left in {list_first(empty_folders)}, so those are not classes.")
         return make_dataset(
             decoded.images,
             torch.tensor([label_of[name] for name in classes]) if class_names else None,
@@ -92,14 +92,14 @@ def find_image_files(folder: Path, files: Sequence[str], split: str) -> ImageFil
     """
     images = [file for file in files if is_image_file(file)]
     refuse_mixture(folder, images)
-    tops = {top_folder(file) for file in images}
+    top_folders = {top_folder(file) for file in images}
     notes: list[str] = []
     root = folder
-    if all(is_split_name(top) for top in tops):
-        matching = sorted(top for top in tops if canonical_split(top) == canonical_split(split))
+    if all(is_split_name(top) for top in top_folders):
+        matching = sorted(top for top in top_folders if canonical_split(top) == canonical_split(split))
         if not matching:
-            splits = ", ".join(map(repr, sorted(tops)))
-            raise NoSuchSplit(f"{folder} has no sub-folder for split {split!r}: the splits there are {splits}.")
+            splits = ", ".join(map(repr, sorted(top_folders)))
+            raise SplitNotFoundError(f"{folder} has no sub-folder for split {split!r}: the splits there are {splits}.")
         chosen = split if split in matching else matching[0]
         notes.append(f"The images of split {split!r} are those in the sub-folder {chosen!r}.")
         root = folder / chosen
@@ -107,7 +107,7 @@ def find_image_files(folder: Path, files: Sequence[str], split: str) -> ImageFil
         images = [file for file in files if is_image_file(file)]
         refuse_mixture(root, images)
     elif canonical_split(split) != "train":
-        raise NoSuchSplit(
+        raise SplitNotFoundError(
             f"{folder} has no split {split!r}: without sub-folders named like splits, all of it is 'train'."
         )
     if others := [file for file in files if not is_image_file(file)]:
@@ -121,10 +121,10 @@ def refuse_mixture(root: Path, images: Sequence[str]) -> None:
     Raises:
         UserError: there are images both beside and inside sub-folders of ``root``.
     """
-    beside = next((file for file in images if not top_folder(file)), None)
+    top_level = next((file for file in images if not top_folder(file)), None)
     inside = next((file for file in images if top_folder(file)), None)
-    if beside is not None and inside is not None:
+    if top_level is not None and inside is not None:
         raise UserError(
-            f"{root} has images both beside sub-folders ({beside}) and inside them ({inside}): "
+            f"{root} has images both beside sub-folders ({top_level}) and inside them ({inside}): "
             "put every image into the sub-folder of its class, or none."
         )

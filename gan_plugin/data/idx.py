@@ -15,13 +15,13 @@ import torch
 from PIL import Image
 
 from gan_plugin.data.convert import gray_to_channels, resize_gray
-from gan_plugin.data.dataset import Dataset, NoSuchSplit, make_dataset
+from gan_plugin.data.dataset import Dataset, SplitNotFoundError, make_dataset
 from gan_plugin.data.sizes import automatic_size, size_notes
 from gan_plugin.errors import UserError
 from gan_plugin.spec import Size
 
 PREFIXES = {"train": "train", "test": "t10k"}  # split → how its files' names begin
-UNSIGNED_BYTE = 8  # the IDX type code
+UINT8_CODE = 8  # the IDX type code
 GZIP_MAGIC = b"\x1f\x8b"
 
 
@@ -82,7 +82,9 @@ def find_idx(folder: Path, split: str) -> IdxFiles:
     images = find_file(folder, split, "images") if split in PREFIXES else None
     if images is None:
         splits = ", ".join(map(repr, available)) or "none: the files with the images are missing"
-        raise NoSuchSplit(f"{folder} has no images of split {split!r} in IDX format: the splits there are {splits}.")
+        raise SplitNotFoundError(
+            f"{folder} has no images of split {split!r} in IDX format: the splits there are {splits}."
+        )
     return IdxFiles(folder, split, images, find_file(folder, split, "labels"))
 
 
@@ -107,7 +109,7 @@ def read_idx(path: Path, dimensions: int) -> npt.NDArray[np.uint8]:
             content = gzip.decompress(content)
     except (OSError, EOFError, zlib.error) as error:
         raise UserError(f"{path} cannot be read: {error}.") from error
-    magic = bytes([0, 0, UNSIGNED_BYTE, dimensions])
+    magic = bytes([0, 0, UINT8_CODE, dimensions])
     start = len(magic) + 4 * dimensions
     if not content.startswith(magic) or len(content) < start:
         raise UserError(

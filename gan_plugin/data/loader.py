@@ -41,7 +41,7 @@ class BatchLoader:
         labeled: bool = False,
         paired: bool = False,
     ) -> None:
-        self.samples = resident(dataset.samples, device)
+        self.samples = move_samples(dataset.samples, device)
         self.labels: Tensor | None = None
         if labeled and dataset.labels is not None:
             self.labels = dataset.labels.to(self.samples.device)
@@ -74,7 +74,7 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
-def resident(samples: Tensor, device: torch.device) -> Tensor:
+def move_samples(samples: Tensor, device: torch.device) -> Tensor:
     """Move the samples to the device if they take less than half of its free memory; else leave them on the host."""
     if device.type == "cpu":
         return samples

@@ -13,8 +13,8 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from gan_plugin.data.dataset import Dataset, NoSuchSplit, make_dataset
-from gan_plugin.data.decode import decode_images, open_lazily
+from gan_plugin.data.dataset import Dataset, SplitNotFoundError, make_dataset
+from gan_plugin.data.decode import decode_images, lazy_open
 from gan_plugin.data.files import canonical_split, is_split_name
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.spec import Size
@@ -65,13 +65,13 @@ class HubDataset:
 
     Attributes:
         data: as the user named it, "hub:owner/name" or "hub:owner/name:config".
-        repository: "owner/name".
+        repo_id: "owner/name".
         config: the configuration; None for the default one.
         split: the split.
     """
 
     data: str
-    repository: str
+    repo_id: str
     config: str | None
     split: str
 
@@ -84,7 +84,7 @@ class HubDataset:
         """
         try:
             # All splits, which costs no more: the library prepares every one before it returns any.
-            splits = import_datasets().load_dataset(self.repository, self.config)
+            splits = import_datasets().load_dataset(self.repo_id, self.config)
         except Exception as error:  # as above, and every error a network knows
             raise UserError(
                 f"data={self.data!r} cannot be loaded from the Hugging Face hub "
@@ -93,13 +93,13 @@ class HubDataset:
             ) from error
         if self.split not in splits:
             names = ", ".join(map(repr, splits))
-            raise NoSuchSplit(f"data={self.data!r} has no split {self.split!r}: its splits are {names}.")
+            raise SplitNotFoundError(f"data={self.data!r} has no split {self.split!r}: its splits are {names}.")
         return read_table(
             splits[self.split],
             image_size=image_size,
             channels=channels,
             skip_unreadable=skip_unreadable,
-            name=PurePosixPath(self.repository).name,
+            name=PurePosixPath(self.repo_id).name,
             source=self.data,
             split=self.split,
             notes=(),
@@ -156,7 +156,7 @@ def find_parquet_files(path: Path, files: Sequence[str], split: str) -> ParquetF
         chosen = list(files)
     if not chosen:
         available = ", ".join(map(repr, named)) or "'train', as no file is named after a split"
-        raise NoSuchSplit(f"{path} has no split {split!r}: the splits there are {available}.")
+        raise SplitNotFoundError(f"{path} has no split {split!r}: the splits there are {available}.")
     notes = [f"Split {split!r} is read from {len(chosen):,} of {len(files):,} parquet files."] if named else []
     return ParquetFiles(path, split, tuple(folder / file for file in chosen), tuple(notes))
 
@@ -198,9 +198,9 @@ def read_table(
         cell = cells[row].as_py()
         content, path = (cell["bytes"], cell["path"]) if isinstance(cell, dict) else (cell, None)
         if content is not None:
-            return open_lazily(io.BytesIO(content))
+            return lazy_open(io.BytesIO(content))
         if path is not None:
-            return open_lazily(path)
+            return lazy_open(path)
         raise ValueError("empty cell")
 
     decoded = decode_images(
@@ -240,9 +240,9 @@ def image_column(features: dict[str, Any], source: str) -> str:
     def is_bytes(feature: Any) -> bool:
         return getattr(feature, "dtype", None) in ("binary", "large_binary")
 
-    for fits in (is_image, is_struct, is_bytes):
+    for matches in (is_image, is_struct, is_bytes):
         for name, feature in features.items():
-            if fits(feature):
+            if matches(feature):
                 return name
     raise UserError(
         f"{source} has no column of images among {', '.join(features)}: "
@@ -264,10 +264,10 @@ def read_labels(table: datasets.Dataset, rows: list[int]) -> tuple[torch.Tensor 
     features = table.features
     ordered = sorted(features, key=lambda name: name not in LABEL_COLUMNS)
     declared = [name for name in ordered if isinstance(features[name], datasets.ClassLabel)]
-    integers = [
+    int_columns = [
         name for name in ordered if name in LABEL_COLUMNS and "int" in str(getattr(features[name], "dtype", ""))
     ]
-    column = next(iter(declared + integers), None)
+    column = next(iter(declared + int_columns), None)
     if column is None:
         return None, [], ["There is no column of labels, so the images have no classes."]
     cells = table.data.column(column).to_pylist()

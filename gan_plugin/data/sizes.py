@@ -73,8 +73,8 @@ def size_notes(sizes: Collection[Size], size: Size, *, requested: bool) -> list[
         (own_size,) = distinct
         original = in_pixels(own_size)
     else:
-        sides = [side for pair in distinct for side in pair]
-        original = f"of different sizes, with sides of {min(sides)} to {max(sides):,} pixels,"
+        lengths = [side for pair in distinct for side in pair]
+        original = f"of different sizes, with sides of {min(lengths)} to {max(lengths):,} pixels,"
     reason = (
         f"since image_size={size_text(size)}"
         if requested

@@ -6,7 +6,7 @@ import os
 from pathlib import Path
 from typing import Protocol
 
-from gan_plugin.data.dataset import Dataset, NoSuchSplit, check_channels, list_first
+from gan_plugin.data.dataset import Dataset, SplitNotFoundError, check_channels, list_first
 from gan_plugin.data.digits import find_digits
 from gan_plugin.data.files import canonical_split, list_files
 from gan_plugin.data.folder import find_image_files, is_image_file
@@ -107,8 +107,8 @@ def find_in_folder(folder: Path, split: str) -> Source:
     # Image files first: the hub's image folders may hold a metadata.parquet beside the images.
     if any(is_image_file(file) for file in files):
         return find_image_files(folder, files, split)
-    if tables := [file for file in files if file.lower().endswith(".parquet")]:
-        return find_parquet_files(folder, tables, split)
+    if parquet_files := [file for file in files if file.lower().endswith(".parquet")]:
+        return find_parquet_files(folder, parquet_files, split)
     content = f"only {list_first(files, 3)}" if files else "nothing"
     raise UserError(f"{folder} holds {content}: give a folder of image files, IDX files or parquet files.")
 
@@ -145,7 +145,7 @@ def load_held_out(
                 channels=reference.spec.channels,
                 skip_unreadable=skip_unreadable,
             )
-        except NoSuchSplit:
+        except SplitNotFoundError:
             if held_out is not None:
                 raise
             continue
@@ -166,8 +166,8 @@ def check_held_out(held_out: Dataset, reference: Dataset) -> None:
             "nothing was trained on."
         )
     if held_out.spec.class_names != reference.spec.class_names:
-        theirs, ours = different_classes(held_out.spec.class_names, reference.spec.class_names)
+        actual, expected = different_classes(held_out.spec.class_names, reference.spec.class_names)
         raise UserError(
-            f"Split {held_out.split!r} has the classes {theirs} and split {reference.split!r} has {ours}: give both "
-            "the same, or held_out=none."
+            f"Split {held_out.split!r} has the classes {actual} and split {reference.split!r} has {expected}: give "
+            "both the same, or held_out=none."
         )

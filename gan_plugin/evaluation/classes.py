@@ -17,7 +17,7 @@ from gan_plugin.features.classifier_training import train_classifier
 from gan_plugin.metrics.labels import frechet_by_class, label_kl, label_shares, mode_count
 
 MAX_CLASS_WORK = 2e11  # classes × features³: some minutes on a CPU
-COSTLY = "not computed: so many classes in so many features would take hours"
+TOO_LARGE = "not computed: so many classes in so many features would take hours"
 
 
 def label_measurements(generated: Generated, reference: Reference, device: torch.device) -> list[Measurement]:
@@ -27,22 +27,22 @@ def label_measurements(generated: Generated, reference: Reference, device: torch
         return []
     assert generated.predicted is not None
     classes, network = reference.dataset.spec.classes, classifier.name
-    real = comparable_labels(generated, reference.dataset, classifier)
+    real = matching_labels(generated, reference.dataset, classifier)
     modes = Measurement("modes", mode_count(generated.predicted, classes), network=network)
     kl = Measurement("label_kl", label_kl(generated.predicted, real, classes), network=network)
     if reference.held_out is not None:
-        held_out = comparable_labels(generated, reference.held_out, classifier)
+        held_out = matching_labels(generated, reference.held_out, classifier)
         counts = count_note(len(held_out), len(generated.predicted))
         modes = replace(modes, real=mode_count(held_out, classes))
         kl = replace(kl, real=label_kl(held_out, real, classes), note=counts and f"{counts}.")
     measurements = [modes, kl, *classification_score(generated, reference, classifier, device)]
     if generated.requested is not None:
-        share = (generated.predicted == generated.requested).double().mean().item()
-        measurements.append(Measurement("accuracy", share, network=network))
+        fraction = (generated.predicted == generated.requested).double().mean().item()
+        measurements.append(Measurement("accuracy", fraction, network=network))
     return measurements
 
 
-def comparable_labels(generated: Generated, dataset: Dataset, classifier: Classifier) -> Tensor:
+def matching_labels(generated: Generated, dataset: Dataset, classifier: Classifier) -> Tensor:
     """Return labels of real images that come about like the generated ones': as given, or as the classifier predicts.
 
     A classifier's mistakes move images between classes; with the true labels on one side only, that would look like
@@ -95,26 +95,26 @@ def class_rows(generated: Generated, reference: Reference, device: torch.device)
     classes, dimensions = len(names), generated.outputs.features.shape[1]
     labels = {
         "generated": generated.labels,
-        "real": comparable_labels(generated, reference.dataset, classifier),
+        "real": matching_labels(generated, reference.dataset, classifier),
     }
     features = {
         "generated": generated.outputs.features.to(device),
         "real": outputs_of(network, reference.dataset).features.to(device),
     }
     if reference.held_out is not None:
-        labels["held-out"] = comparable_labels(generated, reference.held_out, classifier)
+        labels["held-out"] = matching_labels(generated, reference.held_out, classifier)
         features["held-out"] = outputs_of(network, reference.held_out).features.to(device)
-    costly = classes * dimensions**3 > MAX_CLASS_WORK
+    too_large = classes * dimensions**3 > MAX_CLASS_WORK
 
     def distances_to_real(kind: str) -> list[float | None]:
-        if costly or kind not in features:
+        if too_large or kind not in features:
             return [None] * classes
         return frechet_by_class(features[kind], labels[kind], features["real"], labels["real"], classes=classes)
 
     fid, fid_real = distances_to_real("generated"), distances_to_real("held-out")
     counts = {kind: torch.bincount(of_kind, minlength=classes).tolist() for kind, of_kind in labels.items()}
     shares, real_shares = label_shares(generated.predicted, classes), label_shares(labels["real"], classes)
-    accuracies = class_accuracies(generated, classes)
+    accuracy_values = class_accuracy(generated, classes)
     return [
         ClassRow(
             name=name,
@@ -122,34 +122,34 @@ def class_rows(generated: Generated, reference: Reference, device: torch.device)
             reference=real_shares[i].item(),
             fid=fid[i],
             fid_real=fid_real[i],
-            accuracy=accuracies[i],
-            note=COSTLY if costly else count_doubt({kind: count[i] for kind, count in counts.items()}, dimensions),
+            accuracy=accuracy_values[i],
+            note=TOO_LARGE if too_large else count_warning({k: count[i] for k, count in counts.items()}, dimensions),
         )
         for i, name in enumerate(names)
     ]
 
 
-def class_accuracies(generated: Generated, classes: int) -> list[float | None]:
+def class_accuracy(generated: Generated, classes: int) -> list[float | None]:
     """Return for each class the share of its requested images that were predicted as it; None where none were."""
     if generated.requested is None or generated.predicted is None:
         return [None] * classes
     requested = torch.bincount(generated.requested, minlength=classes)  # [classes]
     correct = generated.requested[generated.requested == generated.predicted]
     shares = torch.bincount(correct, minlength=classes).double() / requested
-    return [share if count else None for share, count in zip(shares.tolist(), requested.tolist())]
+    return [fraction if count else None for fraction, count in zip(shares.tolist(), requested.tolist())]
 
 
-def count_doubt(counts: dict[str, int], dimensions: int) -> str:
+def count_warning(counts: dict[str, int], dimensions: int) -> str:
     """Return which images there are too few of, for any distance or for a covariance of full rank.
 
-    >>> count_doubt({"generated": 1, "real": 100}, 64)
+    >>> count_warning({"generated": 1, "real": 100}, 64)
     'too few: 1 generated'
-    >>> count_doubt({"generated": 900, "real": 100, "held-out": 30}, 64)
+    >>> count_warning({"generated": 900, "real": 100, "held-out": 30}, 64)
     'singular in 64 features: 30 held-out'
     """
-    for limit, doubt in ((1, "too few"), (dimensions, f"singular in {dimensions:,} features")):
-        if scarce := [f"{count:,} {kind}" for kind, count in counts.items() if count <= limit]:
-            return f"{doubt}: {', '.join(scarce)}"
+    for limit, warning in ((1, "too few"), (dimensions, f"singular in {dimensions:,} features")):
+        if too_few := [f"{count:,} {kind}" for kind, count in counts.items() if count <= limit]:
+            return f"{warning}: {', '.join(too_few)}"
     return ""
 
 

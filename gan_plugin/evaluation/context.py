@@ -10,7 +10,7 @@ from torch import Tensor
 from gan_plugin.data import Dataset
 from gan_plugin.evaluation.generated import Generated
 from gan_plugin.evaluation.reference import Reference, as_pixels
-from gan_plugin.evaluation.results import MAX_CLASS_METRICS, Neighbors, Projection, evenly_spaced
+from gan_plugin.evaluation.results import MAX_CLASS_METRICS, Neighbors, Projection, regular_indices
 from gan_plugin.metrics.frechet import Gaussian
 from gan_plugin.metrics.labels import mode_count
 from gan_plugin.metrics.neighbors import COVERAGE_K, PRECISION_K, Neighborhood
@@ -100,16 +100,16 @@ def project(real: Tensor, generated: Tensor, neighborhood: Neighborhood, gaussia
         gaussian: of the real features.
     """
     _, vectors = torch.linalg.eigh(gaussian.covariance)  # eigenvalues ascend
-    plane = vectors[:, -2:].flip(1)  # [D, 2]
+    components = vectors[:, -2:].flip(1)  # [D, 2]
 
-    def on_plane(points: Tensor, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
-        projected: npt.NDArray[np.float64] = ((points[rows].cpu().double() - gaussian.mean) @ plane).numpy()
+    def project_points(points: Tensor, rows: npt.NDArray[np.int64]) -> npt.NDArray[np.float64]:
+        projected: npt.NDArray[np.float64] = ((points[rows].cpu().double() - gaussian.mean) @ components).numpy()
         return projected
 
-    real_rows, generated_rows = (evenly_spaced(len(points), MAX_POINTS) for points in (real, generated))
+    real_rows, generated_rows = (regular_indices(len(points), MAX_POINTS) for points in (real, generated))
     return Projection(
-        reference=on_plane(real, real_rows),
-        generated=on_plane(generated, generated_rows),
+        reference=project_points(real, real_rows),
+        generated=project_points(generated, generated_rows),
         covered=neighborhood.covered.cpu().numpy()[real_rows],
         inside=neighborhood.inside.cpu().numpy()[generated_rows],
     )

@@ -13,7 +13,7 @@ from gan_plugin.evaluation.context import evaluation_notes, nearest_pairs, proje
 from gan_plugin.evaluation.generated import generate
 from gan_plugin.evaluation.measures import feature_distances, neighborhood_measurements
 from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, manifold_of
-from gan_plugin.evaluation.results import Evaluation, evenly_spaced
+from gan_plugin.evaluation.results import Evaluation, regular_indices
 from gan_plugin.metrics.neighbors import compare, fit_manifold
 from gan_plugin.metrics.pixels import pixel_statistics
 from gan_plugin.serving.generator import OnnxGenerator
@@ -46,7 +46,7 @@ def evaluate_generator(
         classes=tuple(class_rows(generated, reference, device)),
         notes=tuple(evaluation_notes(generator.description, generated, reference)),
         samples=generated.pixels[:MAX_SAMPLES],
-        reference_samples=real_pixels[evenly_spaced(len(real_pixels), MAX_SAMPLES)],
+        reference_samples=real_pixels[regular_indices(len(real_pixels), MAX_SAMPLES)],
         neighbors=nearest_pairs(generator, generated, neighborhood, reference.dataset),
         projection=project(real.points, features, neighborhood, gaussian_of(reference.network, reference.dataset)),
         pixels=pixel_statistics(generated.pixels, real_pixels),

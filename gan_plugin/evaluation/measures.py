@@ -21,22 +21,20 @@ KID_SUBSET = 1000
 def feature_distances(generated: Generated, reference: Reference) -> list[Measurement]:
     """Measure fid with its ratio to the baseline, kid, and the score where the network has classes."""
     network = reference.network
-    real, fitted = gaussian_of(network, reference.dataset), fit_gaussian(generated.outputs.features)
+    real, fake = gaussian_of(network, reference.dataset), fit_gaussian(generated.outputs.features)
     real_features = outputs_of(network, reference.dataset).features
-    fid = Measurement("fid", frechet_distance(fitted, real))
+    fid = Measurement("fid", frechet_distance(fake, real))
     kid = kernel_measurement(real_features, generated.outputs.features)
     score = score_measurement(generated.outputs.logits)
     if reference.held_out is None:
-        return [replace(fid, note=singular_note(real=real, generated=fitted)), kid, *score]
+        return [replace(fid, note=singular_note(real=real, generated=fake)), kid, *score]
     held_out = outputs_of(network, reference.held_out)
     baseline = fit_gaussian(held_out.features)
     counts = count_note(len(held_out.features), len(generated.outputs.features))
     fid = replace(
         fid,
         real=frechet_distance(baseline, real),
-        note=join(
-            singular_note(real=real, generated=fitted, held_out=baseline), counts and f"{counts}: see fid_ratio."
-        ),
+        note=join(singular_note(real=real, generated=fake, held_out=baseline), counts and f"{counts}: see fid_ratio."),
     )
     kid = replace(kid, real=kernel_measurement(real_features, held_out.features).value)
     score = [
@@ -56,13 +54,13 @@ def ratio_measurement(generated: Tensor, held_out: Tensor, real: Gaussian) -> li
         real: of the reference.
     """
     count = min(len(generated), len(held_out))
-    fitted, baseline = (fit_gaussian(random_subset(features, count)) for features in (generated, held_out))
+    fake, baseline = (fit_gaussian(random_subset(features, count)) for features in (generated, held_out))
     note = f"Both from {count:,} images." if len(generated) != len(held_out) else ""
-    distance, real_distance = frechet_distance(fitted, real), frechet_distance(baseline, real)
+    distance, real_distance = frechet_distance(fake, real), frechet_distance(baseline, real)
     if real_distance == 0:
         return []
-    doubt = singular_note(real=real, generated=fitted, held_out=baseline)
-    return [Measurement("fid_ratio", distance / real_distance, note=join(note, doubt))]
+    singular = singular_note(real=real, generated=fake, held_out=baseline)
+    return [Measurement("fid_ratio", distance / real_distance, note=join(note, singular))]
 
 
 def random_subset(features: Tensor, count: int) -> Tensor:

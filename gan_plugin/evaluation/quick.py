@@ -12,7 +12,7 @@ from torch import Tensor, nn
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import as_pixels, gaussian_of, has_classes
-from gan_plugin.evaluation.results import evenly_spaced
+from gan_plugin.evaluation.results import regular_indices
 from gan_plugin.features import FeatureNetwork, choose_features, load_network
 from gan_plugin.metrics.catalog import METRICS
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
@@ -55,7 +55,7 @@ class QuickFid:
             generator: makes −1…1 images [B, C, H, W] from z [B, latent_size] and, where it takes labels, from those,
                 of all classes equally often.
         """
-        began = time.perf_counter()
+        start = time.perf_counter()
         quantized = Quantized(generator)
         device = next(generator.parameters()).device
         features: list[Tensor] = []
@@ -63,7 +63,7 @@ class QuickFid:
             images = quantized(*(x.to(device) for x in batch)).cpu().numpy()  # uint8 [B, H, W, C]
             features.append(self.network(images).features)
         distance = frechet_distance(fit_gaussian(torch.cat(features)), self.reference)
-        self.seconds += time.perf_counter() - began
+        self.seconds += time.perf_counter() - start
         return distance
 
 
@@ -90,7 +90,7 @@ def make_quick_fid(
         UserError: the network cannot be had for these images; or ``features`` is None and the network is so slow here
             that its preparation would take longer than PATIENCE.
     """
-    began = time.perf_counter()
+    start = time.perf_counter()
     chosen = choose_features(features, has_classes(dataset))
     network = load_network(chosen, dataset, device, inception_weights=weights)
     subset = reference_subset(dataset)
@@ -101,20 +101,20 @@ def make_quick_fid(
             f"features={network.name} to use it all the same, or other features."
         )
     reference = gaussian_of(network, subset)
-    return QuickFid(network, reference, latent_size=latent_size, classes=classes, seconds=time.perf_counter() - began)
+    return QuickFid(network, reference, latent_size=latent_size, classes=classes, seconds=time.perf_counter() - start)
 
 
 def reference_subset(dataset: Dataset) -> Dataset:
     """Return at most MAX_REFERENCE of the images, spaced evenly over the data."""
     if len(dataset) <= MAX_REFERENCE:
         return dataset
-    return dataset.take(torch.from_numpy(evenly_spaced(len(dataset), MAX_REFERENCE)))
+    return dataset.take(torch.from_numpy(regular_indices(len(dataset), MAX_REFERENCE)))
 
 
 def estimated_seconds(network: FeatureNetwork, dataset: Dataset, count: int) -> float:
     """Estimate the network's time for ``count`` images by a trial with a few; the first image only warms it up."""
     images = as_pixels(dataset)[:TRIAL_IMAGES]
     network(images[:1])
-    began = time.perf_counter()
+    start = time.perf_counter()
     network(images)
-    return (time.perf_counter() - began) * count / len(images)
+    return (time.perf_counter() - start) * count / len(images)

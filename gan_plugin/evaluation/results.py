@@ -164,14 +164,14 @@ def metric_names(classes: Sequence[str]) -> list[str]:
     """
     safe = [re.sub(r"[^\w.\- :]", "_", name)[:MAX_NAME_LENGTH].strip() for name in classes]
     counts = Counter(safe)
-    doubtful = {name for name in safe if counts[name] > 1 or not name.strip(". ")}
-    return [f"{name} class {i}" if name in doubtful else name for i, name in enumerate(safe)]
+    ambiguous = {name for name in safe if counts[name] > 1 or not name.strip(". ")}
+    return [f"{name} class {i}" if name in ambiguous else name for i, name in enumerate(safe)]
 
 
-def evenly_spaced(count: int, limit: int) -> npt.NDArray[np.int64]:
+def regular_indices(count: int, limit: int) -> npt.NDArray[np.int64]:
     """Return at most ``limit`` indices spaced evenly over 0 … count − 1: images may lie in order of class.
 
-    >>> evenly_spaced(9, 3).tolist()
+    >>> regular_indices(9, 3).tolist()
     [0, 4, 8]
     """
     return np.linspace(0, count - 1, min(count, limit)).round().astype(np.int64)

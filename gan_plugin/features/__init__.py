@@ -107,8 +107,8 @@ def find_loader(features: str) -> tuple[Loader, str]:
     Raises:
         UserError: there is no such network.
     """
-    name, colon, argument = features.partition(":")
-    if loader := LOADERS.get(name + colon):
+    name, separator, argument = features.partition(":")
+    if loader := LOADERS.get(name + separator):
         return loader, argument
     names = ", ".join(f"{name}PATH" if name.endswith(":") else name for name in LOADERS)
     raise UserError(f"features={features!r} is unknown: give one of {names}.")

@@ -21,12 +21,14 @@ def cache_folder() -> Path:
     folder = _named_folder()
     try:
         folder.mkdir(parents=True, exist_ok=True)
-        writable = os.access(folder, os.W_OK | os.X_OK)
-        cause = "no permission to write"
+        can_write = os.access(folder, os.W_OK | os.X_OK)
+        reason = "no permission to write"
     except OSError as error:
-        writable, cause = False, first_line(error)
-    if not writable:
-        raise UserError(f"The cache folder {folder} cannot be written ({cause}): set GAN_PLUGIN_CACHE to one that can.")
+        can_write, reason = False, first_line(error)
+    if not can_write:
+        raise UserError(
+            f"The cache folder {folder} cannot be written ({reason}): set GAN_PLUGIN_CACHE to one that can."
+        )
     return folder
 
 

@@ -24,7 +24,7 @@ from gan_plugin.spec import image_spec
 BATCH = 128
 EPOCHS, MIN_STEPS, MAX_STEPS = 10, 300, 1500  # about half a minute for Fashion-MNIST on two CPU cores
 PEAK_RATE, WEIGHT_DECAY, SMOOTHING = 6e-3, 0.05, 0.1
-THUMBNAIL = 8  # side of the image that is reconstructed, pixels
+SMALL_SIDE = 8  # side of the image that is reconstructed, pixels
 MIN_VARIANCE = 1e-3  # of thumbnails in −1…1: keeps the loss finite where all images are alike
 SHIFT = 32  # images are shifted by up to a 32nd of their shorter side
 
@@ -49,7 +49,7 @@ def train_classifier(
     with torch.random.fork_rng(devices=[]), exact_float32(device):
         torch.default_generator.manual_seed(seed)
         network = Network(spec.shape, classes).to(device)
-        decoder = nn.Linear(FEATURES, channels * THUMBNAIL**2).to(device)
+        decoder = nn.Linear(FEATURES, channels * SMALL_SIDE**2).to(device)
         weights = [*network.parameters(), *decoder.parameters()]
         optimizer = torch.optim.AdamW(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
@@ -82,10 +82,10 @@ def training_loss(network: Network, decoder: nn.Linear, images: Tensor, *, label
         labels: int64 [B].
     """
     features, logits = network(images)
-    thumbnails = F.adaptive_avg_pool2d(signed(images), THUMBNAIL).flatten(1)  # [B, C·8·8]
-    variance = thumbnails.var(0).mean().clamp(min=MIN_VARIANCE)
-    missed = F.mse_loss(decoder(features), thumbnails) / variance
-    return F.cross_entropy(logits, labels, label_smoothing=SMOOTHING) + missed
+    small_images = F.adaptive_avg_pool2d(signed(images), SMALL_SIDE).flatten(1)  # [B, C·8·8]
+    variance = small_images.var(0).mean().clamp(min=MIN_VARIANCE)
+    residual = F.mse_loss(decoder(features), small_images) / variance
+    return F.cross_entropy(logits, labels, label_smoothing=SMOOTHING) + residual
 
 
 def draw_rows(count: int, batch: int, steps: int) -> Iterator[Tensor]:

@@ -184,8 +184,8 @@ def hash_of(file: Path) -> str:
     """Return the SHA-256 of an ONNX file, followed by the files beside it that hold its weights."""
     hasher = hashlib.sha256()
     for part in (file, *(file.parent / location for location in external_files(file))):
-        with part.open("rb") as opened:
-            while block := opened.read(2**20):
+        with part.open("rb") as stream:
+            while block := stream.read(2**20):
                 hasher.update(block)
     return hasher.hexdigest()
 
@@ -237,8 +237,8 @@ def describe_input(session: onnxruntime.InferenceSession, file: Path) -> Input:
             "with C fixed to 1 or 3."
         )
     channels_last = axes == [3]
-    sides = shape[1:3] if channels_last else shape[2:4]
-    fixed = [side for side in sides if isinstance(side, int)]
+    lengths = shape[1:3] if channels_last else shape[2:4]
+    fixed = [side for side in lengths if isinstance(side, int)]
     if len(fixed) == 1:
         raise UserError(f"{file.name} takes input of the shape {shape}: fix both height and width, or neither.")
     return Input(

@@ -10,7 +10,7 @@ from typing import Any
 
 from gan_plugin.data import Dataset
 from gan_plugin.device import precision_name
-from gan_plugin.serving.requests import listed
+from gan_plugin.serving.requests import join_names
 from gan_plugin.training.plan import TrainingPlan, spec_of
 
 MAX_NAMED_CLASSES = 20  # MLflow's databases take descriptions of 5,000 characters
@@ -28,7 +28,7 @@ def describe_run(plan: TrainingPlan, dataset: Dataset) -> str:
         [
             f"A GAN trained by the recipe **{plan.recipe.name}** on **{dataset.name}**.",
             "",
-            *facts(plan, dataset),
+            *summary_lines(plan, dataset),
             f"- Training: {plan.epochs:,} epochs in batches of {plan.recipe.batch_size}, seed {plan.seed}, on "
             f"{plan.device.type} in {precision_name(plan.precision)}.",
             "",
@@ -53,7 +53,7 @@ def describe_version(plan: TrainingPlan, dataset: Dataset, uri: str, reason: str
             f"A generator of {spec} images like those of **{dataset.name}**: one ONNX file that answers with images "
             "for seeds.",
             "",
-            *facts(plan, dataset),
+            *summary_lines(plan, dataset),
             f"- {reason}",
             "",
             METRICS_HEADING,
@@ -76,7 +76,7 @@ def describe_version(plan: TrainingPlan, dataset: Dataset, uri: str, reason: str
     )
 
 
-def facts(plan: TrainingPlan, dataset: Dataset) -> list[str]:
+def summary_lines(plan: TrainingPlan, dataset: Dataset) -> list[str]:
     """Return the list items on data and recipe that run and version share."""
     spec = dataset.spec
     return [
@@ -94,7 +94,7 @@ def in_classes(names: tuple[str, ...]) -> str:
     """
     if not names:
         return ""
-    return f", in {len(names):,} classes ({listed(names, MAX_NAMED_CLASSES)})"
+    return f", in {len(names):,} classes ({join_names(names, MAX_NAMED_CLASSES)})"
 
 
 def with_metrics(description: str, measurements: Sequence[Mapping[str, Any]], *, run_id: str) -> str:

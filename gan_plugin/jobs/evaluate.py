@@ -18,8 +18,8 @@ from gan_plugin.config.settings import (
     EvaluateSettings,
     EvaluatorSettings,
     PromoteSettings,
-    as_typed,
-    settled_texts,
+    as_texts,
+    explicit_texts,
 )
 from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import SampleDataset, from_samples
@@ -52,7 +52,7 @@ def used_parameters(settings: EvaluateSettings | PromoteSettings, dataset: Sampl
     """Return every parameter with the value that it has in effect: none is ``auto``."""
     spec, held_out = dataset.reference.spec, dataset.held_out
     return {
-        **settled_texts(settings),
+        **explicit_texts(settings),
         "held_out": "none" if held_out is None else held_out.split,
         "image_size": size_text(spec.size),
         "channels": spec.channels,
@@ -109,21 +109,21 @@ def evaluate_model(
     Where ``uri`` is that of a registered version, its description gets the metrics, too.
     """
     names = [field.name for field in dataclasses.fields(EvaluatorSettings)]
-    typed = as_typed(settings)
+    texts = as_texts(settings)
     result: EvaluationResult = mlflow.models.evaluate(
         model=model,
         data=dataset,
         model_type="gan",
         evaluators="gan",
-        evaluator_config={name: typed[name] for name in names},
+        evaluator_config={name: texts[name] for name in names},
     )
     print_measurements(result)
     if (version := registered_version(uri)) is not None:
         client, run = MlflowClient(), mlflow.active_run()
         assert run is not None
         description = client.get_model_version(*version).description or ""
-        described = with_metrics(description, results_of(result)["measurements"], run_id=run.info.run_id)
-        describe_registered(*version, described)
+        updated = with_metrics(description, results_of(result)["measurements"], run_id=run.info.run_id)
+        describe_registered(*version, updated)
     return result
 
 

@@ -10,7 +10,7 @@ from mlflow import MlflowClient
 from mlflow.models import EvaluationResult, MetricThreshold
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
-from gan_plugin.config.settings import PromoteSettings, as_typed
+from gan_plugin.config.settings import PromoteSettings, as_texts
 from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
@@ -67,9 +67,9 @@ def run_promotion(settings: PromoteSettings) -> str:
             raise UserError(f"{name} version {version} is the champion already: give another version.")
         dataset = reference_of(settings)
         log_parameters(run.info.run_id, used_parameters(settings, dataset) | {"version": version})
-        check_measurable(settings, dataset)
+        check_metrics(settings, dataset)
         for checked in filter(None, (version, champion_version)):
-            check_loads_and_fits(settings, checked, dataset)
+            check_compatible(settings, checked, dataset)
         candidate = evaluate_version(settings, dataset, version, "candidate")
         champion: EvaluatedVersion | None = None
         while True:
@@ -85,31 +85,31 @@ def run_promotion(settings: PromoteSettings) -> str:
             print(f"{name} has another champion than a moment ago: comparing with that one.")
 
 
-def check_measurable(settings: PromoteSettings, dataset: SampleDataset) -> None:
+def check_metrics(settings: PromoteSettings, dataset: SampleDataset) -> None:
     """Check that the metrics of the settings can be measured on these images.
 
     Raises:
         UserError: one of them cannot.
     """
-    metrics = compared_metrics(settings)
-    if dataset.held_out is None and (impossible := metrics.intersection(NEED_HELD_OUT)):
+    metrics = required_metrics(settings)
+    if dataset.held_out is None and (missing := metrics.intersection(NEED_HELD_OUT)):
         raise UserError(
-            f"{', '.join(sorted(impossible))} needs held-out images and data={settings.data!r} has no split for them: "
+            f"{', '.join(sorted(missing))} needs held-out images and data={settings.data!r} has no split for them: "
             "name one with held_out, add a split test to the data, or leave the metric out of thresholds."
         )
-    if not has_classes(dataset.reference) and (impossible := metrics.intersection(NEED_LABELS)):
+    if not has_classes(dataset.reference) and (missing := metrics.intersection(NEED_LABELS)):
         raise UserError(
-            f"{', '.join(sorted(impossible))} needs images of several classes and data={settings.data!r} has none: "
+            f"{', '.join(sorted(missing))} needs images of several classes and data={settings.data!r} has none: "
             "leave it out of metric and thresholds."
         )
 
 
-def compared_metrics(settings: PromoteSettings) -> set[str]:
+def required_metrics(settings: PromoteSettings) -> set[str]:
     """Return the names of the metrics that decide."""
     return {settings.metric, *(metric for metric, _ in settings.thresholds)}
 
 
-def check_loads_and_fits(settings: PromoteSettings, version: str, dataset: SampleDataset) -> None:
+def check_compatible(settings: PromoteSettings, version: str, dataset: SampleDataset) -> None:
     """Check that a version can be loaded and makes images like the data's.
 
     Raises:
@@ -147,8 +147,8 @@ def decide(settings: PromoteSettings, candidate: EvaluatedVersion, champion: Eva
     try:
         if settings.thresholds:
             mlflow.validate_evaluation_results(thresholds_of(settings, candidate), candidate.result)
-        unmeasured = champion is not None and champion.value(settings.metric) is None
-        if champion is not None and not (unmeasured and candidate.value(settings.metric) is not None):
+        has_no_value = champion is not None and champion.value(settings.metric) is None
+        if champion is not None and not (has_no_value and candidate.value(settings.metric) is not None):
             mlflow.validate_evaluation_results(improvement_of(settings, candidate), candidate.result, champion.result)
     except ModelValidationFailedException as failure:
         sentence = f"{name_of(settings, candidate)} is not promoted: {' '.join(failure.message.split())}"
@@ -176,7 +176,7 @@ def announce(settings: PromoteSettings, candidate: EvaluatedVersion, champion: E
     """Record in the run, on the version and on the terminal that the candidate is champion; returns its URI."""
     name = name_of(settings, candidate)
     if champion is None:
-        bounds = as_typed(settings)["thresholds"]
+        bounds = as_texts(settings)["thresholds"]
         sentence = f"{name} is the first champion; thresholds: {bounds}."
     else:
         now, before = (formatted(version.value(settings.metric)) for version in (candidate, champion))
@@ -206,25 +206,27 @@ def record(
     settings: PromoteSettings,
     candidate: EvaluatedVersion,
     champion: EvaluatedVersion | None,
-    outcome: str,
+    status: str,
     sentence: str,
 ) -> None:
     """Record the comparison and its outcome in the promotion's run and on the candidate's version."""
     client = MlflowClient()
-    sides = {"candidate": candidate} | ({} if champion is None else {ALIAS: champion})
-    mlflow.log_metrics({f"{role}/{k}": v for role, side in sides.items() for k, v in side.result.metrics.items()})
-    mlflow.set_tags({"gan.outcome": outcome, "gan.reason": sentence})
+    versions = {"candidate": candidate} | ({} if champion is None else {ALIAS: champion})
+    mlflow.log_metrics(
+        {f"{role}/{k}": v for role, evaluated in versions.items() for k, v in evaluated.result.metrics.items()}
+    )
+    mlflow.set_tags({"gan.outcome": status, "gan.reason": sentence})
     metrics = {
         role: {
-            "version": side.version,
-            **{side.logged_name(name): side.value(name) for name in sorted(compared_metrics(settings))},
+            "version": evaluated.version,
+            **{evaluated.logged_name(name): evaluated.value(name) for name in sorted(required_metrics(settings))},
         }
-        for role, side in sides.items()
+        for role, evaluated in versions.items()
     }
     protocol = results_of(candidate.result)["protocol"]
     run = mlflow.active_run()
     tags = {
-        "gan.promotion": outcome,
+        "gan.promotion": status,
         "gan.promotion.run": "" if run is None else run.info.run_id,
         "gan.promotion.metrics": json.dumps(metrics),
         "gan.promotion.protocol": json.dumps(protocol),
@@ -243,8 +245,8 @@ def rollback_champion(settings: PromoteSettings) -> str:
         find_version(client, name, None)
         log_parameters(run.info.run_id, {"model_name": name, "rollback": True})
         former, restored = roll_back(client, name, run.info.run_id)
-        instead = "none" if former is None else f"version {former}"
-        sentence = f"{name} version {restored} is the champion again, instead of {instead}."
+        replaced = "none" if former is None else f"version {former}"
+        sentence = f"{name} version {restored} is the champion again, instead of {replaced}."
         mlflow.set_tags({"gan.outcome": "rolled back", "gan.reason": sentence})
         annotate_version(client, client.get_model_version(name, restored), {"gan.promotion": "restored"}, sentence)
         if former is not None:

@@ -15,7 +15,7 @@ from mlflow.exceptions import MlflowException
 
 from gan_plugin import flavor
 from gan_plugin.config.recipe import load_recipe, override, resolved
-from gan_plugin.config.settings import TrainSettings, settled_texts
+from gan_plugin.config.settings import TrainSettings, explicit_texts
 from gan_plugin.data import Dataset, check_data_argument, load_dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError
@@ -83,7 +83,7 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
         log_parameters(run_id, {"features": None if evaluator is None else evaluator.network.name})
         stop = StopSignals()
         try:
-            with stop.caught(), MlflowTracker(run_id, folder) as tracker:
+            with stop.installed(), MlflowTracker(run_id, folder) as tracker:
                 state = train(
                     dataset,
                     plan,
@@ -98,11 +98,11 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
         except Diverged as diverged:
             mlflow.set_tag("failed", str(diverged))
             if diverged.state is not None:
-                publish(diverged.state, plan, dataset, settings, folder=folder, register=False)
+                export_and_log(diverged.state, plan, dataset, settings, folder=folder, register=False)
             raise
         if stop.requested():  # perhaps after the last step, when there was nothing left to interrupt
             raise SystemExit(stop.exit_status())
-        return publish(state, plan, dataset, settings, folder=folder, register=True)
+        return export_and_log(state, plan, dataset, settings, folder=folder, register=True)
 
 
 def check_folder(output_dir: str) -> None:
@@ -160,7 +160,7 @@ def used_parameters(settings: TrainSettings, plan: TrainingPlan, dataset: Datase
     """Return every parameter of the run with the value that it has in effect: none is ``auto``."""
     spec = dataset.spec
     return {
-        **settled_texts(settings),
+        **explicit_texts(settings),
         **resolved(plan.recipe),
         "image_size": size_text(spec.size),
         "channels": spec.channels,
@@ -202,7 +202,7 @@ def make_evaluator(settings: TrainSettings, dataset: Dataset, plan: TrainingPlan
     return evaluator
 
 
-def publish(
+def export_and_log(
     state: TrainingState, plan: TrainingPlan, dataset: Dataset, settings: TrainSettings, *, folder: Path, register: bool
 ) -> str:
     """Export the averaged generator, prove the file equal to it, and log it; register it where that is asked for.
@@ -229,7 +229,7 @@ def publish(
         raise
     log_parity(parity, state.steps)
     step = state.steps if state.best is None else state.best.step
-    of_all = f" of {state.steps:,}" if step <= state.steps else ""  # after an alarm the best may be the younger one
+    of_all = f" of {state.steps:,}" if step <= state.steps else ""  # after a rollback the best may be the younger one
     reason = f"Exported: the averaged generator of step {step:,}{of_all}. {export_reason(state)}"
     MlflowClient().set_tag(run_id, "exported", reason)
     print(reason)

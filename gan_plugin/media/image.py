@@ -96,15 +96,15 @@ def levels(image: Image) -> list[list[list[int]]]:
 ENCODERS: dict[str, Callable[[Image], Any]] = {"png": png_base64, "webp": webp_base64, "array": levels}
 
 
-def contact_sheet(images: Images, columns: int, gap: int = 2) -> Image:
+def image_grid(images: Images, columns: int, gap: int = 2) -> Image:
     """Arrange images uint8 [N, H, W, C] in a grid, row by row, with ``gap`` white pixels between and around."""
     count, height, width, channels = images.shape
     rows = -(-count // columns)
-    sheet = np.full((gap + rows * (height + gap), gap + columns * (width + gap), channels), WHITE, np.uint8)
+    grid = np.full((gap + rows * (height + gap), gap + columns * (width + gap), channels), WHITE, np.uint8)
     for i, image in enumerate(images):
         top, left = gap + i // columns * (height + gap), gap + i % columns * (width + gap)
-        sheet[top : top + height, left : left + width] = image
-    return sheet
+        grid[top : top + height, left : left + width] = image
+    return grid
 
 
 def _file(image: Image, **options: Any) -> bytes:

@@ -22,24 +22,24 @@ class Metric:
         name: what a metric's logged name begins with, such as "fid" of ``fid/classifier``.
         direction: which values are better.
         kind: of number, by which it is formatted: a "share" is in 0…1, a "count" is an integer.
-        explanation: one sentence, or two, for people.
+        description: one sentence, or two, for people.
         paper: author and year, or "".
         url: of the paper, or "".
         needs: without which the metric is left out of an evaluation.
-        promotes: whether ``promote`` may choose the champion by it.
-        headline: whether the report shows it at the top.
+        can_promote: whether ``promote`` may choose the champion by it.
+        main: whether the report shows it at the top.
         stage: where it is computed: in an evaluation, for each of its classes, while training, or from pixels alone.
     """
 
     name: str
     direction: Direction
     kind: Kind
-    explanation: str
+    description: str
     paper: str = ""
     url: str = ""
     needs: tuple[Need, ...] = ()
-    promotes: bool = False
-    headline: bool = False
+    can_promote: bool = False
+    main: bool = False
     stage: Stage = "evaluation"
 
     @property
@@ -67,8 +67,8 @@ CATALOG = (
         "images. 0 is equal.",
         paper="Heusel et al. 2017",
         url="https://arxiv.org/abs/1706.08500",
-        promotes=True,
-        headline=True,
+        can_promote=True,
+        main=True,
     ),
     Metric(
         "fid_ratio",
@@ -77,7 +77,7 @@ CATALOG = (
         "fid divided by its real-data baseline, both from the same number of images. At 1.0 generated images are as "
         "close to the real ones as real images are to each other.",
         needs=("held-out images",),
-        headline=True,
+        main=True,
     ),
     Metric(
         "kid",
@@ -87,7 +87,7 @@ CATALOG = (
         "and the one to use for few images. 0 is equal.",
         paper="Bińkowski et al. 2018",
         url="https://arxiv.org/abs/1801.01401",
-        promotes=True,
+        can_promote=True,
     ),
     Metric(
         "inception_score",
@@ -106,8 +106,8 @@ CATALOG = (
         "Share of the generated images that are near some real image.",
         paper="Kynkäänniemi et al. 2019",
         url="https://arxiv.org/abs/1904.06991",
-        promotes=True,
-        headline=True,
+        can_promote=True,
+        main=True,
     ),
     Metric(
         "recall",
@@ -117,8 +117,8 @@ CATALOG = (
         "real ones.",
         paper="Kynkäänniemi et al. 2019",
         url="https://arxiv.org/abs/1904.06991",
-        promotes=True,
-        headline=True,
+        can_promote=True,
+        main=True,
     ),
     Metric(
         "density",
@@ -136,8 +136,8 @@ CATALOG = (
         "Share of the real images that have a generated image in their neighborhood.",
         paper="Naeem et al. 2020",
         url="https://arxiv.org/abs/2002.09797",
-        promotes=True,
-        headline=True,
+        can_promote=True,
+        main=True,
     ),
     Metric(
         "authenticity",
@@ -174,7 +174,7 @@ CATALOG = (
         paper="Ravuri and Vinyals 2019",
         url="https://arxiv.org/abs/1905.10887",
         needs=("labels",),
-        promotes=True,
+        can_promote=True,
     ),
     Metric(
         "accuracy",
@@ -228,7 +228,7 @@ CATALOG = (
 METRICS = {metric.name: metric for metric in CATALOG}
 
 EVALUATION_METRICS = {metric.name: metric for metric in CATALOG if metric.stage == "evaluation"}
-PROMOTING = tuple(metric.name for metric in CATALOG if metric.promotes)
+PROMOTION_METRICS = tuple(metric.name for metric in CATALOG if metric.can_promote)
 # What any generator has on the right data; a bound on another would refuse generators for what they are
 BOUNDED = {
     metric.name: ">=" if metric.higher_is_better else "<="
@@ -237,7 +237,7 @@ BOUNDED = {
 }
 NEED_LABELS = tuple(name for name, metric in EVALUATION_METRICS.items() if "labels" in metric.needs)
 NEED_HELD_OUT = tuple(name for name, metric in EVALUATION_METRICS.items() if "held-out images" in metric.needs)
-HEADLINE = tuple(metric.name for metric in CATALOG if metric.headline)
+MAIN_METRICS = tuple(metric.name for metric in CATALOG if metric.main)
 
 
 def higher_is_better(name: str) -> bool:
@@ -259,14 +259,14 @@ def catalog_table() -> str:
     | metric | logged as | better | meaning | needs | in `promote` | paper |
     """
     better = {"lower": "↓ lower", "higher": "↑ higher", "real": "as real images"}
-    headings = ("metric", "logged as", "better", "meaning", "needs", "in `promote`", "paper")
-    rows = [headings, ("---",) * len(headings)]
+    header = ("metric", "logged as", "better", "meaning", "needs", "in `promote`", "paper")
+    rows = [header, ("---",) * len(header)]
     rows += [
         (
             f"`{metric.name}`",
             f"`{metric.logged_name}`",
             better[metric.direction],
-            metric.explanation,
+            metric.description,
             ", ".join(metric.needs),
             _use_in_promote(metric),
             f"[{metric.paper}]({metric.url})" if metric.url else metric.paper,
@@ -279,4 +279,4 @@ def catalog_table() -> str:
 def _use_in_promote(metric: Metric) -> str:
     """Return how the parameters ``metric`` and ``thresholds`` of ``promote`` take it."""
     threshold = f"threshold `{metric.name}{BOUNDED[metric.name]}…`" if metric.name in BOUNDED else ""
-    return ", ".join(filter(None, ["metric" if metric.promotes else "", threshold]))
+    return ", ".join(filter(None, ["metric" if metric.can_promote else "", threshold]))

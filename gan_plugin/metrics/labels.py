@@ -67,8 +67,8 @@ def label_kl(generated: Tensor, reference: Tensor, classes: int) -> float:
     q, p = label_shares(generated, classes), label_shares(reference, classes)
     if ((p == 0) & (q > 0)).any():
         p = (p * len(reference) + 0.5) / (len(reference) + 0.5 * classes)
-    occurs = q > 0
-    return max(float((q[occurs] * (q[occurs] / p[occurs]).log()).sum()), 0.0)  # rounding could leave −1e-17
+    present = q > 0
+    return max(float((q[present] * (q[present] / p[present]).log()).sum()), 0.0)  # rounding could leave −1e-17
 
 
 def frechet_by_class(

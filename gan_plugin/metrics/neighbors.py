@@ -92,32 +92,32 @@ def compare(reference: Manifold, generated: Manifold) -> Neighborhood:
     """
     zero = origin(reference.points)
     real, fake = reference.points - zero, generated.points - zero
-    first, precise, wide = closed_balls(real, reference.radii).unbind(dim=1)  # [N] each
-    fake_balls = closed_balls(fake, generated.radii)[:, 1]  # [M]
+    first, precision_radii, coverage_radii = padded_radii(real, reference.radii).unbind(dim=1)  # [N] each
+    fake_radii = padded_radii(fake, generated.radii)[:, 1]  # [M]
 
     covered = torch.zeros_like(first, dtype=torch.bool)
-    recalled = torch.zeros_like(covered)
-    inside = torch.zeros_like(fake_balls, dtype=torch.bool)
-    authentic = torch.zeros_like(inside)
+    recall_mask = torch.zeros_like(covered)
+    inside = torch.zeros_like(fake_radii, dtype=torch.bool)
+    authenticity_mask = torch.zeros_like(inside)
     nearest = torch.zeros_like(inside, dtype=torch.int64)
-    distance = torch.zeros_like(fake_balls)
+    distance = torch.zeros_like(fake_radii)
     pairs = 0  # of a generated point and a B₅ that it is in
     for rows, distances in squared_distances(fake, real):  # [rows, N]
-        within = distances <= wide
+        within = distances <= coverage_radii
         pairs += int(within.count_nonzero())
         covered |= within.any(dim=0)
-        recalled |= (distances <= fake_balls[rows, None]).any(dim=0)
-        inside[rows] = (distances <= precise).any(dim=1)
+        recall_mask |= (distances <= fake_radii[rows, None]).any(dim=0)
+        inside[rows] = (distances <= precision_radii).any(dim=1)
         closest = distances.argmin(dim=1)
         exact = (fake[rows] - real[closest]).square().sum(dim=1)  # the product's rounding would show in a copy's 0
-        nearest[rows], distance[rows], authentic[rows] = closest, exact.sqrt(), exact > first[closest]
+        nearest[rows], distance[rows], authenticity_mask[rows] = closest, exact.sqrt(), exact > first[closest]
 
     return Neighborhood(
-        precision=share(inside),
-        recall=share(recalled),
+        precision=fraction(inside),
+        recall=fraction(recall_mask),
         density=pairs / (COVERAGE_K * len(fake)),
-        coverage=share(covered),
-        authenticity=share(authentic),
+        coverage=fraction(covered),
+        authenticity=fraction(authenticity_mask),
         inside=inside,
         covered=covered,
         nearest=nearest,
@@ -130,7 +130,7 @@ def origin(points: Tensor) -> Tensor:
     return points.sum(dim=0, dtype=torch.float64) / len(points)
 
 
-def closed_balls(centered: Tensor, radii: Tensor) -> Tensor:
+def padded_radii(centered: Tensor, radii: Tensor) -> Tensor:
     """Return squared radii [N, 3] of balls around points [N, D], larger by what rounding may add to a distance."""
     return radii + TOLERANCE * (centered.square().sum(dim=1, keepdim=True) + radii)
 
@@ -151,6 +151,6 @@ def squared_distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, Te
         yield slice(first, first + len(block)), distances
 
 
-def share(mask: Tensor) -> float:
+def fraction(mask: Tensor) -> float:
     """Return the share of a mask, bool [N], that is true."""
     return int(mask.count_nonzero()) / len(mask)

@@ -9,7 +9,7 @@ from torch import nn
 
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.networks import dcgan, r3gan
-from gan_plugin.networks.wrappers import CodedGenerator, Discriminators, normalize_spectrally
+from gan_plugin.networks.wrappers import Discriminators, OneHotGenerator, add_spectral_norm
 from gan_plugin.spec import SampleSpec
 
 
@@ -39,12 +39,12 @@ FAMILIES: dict[str, Family] = {
 def new_generator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
     """Return a generator with initial weights from torch's global random state."""
     generator = FAMILIES[recipe.family].generator(recipe, spec)
-    return CodedGenerator(generator, recipe.categorical_codes) if recipe.categorical_codes else generator
+    return OneHotGenerator(generator, recipe.categorical_codes) if recipe.categorical_codes else generator
 
 
 def new_discriminators(recipe: Recipe, spec: SampleSpec) -> Discriminators:
     """Return the recipe's discriminators with initial weights from torch's global random state."""
     members = [FAMILIES[recipe.family].discriminator(recipe, spec) for _ in range(recipe.discriminators)]
     if recipe.spectral_norm:
-        members = [normalize_spectrally(member) for member in members]
+        members = [add_spectral_norm(member) for member in members]
     return Discriminators(members, recipe.pack, recipe.categorical_codes + recipe.continuous_codes)

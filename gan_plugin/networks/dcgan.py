@@ -33,7 +33,7 @@ from gan_plugin.spec import MAX_SIDE, MIN_SIDE, SampleSpec, Size, is_possible_si
 KERNEL = 5
 SLOPE = 0.3  # of LeakyReLU
 EPSILON, MOMENTUM = 1e-3, 0.01  # of batch norm; Keras' momentum .99 is .01 in PyTorch's terms
-MIN_HALVINGS = 2  # of each side
+MIN_DOWNSAMPLING = 2  # of each side
 MAX_BASE = 8  # pixels: a side is halved until it is no longer than this
 MAX_CHANNELS = 512
 
@@ -60,14 +60,14 @@ def build_discriminator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
     return Discriminator(spec, recipe.dropout, recipe.pack)
 
 
-def halve(side: int) -> list[int]:
+def side_lengths(side: int) -> list[int]:
     """Return the lengths of one side from the image to the coarsest feature map: halves, rounded up.
 
-    >>> halve(28), halve(64), halve(25)
+    >>> side_lengths(28), side_lengths(64), side_lengths(25)
     ([28, 14, 7], [64, 32, 16, 8], [25, 13, 7])
     """
     lengths = [side]
-    while len(lengths) <= MIN_HALVINGS or lengths[-1] > MAX_BASE:
+    while len(lengths) <= MIN_DOWNSAMPLING or lengths[-1] > MAX_BASE:
         lengths.append(-(-lengths[-1] // 2))
     return lengths
 
@@ -82,14 +82,14 @@ def feature_map_sizes(size: Size) -> list[Size]:
     >>> feature_map_sizes((128, 32))
     [(128, 32), (64, 16), (32, 8), (16, 8), (8, 8)]
     """
-    heights, widths = halve(size[0]), halve(size[1])
+    heights, widths = side_lengths(size[0]), side_lengths(size[1])
     layers = max(len(heights), len(widths)) - 1
     return [(heights[min(i, len(heights) - 1)], widths[min(i, len(widths) - 1)]) for i in range(layers + 1)]
 
 
-def strides(finer: Size, coarser: Size) -> tuple[int, int]:
+def strides(high: Size, low: Size) -> tuple[int, int]:
     """Return the strides of the convolution between feature maps of two sizes: 2 for a side that is halved, else 1."""
-    return (2 if coarser[0] < finer[0] else 1, 2 if coarser[1] < finer[1] else 1)
+    return (2 if low[0] < high[0] else 1, 2 if low[1] < high[1] else 1)
 
 
 def channel_counts(layers: int) -> list[int]:

@@ -65,9 +65,9 @@ def stages(size: Size) -> list[Size]:
     Raises:
         UserError: there are none for this size; the message names the nearest sizes that have them.
     """
-    if is_doubled(size):
+    if has_stages(size):
         height, width = size
-        return [(height >> k, width >> k) for k in range(doublings(size), -1, -1)]
+        return [(height >> k, width >> k) for k in range(upsample_count(size), -1, -1)]
     alternative = ", or family=dcgan" if is_possible_size(size) else ""
     raise UserError(
         f"image_size={size_text(size)} is not possible with family=r3gan, which doubles both sides of an image whose "
@@ -76,14 +76,14 @@ def stages(size: Size) -> list[Size]:
     )
 
 
-def doublings(size: Size) -> int:
+def upsample_count(size: Size) -> int:
     """Return how often the shorter side is halved until it is 4 to 7 pixels, rounded down where it is odd."""
     return min(size).bit_length() - MIN_BASE.bit_length()
 
 
-def is_doubled(size: Size) -> bool:
+def has_stages(size: Size) -> bool:
     """Return whether both sides are a coarsest stage's times the same power of two."""
-    return is_possible_size(size) and all(side % 2 ** doublings(size) == 0 for side in size)
+    return is_possible_size(size) and all(side % 2 ** upsample_count(size) == 0 for side in size)
 
 
 def nearest_sizes(size: Size) -> list[Size]:
@@ -99,19 +99,19 @@ def nearest_sizes(size: Size) -> list[Size]:
     def distance(other: Size) -> int:
         return abs(other[0] - height) + abs(other[1] - width)
 
-    candidates = [other for other in doubled_sizes(height, width) if height != width or other[0] == other[1]]
-    smaller = [other for other in candidates if other[0] <= height and other[1] <= width]
-    larger = [other for other in candidates if other[0] >= height and other[1] >= width]
-    return list(dict.fromkeys(min(sizes, key=distance) for sizes in (smaller, larger) if sizes))
+    candidates = [other for other in possible_sizes(height, width) if height != width or other[0] == other[1]]
+    lower = [other for other in candidates if other[0] <= height and other[1] <= width]
+    upper = [other for other in candidates if other[0] >= height and other[1] >= width]
+    return list(dict.fromkeys(min(sizes, key=distance) for sizes in (lower, upper) if sizes))
 
 
-def doubled_sizes(height: int, width: int) -> Iterator[Size]:
+def possible_sizes(height: int, width: int) -> Iterator[Size]:
     """Yield possible sizes around a size, for each number of doublings."""
-    for k in range(doublings((MIN_SIDE, MIN_SIDE)), doublings((MAX_SIDE, MAX_SIDE)) + 1):
+    for k in range(upsample_count((MIN_SIDE, MIN_SIDE)), upsample_count((MAX_SIDE, MAX_SIDE)) + 1):
         step = 2**k
         # a side as it is, rounded, and the least and most that the shorter one can be
-        sides = [{side // step, -(-side // step), MIN_BASE, 2 * MIN_BASE - 1} for side in (height, width)]
-        yield from (size for h, w in product(*sides) if is_doubled(size := (h * step, w * step)))
+        lengths = [{side // step, -(-side // step), MIN_BASE, 2 * MIN_BASE - 1} for side in (height, width)]
+        yield from (size for h, w in product(*lengths) if has_stages(size := (h * step, w * step)))
 
 
 def stage_widths(sizes: list[Size], width: int, full_stages: int) -> list[int]:
@@ -132,8 +132,8 @@ def stage_widths(sizes: list[Size], width: int, full_stages: int) -> list[int]:
             f"width={width} is not possible with family=r3gan, whose convolutions work on groups of {GROUP} channels: "
             f"give a multiple of {GROUP}."
         )
-    halvings = [max(0, i - full_stages + 1) for i in range(len(sizes))]
-    return [-(-width // (GROUP * 2**n)) * GROUP for n in halvings]
+    exponents = [max(0, i - full_stages + 1) for i in range(len(sizes))]
+    return [-(-width // (GROUP * 2**n)) * GROUP for n in exponents]
 
 
 def init_normal(layer: nn.Module, gain: float = 1.0) -> nn.Module:

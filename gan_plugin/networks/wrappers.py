@@ -30,9 +30,9 @@ class Discriminators(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         """Return the logits [K, B / pack] of images [B, C, H, W] and their labels int64 [B]."""
-        return self.discriminate(x, label)[0]
+        return self.forward_with_codes(x, label)[0]
 
-    def discriminate(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
+    def forward_with_codes(self, x: Tensor, label: Tensor | None = None) -> tuple[Tensor, Tensor | None]:
         """Return logits float32 [K, B / pack] and, where there is a head for them, predicted codes float32 [B, codes].
 
         Args:
@@ -47,7 +47,7 @@ class Discriminators(nn.Module):
         return torch.stack(logits).float(), None if self.code_head is None else self.code_head(features[0]).float()
 
 
-class CodedGenerator(nn.Module):
+class OneHotGenerator(nn.Module):
     """A generator whose first ``categorical_codes`` latents become a one-hot code: 1 at the largest of them.
 
     So z stays standard normal for everyone who asks for images, all codes are equally likely, and one can be set by
@@ -99,7 +99,7 @@ def generator_inputs(seeds: npt.ArrayLike, latent_size: int, classes: int, devic
 one_power_iteration = parametrize.cached
 
 
-def normalize_spectrally(discriminator: nn.Module) -> nn.Module:
+def add_spectral_norm(discriminator: nn.Module) -> nn.Module:
     """Divide every weight by its largest singular value: Miyato et al. 2018, arXiv:1802.05957, section 2.
 
     The power iteration's vectors are part of the state. It moves on at each forward pass in training, or once for all

@@ -9,7 +9,7 @@ from typing import TypeGuard
 import numpy as np
 
 DASH = "—"
-SUPERSCRIPTS = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
+TO_EXPONENT = str.maketrans("-0123456789", "⁻⁰¹²³⁴⁵⁶⁷⁸⁹")
 
 
 def is_known(value: float | None) -> TypeGuard[float]:
@@ -28,14 +28,14 @@ def number(value: float | None, like: float | None = None) -> str:
     size = abs(value) if like is None else like
     if size and not 1e-4 <= size < 1e6:
         exponent = math.floor(math.log10(size))
-        return f"{fixed(value / 10.0**exponent, 2)}×10{str(exponent).translate(SUPERSCRIPTS)}"
+        return f"{fixed(value / 10.0**exponent, 2)}×10{str(exponent).translate(TO_EXPONENT)}"
     return fixed(value, places(size))
 
 
 def fixed(value: float, decimals: int) -> str:
     """Format with a minus sign as wide as a digit, and none before a zero."""
     text = f"{value:,.{decimals}f}"
-    return text.replace("-", "−" if any(digit in text for digit in "123456789") else "")
+    return text.replace("-", "−" if any(character in text for character in "123456789") else "")
 
 
 def places(size: float) -> int:
@@ -61,5 +61,7 @@ def middle(values: Sequence[float | None]) -> float:
 
 def percent(shares: Sequence[float | None], like: Sequence[float | None]) -> list[str]:
     """Format a column of shares 0…1 as percentages."""
-    values, sizes = ([100 * share if is_known(share) else None for share in numbers] for numbers in (shares, like))
+    values, sizes = (
+        [100 * fraction if is_known(fraction) else None for fraction in numbers] for numbers in (shares, like)
+    )
     return [text if text == DASH else f"{text} %" for text in column(values, sizes)]

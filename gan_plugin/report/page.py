@@ -15,8 +15,8 @@ from gan_plugin.media.image import Image, Images, png_base64, to_pil
 from gan_plugin.report import charts
 from gan_plugin.report.canvas import DARK, LIGHT
 from gan_plugin.report.numbers import DASH, column, is_known
-from gan_plugin.report.sheets import MAX_SIDE, neighbors_sheet, samples_sheet, shrink
-from gan_plugin.report.tables import NumberedClasses, class_columns, headline_rows, measurement_row, worst_first
+from gan_plugin.report.sheets import MAX_SIDE, downscale, neighbors_grid, samples_grid
+from gan_plugin.report.tables import IndexedClasses, class_columns, main_rows, measurement_row, worst_first
 
 MAX_SAMPLES = 64  # images of each kind
 MAX_PAIRS = 16
@@ -46,20 +46,20 @@ def write_report(evaluation: Evaluation, title: str, folder: Path) -> list[Path]
     classes = worst_first(evaluation.classes)
     pairs = closest_pairs(evaluation.neighbors)
     distances = column(pairs.distances.tolist(), like=pairs.distances.tolist())
-    in_page = {"precision_recall": light_and_dark(charts.precision_recall_chart, evaluation.projection)}
+    in_page = {"precision_recall": light_and_dark(charts.precision_recall_plot, evaluation.projection)}
     if classes:
         worst = classes[: charts.MAX_BARS]
-        in_page["per_class"] = light_and_dark(charts.per_class_chart, worst, chart_title(classes))
-    files = {"samples.png": samples_sheet(*samples(evaluation))}
+        in_page["per_class"] = light_and_dark(charts.per_class_plot, worst, plot_title(classes))
+    files = {"samples.png": samples_grid(*samples(evaluation))}
     if distances:
-        files["neighbors.png"] = neighbors_sheet(pairs, distances)
+        files["neighbors.png"] = neighbors_grid(pairs, distances)
     files |= {f"{name}.png": light for name, (light, _) in in_page.items()}
     page = render(
         evaluation,
         title=title,
         classes=classes,
         pairs=[(data_uri(a), data_uri(b), text) for a, b, text in zip(pairs.generated, pairs.nearest, distances)],
-        chart_uris={name: [png_uri(content) for content in both] for name, both in in_page.items()},
+        plot_pairs={name: [png_uri(content) for content in both] for name, both in in_page.items()},
     )
     folder.mkdir(parents=True, exist_ok=True)
     # a class named after a folder may hold half of a surrogate pair, which UTF-8 has no bytes for
@@ -73,9 +73,9 @@ def render(
     evaluation: Evaluation,
     *,
     title: str,
-    classes: NumberedClasses,
+    classes: IndexedClasses,
     pairs: list[tuple[str, str, str]],
-    chart_uris: dict[str, list[str]],
+    plot_pairs: dict[str, list[str]],
 ) -> str:
     """Fill the template.
 
@@ -84,7 +84,7 @@ def render(
         title: plain text.
         classes: in the order of the table.
         pairs: data URIs of a generated image and the training image nearest to it, and their distance.
-        chart_uris: by name, data URIs for light and for dark pages.
+        plot_pairs: by name, data URIs for light and for dark pages.
     """
     rows = [measurement_row(measurement) for measurement in evaluation.measurements]
     columns = class_columns(classes) if classes else []
@@ -92,7 +92,7 @@ def render(
     return template().render(
         title=title,
         evaluation=evaluation,
-        headline=headline_rows(rows),
+        headline=main_rows(rows),
         rows=rows,
         authenticity=[row["value"] for row in rows if row["name"] == "authenticity" and row["value"] != DASH],
         size=size_sentence(evaluation.samples),
@@ -100,8 +100,8 @@ def render(
         generated=[data_uri(image) for image in generated],
         reference=[data_uri(image) for image in reference],
         pairs=pairs,
-        thinned=thinning_sentence(evaluation.projection),
-        charts=chart_uris,
+        thinned=subset_sentence(evaluation.projection),
+        charts=plot_pairs,
         class_sentence=class_sentence(classes),
         class_columns=columns,
         class_rows=list(zip(*(cells for _, _, cells in columns))),
@@ -144,7 +144,7 @@ def data_uri(image: Image) -> str:
     if max(image.shape[:2]) <= MAX_EXACT:
         return f"data:image/png;base64,{png_base64(image)}"
     buffer = io.BytesIO()
-    to_pil(shrink(image)).save(buffer, format="JPEG", quality=85)
+    to_pil(downscale(image)).save(buffer, format="JPEG", quality=85)
     return f"data:image/jpeg;base64,{base64.b64encode(buffer.getvalue()).decode('ascii')}"
 
 
@@ -164,7 +164,7 @@ def size_sentence(images: Images) -> str:
     return f"Each has {width} × {height} pixels and is shown smaller."
 
 
-def thinning_sentence(projection: Projection) -> str:
+def subset_sentence(projection: Projection) -> str:
     """Return how many points the scatter leaves out, or ""."""
     counts = len(projection.generated), len(projection.reference)
     if max(counts) <= charts.MAX_POINTS:
@@ -174,7 +174,7 @@ def thinning_sentence(projection: Projection) -> str:
     return f"Drawn are {generated} generated and {real} real images, evenly spaced; the shares are over all of them."
 
 
-def class_sentence(rows: NumberedClasses) -> str:
+def class_sentence(rows: IndexedClasses) -> str:
     """Return what the chart of classes shows and how many classes are missing."""
     missing = sum(row.generated == 0 for _, row in rows)
     sentences = [
@@ -185,7 +185,7 @@ def class_sentence(rows: NumberedClasses) -> str:
     return " ".join(filter(None, sentences))
 
 
-def chart_title(rows: NumberedClasses) -> str:
+def plot_title(rows: IndexedClasses) -> str:
     """Return which of many classes the chart shows, or "" where it shows all."""
     if len(rows) <= charts.MAX_BARS:
         return ""

@@ -1,4 +1,4 @@
-"""Sheets of images with words on them, as PNG files in memory."""
+"""Grids of images with words on them, as PNG files in memory."""
 
 from __future__ import annotations
 
@@ -8,18 +8,18 @@ import numpy as np
 from matplotlib.figure import Figure
 
 from gan_plugin.evaluation.results import Neighbors
-from gan_plugin.media.image import Image, Images, contact_sheet, png, to_pil
+from gan_plugin.media.image import Image, Images, image_grid, png, to_pil
 from gan_plugin.report.canvas import LIGHT, draw
 
 MAX_SIDE = 128  # pixels; larger images are shrunk to this
-MIN_SIDE = 56  # pixels; smaller images are enlarged on sheets by a whole number of times, to at least this
-SHEET_DPI = 128  # a power of two: a size in pixels survives division and multiplication exactly
-MARGIN = 16  # pixels around and between the parts of a sheet
+MIN_SIDE = 56  # pixels; smaller images are enlarged on grids by a whole number of times, to at least this
+GRID_DPI = 128  # a power of two: a size in pixels survives division and multiplication exactly
+MARGIN = 16  # pixels around and between the parts of a grid
 HEADING = 32  # pixels of height for a line of words
-MIN_COLUMN, MIN_SHEET = 140, 440  # pixels; the width of a heading
+MIN_COLUMN, MIN_WIDTH = 140, 440  # pixels; the width of a heading
 
 
-def shrink(image: Image) -> Image:
+def downscale(image: Image) -> Image:
     """Fit an image [H, W, C] into MAX_SIDE × MAX_SIDE, its proportions kept; a smaller one is returned as it is."""
     height, width = image.shape[:2]
     scale = MAX_SIDE / max(height, width)
@@ -29,37 +29,37 @@ def shrink(image: Image) -> Image:
     return np.asarray(to_pil(image).resize(size)).reshape(size[1], size[0], image.shape[2])
 
 
-def fit_for_sheet(images: Images) -> Images:
+def fit_for_grid(images: Images) -> Images:
     """Shrink or enlarge images [N, H, W, C] to a size that an eye can see: [N, h, w, 3]."""
-    fitted = np.stack([shrink(image) for image in images])
-    times = max(1, -(-MIN_SIDE // max(fitted.shape[1:3])))
-    enlarged = fitted.repeat(times, axis=1).repeat(times, axis=2)
+    resized = np.stack([downscale(image) for image in images])
+    times = max(1, -(-MIN_SIDE // max(resized.shape[1:3])))
+    enlarged = resized.repeat(times, axis=1).repeat(times, axis=2)
     return np.broadcast_to(enlarged, (*enlarged.shape[:3], 3))
 
 
-def samples_sheet(generated: Images, reference: Images) -> bytes:
+def samples_grid(generated: Images, reference: Images) -> bytes:
     """Return generated beside real images, each [N, H, W, C] with N ≥ 1, as a PNG with headings."""
     grids = [
-        contact_sheet(fit_for_sheet(images), columns=int(np.ceil(np.sqrt(len(images)))))
+        image_grid(fit_for_grid(images), columns=int(np.ceil(np.sqrt(len(images)))))
         for images in (generated, reference)
     ]
     column = max(MIN_COLUMN, *(grid.shape[1] for grid in grids))
     height = HEADING + max(grid.shape[0] for grid in grids) + MARGIN
-    lefts = (MARGIN, MARGIN + column + MARGIN)
-    words = [(left, HEADING / 2, text) for left, text in zip(lefts, ("Generated", "Real (reference)"))]
-    parts = list(zip(lefts, (HEADING, HEADING), grids))
-    return _lettered_png(height, lefts[1] + column + MARGIN, parts, words)
+    offsets = (MARGIN, MARGIN + column + MARGIN)
+    words = [(left, HEADING / 2, text) for left, text in zip(offsets, ("Generated", "Real (reference)"))]
+    parts = list(zip(offsets, (HEADING, HEADING), grids))
+    return _render_png(height, offsets[1] + column + MARGIN, parts, words)
 
 
-def neighbors_sheet(neighbors: Neighbors, distances: Sequence[str]) -> bytes:
+def neighbors_grid(neighbors: Neighbors, distances: Sequence[str]) -> bytes:
     """Return pairs, P ≥ 1, with their distances below, as a PNG: generated left, nearest training image right.
 
     Args:
         neighbors: the pairs.
         distances: [P], as text.
     """
-    both = fit_for_sheet(np.concatenate([neighbors.generated, neighbors.nearest]))
-    pairs = [contact_sheet(np.stack(pair), columns=2) for pair in zip(both[: len(distances)], both[len(distances) :])]
+    both = fit_for_grid(np.concatenate([neighbors.generated, neighbors.nearest]))
+    pairs = [image_grid(np.stack(pair), columns=2) for pair in zip(both[: len(distances)], both[len(distances) :])]
     height, width, _ = pairs[0].shape
     columns = min(4, len(pairs))
     rows = -(-len(pairs) // columns)
@@ -69,19 +69,19 @@ def neighbors_sheet(neighbors: Neighbors, distances: Sequence[str]) -> bytes:
     ]
     words = [(left + 2, top + height + HEADING * 0.4, text) for (left, top, _), text in zip(parts, distances)]
     words.append((MARGIN, HEADING / 2, "Generated | nearest training image, distance below"))
-    sheet_width = max(MIN_SHEET, MARGIN + columns * (width + MARGIN))
-    return _lettered_png(HEADING + rows * (height + HEADING), sheet_width, parts, words)
+    full_width = max(MIN_WIDTH, MARGIN + columns * (width + MARGIN))
+    return _render_png(HEADING + rows * (height + HEADING), full_width, parts, words)
 
 
-def _lettered_png(
+def _render_png(
     height: int, width: int, parts: Sequence[tuple[int, int, Image]], words: Sequence[tuple[float, float, str]]
 ) -> bytes:
-    """Return a white sheet with images at (left, top) and words from (left, middle), all in pixels, as a PNG."""
-    sheet = np.full((height, width, 3), 255, np.uint8)
+    """Return a white canvas with images at (left, top) and words from (left, middle), all in pixels, as a PNG."""
+    canvas = np.full((height, width, 3), 255, np.uint8)
     for left, top, part in parts:
-        sheet[top : top + part.shape[0], left : left + part.shape[1]] = part
-    figure = Figure((width / SHEET_DPI, height / SHEET_DPI), SHEET_DPI)
-    figure.figimage(sheet)
+        canvas[top : top + part.shape[0], left : left + part.shape[1]] = part
+    figure = Figure((width / GRID_DPI, height / GRID_DPI), GRID_DPI)
+    figure.figimage(canvas)
     for x, y, text in words:
         figure.text(x / width, 1 - y / height, text, size=8, va="center", color=LIGHT.text)
     return png(draw(figure))

@@ -6,14 +6,14 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 from gan_plugin.evaluation.results import ClassRow, Measurement
-from gan_plugin.metrics.catalog import HEADLINE, METRICS
+from gan_plugin.metrics.catalog import MAIN_METRICS, METRICS
 from gan_plugin.report.charts import MAX_BARS, needs_number
 from gan_plugin.report.numbers import DASH, column, is_known, number, percent
 
 DIRECTIONS = {"lower": "↓ lower", "higher": "↑ higher"}
 FIXED_SIZES = {"share": 0.1, "count": 100.0}  # by a metric's kind: three decimal places, and none
 
-NumberedClasses = list[tuple[int, ClassRow]]  # with their place in the evaluation
+IndexedClasses = list[tuple[int, ClassRow]]  # with their place in the evaluation
 
 
 class Column(NamedTuple):
@@ -34,7 +34,7 @@ def measurement_row(measurement: Measurement) -> dict[str, str]:
         real_size = max(abs(measurement.real), size / 10) if is_known(measurement.real) else 0.0
     return {
         "name": measurement.name,
-        "explanation": "" if metric is None else metric.explanation,
+        "explanation": "" if metric is None else metric.description,
         "network": measurement.network,
         "value": number(measurement.value, size),
         "std": number(measurement.std, size) if is_known(measurement.std) else "",
@@ -44,13 +44,13 @@ def measurement_row(measurement: Measurement) -> dict[str, str]:
     }
 
 
-def headline_rows(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
+def main_rows(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Return the rows of the most telling metrics, those without a value left out."""
     by_name = {row["name"]: row for row in rows if row["value"] != DASH}
-    return [by_name[name] for name in HEADLINE if name in by_name]
+    return [by_name[name] for name in MAIN_METRICS if name in by_name]
 
 
-def worst_first(classes: Sequence[ClassRow]) -> NumberedClasses:
+def worst_first(classes: Sequence[ClassRow]) -> IndexedClasses:
     """Sort many classes by Fréchet distance, then those without one by the error of their share; few stay in order."""
     rows = list(enumerate(classes))
     if len(rows) <= MAX_BARS:
@@ -61,22 +61,22 @@ def worst_first(classes: Sequence[ClassRow]) -> NumberedClasses:
     )
 
 
-def class_columns(numbered: NumberedClasses) -> list[Column]:
+def class_columns(indexed: IndexedClasses) -> list[Column]:
     """Return the columns of the table of classes; one that is empty in every row is left out."""
-    rows = [row for _, row in numbered]
-    real, distances, accuracies = [r.reference for r in rows], [r.fid for r in rows], [r.accuracy for r in rows]
+    rows = [row for _, row in indexed]
+    real, distances, accuracy_values = [r.reference for r in rows], [r.fid for r in rows], [r.accuracy for r in rows]
     columns = [
         Column("class", "text", [row.name for row in rows]),
         Column("share generated", "number", percent([row.generated for row in rows], like=real)),
         Column("share real", "number", percent(real, like=real)),
     ]
     if len(rows) > MAX_BARS or any(needs_number(row.name) for row in rows):  # the chart has numbers, too
-        columns.insert(0, Column("#", "number", [str(number) for number, _ in numbered]))
+        columns.insert(0, Column("#", "number", [str(number) for number, _ in indexed]))
     for heading, values in (("fid", distances), ("fid real", [row.fid_real for row in rows])):
         if any(is_known(value) for value in values):
             columns.append(Column(heading, "number", column(values, like=distances)))
-    if any(is_known(accuracy) for accuracy in accuracies):
-        columns.append(Column("accuracy", "number", percent(accuracies, like=accuracies)))
+    if any(is_known(accuracy) for accuracy in accuracy_values):
+        columns.append(Column("accuracy", "number", percent(accuracy_values, like=accuracy_values)))
     if any(row.note for row in rows):
         columns.append(Column("note", "text note", [row.note for row in rows]))
     return columns

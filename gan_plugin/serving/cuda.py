@@ -28,14 +28,14 @@ _CUDNN = "cudnn64_9.dll" if _WINDOWS else "libcudnn.so.9"
 
 
 @dataclass(frozen=True)
-class Obstacle:
-    """The cause why CUDA cannot be used, and the remedy, each as a part of a sentence."""
+class CudaProblem:
+    """The reason why CUDA cannot be used, and the fix, each as a part of a sentence."""
 
-    cause: str
-    remedy: str
+    reason: str
+    fix: str
 
     def __str__(self) -> str:
-        return f"{self.cause}; {self.remedy}"
+        return f"{self.reason}; {self.fix}"
 
 
 @dataclass(frozen=True)
@@ -46,15 +46,15 @@ class Driver:
     gpus: tuple[str, ...]  # name and memory of each that this process sees
 
 
-def why_cuda_cannot_load() -> Obstacle | None:
+def why_cuda_cannot_load() -> CudaProblem | None:
     """Return the reason why ONNX Runtime cannot use CUDA in this process, or None where it can.
 
     Loads the CUDA and cuDNN libraries that pip installed, for the session to come.
     """
-    checks: tuple[Callable[[], Obstacle | None], ...] = (_wrong_package, _wrong_driver, _missing_libraries)
+    checks: tuple[Callable[[], CudaProblem | None], ...] = (_wrong_package, _wrong_driver, _missing_libraries)
     for check in checks:
-        if (obstacle := check()) is not None:
-            return obstacle
+        if (problem := check()) is not None:
+            return problem
     return None
 
 
@@ -122,43 +122,43 @@ def _gpu_name(library: ctypes.CDLL, index: int) -> str:
 # ---- the checks ------------------------------------------------------------------------------------------------------
 
 
-def _wrong_package() -> Obstacle | None:
+def _wrong_package() -> CudaProblem | None:
     if "CUDAExecutionProvider" in onnxruntime.get_available_providers():
         return None
     if (sys.platform, platform.machine()) not in (("linux", "x86_64"), ("win32", "AMD64")):
-        return Obstacle(
+        return CudaProblem(
             f"there is no onnxruntime with CUDA for {platform.system()} on {platform.machine()}",
             "serve on Linux or Windows with an x86-64 processor",
         )
     runtimes = installed_runtimes()
     if "onnxruntime-gpu" in runtimes:
-        reinstall = f"pip install --force-reinstall --no-deps onnxruntime-gpu=={runtimes['onnxruntime-gpu']}"
-        return Obstacle(
+        command = f"pip install --force-reinstall --no-deps onnxruntime-gpu=={runtimes['onnxruntime-gpu']}"
+        return CudaProblem(
             "the package onnxruntime, which has no CUDA in it, lies over onnxruntime-gpu",
-            f"pip uninstall -y onnxruntime && {reinstall}",
+            f"pip uninstall -y onnxruntime && {command}",
         )
-    return Obstacle(
+    return CudaProblem(
         f"the installed onnxruntime {onnxruntime.__version__} has no CUDA in it",
         "pip uninstall -y onnxruntime && pip install 'onnxruntime-gpu[cuda,cudnn]'",
     )
 
 
-def _wrong_driver() -> Obstacle | None:
+def _wrong_driver() -> CudaProblem | None:
     driver = find_driver()
     if driver is None:
-        return Obstacle(
+        return CudaProblem(
             "this machine has no NVIDIA driver (libcuda cannot be loaded)",
             "install it, or start the container with --gpus all",
         )
     if not driver.gpus:
-        return Obstacle(
+        return CudaProblem(
             "the NVIDIA driver shows no GPU to this process",
             "see nvidia-smi and CUDA_VISIBLE_DEVICES, or start the container with --gpus all",
         )
     needed = runtime_cuda()
     if needed is not None and driver.cuda[0] < int(needed.split(".")[0]):
         have = ".".join(map(str, driver.cuda))
-        return Obstacle(
+        return CudaProblem(
             f"the NVIDIA driver runs CUDA up to {have}, and onnxruntime-gpu {onnxruntime.__version__} was built for "
             f"{needed}",
             f"update the driver, or pip install '{LAST_FOR_CUDA_12}'",
@@ -166,7 +166,7 @@ def _wrong_driver() -> Obstacle | None:
     return None
 
 
-def _missing_libraries() -> Obstacle | None:
+def _missing_libraries() -> CudaProblem | None:
     """Load CUDA's libraries, without which the provider does not load, and cuDNN, which it opens at its first use."""
     _preload()
     capi = Path(onnxruntime.__file__).parent / "capi"
@@ -176,7 +176,7 @@ def _missing_libraries() -> Obstacle | None:
     missing = next((error for error in errors if error is not None), None)
     if missing is None:
         return None
-    return Obstacle(
+    return CudaProblem(
         f"{missing}{_other_torch()}",
         f"pip install 'onnxruntime-gpu[cuda,cudnn]=={onnxruntime.__version__}'",
     )
@@ -184,10 +184,10 @@ def _missing_libraries() -> Obstacle | None:
 
 def _other_torch() -> str:
     """Return a note for a torch that has installed libraries of another CUDA."""
-    theirs, ours = torch_cuda(), runtime_cuda()
-    if theirs is None or ours is None or theirs.split(".")[0] == ours.split(".")[0]:
+    installed, needed = torch_cuda(), runtime_cuda()
+    if installed is None or needed is None or installed.split(".")[0] == needed.split(".")[0]:
         return ""
-    return f" (torch's are for CUDA {theirs}, onnxruntime-gpu needs CUDA {ours})"
+    return f" (torch's are for CUDA {installed}, onnxruntime-gpu needs CUDA {needed})"
 
 
 def _preload() -> None:

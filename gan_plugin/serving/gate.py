@@ -24,10 +24,10 @@ from urllib.request import url2pathname
 Message = MutableMapping[str, Any]
 Receive = Callable[[], Awaitable[Message]]
 Send = Callable[[Message], Awaitable[None]]
-Application = Callable[[Message, Receive, Send], Awaitable[None]]
+App = Callable[[Message, Receive, Send], Awaitable[None]]
 
 SERVER = "mlflow.pyfunc.scoring_server.app"  # the module whose app uvicorn serves
-SERVED_MODEL = "__pyfunc_model_path__"  # the environment variable by which the server knows what to load
+SERVING_MODEL = "__pyfunc_model_path__"  # the environment variable by which the server knows what to load
 PATH = "/invocations"
 SMOOTHING = 0.9  # weight of the earlier answers in the average time between two
 
@@ -46,7 +46,7 @@ class Gate:
 
     def __init__(
         self,
-        app: Application,
+        app: App,
         max_requests: int,
         patience_s: float,
         headers: dict[str, str],
@@ -55,14 +55,14 @@ class Gate:
         self.app, self.max_requests, self.patience_s, self.threads = app, max_requests, patience_s, threads
         self.headers = [(name.encode("ascii"), value.encode("latin-1", "replace")) for name, value in headers.items()]
         self.inside = 0
-        self.pace = Pace()
+        self.interval = AnswerInterval()
 
     async def __call__(self, scope: Message, receive: Receive, send: Send) -> None:
         if scope["type"] == "lifespan" and self.threads is not None:  # the first call, before any request
             asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(self.threads, "gan-requests"))
         if scope["type"] != "http" or scope["path"] != PATH:
             await self.app(scope, receive, send)
-        elif self.inside >= self.max_requests or self.pace.seconds_for(self.inside) > self.patience_s:
+        elif self.inside >= self.max_requests or self.interval.seconds_for(self.inside) > self.patience_s:
             await self._refuse(send)
         else:
             await self._admit(scope, receive, send)
@@ -73,16 +73,16 @@ class Gate:
                 message["headers"] = [*message.get("headers", ()), *self.headers]
             await send(message)
 
-        admitted = time.monotonic()
+        start = time.monotonic()
         self.inside += 1
         try:
             await self.app(scope, receive, send_with_headers)
         finally:
             self.inside -= 1
-            self.pace.add_answer(admitted, time.monotonic())
+            self.interval.add_answer(start, time.monotonic())
 
     async def _refuse(self, send: Send) -> None:
-        seconds = max(1, math.ceil(self.pace.seconds_for(self.inside)))
+        seconds = max(1, math.ceil(self.interval.seconds_for(self.inside)))
         sentence = f"The server has {self.inside} requests to answer and takes no more: try again in {seconds} s."
         body = json.dumps({"error_code": "TEMPORARILY_UNAVAILABLE", "message": sentence}).encode()
         headers = [
@@ -95,16 +95,16 @@ class Gate:
         await send({"type": "http.response.body", "body": body})
 
 
-class Pace:
+class AnswerInterval:
     """The average time between two answers, not counting times without a request."""
 
     def __init__(self) -> None:
         self.seconds: float | None = None
         self.last = -math.inf
 
-    def add_answer(self, admitted: float, now: float) -> None:
-        """Count a request that was admitted at ``admitted`` and answered at ``now``, in seconds of one clock."""
-        gap = now - max(self.last, admitted)
+    def add_answer(self, start: float, now: float) -> None:
+        """Count a request that was admitted at ``start`` and answered at ``now``, in seconds of one clock."""
+        gap = now - max(self.last, start)
         self.seconds = gap if self.seconds is None else SMOOTHING * self.seconds + (1 - SMOOTHING) * gap
         self.last = now
 
@@ -115,10 +115,10 @@ class Pace:
 
 def is_loading(path: str) -> bool:
     """Return whether MLflow's scoring server is loading the model at ``path`` to serve it, not as a part of another."""
-    served, module = os.environ.get(SERVED_MODEL), sys.modules.get(SERVER)
-    if served is None or module is None or "app" in vars(module):
+    uri, module = os.environ.get(SERVING_MODEL), sys.modules.get(SERVER)
+    if uri is None or module is None or "app" in vars(module):
         return False
-    folder = url2pathname(urlsplit(served).path) if served.startswith("file:") else served
+    folder = url2pathname(urlsplit(uri).path) if uri.startswith("file:") else uri
     return Path(folder).resolve() == Path(path).resolve()
 
 
@@ -135,11 +135,11 @@ def put_before_server(
 
     class Gated(ModuleType):
         @property
-        def app(self) -> Application:
+        def app(self) -> App:
             own = vars(self)
             if "gate" not in own:
                 own["gate"] = Gate(own["app"], max_requests, patience_s, headers, threads)
-            gate: Application = own["gate"]
+            gate: App = own["gate"]
             return gate
 
     sys.modules[SERVER].__class__ = Gated

@@ -130,13 +130,13 @@ class OnnxGenerator:
         gpu_memory_mb: int | None = None,
     ) -> None:
         self.threads = threads or 1
-        self._opened = open_session(onnx_file, device, self.threads, gpu_memory_mb, run_once)
+        self._loaded = open_session(onnx_file, device, self.threads, gpu_memory_mb, run_once)
         self.description = Description.from_metadata(self.session.get_modelmeta().custom_metadata_map)
         on_gpu = self.provider == CUDA
         self._sizes = BUCKETS if on_gpu else ()  # to which the rows of a run are padded
         if not on_gpu and threads is None and cores() > 1 and self._seconds_per_image() > SLOW_IMAGE_S:
             self.threads = cores()
-            self._opened = replace(open_session(onnx_file, "cpu", self.threads), fallback=self.fallback)
+            self._loaded = replace(open_session(onnx_file, "cpu", self.threads), fallback=self.fallback)
         self.batched = batching == "on" or (batching == "auto" and on_gpu)
         self._max_rows = BUCKETS[-1] if on_gpu or self.batched else CPU_ROWS
         self._run: Run = MicroBatcher(self.run, self._max_rows) if self.batched else self.run
@@ -147,25 +147,25 @@ class OnnxGenerator:
     @property
     def session(self) -> onnxruntime.InferenceSession:
         """The open session of ONNX Runtime."""
-        return self._opened.session
+        return self._loaded.session
 
     @property
     def provider(self) -> str:
         """The execution provider that is active, for example ``CUDAExecutionProvider``."""
-        return self._opened.provider
+        return self._loaded.provider
 
     @property
     def fallback(self) -> str | None:
         """Why ``device=auto`` runs on the CPU; None where CUDA runs or ``device=cpu`` was requested."""
-        return self._opened.fallback
+        return self._loaded.fallback
 
     def run(self, z: Latents, labels: Labels = None) -> Images:
         """Run the session once; on a GPU with the rows padded to a size that was warmed up."""
-        feeds: dict[str, npt.NDArray[Any]] = {"z": z} if labels is None else {"z": z, "label": labels}
+        inputs: dict[str, npt.NDArray[Any]] = {"z": z} if labels is None else {"z": z, "label": labels}
         padding = next((size - len(z) for size in self._sizes if size >= len(z)), 0)
         if padding:
-            feeds = {name: np.resize(rows, (len(z) + padding, *rows.shape[1:])) for name, rows in feeds.items()}
-        images: Images = self.session.run([KIND], feeds)[0]
+            inputs = {name: np.resize(rows, (len(z) + padding, *rows.shape[1:])) for name, rows in inputs.items()}
+        images: Images = self.session.run([KIND], inputs)[0]
         return images[: len(z)]
 
     def warm_up(self) -> None:
@@ -198,17 +198,17 @@ class OnnxGenerator:
 
     def _map_runs(self, z: Latents, labels: Labels, function: Callable[[Images], Result]) -> list[Result]:
         """Return ``function`` of the images of each run, in order; the rows are divided among the workers."""
-        share = -(-len(z) // self._run_workers)
+        chunk_size = -(-len(z) // self._run_workers)
 
         def work(start: int) -> list[Result]:
-            end = min(start + share, len(z))
+            end = min(start + chunk_size, len(z))
             runs = [slice(i, min(i + self._max_rows, end)) for i in range(start, end, self._max_rows)]
             return [function(self._run(z[rows], None if labels is None else labels[rows])) for rows in runs]
 
-        starts = range(0, len(z), share)
+        starts = range(0, len(z), chunk_size)
         # a single share is not handed to another thread
-        shares = [work(0)] if len(starts) == 1 else self._pool.map(work, starts)
-        return [result for results in shares for result in results]
+        chunks = [work(0)] if len(starts) == 1 else self._pool.map(work, starts)
+        return [result for results in chunks for result in results]
 
     def sample(self, seeds: npt.ArrayLike, labels: Labels = None, truncation: npt.ArrayLike | None = None) -> Images:
         """Return the images of N seeds, equal for equal seeds.

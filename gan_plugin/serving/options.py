@@ -40,11 +40,11 @@ class ServingOptions:
         _check_choice("batching", self.batching, BATCHING)
         for name in ("max_rows", "max_waiting", "threads", "gpu_memory_mb"):
             value = getattr(self, name)
-            may_be_none = name in ("threads", "gpu_memory_mb")
-            if value is None and may_be_none:
+            is_optional = name in ("threads", "gpu_memory_mb")
+            if value is None and is_optional:
                 continue
             if type(value) is not int or value < 1:
-                or_none = ", or null" if may_be_none else ""
+                or_none = ", or null" if is_optional else ""
                 raise UserError(f"{name}={value!r} is not possible: give a whole number of at least 1{or_none}.")
 
     @classmethod

@@ -17,7 +17,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from gan_plugin.errors import UserError, first_line
-from gan_plugin.media.image import ENCODERS, contact_sheet
+from gan_plugin.media.image import ENCODERS, image_grid
 from gan_plugin.serving.gate import is_loading, put_before_server
 from gan_plugin.serving.generator import BUCKETS, OnnxGenerator
 from gan_plugin.serving.options import ServingOptions, check_names
@@ -34,10 +34,10 @@ logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, 
 
 def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> PyfuncGenerator:
     """Load the model in the folder ``path``; ``mlflow.pyfunc.load_model`` and ``mlflow models serve`` call this."""
-    _check_requests_as_sent()
-    is_served = is_loading(path)
+    _wrap_request_check()
+    is_serving = is_loading(path)
     try:
-        if is_served:
+        if is_serving:
             check_names(json.loads(os.environ.get(SERVING_CONFIG, "{}")))  # MLflow only warns of unknown ones
         options = ServingOptions.from_config(model_config or {})
         generator = OnnxGenerator(
@@ -46,7 +46,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
     except UserError as error:
         raise RefusedRequest(str(error)) from None
     logger.info("%s", describe_limits(generator, options))
-    if not is_served:
+    if not is_serving:
         return PyfuncGenerator(generator, options.max_rows)
     try:
         generator.warm_up()
@@ -55,7 +55,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
     threads = BUCKETS[-1] if generator.batched else None  # what is to run together must be under way together
     patience_s = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
     put_before_server(options.max_waiting, patience_s, answer_headers(generator), threads)
-    return ServedGenerator(generator, options.max_rows)
+    return ServingGenerator(generator, options.max_rows)
 
 
 def answer_headers(generator: OnnxGenerator) -> dict[str, str]:
@@ -101,8 +101,8 @@ class PyfuncGenerator:
             encoder = ENCODERS[params["format"]]
             if params["grid"]:
                 images = self.generator.generate(request.z, request.labels)
-                sheet = contact_sheet(images, min(params["grid"], len(images)))
-                return self._table([None], [encoder(sheet)])
+                grid = image_grid(images, min(params["grid"], len(images)))
+                return self._table([None], [encoder(grid)])
             return self._table(request.seeds, self.generator.encode(request.z, request.labels, encoder))
         except UserError as error:
             raise RefusedRequest(str(error)) from None
@@ -116,7 +116,7 @@ class PyfuncGenerator:
         return table
 
 
-class ServedGenerator(PyfuncGenerator):
+class ServingGenerator(PyfuncGenerator):
     """Answer with records, which MLflow's server writes as the same JSON as a DataFrame in a twentieth of the time."""
 
     def _table(self, seeds: list[int | None], images: list[Any]) -> list[dict[str, Any]]:
@@ -134,7 +134,7 @@ class RefusedRequest(MlflowException):
             super().__setattr__(name, value)
 
 
-def _check_requests_as_sent() -> None:
+def _wrap_request_check() -> None:
     """Check the columns of requests before MLflow drops those that it does not know.
 
     A misspelled ``sede`` or ``lable`` would otherwise be answered 200 with some other image. MLflow offers no hook for

@@ -44,7 +44,7 @@ def check_columns(names: Iterable[Any], known: Sequence[str] = COLUMNS) -> None:
         UserError: one is unknown; the message lists the known ones.
     """
     if unknown := [str(name) for name in names if name not in known]:
-        raise UserError(f"Unknown column {listed(unknown)}: a row may have {listed(known)}.")
+        raise UserError(f"Unknown column {join_names(unknown)}: a row may have {join_names(known)}.")
 
 
 def check_params(params: Mapping[Any, Any], known: Sequence[str] = tuple(DEFAULTS)) -> None:
@@ -54,11 +54,11 @@ def check_params(params: Mapping[Any, Any], known: Sequence[str] = tuple(DEFAULT
         UserError: one is unknown, or its value is not possible.
     """
     if unknown := [str(name) for name in params if name not in known]:
-        raise UserError(f"Unknown parameter {listed(unknown)}: there is {listed(known)}.")
+        raise UserError(f"Unknown parameter {join_names(unknown)}: there is {join_names(known)}.")
     image_format, grid = ({**DEFAULTS, **params}[name] for name in ("format", "grid"))
     if image_format not in ENCODERS:
         raise UserError(f"format={quoted(image_format)} is unknown: give one of {', '.join(ENCODERS)}.")
-    if not _is_integer(grid) or not 0 <= grid <= MAX_GRID:
+    if not _is_int(grid) or not 0 <= grid <= MAX_GRID:
         raise UserError(
             f"grid={quoted(grid)} is not possible: give how many images stand in a row of one large image, at most "
             f"{MAX_GRID}, or 0 for separate images."
@@ -91,7 +91,7 @@ def read_request(rows: pd.DataFrame, description: Description, max_rows: int) ->
     truncation = bounds if "truncation" in columns else None
     z = latents([seed or 0 for seed in seeds], description.latent_size, truncation)  # [N, latent_size]
     if "to_seed" in columns or "position" in columns:
-        ends, positions = _interpolations(columns.get("to_seed", absent), columns.get("position", absent), seeds)
+        ends, positions = _interpolation(columns.get("to_seed", absent), columns.get("position", absent), seeds)
         between_seeds = [row for row, end in enumerate(ends) if end is not None]
         if between_seeds:
             end_seeds = [end for end in ends if end is not None]
@@ -115,12 +115,12 @@ def _is_missing(value: Any) -> bool:
 def _seed(value: Any, column: str, row: int) -> int | None:
     if value is None:
         return None
-    if not _is_integer(value) or not 0 <= value <= MAX_SEED:
+    if not _is_int(value) or not 0 <= value <= MAX_SEED:
         raise UserError(f"Row {row} has {column}={quoted(value)}: a seed is a whole number from 0 to {MAX_SEED}.")
     return int(value)
 
 
-def _interpolations(
+def _interpolation(
     to_seeds: list[Any], positions: list[Any], seeds: list[int | None]
 ) -> tuple[list[int | None], list[float]]:
     """Return each row's second seed, None where it has none, and the position between the two."""
@@ -180,17 +180,17 @@ def _labels(values: list[Any], seeds: list[int | None], description: Description
 def _label(value: Any, row: int, index: dict[str, int]) -> int:
     if isinstance(value, str) and value in index:
         return index[value]
-    if _is_integer(value) and 0 <= value < len(index):
+    if _is_int(value) and 0 <= value < len(index):
         return int(value)
     problem = "z and no label" if value is None else f"label={quoted(value)}"
-    raise UserError(f"Row {row} has {problem}: give a class, {listed(list(index))}, or its index from 0.")
+    raise UserError(f"Row {row} has {problem}: give a class, {join_names(list(index))}, or its index from 0.")
 
 
 def _is_number(value: Any) -> bool:
     return isinstance(value, numbers.Real) and not isinstance(value, bool)
 
 
-def _is_integer(value: Any) -> bool:
+def _is_int(value: Any) -> bool:
     return _is_number(value) and (isinstance(value, numbers.Integral) or float(value).is_integer())
 
 
@@ -206,10 +206,10 @@ def quoted(value: Any) -> str:
     return text if isinstance(value, str) or len(text) <= MAX_NAME else f"{text[:MAX_NAME]}…"
 
 
-def listed(names: Sequence[str], most: int = 20) -> str:
+def join_names(names: Sequence[str], most: int = 20) -> str:
     """Return the first names, and how many there are if those are not all; long names are cut.
 
-    >>> listed(["a", "b", "c"]), listed(["a", "b", "c"], most=2)
+    >>> join_names(["a", "b", "c"]), join_names(["a", "b", "c"], most=2)
     ('a, b, c', 'a, b, … (3 in all)')
     """
     text = ", ".join(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…" for name in names[:most])

@@ -24,13 +24,13 @@ CUDA_OPTIONS = {
     "arena_extend_strategy": "kSameAsRequested",  # doubling instead would keep memory that nothing uses
 }
 
-CONTAINER_QUOTA = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds in each period of so many, or "max"
+CPU_LIMIT_FILE = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds in each period of so many, or "max"
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server prints the messages
 
 
 @dataclass(frozen=True)
-class Opened:
+class LoadedSession:
     """An open session, and where it runs."""
 
     session: onnxruntime.InferenceSession
@@ -44,7 +44,7 @@ def open_session(
     threads: int = 1,
     gpu_memory_mb: int | None = None,
     probe: Callable[[onnxruntime.InferenceSession], None] | None = None,
-) -> Opened:
+) -> LoadedSession:
     """Open ``onnx_file`` on ``device``: ``cpu``, ``cuda``, or ``auto`` (CUDA where it works; if not, the log says why).
 
     ``threads`` work at one operator on the CPU. On a GPU at most ``gpu_memory_mb`` MiB are taken for tensors, and
@@ -56,24 +56,24 @@ def open_session(
     if device not in DEVICES:
         raise UserError(f"device={device!r} is unknown: give one of {', '.join(DEVICES)}.")
     if device == "cpu":
-        return Opened(_session(onnx_file, [CPU], threads), CPU)
-    if (obstacle := why_cuda_cannot_load()) is not None:
-        cause = str(obstacle)
+        return LoadedSession(_session(onnx_file, [CPU], threads), CPU)
+    if (problem := why_cuda_cannot_load()) is not None:
+        reason = str(problem)
     else:
         try:
             session = _session(onnx_file, [(CUDA, cuda_options(gpu_memory_mb)), CPU], threads)
             if probe is not None:
                 probe(session)  # a GPU may be there and lack memory or a supported architecture
         except Exception as error:  # a full or unsupported GPU; ONNX Runtime's exceptions have no common class
-            cause = first_line(error)
+            reason = first_line(error)
         else:
             if session.get_providers()[0] == CUDA:  # the active provider counts, not the requested one
-                return Opened(session, CUDA)
-            cause = "ONNX Runtime started the session without CUDA; its own message stands above"
+                return LoadedSession(session, CUDA)
+            reason = "ONNX Runtime started the session without CUDA; its own message stands above"
     if device == "cuda":
-        raise UserError(f"device=cuda was demanded but CUDA cannot be used: {cause.rstrip('.')}.")
-    logger.warning("device=auto: running on the CPU because CUDA cannot be used: %s.", cause)
-    return Opened(_session(onnx_file, [CPU], threads), CPU, fallback=cause)
+        raise UserError(f"device=cuda was demanded but CUDA cannot be used: {reason.rstrip('.')}.")
+    logger.warning("device=auto: running on the CPU because CUDA cannot be used: %s.", reason)
+    return LoadedSession(_session(onnx_file, [CPU], threads), CPU, fallback=reason)
 
 
 def cuda_options(gpu_memory_mb: int | None) -> dict[str, str]:
@@ -84,21 +84,21 @@ def cuda_options(gpu_memory_mb: int | None) -> dict[str, str]:
 def run_once(session: onnxruntime.InferenceSession) -> None:
     """Run the session on zeros, one row of each input; raise what ONNX Runtime raises."""
     types = {"tensor(float)": np.float32, "tensor(uint8)": np.uint8, "tensor(int64)": np.int64}
-    feeds = {
+    inputs = {
         node.name: np.zeros([size if isinstance(size, int) else 1 for size in node.shape], types[node.type])
         for node in session.get_inputs()
     }
-    session.run(None, feeds)
+    session.run(None, inputs)
 
 
 def cores() -> int:
     """Return how many cores this process may use, by its affinity and by the quota of its container."""
     count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
     try:
-        quota, period = CONTAINER_QUOTA.read_text().split()
+        limit, period = CPU_LIMIT_FILE.read_text().split()
     except OSError:
         return count
-    return count if quota == "max" else max(1, min(count, math.ceil(int(quota) / int(period))))
+    return count if limit == "max" else max(1, min(count, math.ceil(int(limit) / int(period))))
 
 
 def _session(onnx_file: str | Path, providers: list[Any], threads: int) -> onnxruntime.InferenceSession:

@@ -32,7 +32,7 @@ from gan_plugin.datasets import SampleDataset
 from gan_plugin.media.image import Image
 
 RUN_NOTE = MLFLOW_RUN_NOTE  # the tag that the UI shows as the description of a run
-UNDELIVERED = "undelivered-metrics.jsonl"
+FAILED_METRICS = "undelivered-metrics.jsonl"
 FLUSH_SECONDS = 1.0
 MAX_BATCH = 1000  # MLflow's limit for one call
 
@@ -125,7 +125,7 @@ class MlflowTracker:
         self.run_id, self.folder = run_id, folder
         self.client = MlflowClient()
         self.pending: list[Metric] = []
-        self.lost = 0  # images and files
+        self.dropped = 0  # images and files
         self.failed = False  # the last call
         self.closing = False
         self.jobs: queue.SimpleQueue[Metric | Callable[[], object] | None] = queue.SimpleQueue()
@@ -152,10 +152,10 @@ class MlflowTracker:
         self.closing = True
         self.jobs.put(None)
         self.thread.join()
-        if self.lost:
-            logger.error("MLflow did not take %d images and files; checkpoints are in %s.", self.lost, self.folder)
+        if self.dropped:
+            logger.error("MLflow did not take %d images and files; checkpoints are in %s.", self.dropped, self.folder)
         if self.pending:
-            path = self.folder / UNDELIVERED
+            path = self.folder / FAILED_METRICS
             self.folder.mkdir(parents=True, exist_ok=True)
             path.write_text("".join(json.dumps(dict(metric)) + "\n" for metric in self.pending))
             logger.error("MLflow did not take %d metric values; they are in %s.", len(self.pending), path)
@@ -177,17 +177,17 @@ class MlflowTracker:
             if isinstance(job, Metric):
                 self.pending.append(job)
             elif job is not None:
-                self._deliver(job)
+                self._upload(job)
             if job is None or time.monotonic() - flushed > FLUSH_SECONDS:
                 self._flush()
                 flushed = time.monotonic()
             if job is None:
                 return
 
-    def _deliver(self, job: Callable[[], object]) -> None:
-        """Deliver an image or a file; at the end not one by one to a server that took nothing last time."""
+    def _upload(self, job: Callable[[], object]) -> None:
+        """Upload an image or a file; at the end not one by one to a server that took nothing last time."""
         if (self.closing and self.failed) or not self._attempt(job):
-            self.lost += 1
+            self.dropped += 1
 
     def _flush(self) -> None:
         while self.pending:

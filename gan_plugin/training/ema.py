@@ -40,7 +40,7 @@ def update_ema(ema: nn.Module, generator: nn.Module, decay: float) -> None:
 
 
 @torch.no_grad()
-def calibrate_batch_norm(ema: nn.Module, latent_size: int, classes: int = 0) -> None:
+def update_batch_norm(ema: nn.Module, latent_size: int, classes: int = 0) -> None:
     """Measure batch norm's statistics anew, with the averaged weights, over 1,024 fixed latents and all ``classes``.
 
     The averages of running statistics belong to none of the weights that they were collected with; images get

@@ -55,10 +55,10 @@ class GanStep:
         optimizers, labels = self.state.optimizers, batch.labels
         real, z = self.real_samples(batch), self.sample_latents(batch)
         fake = self.generate(z, labels)  # [B, C, H, W]
-        real.requires_grad_(self.is_penalized())
+        real.requires_grad_(self.has_penalty())
         with one_power_iteration():
-            fake_logits, codes = self.discriminate(fake, labels)  # [K, B / pack], [B, codes]
-            real_logits, _codes = self.discriminate(real, labels)
+            fake_logits, codes = self.run_discriminator(fake, labels)  # [K, B / pack], [B, codes]
+            real_logits, _codes = self.run_discriminator(real, labels)
             code_loss = self.code_loss(codes, z)
             generator_loss = self.generator_loss(real_logits, fake_logits) + code_loss
             discriminator_loss = self.discriminator_loss(real, fake, real_logits, fake_logits, labels) + code_loss
@@ -88,11 +88,11 @@ class GanStep:
         with torch.no_grad():  # the generator is not moved: no graph through it
             z = self.sample_latents(batch)
             fake = self.generate(z, labels)  # [B, C, H, W]
-        real = self.real_samples(batch).requires_grad_(self.is_penalized())
-        fake = fake.detach().requires_grad_(self.is_penalized())
+        real = self.real_samples(batch).requires_grad_(self.has_penalty())
+        fake = fake.detach().requires_grad_(self.has_penalty())
         with one_power_iteration():
-            fake_logits, codes = self.discriminate(fake, labels)  # [K, B / pack], [B, codes]
-            real_logits, _ = self.discriminate(real, labels)
+            fake_logits, codes = self.run_discriminator(fake, labels)  # [K, B / pack], [B, codes]
+            real_logits, _ = self.run_discriminator(real, labels)
             loss = self.discriminator_loss(real, fake, real_logits, fake_logits, labels) + self.code_loss(codes, z)
         optimizer.zero_grad()
         loss.backward(inputs=self.discriminator_weights)
@@ -103,11 +103,11 @@ class GanStep:
         labels, optimizer = batch.labels, self.state.optimizers["generator"]
         z = self.sample_latents(batch)
         with one_power_iteration():
-            fake_logits, codes = self.discriminate(self.generate(z, labels), labels)  # [K, B / pack], [B, codes]
+            fake_logits, codes = self.run_discriminator(self.generate(z, labels), labels)  # [K, B / pack], [B, codes]
             real_logits = fake_logits  # unused by an objective that is not relative
             if self.objective.relative:
                 with torch.no_grad():  # real samples do not depend on the generator
-                    real_logits, _ = self.discriminate(self.real_samples(batch), labels)
+                    real_logits, _ = self.run_discriminator(self.real_samples(batch), labels)
         loss = self.generator_loss(real_logits.detach(), fake_logits) + self.code_loss(codes, z)
         optimizer.zero_grad()
         loss.backward(inputs=self.generator_weights)
@@ -129,10 +129,10 @@ class GanStep:
             fake: Tensor = self.state.generator(z) if labels is None else self.state.generator(z, labels)
         return fake.float()
 
-    def discriminate(self, samples: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+    def run_discriminator(self, samples: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         """Augment samples [B, C, H, W] and return logits [K, B / pack] and predicted codes [B, codes]."""
         with autocast(self.device, self.precision):
-            return self.state.discriminator.discriminate(self.augment(samples), labels)
+            return self.state.discriminator.forward_with_codes(self.augment(samples), labels)
 
     def augment(self, samples: Tensor) -> Tensor:
         """Augment what a discriminator sees, real and fake alike, so that the generator does not learn to augment."""
@@ -148,7 +148,7 @@ class GanStep:
 
     # ---- losses ------------------------------------------------------------------------------------------------------
 
-    def is_penalized(self) -> bool:
+    def has_penalty(self) -> bool:
         """Return whether this step's gradients are penalized."""
         return self.penalty is not None and self.state.steps % self.recipe.penalty_every == 0
 
@@ -169,12 +169,12 @@ class GanStep:
         self.log("logit/rank_accuracy", (real_logits > fake_logits).float().mean())
         if self.recipe.augment == "ada":
             assert self.objective.boundary is not None
-            self.state.ada.observe(real_logits, self.objective.boundary, len(real))
+            self.state.ada.update(real_logits, self.objective.boundary, len(real))
             self.log("augment/p", self.state.ada.p)
-        if self.penalty is None or not self.is_penalized():
+        if self.penalty is None or not self.has_penalty():
             return losses.sum()
         penalty = self.penalty(
-            PenaltyInputs(lambda x: self.discriminate(x, labels)[0], real, fake, real_logits, fake_logits)
+            PenaltyInputs(lambda x: self.run_discriminator(x, labels)[0], real, fake, real_logits, fake_logits)
         )
         self.log("loss/penalty", penalty)
         # A penalty at every k-th step counts k times. It is a mean over the K discriminators: times K, each of them has

@@ -1,4 +1,4 @@
-"""Watch a training run for the ways in which GANs fail, and raise an alarm when it is lost.
+"""Watch a training run for the ways in which GANs fail, and raise an error when it is lost.
 
 Four signals, each also a metric of the run:
 
@@ -24,18 +24,18 @@ from gan_plugin.data.dataset import Dataset
 from gan_plugin.data.loader import epoch_order
 from gan_plugin.objectives import Objective
 
-WON, LOST = 0.01, 4.0  # of the chance loss
-UNBALANCED_STEPS = 1_000  # without a loss between the two, until that is an alarm
+MIN_LOSS, MAX_LOSS = 0.01, 4.0  # of the chance loss
+LOSS_PATIENCE = 1_000  # without a loss between the two, until that is an error
 DIVERSE, COLLAPSED = 0.5, 0.25  # of the real samples' diversity
 CONSTANT = 0.02  # of it: less than any generator begins with
 MIN_STEPS = 500  # before, diversity is an untrained network's, and the first samples learned are much alike
 MAX_STEPS = 3_000  # after which even a generator that was never diverse has collapsed
 WORSE = 4.0  # times the lowest distance so far
-CHECKS = 2  # in a row, until diversity or distance is an alarm
-GUARDED_SAMPLES, GUARDED_CLASSES = 64, 8  # how many samples diversity is measured on, and of how many classes at most
+CHECKS = 2  # in a row, until diversity or distance is an error
+GUARD_SAMPLES, GUARD_CLASSES = 64, 8  # how many samples diversity is measured on, and of how many classes at most
 
 
-class Alarm(RuntimeError):
+class GuardError(RuntimeError):
     """Training is lost, for the reason in the message; continuing would not fix it."""
 
 
@@ -60,7 +60,7 @@ class GuardState:
 
 @dataclass
 class Guard:
-    """Observes a run and answers with the signals to log; ``check`` raises the alarm, once they are logged.
+    """Observes a run and answers with the signals to log; ``check`` raises the error, once they are logged.
 
     Args:
         chance_loss: the discriminators' loss where they cannot tell real from fake; None where there is no such value.
@@ -71,30 +71,30 @@ class Guard:
     chance_loss: float | None
     real_diversity: float
     state: GuardState = field(default_factory=GuardState)
-    imbalance: str = ""  # what is wrong with the discriminators' loss, or ""
+    loss_warning: str = ""  # what is wrong with the discriminators' loss, or ""
     diversity: float = 1.0
     distance: float = 0.0
 
     @property
-    def suspicious(self) -> bool:
+    def has_warning(self) -> bool:
         """Whether a signal is bad already, if not for long enough: no moment for a checkpoint to go back to."""
-        return bool(self.imbalance or self.state.collapsed_checks or self.state.worse_checks)
+        return bool(self.loss_warning or self.state.collapsed_checks or self.state.worse_checks)
 
-    def observe_loss(self, discriminator_loss: float, step: int) -> dict[str, float]:
+    def add_loss(self, discriminator_loss: float, step: int) -> dict[str, float]:
         """Take in the discriminators' loss, a mean over the steps up to this one."""
         if self.chance_loss is None:
             return {}
-        share = discriminator_loss / self.chance_loss
-        if share < WON:
-            self.imbalance = f"the discriminator has won: its loss is {share:.2g} of the loss at chance level"
-        elif share > LOST:
-            self.imbalance = f"the discriminator has lost: its loss is {share:.2g} times the loss at chance level"
+        ratio = discriminator_loss / self.chance_loss
+        if ratio < MIN_LOSS:
+            self.loss_warning = f"the discriminator has won: its loss is {ratio:.2g} of the loss at chance level"
+        elif ratio > MAX_LOSS:
+            self.loss_warning = f"the discriminator has lost: its loss is {ratio:.2g} times the loss at chance level"
         else:
             # One clock for both: a run that is out of control swings from one to the other.
-            self.imbalance, self.state.last_balanced_step = "", step
-        return {"guard/discriminator_loss": share}
+            self.loss_warning, self.state.last_balanced_step = "", step
+        return {"guard/discriminator_loss": ratio}
 
-    def observe_samples(self, samples: Tensor, groups: Tensor, step: int) -> dict[str, float]:
+    def add_samples(self, samples: Tensor, groups: Tensor, step: int) -> dict[str, float]:
         """Take in samples uint8 [N, …] of fixed seeds, in ``groups`` as in ``pairwise_distance``."""
         if not self.real_diversity:
             return {}
@@ -105,7 +105,7 @@ class Guard:
         self.state.collapsed_checks = self.state.collapsed_checks + 1 if is_collapsed else 0
         return {"guard/diversity": self.diversity}
 
-    def observe_fid(self, distance: float) -> None:
+    def add_fid(self, distance: float) -> None:
         """Take in a quick evaluation's Fréchet distance."""
         state, self.distance = self.state, distance
         lowest = distance if state.lowest_distance is None else min(state.lowest_distance, distance)
@@ -113,29 +113,29 @@ class Guard:
         state.worse_checks = state.worse_checks + 1 if distance > WORSE * lowest else 0
 
     def check(self, step: int) -> None:
-        """Raise the alarm where a signal has been bad for long enough.
+        """Raise the error where a signal has been bad for long enough.
 
         Raises:
-            Alarm: the discriminators have won or lost for UNBALANCED_STEPS, or the last CHECKS found collapsed samples,
-                which had been diverse or are late, or a distance of WORSE times the lowest.
+            GuardError: the discriminators have won or lost for LOSS_PATIENCE, or the last CHECKS found collapsed
+                samples, which had been diverse or are late, or a distance of WORSE times the lowest.
         """
-        if self.imbalance and step - self.state.last_balanced_step >= UNBALANCED_STEPS:
-            raise Alarm(self.imbalance)
+        if self.loss_warning and step - self.state.last_balanced_step >= LOSS_PATIENCE:
+            raise GuardError(self.loss_warning)
         if self.state.collapsed_checks >= CHECKS:
-            raise Alarm(self.collapse())
+            raise GuardError(self.collapse())
         if self.state.worse_checks >= CHECKS:
             lowest = self.state.lowest_distance
-            raise Alarm(f"the distance from the data is {self.distance:.4g}, and was {lowest:.4g}")
+            raise GuardError(f"the distance from the data is {self.distance:.4g}, and was {lowest:.4g}")
 
-    def conclude(self) -> None:
+    def final_check(self) -> None:
         """Check once more at the end: one check that found collapsed samples is enough, and constant samples need no
         time in which they should have become diverse.
 
         Raises:
-            Alarm: the samples have collapsed.
+            GuardError: the samples have collapsed.
         """
         if self.state.collapsed_checks or self.diversity < CONSTANT:
-            raise Alarm(self.collapse())
+            raise GuardError(self.collapse())
 
     def collapse(self) -> str:
         """Return the sentence about a collapse."""
@@ -143,14 +143,14 @@ class Guard:
 
 
 def check_finite(values: Mapping[str, float]) -> None:
-    """Raise an alarm for a value that is not finite.
+    """Raise an error for a value that is not finite.
 
     Raises:
-        Alarm: names the first such value.
+        GuardError: names the first such value.
     """
     for name, value in values.items():
         if not math.isfinite(value):
-            raise Alarm(f"{name} became {value}")
+            raise GuardError(f"{name} became {value}")
 
 
 def chance_loss(objective: Objective) -> float | None:
@@ -165,29 +165,29 @@ def chance_loss(objective: Objective) -> float | None:
     return loss if loss > 0 else None
 
 
-def guarded_seeds(classes: int) -> tuple[Sequence[int], Tensor]:
+def guard_seeds(classes: int) -> tuple[Sequence[int], Tensor]:
     """Return the seeds of the guarded samples, and their groups int64 [N]: the classes, where there are such.
 
     A seed's class is its remainder (see ``default_labels``).
 
-    >>> guarded_seeds(20)[0][:9]
+    >>> guard_seeds(20)[0][:9]
     [0, 20, 40, 60, 80, 100, 120, 140, 1]
     """
     if classes == 0:
-        return range(GUARDED_SAMPLES), torch.zeros(GUARDED_SAMPLES, dtype=torch.int64)
-    guarded_classes = min(classes, GUARDED_CLASSES)
-    per_class = GUARDED_SAMPLES // guarded_classes
-    seeds = [label + classes * i for label in range(guarded_classes) for i in range(per_class)]
-    return seeds, torch.arange(guarded_classes).repeat_interleave(per_class)
+        return range(GUARD_SAMPLES), torch.zeros(GUARD_SAMPLES, dtype=torch.int64)
+    class_count = min(classes, GUARD_CLASSES)
+    per_class = GUARD_SAMPLES // class_count
+    seeds = [label + classes * i for label in range(class_count) for i in range(per_class)]
+    return seeds, torch.arange(class_count).repeat_interleave(per_class)
 
 
 def real_diversity(dataset: Dataset, classes: int) -> float:
     """Return the pairwise distance of as many real samples as the guard looks at, of the same classes."""
     order = epoch_order(len(dataset), 0, 0)
     if classes == 0 or dataset.labels is None:
-        rows = order[:GUARDED_SAMPLES]
+        rows = order[:GUARD_SAMPLES]
         return pairwise_distance(dataset.samples[rows], torch.zeros_like(rows))
-    labels, (_, groups) = dataset.labels[order], guarded_seeds(classes)
+    labels, (_, groups) = dataset.labels[order], guard_seeds(classes)
     places = [(labels == label).nonzero()[: (groups == label).sum(), 0] for label in groups.unique()]
     rows = order[torch.cat(places)]
     return pairwise_distance(dataset.samples[rows], dataset.labels[rows])

@@ -1,6 +1,6 @@
 """The training loop: epochs of steps, and at their ends metrics, samples, evaluations and checkpoints.
 
-When the guard raises an alarm, the loop goes back to the last good checkpoint and on with other random numbers.
+When the guard raises an error, the loop goes back to the last good checkpoint and on with other random numbers.
 """
 
 from __future__ import annotations
@@ -20,13 +20,13 @@ from gan_plugin.data.loader import BatchLoader
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
-from gan_plugin.training.ema import calibrate_batch_norm
+from gan_plugin.training.ema import update_batch_norm
 from gan_plugin.training.gan import GanStep, needs_two_batches
-from gan_plugin.training.guard import Alarm, Guard, chance_loss, guarded_seeds, real_diversity
+from gan_plugin.training.guard import Guard, GuardError, chance_loss, guard_seeds, real_diversity
 from gan_plugin.training.plan import TrainingPlan, check_resumed, spec_of, steps_per_epoch
 from gan_plugin.training.progress import ProgressLogger
 from gan_plugin.training.samples import exported_generator, generate_images, sample_grid
-from gan_plugin.training.selection import EvaluationBudget, Evaluator, forget_incomparable, update_best
+from gan_plugin.training.selection import EvaluationBudget, Evaluator, reset_best, update_best
 from gan_plugin.training.state import TrainingState, new_state
 
 logger = logging.getLogger(__name__)
@@ -73,7 +73,7 @@ def train(
 
     Raises:
         UserError: the data and the plan do not fit together.
-        Diverged: the guard raised an alarm, and again after each of ``plan.retries`` returns to a good checkpoint.
+        Diverged: the guard raised an error, and again after each of ``plan.retries`` returns to a good checkpoint.
         Interrupted: ``stop_requested`` returned true; the checkpoint is written.
     """
     epoch_steps = steps_per_epoch(dataset, plan.recipe)
@@ -83,15 +83,15 @@ def train(
     if resume is not None:
         load_checkpoint(resume, state, plan.identity(dataset))
         check_resumed(state.steps, steps_per_epoch=epoch_steps, epochs=plan.epochs)
-        forget_incomparable(state, evaluator)
+        reset_best(state, evaluator)
     budget = EvaluationBudget(plan.evaluation_budget, evaluator)
     trainer = Trainer(dataset, plan, tracker, folder / FILE_NAME, stop_requested, evaluator, budget, resume)
     while True:
         try:
             trainer.run(state)
             break
-        except Alarm as alarm:
-            state = roll_back(state, alarm, trainer)
+        except GuardError as error:
+            state = roll_back(state, error, trainer)
     if trainer.evaluator is not None:
         tracker.metrics({"evaluation/share": budget.used()}, state.steps)
     return finish(state, plan.recipe)
@@ -99,7 +99,7 @@ def train(
 
 @dataclass
 class Trainer:
-    """Runs stretches of training: from the start, or from a checkpoint on, until the end or an alarm."""
+    """Runs stretches of training: from the start, or from a checkpoint on, until the end or an error of the guard."""
 
     dataset: Dataset
     plan: TrainingPlan
@@ -114,7 +114,7 @@ class Trainer:
         """Train ``state`` to the end of the last epoch.
 
         Raises:
-            Alarm, Interrupted: as ``train`` says.
+            GuardError, Interrupted: as ``train`` says.
         """
         plan, recipe = self.plan, self.plan.recipe
         loader = BatchLoader(
@@ -141,7 +141,7 @@ class Trainer:
                 self.end_epoch(state, guard, epoch + 1)
                 if epoch + 1 < plan.epochs and self.stop_requested():
                     self.stop(state)
-                progress.restart_clock()
+                progress.reset_timer()
 
     def end_epoch(self, state: TrainingState, guard: Guard, epoch: int) -> None:
         """Log samples, evaluate and save a checkpoint, where they are due; the guard checks what there is."""
@@ -159,15 +159,15 @@ class Trainer:
             if value is None:
                 self.evaluator = None
             elif plan.guard:
-                guard.observe_fid(value)
+                guard.add_fid(value)
         if plan.guard and (samples_due or evaluation_due):
-            seeds, groups = guarded_seeds(state.spec.classes)
+            seeds, groups = guard_seeds(state.spec.classes)
             images = torch.from_numpy(generate_images(generator, seeds, **sizes))
-            self.tracker.metrics(guard.observe_samples(images, groups, state.steps), state.steps)
+            self.tracker.metrics(guard.add_samples(images, groups, state.steps), state.steps)
             guard.check(state.steps)
             if is_last:
-                guard.conclude()
-        if is_last or (epoch % plan.checkpoint_every == 0 and not guard.suspicious):
+                guard.final_check()
+        if is_last or (epoch % plan.checkpoint_every == 0 and not guard.has_warning):
             self.save(state)
             self.last_good = self.checkpoint
 
@@ -180,13 +180,13 @@ class Trainer:
         """Leave a checkpoint to go on from, the last good one where the weights are no longer finite."""
         try:
             check_weights(state)
-        except Alarm:
+        except GuardError:
             raise Interrupted(self.last_good) from None
         self.save(state)
         raise Interrupted(self.checkpoint)
 
 
-def roll_back(state: TrainingState, alarm: Alarm, trainer: Trainer) -> TrainingState:
+def roll_back(state: TrainingState, error: GuardError, trainer: Trainer) -> TrainingState:
     """Return the last good checkpoint's state, or a new one where there is none, to go on with other random numbers.
 
     Raises:
@@ -199,17 +199,17 @@ def roll_back(state: TrainingState, alarm: Alarm, trainer: Trainer) -> TrainingS
     if trainer.last_good is not None:
         load_checkpoint(trainer.last_good, restored, plan.identity(trainer.dataset))
         torch.manual_seed(seed)  # instead of the checkpoint's random state
-        forget_incomparable(restored, trainer.evaluator)
+        reset_best(restored, trainer.evaluator)
     restored.best, restored.rollbacks = state.best, rollbacks  # the best may be younger than the checkpoint
-    what = f"In step {state.steps:,} {alarm}"
+    what = f"In step {state.steps:,} {error}"
     where = f"step {restored.steps:,}" if trainer.last_good is not None else "the start"
     if not plan.guard or rollbacks > plan.retries:
-        is_worth_keeping = trainer.last_good is not None or restored.best is not None
+        has_result = trainer.last_good is not None or restored.best is not None
         tries = f", and going back is used up with retries={plan.retries}" if plan.guard else ""
         raise Diverged(
             f"{what}{tries}: training has diverged; a smaller generator_lr and discriminator_lr, a penalty, or "
             "precision=float32 may hold it.",
-            finish(restored, plan.recipe) if is_worth_keeping else None,
+            finish(restored, plan.recipe) if has_result else None,
         ) from None
     logger.warning("%s: back to %s with another seed, %d of %d.", what, where, rollbacks, plan.retries)
     trainer.tracker.note(f"guard.{rollbacks}", f"{what}: back to {where} with another seed.")
@@ -220,7 +220,7 @@ def roll_back(state: TrainingState, alarm: Alarm, trainer: Trainer) -> TrainingS
 
 def finish(state: TrainingState, recipe: Recipe) -> TrainingState:
     """Put the generator to keep into ``ema``: the best that was evaluated, else the latest."""
-    calibrate_batch_norm(state.ema, recipe.latent_size, state.spec.classes)
+    update_batch_norm(state.ema, recipe.latent_size, state.spec.classes)
     if state.best is not None:
         state.ema.load_state_dict(state.best.weights)
     return state
@@ -235,12 +235,12 @@ def seed_after(seed: int, rollbacks: int) -> int:
 
 
 def check_weights(state: TrainingState) -> None:
-    """Raise an alarm for a weight that is not finite; a loss shows that only one step later.
+    """Raise an error for a weight that is not finite; a loss shows that only one step later.
 
     Raises:
-        Alarm: names the weight.
+        GuardError: names the weight.
     """
     for network_name, network in state.networks.items():
         for key, value in network.state_dict().items():
             if not value.isfinite().all():
-                raise Alarm(f"{network_name}.{key} became {value[~value.isfinite()][0].item()}")
+                raise GuardError(f"{network_name}.{key} became {value[~value.isfinite()][0].item()}")

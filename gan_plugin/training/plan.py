@@ -14,7 +14,7 @@ from gan_plugin.data import Dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError
 from gan_plugin.spec import SampleSpec
-from gan_plugin.training.rules import check_combination, without_leftovers
+from gan_plugin.training.rules import check_combination, without_unused
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,7 @@ def make_plan(
     Raises:
         UserError: the recipe contradicts itself, the data or the device; the sentence says what would be right.
     """
-    recipe = without_leftovers(fit(recipe, overrides, dataset))
+    recipe = without_unused(fit(recipe, overrides, dataset))
     check_effect(recipe, overrides.keys())
     check_combination(recipe, dataset)
     check_updates(recipe, dataset, settings.epochs)

@@ -27,7 +27,7 @@ class ProgressLogger:
         self.names = metric_names(plan.recipe)
         self.total, self.count = torch.zeros(len(self.names), device=plan.device), 0
         self.latest: dict[str, float] = {}
-        self.clock, self.first_step = time.perf_counter(), steps
+        self.timer, self.first_step = time.perf_counter(), steps
         self.last_line = time.perf_counter()
         self.bar = tqdm(
             total=plan.epochs * steps_per_epoch,
@@ -41,7 +41,7 @@ class ProgressLogger:
         """Take in one step's metrics; synchronizes with the device once in METRICS_EVERY steps.
 
         Raises:
-            Alarm: a metric is not finite, or the guard's check fails.
+            GuardError: a metric is not finite, or the guard's check fails.
         """
         self.total += torch.stack([metrics[name] for name in self.names])
         self.count += 1
@@ -55,7 +55,7 @@ class ProgressLogger:
         self.count = 0
         check_finite(self.latest)
         if self.plan.guard:
-            self.latest |= self.guard.observe_loss(self.latest["loss/discriminator"], step)
+            self.latest |= self.guard.add_loss(self.latest["loss/discriminator"], step)
         self.tracker.metrics(self.latest, step)
         if self.plan.guard:
             self.guard.check(step)
@@ -70,7 +70,7 @@ class ProgressLogger:
         self.first_step = step
 
     def _images_per_second(self, step: int) -> float:
-        elapsed = time.perf_counter() - self.clock
+        elapsed = time.perf_counter() - self.timer
         return (step - self.first_step) * self.plan.recipe.batch_size / elapsed
 
     def _print_line(self, step: int) -> None:
@@ -82,9 +82,9 @@ class ProgressLogger:
             text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
             print(f"epoch {epochs}  {text}  {self._images_per_second(step):,.0f} images/s", flush=True)
 
-    def restart_clock(self) -> None:
+    def reset_timer(self) -> None:
         """Exclude samples, evaluations and checkpoints since the last step from the throughput."""
-        self.clock = time.perf_counter()
+        self.timer = time.perf_counter()
 
     def close(self) -> None:
         self.bar.close()

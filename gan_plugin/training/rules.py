@@ -12,7 +12,7 @@ from gan_plugin.networks import FAMILIES
 from gan_plugin.objectives import OBJECTIVES
 
 
-def without_leftovers(recipe: Recipe) -> Recipe:
+def without_unused(recipe: Recipe) -> Recipe:
     """Return the recipe with defaults for what belongs to a part that an override took away.
 
     So its hyperparameters say what is done and no more.

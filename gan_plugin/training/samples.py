@@ -9,9 +9,9 @@ import torch
 from torch import nn
 
 from gan_plugin.config.recipe import Recipe
-from gan_plugin.media.image import Image, Images, contact_sheet
+from gan_plugin.media.image import Image, Images, image_grid
 from gan_plugin.networks.wrappers import Quantized, generator_inputs
-from gan_plugin.training.ema import calibrate_batch_norm
+from gan_plugin.training.ema import update_batch_norm
 from gan_plugin.training.state import TrainingState
 
 GRID_COLUMNS = 8
@@ -24,7 +24,7 @@ def exported_generator(state: TrainingState, recipe: Recipe) -> nn.Module:
     A copy, because what is measured for export must not change what is trained.
     """
     generator = copy.deepcopy(state.ema)
-    calibrate_batch_norm(generator, recipe.latent_size, state.spec.classes)
+    update_batch_norm(generator, recipe.latent_size, state.spec.classes)
     return generator
 
 
@@ -38,4 +38,4 @@ def generate_images(generator: nn.Module, seeds: Sequence[int], *, latent_size: 
 
 def sample_grid(generator: nn.Module, *, latent_size: int, classes: int) -> Image:
     """Return one image with the samples of GRID_SEEDS, GRID_COLUMNS in a row."""
-    return contact_sheet(generate_images(generator, GRID_SEEDS, latent_size=latent_size, classes=classes), GRID_COLUMNS)
+    return image_grid(generate_images(generator, GRID_SEEDS, latent_size=latent_size, classes=classes), GRID_COLUMNS)

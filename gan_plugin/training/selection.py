@@ -36,13 +36,13 @@ class Evaluator(Protocol):
 class EvaluationBudget:
     """Keeps evaluations within a share of the time since training began, their preparation included."""
 
-    def __init__(self, share: float, evaluator: Evaluator | None) -> None:
-        self.share, self.evaluator = share, evaluator
+    def __init__(self, fraction: float, evaluator: Evaluator | None) -> None:
+        self.fraction, self.evaluator = fraction, evaluator
         self.start = time.perf_counter() - (0.0 if evaluator is None else evaluator.seconds)
 
     def allows(self) -> bool:
         """Return whether what evaluations have cost is within the share: one's cost is known only after it."""
-        return self.used() <= self.share
+        return self.used() <= self.fraction
 
     def used(self) -> float:
         """Return the share of the time so far."""
@@ -55,7 +55,7 @@ def update_best(state: TrainingState, evaluator: Evaluator, generator: nn.Module
     Returns the metric; None, with a warning, where the evaluation failed: whatever goes wrong there, training goes on.
 
     Raises:
-        Alarm: the metric is not finite.
+        GuardError: the metric is not finite.
     """
     try:
         value = evaluator(generator)
@@ -73,7 +73,7 @@ def update_best(state: TrainingState, evaluator: Evaluator, generator: nn.Module
     return value
 
 
-def forget_incomparable(state: TrainingState, evaluator: Evaluator | None) -> None:
+def reset_best(state: TrainingState, evaluator: Evaluator | None) -> None:
     """Drop, with a warning, a best generator that later evaluations cannot be compared with."""
     if state.best is not None and (evaluator is None or evaluator.digest != state.best.digest):
         reason = "nothing is evaluated" if evaluator is None else f"{evaluator.metric} is that of another network"

@@ -15,7 +15,7 @@ from gan_plugin.networks import new_discriminators, new_generator
 from gan_plugin.networks.wrappers import Discriminators
 from gan_plugin.spec import SampleSpec
 from gan_plugin.training.guard import GuardState
-from gan_plugin.training.optimizers import new_optimizer, step_share
+from gan_plugin.training.optimizers import new_optimizer, step_factor
 
 
 @dataclass(frozen=True)
@@ -88,6 +88,6 @@ def new_state(recipe: Recipe, spec: SampleSpec, device: torch.device) -> Trainin
     first = recipe.at(0)
     optimizers = {
         "generator": new_optimizer(recipe, generator, first.generator_lr, 1.0),
-        "discriminator": new_optimizer(recipe, discriminator, first.discriminator_lr, step_share(recipe)),
+        "discriminator": new_optimizer(recipe, discriminator, first.discriminator_lr, step_factor(recipe)),
     }
     return TrainingState(spec, networks, optimizers, AdaController(device))

@@ -19,7 +19,7 @@ from gan_plugin.config.settings import (
     SettingsClass,
     Threshold,
     TrainSettings,
-    as_typed,
+    as_texts,
     parameters_of,
     parse,
     parse_training,
@@ -52,7 +52,7 @@ def test_mlproject_declares_settings_with_their_defaults(entry_point: str) -> No
 @pytest.mark.parametrize("cls", [TrainSettings, PromoteSettings, EvaluatorSettings])
 def test_defaults_as_text_are_the_defaults(cls: type[TrainSettings]) -> None:
     texts = {field.name: field.metadata["text"] for field in dataclasses.fields(cls)}
-    assert as_typed(cls()) == texts
+    assert as_texts(cls()) == texts
     assert parse(cls, texts) == cls()
 
 
@@ -146,10 +146,10 @@ def test_values_from_python_are_checked_like_text() -> None:
 def test_thresholds_are_read_and_written() -> None:
     settings = parse(PromoteSettings, {"thresholds": "fid_ratio<=12.5, coverage >= 0.3"})
     assert settings.thresholds == (Threshold("fid_ratio", 12.5), Threshold("coverage", 0.3))
-    assert as_typed(settings)["thresholds"] == "fid_ratio<=12.5,coverage>=0.3"
+    assert as_texts(settings)["thresholds"] == "fid_ratio<=12.5,coverage>=0.3"
     none = parse(PromoteSettings, {"thresholds": "none"})
-    assert (none.thresholds, as_typed(none)["thresholds"]) == ((), "none")
-    assert parse(PromoteSettings, as_typed(settings)) == settings
+    assert (none.thresholds, as_texts(none)["thresholds"]) == ((), "none")
+    assert parse(PromoteSettings, as_texts(settings)) == settings
 
 
 @pytest.mark.parametrize(

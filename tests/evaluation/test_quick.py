@@ -21,7 +21,7 @@ from gan_plugin.networks.dcgan import Generator
 from gan_plugin.networks.wrappers import Quantized
 from gan_plugin.seeds import latents
 from gan_plugin.spec import image_spec
-from gan_plugin.training.ema import calibrate_batch_norm
+from gan_plugin.training.ema import update_batch_norm
 
 
 def test_quick_fid_is_the_distance_from_the_fixed_seeds(digits: Dataset, reference: Reference) -> None:
@@ -31,7 +31,7 @@ def test_quick_fid_is_the_distance_from_the_fixed_seeds(digits: Dataset, referen
     prepared = quick_fid.seconds
     torch.manual_seed(0)
     network = Generator(100, image_spec(28, 28, 1)).eval()
-    calibrate_batch_norm(network, 100)
+    update_batch_norm(network, 100)
     state = {name: value.clone() for name, value in network.state_dict().items()}
     value = quick_fid(network)
     assert quick_fid(network) == value  # the same seeds each time

@@ -75,8 +75,8 @@ def test_metrics_have_a_history(trained: Trained) -> None:
 
 def test_samples_are_a_slider_of_grids(store: Trained) -> None:
     """The files that the UI makes a slider of; the last grid shows the registered model's own images."""
-    listed = store.project.client.list_artifacts(store.run.info.run_id, "images")
-    names = sorted(file.path for file in listed if file.path.endswith(".png"))
+    join_names = store.project.client.list_artifacts(store.run.info.run_id, "images")
+    names = sorted(file.path for file in join_names if file.path.endswith(".png"))
     steps = [int(Path(name).name.split("+")[2]) for name in names]
     assert (steps, Path(names[0]).name.split("+")[0]) == ([STEPS // 2, STEPS], "samples")
     last = mlflow.artifacts.download_artifacts(run_id=store.run.info.run_id, artifact_path=names[-1])

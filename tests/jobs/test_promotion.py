@@ -137,10 +137,10 @@ def test_another_champion_in_the_meantime_is_the_one_to_beat(
     promote(version=1)
     original = set_champion
 
-    def late(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
+    def late(client: MlflowClient, name: str, version: str, expected: str | None, holder: str) -> bool:
         monkeypatch.setattr("gan_plugin.jobs.promote.set_champion", original)
         assert original(client, name, "3", "1", "another run")
-        return original(client, name, version, instead_of, holder)
+        return original(client, name, version, expected, holder)
 
     monkeypatch.setattr("gan_plugin.jobs.promote.set_champion", late)
     with pytest.raises(Refused, match="gan version 2 is not promoted"):
@@ -155,9 +155,9 @@ def test_a_version_that_became_champion_in_the_meantime_is_not_called_refused(
     """The same version promoted twice at once."""
     register(banks, GOOD)
 
-    def late(client: MlflowClient, name: str, version: str, instead_of: str | None, holder: str) -> bool:
+    def late(client: MlflowClient, name: str, version: str, expected: str | None, holder: str) -> bool:
         assert set_champion(client, name, "1", None, "another run")
-        return set_champion(client, name, version, instead_of, holder)
+        return set_champion(client, name, version, expected, holder)
 
     monkeypatch.setattr("gan_plugin.jobs.promote.set_champion", late)
     with pytest.raises(UserError, match=r"^gan version 1 became the champion while it was evaluated here\.$"):

@@ -16,8 +16,8 @@ from PIL import Image
 from gan_plugin.media.image import (
     CHANNELS_FIRST,
     CHANNELS_LAST,
-    contact_sheet,
     denormalize,
+    image_grid,
     levels,
     normalize,
     png,
@@ -69,7 +69,7 @@ def test_too_large_for_webp() -> None:
 
 def test_contact_sheet_of_images_that_are_not_square() -> None:
     images = np.stack([np.full((4, 6, 1), value, np.uint8) for value in (10, 20, 30)])
-    sheet = contact_sheet(images, columns=2, gap=1)
+    sheet = image_grid(images, columns=2, gap=1)
     assert sheet.shape == (1 + 2 * 5, 1 + 2 * 7, 1)
     assert (sheet[1:5, 1:7] == 10).all()
     assert (sheet[1:5, 8:14] == 20).all()

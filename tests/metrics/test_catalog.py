@@ -10,13 +10,13 @@ import pytest
 from gan_plugin.config.settings import PromoteSettings, parse
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.results import Measurement
-from gan_plugin.metrics.catalog import BOUNDED, CATALOG, METRICS, PROMOTING, catalog_table, higher_is_better
+from gan_plugin.metrics.catalog import BOUNDED, CATALOG, METRICS, PROMOTION_METRICS, catalog_table, higher_is_better
 from gan_plugin.report.tables import measurement_row
 
 
 def test_names_are_unique_and_every_metric_has_a_sentence() -> None:
     assert len(METRICS) == len(CATALOG)
-    assert all(metric.explanation.endswith(".") for metric in CATALOG)
+    assert all(metric.description.endswith(".") for metric in CATALOG)
     assert all(bool(metric.paper) == bool(metric.url) for metric in CATALOG)
 
 
@@ -29,14 +29,14 @@ def test_thresholds_take_every_metric_of_the_catalog_that_any_generator_has() ->
         assert higher_is_better(name) == (sign == ">=")
     assert {name for name, sign in BOUNDED.items() if sign == "<="} == {"fid", "fid_ratio", "kid", "label_kl"}
     assert "accuracy" not in BOUNDED  # only a conditional generator has it
-    for name in PROMOTING:
+    for name in PROMOTION_METRICS:
         assert parse(PromoteSettings, {"metric": name}).metric == name
 
 
 def test_the_report_takes_direction_and_explanation_from_the_catalog() -> None:
     for name, metric in METRICS.items():
         row = measurement_row(Measurement(name, 0.5))
-        assert row["explanation"] == metric.explanation
+        assert row["explanation"] == metric.description
         assert row["better"] == {"lower": "↓ lower", "higher": "↑ higher", "real": ""}[metric.direction]
 
 

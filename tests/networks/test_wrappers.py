@@ -11,7 +11,7 @@ from torch import Tensor, nn
 from gan_plugin.config.recipe import Recipe, load_recipe, override
 from gan_plugin.networks import new_discriminators, new_generator
 from gan_plugin.networks.dcgan import Generator
-from gan_plugin.networks.wrappers import CodedGenerator, Quantized, generator_inputs, one_power_iteration
+from gan_plugin.networks.wrappers import OneHotGenerator, Quantized, generator_inputs, one_power_iteration
 from gan_plugin.seeds import latents
 from gan_plugin.spec import image_spec
 
@@ -62,7 +62,7 @@ def test_several_discriminators_have_weights_of_their_own() -> None:
 def test_the_categorical_code_is_the_largest_of_the_first_latents() -> None:
     torch.manual_seed(0)
     inner = Generator(16, image_spec(16, 16, 1)).eval()
-    coded = CodedGenerator(inner, categorical_codes=4)
+    coded = OneHotGenerator(inner, categorical_codes=4)
     z = torch.randn(8, 16)
     one_hot = torch.cat([F.one_hot(z[:, :4].argmax(1), 4).float(), z[:, 4:]], 1)
     torch.testing.assert_close(coded(z), inner(one_hot))
@@ -73,18 +73,18 @@ def test_the_first_discriminator_predicts_the_codes() -> None:
     recipe = tiny(categorical_codes=3, continuous_codes=2, discriminators=2)
     discriminators = new_discriminators(recipe, image_spec(16, 16, 1)).eval()
     x = torch.rand(4, 1, 16, 16)
-    logits, codes = discriminators.discriminate(x)
+    logits, codes = discriminators.forward_with_codes(x)
     assert discriminators.code_head is not None
     assert codes is not None
     assert (logits.shape, codes.shape) == ((2, 4), (4, 5))
     torch.testing.assert_close(codes, discriminators.code_head(discriminators.members[0].embed(x)))
-    assert new_discriminators(tiny(), image_spec(16, 16, 1)).discriminate(x)[1] is None
+    assert new_discriminators(tiny(), image_spec(16, 16, 1)).forward_with_codes(x)[1] is None
 
 
 def test_logits_and_codes_are_float32_under_autocast() -> None:
     discriminators = new_discriminators(tiny(categorical_codes=3), image_spec(16, 16, 1))
     with torch.autocast("cpu", torch.bfloat16):
-        assert [x.dtype for x in discriminators.discriminate(torch.rand(4, 1, 16, 16))] == [torch.float32] * 2
+        assert [x.dtype for x in discriminators.forward_with_codes(torch.rand(4, 1, 16, 16))] == [torch.float32] * 2
 
 
 class Ramp(nn.Module):

@@ -31,17 +31,17 @@ def page(folder: Path) -> Page:
 def figures(monkeypatch: pytest.MonkeyPatch) -> list[matplotlib.figure.Figure]:
     """Collect the figures of charts made from now on; they are drawn as well."""
     collected: list[matplotlib.figure.Figure] = []
-    draw = charts.chart_png
+    draw = charts.figure_png
 
     def collect(figure: matplotlib.figure.Figure) -> bytes:
         collected.append(figure)
         return draw(figure)
 
-    monkeypatch.setattr(charts, "chart_png", collect)
+    monkeypatch.setattr(charts, "figure_png", collect)
     return collected
 
 
 @pytest.fixture
 def no_charts(monkeypatch: pytest.MonkeyPatch) -> None:
     """Skip the charts, which take most of the time, where only words matter."""
-    monkeypatch.setattr(charts, "chart_png", lambda figure: b"")
+    monkeypatch.setattr(charts, "figure_png", lambda figure: b"")

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 from report_helpers import Page, evaluation, projected, ten_classes
 
-from gan_plugin.evaluation.results import ClassRow, Projection, evenly_spaced
+from gan_plugin.evaluation.results import ClassRow, Projection, regular_indices
 from gan_plugin.report import charts, write_report
 from gan_plugin.report.canvas import LIGHT
 from gan_plugin.report.numbers import DASH
@@ -28,7 +28,7 @@ def words(figure: matplotlib.figure.Figure) -> list[str]:
 
 def test_scatter_marks_what_is_not_precise_and_what_is_not_covered(figures: list[matplotlib.figure.Figure]) -> None:
     projection = projected(5001, 401)
-    charts.precision_recall_chart(projection, LIGHT)
+    charts.precision_recall_plot(projection, LIGHT)
     precision, coverage = figures[0].axes
     behind, near, far = (np.asarray(layer.get_offsets()) for layer in precision.collections)
     assert len(behind) == charts.MAX_POINTS
@@ -58,13 +58,13 @@ def test_scatter_marks_what_is_not_precise_and_what_is_not_covered(figures: list
 def test_equal_points_are_drawn_as_well(figures: list[matplotlib.figure.Figure]) -> None:
     """A collapsed generator on data of one image: there is no distance to fit the window to."""
     one = Projection(np.ones((3, 2)), np.ones((2, 2)), np.ones(3, bool), np.ones(2, bool))
-    charts.precision_recall_chart(one, LIGHT)
+    charts.precision_recall_plot(one, LIGHT)
     assert figures[0].axes[0].get_xlim() == (0, 2)
 
 
 @pytest.mark.usefixtures("no_charts")
 def test_points_are_thinned_evenly_and_the_page_notes_it(tmp_path: Path) -> None:
-    chosen = evenly_spaced(10_000, 2000)
+    chosen = regular_indices(10_000, 2000)
     assert len(chosen) == 2000
     assert set(np.diff(chosen)) <= {5, 6}
     assert (chosen[0], chosen[-1]) == (0, 9999)
@@ -76,8 +76,8 @@ def test_points_are_thinned_evenly_and_the_page_notes_it(tmp_path: Path) -> None
 def test_nothing_in_a_chart_is_cut_off_or_on_top_of_something(figures: list[matplotlib.figure.Figure]) -> None:
     names = ["a", "W" * 90, "b", "c"]
     rows = [(i, ClassRow(name, 0.001, 0.001, 1e5, 1e4)) for i, name in enumerate(names)]
-    charts.per_class_chart(rows, "The 4 of 1,000 classes with the largest Fréchet distance", LIGHT)
-    charts.precision_recall_chart(projected(9, 9), LIGHT)
+    charts.per_class_plot(rows, "The 4 of 1,000 classes with the largest Fréchet distance", LIGHT)
+    charts.precision_recall_plot(projected(9, 9), LIGHT)
     for figure in figures:
         renderer = figure.canvas.get_renderer()  # type: ignore[attr-defined]
         boxes = [box for panel in figure.axes if (box := panel.get_tightbbox(renderer))]
@@ -95,7 +95,7 @@ def test_nothing_in_a_chart_is_cut_off_or_on_top_of_something(figures: list[matp
 
 def test_bars_are_those_of_the_classes(figures: list[matplotlib.figure.Figure]) -> None:
     rows = list(enumerate(ten_classes()))
-    charts.per_class_chart(rows, "", LIGHT)
+    charts.per_class_plot(rows, "", LIGHT)
     distance, share = figures[0].axes
     widths = [bar.get_width() for bar in distance.patches]  # type: ignore[attr-defined]
     assert widths == [row.fid or 0 for _, row in rows] + [row.fid_real for _, row in rows]

@@ -101,9 +101,9 @@ def test_images_need_not_be_square(tmp_path: Path, height: int, width: int) -> N
 
 
 def test_shrinking_keeps_proportions() -> None:
-    assert sheets.shrink(np.zeros((300, 150, 1), np.uint8)).shape == (128, 64, 1)
-    assert sheets.shrink(np.zeros((16, 1024, 3), np.uint8)).shape == (2, 128, 3)
-    assert sheets.fit_for_sheet(np.zeros((2, 20, 10, 1), np.uint8)).shape == (2, 60, 30, 3)
+    assert sheets.downscale(np.zeros((300, 150, 1), np.uint8)).shape == (128, 64, 1)
+    assert sheets.downscale(np.zeros((16, 1024, 3), np.uint8)).shape == (2, 128, 3)
+    assert sheets.fit_for_grid(np.zeros((2, 20, 10, 1), np.uint8)).shape == (2, 60, 30, 3)
 
 
 @pytest.mark.parametrize(("count", "pairs", "points"), [(1, 0, 1), (2, 1, 2), (100, 40, 5)])

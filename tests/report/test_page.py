@@ -34,7 +34,7 @@ pytestmark = pytest.mark.filterwarnings("error")
 def test_every_metric_has_a_row_with_its_meaning_and_its_note(page: Page) -> None:
     for measurement in MEASUREMENTS:
         metric = METRICS.get(measurement.name)
-        cells = page.row(measurement.name + (metric.explanation if metric else ""))  # fid is not fid_ratio
+        cells = page.row(measurement.name + (metric.description if metric else ""))  # fid is not fid_ratio
         expected = {"lower": "↓ lower", "higher": "↑ higher"}[metric.direction] if metric else ""
         assert cells[-2:] == [expected, measurement.note]
     assert page.row("cas")[0].endswith("By the network “another”.")

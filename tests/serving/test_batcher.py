@@ -27,7 +27,7 @@ from gan_plugin.seeds import latents
 from gan_plugin.serving import generator as generator_module
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher
 from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator
-from gan_plugin.serving.session import Opened
+from gan_plugin.serving.session import LoadedSession
 from gan_plugin.spec import image_spec
 
 DIGITS = ROOT / "examples" / "digits.onnx"
@@ -93,7 +93,7 @@ def watch(generator: OnnxGenerator) -> list[int]:
             result: list[Image] = original.run(names, feeds)
             return result
 
-    generator._opened = Opened(Watched(), generator.provider)
+    generator._loaded = LoadedSession(Watched(), generator.provider)
     return sizes
 
 

@@ -104,8 +104,8 @@ def test_a_missing_cudnn_is_found_before_the_first_image_needs_it(monkeypatch: p
     monkeypatch.setattr(cuda, "_loads", lambda library: complaint if "cudnn" in library else None)
     obstacle = cuda.why_cuda_cannot_load()
     assert obstacle is not None
-    assert obstacle.cause.startswith(complaint)
-    assert obstacle.remedy == f"pip install 'onnxruntime-gpu[cuda,cudnn]=={WITH_CUDA}'"
+    assert obstacle.reason.startswith(complaint)
+    assert obstacle.fix == f"pip install 'onnxruntime-gpu[cuda,cudnn]=={WITH_CUDA}'"
 
 
 def test_a_torch_of_another_cuda_is_named(driver: Path, tmp_path: Path) -> None:
@@ -166,8 +166,8 @@ def test_a_kind_of_machine_for_which_there_is_no_cuda(monkeypatch: pytest.Monkey
     monkeypatch.setattr(cuda.sys, "platform", "darwin")
     obstacle = cuda.why_cuda_cannot_load()
     assert obstacle is not None
-    assert obstacle.cause.startswith("there is no onnxruntime with CUDA for ")
-    assert "pip" not in obstacle.remedy
+    assert obstacle.reason.startswith("there is no onnxruntime with CUDA for ")
+    assert "pip" not in obstacle.fix
 
 
 def test_a_gpu_that_cannot_run_the_generator_is_no_gpu(
@@ -188,7 +188,7 @@ def test_a_gpu_that_cannot_run_the_generator_is_no_gpu(
 
 def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
     quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(session_module, "CONTAINER_QUOTA", quota)
+    monkeypatch.setattr(session_module, "CPU_LIMIT_FILE", quota)
     everything = session_module.cores()
     for text, expected in (("max 100000", everything), ("50000 100000", 1), ("150000 100000", min(2, everything))):
         quota.write_text(text)

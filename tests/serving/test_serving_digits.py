@@ -26,9 +26,9 @@ from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSp
 from PIL import Image
 
 from gan_plugin import flavor
-from gan_plugin.media.image import contact_sheet
+from gan_plugin.media.image import image_grid
 from gan_plugin.seeds import MAX_SEED, between, latents
-from gan_plugin.serving.gate import Gate, Message, Pace, Receive, Send
+from gan_plugin.serving.gate import AnswerInterval, Gate, Message, Receive, Send
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.options import ServingOptions
 
@@ -138,7 +138,7 @@ def test_a_grid_is_one_image_with_all(digits: Server, generator: OnnxGenerator) 
     reply = digits.records(*({"seed": seed} for seed in range(7)), grid=3)
     (row,) = reply.body["predictions"]
     assert row["seed"] is None
-    np.testing.assert_array_equal(decode(row["image"]), contact_sheet(generator.sample(range(7)), 3)[:, :, 0])
+    np.testing.assert_array_equal(decode(row["image"]), image_grid(generator.sample(range(7)), 3)[:, :, 0])
     (row,) = digits.records({"seed": 1}, {"seed": 2}, grid=100, format="array").body["predictions"]
     assert np.shape(row["image"]) == (32, 62, 1)  # no wider than its images need
 
@@ -281,14 +281,14 @@ def test_the_device_of_an_answer_in_process(project: Project) -> None:
 
 def test_when_a_refused_client_should_try_again() -> None:
     """Two requests at a time that take 3 s each: an answer every 1.5 s. A pause between requests is not work."""
-    pace = Pace()
-    assert pace.seconds_for(9) == 0  # nothing is known yet
-    pace.add_answer(admitted=0, now=1.5)
+    interval = AnswerInterval()
+    assert interval.seconds_for(9) == 0  # nothing is known yet
+    interval.add_answer(start=0, now=1.5)
     for answer in range(2, 20):
-        pace.add_answer(admitted=1.5 * answer - 3, now=1.5 * answer)
-    assert pace.seconds_for(4) == pytest.approx(6)
-    pace.add_answer(admitted=1000, now=1001.5)
-    assert pace.seconds_for(4) == pytest.approx(6)
+        interval.add_answer(start=1.5 * answer - 3, now=1.5 * answer)
+    assert interval.seconds_for(4) == pytest.approx(6)
+    interval.add_answer(start=1000, now=1001.5)
+    assert interval.seconds_for(4) == pytest.approx(6)
 
 
 def test_a_request_that_would_wait_longer_than_the_server_allows_is_refused() -> None:

@@ -151,7 +151,7 @@ def test_a_server_that_hangs_holds_up_the_end_of_a_run_only_once(
         assert time.monotonic() - started < 20  # 2 s for one image, not for each of 30
     finally:
         mlflow.set_tracking_uri(None)
-    assert tracker.lost == 30
+    assert tracker.dropped == 30
 
 
 def test_parameters_never_clash_with_what_mlflow_run_has_logged(client: MlflowClient) -> None:
@@ -229,6 +229,6 @@ def test_runs_that_log_the_same_new_data_at_once_all_have_it(client: MlflowClien
 
 def test_handlers_are_put_back() -> None:
     before = signal.getsignal(signal.SIGTERM)
-    with StopSignals().caught():
+    with StopSignals().installed():
         assert signal.getsignal(signal.SIGTERM) != before
     assert signal.getsignal(signal.SIGTERM) == before

@@ -144,7 +144,7 @@ def test_both_networks_pay_where_an_image_does_not_show_its_codes(updates: str) 
 
     torch.manual_seed(3)
     z = torch.randn(BATCH, LATENT)
-    fake_logits, predicted_codes = before.discriminator.discriminate(before.generator(z))
+    fake_logits, predicted_codes = before.discriminator.forward_with_codes(before.generator(z))
     assert predicted_codes is not None
     loss = F.softplus(-before.discriminator(floats(batch))).mean() + F.softplus(fake_logits).mean()
     loss = loss + mutual_information_loss(predicted_codes, z, 3, 2)
@@ -152,7 +152,7 @@ def test_both_networks_pay_where_an_image_does_not_show_its_codes(updates: str) 
     opponent = before.discriminator
     if updates == "alternating":
         z, opponent = torch.randn(BATCH, LATENT), state.discriminator
-    fake_logits, predicted_codes = opponent.discriminate(before.generator(z))
+    fake_logits, predicted_codes = opponent.forward_with_codes(before.generator(z))
     assert predicted_codes is not None
     information = mutual_information_loss(predicted_codes, z, 3, 2)
     assert_descended(before.generator, state.generator, F.softplus(-fake_logits).mean() + information, GENERATOR_LR)

@@ -18,15 +18,15 @@ from gan_plugin.training import guard as guard_module
 from gan_plugin.training.checkpoint import read_header
 from gan_plugin.training.guard import (
     CHECKS,
+    LOSS_PATIENCE,
     MAX_STEPS,
     MIN_STEPS,
-    UNBALANCED_STEPS,
-    Alarm,
     Guard,
+    GuardError,
     GuardState,
     chance_loss,
     check_finite,
-    guarded_seeds,
+    guard_seeds,
     pairwise_distance,
     real_diversity,
 )
@@ -48,19 +48,19 @@ def new_guard() -> Guard:
 
 def observe_loss(guard: Guard, loss: float, step: int) -> dict[str, float]:
     """A step's loss as the loop hands it on: taken in, then checked."""
-    signals = guard.observe_loss(loss, step)
+    signals = guard.add_loss(loss, step)
     guard.check(step)
     return signals
 
 
 def observe_samples(guard: Guard, images: torch.Tensor, step: int) -> dict[str, float]:
-    signals = guard.observe_samples(images, ONE_GROUP, step)
+    signals = guard.add_samples(images, ONE_GROUP, step)
     guard.check(step)
     return signals
 
 
 def test_what_is_not_finite_is_an_alarm_at_once() -> None:
-    with pytest.raises(Alarm, match=r"^loss/generator became nan$"):
+    with pytest.raises(GuardError, match=r"^loss/generator became nan$"):
         check_finite({"loss/discriminator": 1.0, "loss/generator": float("nan")})
 
 
@@ -69,38 +69,38 @@ def test_what_is_not_finite_is_an_alarm_at_once() -> None:
 )
 def test_a_discriminator_that_wins_for_long_is_an_alarm(loss: float, reason: str) -> None:
     guard = new_guard()
-    for step in range(50, UNBALANCED_STEPS, 50):
+    for step in range(50, LOSS_PATIENCE, 50):
         assert observe_loss(guard, loss, step) == {"guard/discriminator_loss": loss}
-    assert guard.suspicious
-    observe_loss(guard, 0.7, UNBALANCED_STEPS)  # one good value, and the time begins anew
-    assert not guard.suspicious
-    for step in range(UNBALANCED_STEPS + 10, 2 * UNBALANCED_STEPS, 10):  # however many readings that are
+    assert guard.has_warning
+    observe_loss(guard, 0.7, LOSS_PATIENCE)  # one good value, and the time begins anew
+    assert not guard.has_warning
+    for step in range(LOSS_PATIENCE + 10, 2 * LOSS_PATIENCE, 10):  # however many readings that are
         observe_loss(guard, loss, step)
-    assert guard.observe_loss(loss, 2 * UNBALANCED_STEPS) == {"guard/discriminator_loss": loss}  # which is logged
-    with pytest.raises(Alarm, match=reason):
-        guard.check(2 * UNBALANCED_STEPS)
+    assert guard.add_loss(loss, 2 * LOSS_PATIENCE) == {"guard/discriminator_loss": loss}  # which is logged
+    with pytest.raises(GuardError, match=reason):
+        guard.check(2 * LOSS_PATIENCE)
 
 
 def test_after_a_return_to_a_checkpoint_the_time_begins_there() -> None:
     guard = Guard(chance_loss=1.0, real_diversity=50.0, state=GuardState(last_balanced_step=5_000))
-    observe_loss(guard, 9.0, 5_000 + UNBALANCED_STEPS - 1)
-    with pytest.raises(Alarm, match="has lost"):
-        observe_loss(guard, 9.0, 5_000 + UNBALANCED_STEPS)
+    observe_loss(guard, 9.0, 5_000 + LOSS_PATIENCE - 1)
+    with pytest.raises(GuardError, match="has lost"):
+        observe_loss(guard, 9.0, 5_000 + LOSS_PATIENCE)
 
 
 def test_a_training_that_swings_from_one_outright_end_to_the_other_is_an_alarm() -> None:
     guard = new_guard()
-    for step in range(50, UNBALANCED_STEPS, 50):
+    for step in range(50, LOSS_PATIENCE, 50):
         observe_loss(guard, (0.0, 5_000.0)[step // 50 % 2], step)
-    with pytest.raises(Alarm, match="the discriminator has won"):
-        observe_loss(guard, 0.0, UNBALANCED_STEPS)
+    with pytest.raises(GuardError, match="the discriminator has won"):
+        observe_loss(guard, 0.0, LOSS_PATIENCE)
 
 
 def test_where_a_loss_has_no_chance_level_nobody_wins() -> None:
     assert chance_loss(OBJECTIVES["wasserstein"]) is None
     assert chance_loss(OBJECTIVES["least-squares"]) == pytest.approx(0.25)
     guard = Guard(None, 50.0)
-    assert [observe_loss(guard, -1000.0, step) for step in (1, UNBALANCED_STEPS, 3 * UNBALANCED_STEPS)] == [{}] * 3
+    assert [observe_loss(guard, -1000.0, step) for step in (1, LOSS_PATIENCE, 3 * LOSS_PATIENCE)] == [{}] * 3
 
 
 def sheet(deviation: float) -> torch.Tensor:
@@ -122,10 +122,10 @@ def test_the_pairwise_distance_of_classes_is_that_within_them() -> None:
 
 
 def test_the_guard_observes_several_images_of_each_of_some_classes() -> None:
-    seeds, groups = guarded_seeds(0)
+    seeds, groups = guard_seeds(0)
     assert (list(seeds), groups.tolist()) == (list(range(64)), [0] * 64)
     for classes, each in ((2, 32), (10, 8), (1000, 8)):
-        seeds, groups = guarded_seeds(classes)
+        seeds, groups = guard_seeds(classes)
         assert len(set(seeds)) == 64
         assert groups.tolist() == [seed % classes for seed in seeds]
         assert groups.bincount().tolist() == [each] * min(classes, 8)
@@ -135,17 +135,17 @@ def test_one_image_a_class_is_no_variety() -> None:
     """Of real digits, of all classes, one of each would pass for varied if the guard looked across."""
     digits = load_dataset("digits", image_size=16)
     assert digits.labels is not None
-    _, groups = guarded_seeds(10)
+    _, groups = guard_seeds(10)
     first = torch.stack([digits.samples[digits.labels == label][0] for label in range(10)])[groups]
     varied = torch.cat([digits.samples[digits.labels == label][5:125:15] for label in range(8)])
     guard = Guard(1.0, real_diversity(digits, classes=10))
-    assert guard.observe_samples(varied, groups, MIN_STEPS)["guard/diversity"] == pytest.approx(1, abs=0.15)
-    assert guard.observe_samples(first, groups, MIN_STEPS + 1)["guard/diversity"] == 0
-    assert guard.suspicious
+    assert guard.add_samples(varied, groups, MIN_STEPS)["guard/diversity"] == pytest.approx(1, abs=0.15)
+    assert guard.add_samples(first, groups, MIN_STEPS + 1)["guard/diversity"] == 0
+    assert guard.has_warning
     across = Guard(1.0, real_diversity(digits, classes=0))
-    assert across.observe_samples(first, ONE_GROUP, 2)["guard/diversity"] > 0.8
+    assert across.add_samples(first, ONE_GROUP, 2)["guard/diversity"] > 0.8
     assert (
-        Guard(1.0, real_diversity=0).observe_samples(first, groups, 2) == {}
+        Guard(1.0, real_diversity=0).add_samples(first, groups, 2) == {}
     )  # no two real images of a class to compare with
 
 
@@ -157,7 +157,7 @@ def test_a_collapse_after_variety_is_an_alarm() -> None:
     assert observe_samples(guard, sheet(30), MIN_STEPS)["guard/diversity"] == pytest.approx(0.75, abs=0.02)
     for _ in range(CHECKS - 1):
         observe_samples(guard, sheet(2), MIN_STEPS + 1)
-    with pytest.raises(Alarm, match=r"collapsed: their diversity is 0\.0\d+ of that of real samples"):
+    with pytest.raises(GuardError, match=r"collapsed: their diversity is 0\.0\d+ of that of real samples"):
         observe_samples(guard, sheet(2), MIN_STEPS + 2)
 
 
@@ -165,31 +165,31 @@ def test_images_that_never_become_varied_are_an_alarm_in_the_end() -> None:
     guard = Guard(1.0, pairwise_distance(sheet(40), ONE_GROUP))
     for _ in range(CHECKS - 1):
         observe_samples(guard, sheet(2), MAX_STEPS + 1)
-    with pytest.raises(Alarm, match="collapsed"):
+    with pytest.raises(GuardError, match="collapsed"):
         observe_samples(guard, sheet(2), MAX_STEPS + 1)
 
 
 def test_at_the_end_one_look_at_uniform_images_is_enough() -> None:
     guard = Guard(1.0, pairwise_distance(sheet(40), ONE_GROUP))
-    guard.conclude()  # nothing was looked at
+    guard.final_check()  # nothing was looked at
     observe_samples(guard, sheet(3), 1)
-    guard.conclude()  # not constant, and too early to be varied
+    guard.final_check()  # not constant, and too early to be varied
     observe_samples(guard, sheet(0), 1)
-    with pytest.raises(Alarm, match="collapsed"):
-        guard.conclude()
+    with pytest.raises(GuardError, match="collapsed"):
+        guard.final_check()
     observe_samples(guard, sheet(30), MIN_STEPS)
     observe_samples(guard, sheet(3), MIN_STEPS + 1)
-    with pytest.raises(Alarm, match="collapsed"):
-        guard.conclude()
+    with pytest.raises(GuardError, match="collapsed"):
+        guard.final_check()
 
 
 def test_a_distance_far_above_the_best_is_an_alarm() -> None:
     guard = new_guard()
     for distance in (8.0, 5.0, 21.0, 6.0, 21.0):
-        guard.observe_fid(distance)
+        guard.add_fid(distance)
         guard.check(1)
-    guard.observe_fid(22.0)
-    with pytest.raises(Alarm, match=r"^the distance from the data is 22, and was 5$"):
+    guard.add_fid(22.0)
+    with pytest.raises(GuardError, match=r"^the distance from the data is 22, and was 5$"):
         guard.check(1)
 
 

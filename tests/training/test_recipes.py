@@ -20,7 +20,7 @@ from gan_plugin.training.gan import GanStep, needs_two_batches
 from gan_plugin.training.loop import train
 from gan_plugin.training.optimizers import follow_ramps
 from gan_plugin.training.plan import TrainingPlan, check_updates
-from gan_plugin.training.rules import check_combination, check_effect, without_leftovers
+from gan_plugin.training.rules import check_combination, check_effect, without_unused
 from gan_plugin.training.state import TrainingState, new_state
 
 # r3gan without any value that moves
@@ -193,7 +193,7 @@ def test_what_does_not_go_together_is_refused(
     ],
 )
 def test_what_would_change_nothing_is_refused(recipe: str, values: dict[str, object], said: str) -> None:
-    left = without_leftovers(override(load_recipe(recipe), **values))
+    left = without_unused(override(load_recipe(recipe), **values))
     assert refusal(lambda: check_effect(left, values)).startswith(said)
 
 
@@ -211,7 +211,7 @@ def test_what_would_change_nothing_is_refused(recipe: str, values: dict[str, obj
 def test_what_an_override_takes_away_leaves_nothing_behind(
     name: str, values: dict[str, object], gone: dict[str, object], dataset: Dataset
 ) -> None:
-    left = without_leftovers(override(load_recipe(name), **values))
+    left = without_unused(override(load_recipe(name), **values))
     assert {field: getattr(left, field) for field in gone} == gone
     check_combination(left, dataset)
     left = override(left, batch_size=8, conditional=False)
@@ -222,7 +222,7 @@ def test_what_an_override_takes_away_leaves_nothing_behind(
 
 @pytest.mark.parametrize("name", recipe_names())
 def test_no_recipe_has_leftovers(name: str) -> None:
-    assert without_leftovers(load_recipe(name)) == load_recipe(name)
+    assert without_unused(load_recipe(name)) == load_recipe(name)
 
 
 def test_a_generator_that_would_never_learn_is_refused(dataset: Dataset) -> None:

@@ -19,7 +19,7 @@ from gan_plugin.errors import UserError
 from gan_plugin.media.image import Image
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.training.checkpoint import FILE_NAME, load_checkpoint, read_header, save_checkpoint
-from gan_plugin.training.ema import calibrate_batch_norm, ema_decay, update_ema
+from gan_plugin.training.ema import ema_decay, update_batch_norm, update_ema
 from gan_plugin.training.gan import GanStep
 from gan_plugin.training.loop import Interrupted, train
 from gan_plugin.training.selection import EvaluationBudget
@@ -308,7 +308,7 @@ def test_calibration_gives_the_average_its_own_statistics_and_leaves_the_random_
     norm = state.ema.dense_norm
     norm.running_mean.fill_(9)
     random_state = torch.get_rng_state()
-    calibrate_batch_norm(state.ema, 16)
+    update_batch_norm(state.ema, 16)
     assert torch.equal(torch.get_rng_state(), random_state)
     # what comes out of the dense layer for standard normal z has mean 0 and variance |row|²
     variance = state.ema.dense.weight.square().sum(1)
