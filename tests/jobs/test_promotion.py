@@ -24,7 +24,7 @@ from gan_plugin.config.settings import PromoteSettings, parse
 from gan_plugin.data import load_dataset
 from gan_plugin.errors import UserError
 from gan_plugin.jobs.promote import Refused, run_promotion
-from gan_plugin.registry import Locked, aliased, annotate_version, champion_of, history, roll_back, set_champion
+from gan_plugin.registry import Locked, annotate_version, champion_of, current_version, history, roll_back, set_champion
 
 GOOD, BETTER, BEST, BAD = 0.15, 0.1, 0.05, 0.5  # noise in the images
 EASY = {"images": 100, "thresholds": "fid_ratio<=100,precision>=0.05"}
@@ -70,14 +70,14 @@ def test_better_is_promoted_worse_is_refused_and_rollback_restores(
     register(banks, GOOD)
     client.update_model_version("gan", "1", "Written by a person.")
     assert promote() == "models:/gan/1"  # the first champion, by the thresholds alone
-    assert (aliased(client, "gan"), history(client, "gan")) == ("1", ["1"])
+    assert (current_version(client, "gan"), history(client, "gan")) == ("1", ["1"])
     assert client.get_model_version("gan", "1").description == (
         "Written by a person.\n\ngan version 1 is the first champion; thresholds: fid_ratio<=100,precision>=0.05."
     )
 
     register(banks, BETTER)
     assert promote() == "models:/gan/2"  # the newest
-    assert (aliased(client, "gan"), history(client, "gan")) == ("2", ["1", "2"])
+    assert (current_version(client, "gan"), history(client, "gan")) == ("2", ["1", "2"])
     tags = outcome(client, "2")
     assert tags["gan.promotion"] == "promoted"
     metrics = json.loads(tags["gan.promotion.metrics"])
@@ -89,13 +89,13 @@ def test_better_is_promoted_worse_is_refused_and_rollback_restores(
     register(banks, BAD)
     with pytest.raises(Refused, match=r"^gan version 3 is not promoted: .*fid/classifier = \d+\.\d+.* baseline model"):
         promote(thresholds="none")
-    assert (aliased(client, "gan"), history(client, "gan")) == ("2", ["1", "2"])
+    assert (current_version(client, "gan"), history(client, "gan")) == ("2", ["1", "2"])
     assert outcome(client, "3")["gan.promotion"] == "refused"
     assert "gan version 3 is not promoted" in client.get_model_version("gan", "3").description
 
     assert promote(rollback=True) == "models:/gan/1"
     assert "gan version 1 is the champion again, instead of version 2." in capsys.readouterr().out
-    assert (aliased(client, "gan"), history(client, "gan")) == ("1", ["1"])
+    assert (current_version(client, "gan"), history(client, "gan")) == ("1", ["1"])
     assert (outcome(client, "1")["gan.promotion"], outcome(client, "2")["gan.promotion"]) == ("restored", "rolled back")
     with pytest.raises(UserError, match=r"^gan has no earlier champion to go back to\.$"):
         promote(rollback=True)
@@ -124,9 +124,9 @@ def test_the_first_champion_must_meet_the_thresholds(client: MlflowClient, banks
     register(banks, BAD)
     with pytest.raises(Refused, match=r"precision/classifier value threshold check failed.* threshold = 0\.05"):
         promote()
-    assert (aliased(client, "gan"), history(client, "gan")) == (None, [])
+    assert (current_version(client, "gan"), history(client, "gan")) == (None, [])
     promote(thresholds="none")
-    assert aliased(client, "gan") == "1"
+    assert current_version(client, "gan") == "1"
 
 
 def test_another_champion_in_the_meantime_is_the_one_to_beat(
@@ -146,7 +146,7 @@ def test_another_champion_in_the_meantime_is_the_one_to_beat(
     with pytest.raises(Refused, match="gan version 2 is not promoted"):
         promote(version=2)
     assert "gan has another champion than a moment ago: comparing with that one." in capsys.readouterr().out
-    assert (aliased(client, "gan"), history(client, "gan")) == ("3", ["1", "3"])
+    assert (current_version(client, "gan"), history(client, "gan")) == ("3", ["1", "3"])
 
 
 def test_a_version_that_became_champion_in_the_meantime_is_not_called_refused(
@@ -162,7 +162,7 @@ def test_a_version_that_became_champion_in_the_meantime_is_not_called_refused(
     monkeypatch.setattr("gan_plugin.jobs.promote.set_champion", late)
     with pytest.raises(UserError, match=r"^gan version 1 became the champion while it was evaluated here\.$"):
         promote()
-    assert (aliased(client, "gan"), history(client, "gan")) == ("1", ["1"])
+    assert (current_version(client, "gan"), history(client, "gan")) == ("1", ["1"])
     assert "gan.promotion" not in outcome(client, "1")
 
 
@@ -200,7 +200,7 @@ def test_of_many_at_once_exactly_one_becomes_champion(client: MlflowClient) -> N
     with ThreadPoolExecutor(len(versions)) as pool:
         champions = [version for version, done in zip(versions, pool.map(try_one, versions)) if done]
     assert len(champions) == 1
-    assert (aliased(client, "gan"), history(client, "gan")) == (champions[0], ["1", champions[0]])
+    assert (current_version(client, "gan"), history(client, "gan")) == (champions[0], ["1", champions[0]])
     assert [model.name for model in client.search_registered_models()] == ["gan"]  # no lock is left
 
 
@@ -220,7 +220,7 @@ def test_a_lock_that_a_dead_promotion_left_is_named(client: MlflowClient, monkey
     monkeypatch.setattr(registry, "LOCK_PATIENCE", 0.5)
     with pytest.raises(Locked, match=r"^gan\.promotion-lock has been there for 0\.5 s, by run abc: if that promotion"):
         set_champion(client, "gan", "1", None, "me")
-    assert aliased(client, "gan") is None
+    assert current_version(client, "gan") is None
 
 
 def test_rollback_goes_back_step_by_step_past_deleted_versions(client: MlflowClient) -> None:
@@ -233,7 +233,7 @@ def test_rollback_goes_back_step_by_step_past_deleted_versions(client: MlflowCli
     assert history(client, "gan") == ["1"]
     with pytest.raises(UserError, match="no earlier champion"):
         roll_back(client, "gan", "run")
-    assert aliased(client, "gan") == "1"
+    assert current_version(client, "gan") == "1"
 
 
 def test_a_champion_that_someone_set_by_hand_is_remembered(client: MlflowClient) -> None:
@@ -278,7 +278,7 @@ def test_what_cannot_be_compared_is_refused_before_any_evaluation(
     with pytest.raises(UserError) as refusal:
         promote(**parameters)
     assert str(refusal.value).startswith(sentence)
-    assert aliased(client, "gan") == "1"
+    assert current_version(client, "gan") == "1"
 
 
 def test_a_champion_whose_files_are_gone_is_reported(client: MlflowClient, banks: dict[float, Path]) -> None:
@@ -287,7 +287,7 @@ def test_a_champion_whose_files_are_gone_is_reported(client: MlflowClient, banks
     set_champion(client, "gan", "2", None, "run")
     with pytest.raises(UserError, match="'models:/gan/2' cannot be loaded: "):
         promote(version=1)
-    assert aliased(client, "gan") == "2"
+    assert current_version(client, "gan") == "2"
     with pytest.raises(UserError, match="The model makes images of 28×28×1 and the data has 32×32×1: give"):
         promote(version=1, image_size=32)
     assert {run.data.tags.get("gan.role") for run in client.search_runs(["0"])} == {None}  # nothing was evaluated
@@ -311,7 +311,7 @@ def test_the_entry_point_promotes_refuses_and_rolls_back(
     assert "Error: gan version 2 is not promoted: Metric " in refused.stderr
     assert project.runs()[-1].info.status == "FINISHED"
     assert "FAILED" in {run.info.status for run in project.runs()}
-    assert aliased(project.client, "gan") == "1"
+    assert current_version(project.client, "gan") == "1"
     nothing = project.command("gan-plugin", "promote", *options({"rollback": True}))
     assert (nothing.returncode, error_of(nothing)) == (2, "gan has no earlier champion to go back to.")
 
@@ -375,7 +375,7 @@ def test_through_a_server_two_at_once_leave_the_better_one_champion(remote: Remo
 
     processes = {version: start(version) for version in (2, 3)}
     outputs = {version: process.communicate(timeout=300)[0] for version, process in processes.items()}
-    assert aliased(client, "gan") == "3", outputs
+    assert current_version(client, "gan") == "3", outputs
     assert processes[3].returncode == 0, outputs[3]
     if processes[2].returncode == 0:  # it came first
         assert history(client, "gan") == ["1", "2", "3"]
@@ -390,4 +390,4 @@ def test_through_a_server_two_at_once_leave_the_better_one_champion(remote: Remo
     register(banks, BAD)
     with pytest.raises(Refused, match="gan version 4 is not promoted"):
         promote(thresholds="none")
-    assert aliased(client, "gan") == before
+    assert current_version(client, "gan") == before

@@ -11,7 +11,16 @@ import torch
 from helpers import refusal
 from training_helpers import CPU, Memory, assert_same, weights
 
-from gan_plugin.config.recipe import RAMPS, Recipe, fit_augmentation, load_recipe, override, recipe_names, resolved
+from gan_plugin.config.recipe import (
+    RAMPS,
+    Recipe,
+    check_effect,
+    fit_augmentation,
+    load_recipe,
+    override,
+    recipe_names,
+    resolved,
+)
 from gan_plugin.config.schedule import Ramp, lazy, parse_ramp
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.data.loader import Batch
@@ -20,7 +29,7 @@ from gan_plugin.training.gan import GanStep, needs_two_batches
 from gan_plugin.training.loop import train
 from gan_plugin.training.optimizers import follow_ramps
 from gan_plugin.training.plan import TrainingPlan, check_updates
-from gan_plugin.training.rules import check_combination, check_effect, without_unused
+from gan_plugin.training.rules import check_combination, without_unused
 from gan_plugin.training.state import TrainingState, new_state
 
 # r3gan without any value that moves
@@ -248,7 +257,7 @@ def test_each_of_several_discriminators_has_the_whole_penalty(dataset: Dataset) 
             other.load_state_dict(first.state_dict())
         real = step.real_samples(Batch(dataset.samples[:8])).requires_grad_()
         fake = real.detach().flip(2)
-        logits = step.discriminate(real, None)[0], step.discriminate(fake, None)[0]
+        logits = step.run_discriminator(real, None)[0], step.run_discriminator(fake, None)[0]
         step.discriminator_loss(real, fake, *logits, None).backward()
         gradients.append([weight.grad for weight in first.parameters()])
     torch.testing.assert_close(gradients[1], gradients[0])
