@@ -153,8 +153,8 @@ def stability(prefix: str) -> None:
         back = sum("guard/rollbacks" in r["signals"] for r in results)
         failed = sum(not r["trained"] for r in results)
         fids = [r["metrics"]["fid"] for r in results if "fid" in r["metrics"]]
-        spread = " | ".join(f"{f(fids):.2f}" for f in (min, median, max)) if fids else "– | – | –"
-        print(f"| `{recipe}` | {len(results)} | {well} | {back} | {failed} | {spread} |")
+        cells = " | ".join(f"{f(fids):.2f}" for f in (min, median, max)) if fids else "– | – | –"
+        print(f"| `{recipe}` | {len(results)} | {well} | {back} | {failed} | {cells} |")
 
 
 def healthy(result: dict[str, Any]) -> bool:
@@ -206,7 +206,7 @@ def timed_steps(name: str, dataset: Dataset, where: torch.device, steps: int) ->
     labels = dataset.labels[:64].to(where) if recipe.conditional else None
     batch = Batch(dataset.samples[:64].to(where), labels)
 
-    def play() -> float:
+    def run_steps() -> float:
         start = time.perf_counter()
         for _ in range(steps):
             step(batch, batch)
@@ -214,11 +214,11 @@ def timed_steps(name: str, dataset: Dataset, where: torch.device, steps: int) ->
             torch.cuda.synchronize()
         return time.perf_counter() - start
 
-    return play
+    return run_steps
 
 
-def cell_mean(results: list[dict[str, Any]], figure: str) -> float:
-    values = [r["metrics"][figure] for r in results if figure in r["metrics"]]
+def cell_mean(results: list[dict[str, Any]], metric: str) -> float:
+    values = [r["metrics"][metric] for r in results if metric in r["metrics"]]
     return mean(values) if values else float("inf")
 
 
