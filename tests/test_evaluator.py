@@ -106,7 +106,7 @@ def test_a_model_that_is_no_logged_model_is_evaluated_too(
 
 
 def test_what_cannot_be_evaluated_is_refused_in_one_sentence(registered: str, dataset: SampleDataset) -> None:
-    with pytest.raises(UserError, match=r"^Unknown parameter image: the parameters are features, "):
+    with pytest.raises(UserError, match=r"^Unknown parameter image: similar ones are images\.$"):
         evaluate("models:/bank/1", dataset, image=3)
     with pytest.raises(UserError, match=r"^images='1' is not possible: give a whole number from 50 to 1000000\.$"):
         evaluate("models:/bank/1", dataset, images=1)

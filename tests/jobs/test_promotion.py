@@ -71,9 +71,9 @@ def test_better_is_promoted_worse_is_refused_and_rollback_restores(
     client.update_model_version("gan", "1", "Written by a person.")
     assert promote() == "models:/gan/1"  # the first champion, by the thresholds alone
     assert (current_version(client, "gan"), history(client, "gan")) == ("1", ["1"])
-    assert client.get_model_version("gan", "1").description == (
-        "Written by a person.\n\ngan version 1 is the first champion; thresholds: fid_ratio<=100,precision>=0.05."
-    )
+    description = client.get_model_version("gan", "1").description
+    assert description.startswith("Written by a person.\n\n**Metrics beside real data**\n\n| metric |")
+    assert description.endswith("\n\ngan version 1 is the first champion; thresholds: fid_ratio<=100,precision>=0.05.")
 
     register(banks, BETTER)
     assert promote() == "models:/gan/2"  # the newest
