@@ -60,7 +60,7 @@ def test_run_and_version_describe_themselves(trained: Trained) -> None:
     assert data in description
     (request,) = re.findall(r"-d '(.*)'", description)
     assert json.loads(request) == {"dataframe_records": [{"seed": 0}]}
-    assert "mlflow run . -e evaluate -P model=models:/gan/1" in description
+    assert "mlflow run . -e evaluate --env-manager local -P model=models:/gan/1" in description
 
 
 def test_metrics_have_a_history(trained: Trained) -> None:
