@@ -196,7 +196,7 @@ def test_the_same_signal_again_ends_the_process_at_once() -> None:
 import signal, time
 from gan_plugin.signals import StopSignals
 stop = StopSignals()
-with stop.caught():
+with stop.installed():
     signal.raise_signal(signal.SIGINT)
     signal.raise_signal(signal.SIGTERM)  # mlflow run sends it after a Ctrl-C
     print(stop.requested(), stop.exit_status(), flush=True)
