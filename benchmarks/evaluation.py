@@ -29,7 +29,13 @@ def main() -> None:
     parser.add_argument(WORKER, type=Path, help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.worker is not None:
-        work(options.data, options.images, options.features, options.device, options.worker)
+        work(
+            options.data,
+            images=options.images,
+            features=options.features,
+            device_name=options.device,
+            folder=options.worker,
+        )
         return
     with tempfile.TemporaryDirectory() as folder:
         environment = {**os.environ, "GAN_PLUGIN_CACHE": f"{folder}/cache"}
@@ -51,7 +57,7 @@ def main() -> None:
     print(f"{'peak memory, GiB':24} {cold['gib']:12.2f} {warm['gib']:12.2f}")
 
 
-def work(data: str, images: int, features: str, device_name: str, folder: Path) -> None:
+def work(data: str, *, images: int, features: str, device_name: str, folder: Path) -> None:
     """Evaluate once and print the times as JSON."""
     import torch
 
@@ -87,7 +93,7 @@ def work(data: str, images: int, features: str, device_name: str, folder: Path) 
     network = new_generator(recipe, reference_images.spec.unlabeled())
     description = Description(recipe.latent_size, reference_images.spec.unlabeled())
     export_generator(network.eval(), description, folder / "generator.onnx")
-    generator = OnnxGenerator(folder / "generator.onnx", device_name)
+    generator = OnnxGenerator(folder / "generator.onnx", device=device_name)
     began = time.perf_counter()  # exporting is not evaluating
     evaluation = evaluate_generator(generator, reference, count=images, first_seed=0, device=device)
     lap("generating, all metrics")

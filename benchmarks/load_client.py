@@ -13,7 +13,7 @@ import time
 from typing import Any
 
 
-async def client(port: int, request: bytes, until: float, latencies: list[float]) -> int:
+async def client(port: int, request: bytes, *, until: float, latencies: list[float]) -> int:
     reader, writer = await asyncio.open_connection("127.0.0.1", port)
     size = 0
     while (start := time.perf_counter()) < until:
@@ -37,7 +37,7 @@ async def load(task: dict[str, Any]) -> dict[str, Any]:
     latencies: list[float] = []
     start = time.perf_counter()
     until = start + task["seconds"]
-    clients = (client(task["port"], request, until, latencies) for _ in range(task["clients"]))
+    clients = (client(task["port"], request, until=until, latencies=latencies) for _ in range(task["clients"]))
     sizes = await asyncio.gather(*clients)
     return {"seconds": time.perf_counter() - start, "latencies": latencies, "bytes": sizes[0]}
 

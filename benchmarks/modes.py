@@ -86,14 +86,14 @@ def run(recipes: str, epochs: int, seeds: int) -> None:
         for recipe in recipes.split(","):
             path = FOLDER / f"stacked-{epochs}-{recipe}-{seed}.json"
             if not path.exists():
-                measure(recipe, seed, epochs, data, path)
+                measure(recipe, seed, epochs=epochs, data=data, path=path)
 
 
-def measure(recipe: str, seed: int, epochs: int, data: Path, path: Path) -> None:
+def measure(recipe: str, seed: int, *, epochs: int, data: Path, path: Path) -> None:
     store = Path("outputs/recipes") / path.stem
     environment = environment_of(store)
     parameters: dict[str, Any] = {"data": data, "recipe": recipe, "epochs": epochs, "seed": seed, "output_dir": store}
-    if command("train", environment, store / "train.log", parameters | {"evaluation_budget": 0}):
+    if command("train", environment, log=store / "train.log", parameters=parameters | {"evaluation_budget": 0}):
         raise SystemExit((store / "train.log").read_text())
     onnx_file = max(store.rglob("generator.onnx"), key=lambda path: path.stat().st_mtime)  # of this try
     result = mode_metrics(modes_of(generated(onnx_file)))

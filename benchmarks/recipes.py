@@ -58,7 +58,7 @@ def main() -> None:
 @click.option("--seeds", default=3, show_default=True)
 @click.option("--workers", default=1, show_default=True, help="Runs at a time, with one thread each on a CPU.")
 @click.option("--option", "options", multiple=True, help="NAME=VALUE for every training run.")
-def run(data: str, name: str, recipes: str, epochs: int, seeds: int, workers: int, options: tuple[str, ...]) -> None:
+def run(data: str, name: str, *, recipes: str, epochs: int, seeds: int, workers: int, options: tuple[str, ...]) -> None:
     """Train and evaluate each recipe with each seed."""
     FOLDER.mkdir(parents=True, exist_ok=True)
     jobs = [
@@ -67,24 +67,28 @@ def run(data: str, name: str, recipes: str, epochs: int, seeds: int, workers: in
         for recipe in recipes.split(",")
     ]
     with ThreadPoolExecutor(workers) as pool:
-        for _ in pool.map(lambda job: measure(*job, data, epochs, options), [j for j in jobs if not j[2].exists()]):
+        for _ in pool.map(
+            lambda job: measure(*job, data=data, epochs=epochs, options=options), [j for j in jobs if not j[2].exists()]
+        ):
             pass
 
 
-def measure(recipe: str, seed: int, path: Path, data: str, epochs: int, options: tuple[str, ...]) -> None:
+def measure(recipe: str, seed: int, path: Path, *, data: str, epochs: int, options: tuple[str, ...]) -> None:
     store = Path("outputs/recipes") / path.stem
     environment = environment_of(store)
     parameters = {"data": data, "recipe": recipe, "seed": seed, "epochs": epochs, "output_dir": store}
     parameters |= dict(option.split("=", 1) for option in options)
     start = time.perf_counter()
-    trained = command("train", environment, store / "train.log", parameters)
+    trained = command("train", environment, log=store / "train.log", parameters=parameters)
     seconds = time.perf_counter() - start
     result: dict[str, Any] = {"recipe": recipe, "seed": seed, "epochs": epochs, "data": data, "seconds": seconds}
     result |= {"device": device(), "trained": trained == 0}
     if trained == 0:
         model, sheet = {"model": "models:/gan/1"}, path.with_suffix(".png")
-        evaluated = command("evaluate", environment, store / "evaluate.log", model | {"data": data})
-        sampled = command("sample", environment, store / "sample.log", model | {"seeds": "0-31", "out": sheet})
+        evaluated = command("evaluate", environment, log=store / "evaluate.log", parameters=model | {"data": data})
+        sampled = command(
+            "sample", environment, log=store / "sample.log", parameters=model | {"seeds": "0-31", "out": sheet}
+        )
         if evaluated or sampled:
             raise SystemExit(f"{store}: evaluate ended with {evaluated}, sample with {sampled}")
     result |= recorded(environment["MLFLOW_TRACKING_URI"])
@@ -101,7 +105,7 @@ def environment_of(store: Path) -> dict[str, str]:
     return os.environ | {"MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 
 
-def command(name: str, environment: dict[str, str], log: Path, parameters: dict[str, Any]) -> int:
+def command(name: str, environment: dict[str, str], *, log: Path, parameters: dict[str, Any]) -> int:
     words = [word for key, value in parameters.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     with log.open("w") as file:
         done = subprocess.run(
@@ -187,7 +191,7 @@ def speed(recipes: str, rounds: int, steps: int) -> None:
     """
     where, images = choose_device("auto"), load_dataset("digits", image_size=28)
     names = ["dcgan", *(name for name in recipes.split(",") if name != "dcgan")]
-    contenders = {name: timed_steps(name, images, where, steps) for name in names}
+    contenders = {name: timed_steps(name, images, where=where, steps=steps) for name in names}
     for contend in contenders.values():
         contend()  # to warm up
     taken = [{name: contend() for name, contend in contenders.items()} for _ in range(rounds)]
@@ -198,8 +202,8 @@ def speed(recipes: str, rounds: int, steps: int) -> None:
         print(f"| `{name}` | {rate:.0f} | {ratio:.2f} |", flush=True)
 
 
-def timed_steps(name: str, dataset: Dataset, where: torch.device, steps: int) -> Callable[[], float]:
-    """A function that plays some steps and returns their seconds."""
+def timed_steps(name: str, dataset: Dataset, *, where: torch.device, steps: int) -> Callable[[], float]:
+    """Return a function that takes a number of steps and returns their seconds."""
     recipe = override(load_recipe(name), batch_size=64)
     step = GanStep(new_state(recipe, spec_of(dataset, recipe), where), recipe, choose_precision("auto", where))
     assert dataset.labels is not None

@@ -136,7 +136,7 @@ def save_idle(folder: Path, generator: OnnxGenerator) -> Path:
     return path
 
 
-def save_generator(folder: Path, name: str, onnx_file: Path, options: ServingOptions) -> Path:
+def save_generator(folder: Path, name: str, *, onnx_file: Path, options: ServingOptions) -> Path:
     flavor.save_model(onnx_file, folder / name, options=options)
     return folder / name
 
@@ -165,7 +165,7 @@ class Measurements:
 
 
 def one_round(
-    measurements: Measurements, client: Process, alone: Process, servers: dict[str, Server], seconds: float
+    measurements: Measurements, *, client: Process, alone: Process, servers: dict[str, Server], seconds: float
 ) -> None:
     for batch in (1, ROWS):
         measurements.add(f"alone, batch {batch}", alone.ask({"batch": batch, "seconds": seconds})["images_s"])
@@ -199,24 +199,30 @@ def main() -> None:
     parser.add_argument("--rounds", type=int, default=5)
     options = parser.parse_args()
 
-    generator = OnnxGenerator(options.onnx, options.device)
+    generator = OnnxGenerator(options.onnx, device=options.device)
     device = "cuda" if generator.provider.startswith("CUDA") else "cpu"
     with tempfile.TemporaryDirectory() as name:
         folder = Path(name)
         models = {
             "idle": save_idle(folder, generator),
-            "one by one": save_generator(folder, "plain", options.onnx, ServingOptions(device, batching="off")),
-            "batched": save_generator(folder, "batched", options.onnx, ServingOptions(device, batching="on")),
+            "one by one": save_generator(
+                folder, "plain", onnx_file=options.onnx, options=ServingOptions(device, batching="off")
+            ),
+            "batched": save_generator(
+                folder, "batched", onnx_file=options.onnx, options=ServingOptions(device, batching="on")
+            ),
         }
         servers = {name: Server(model, folder / f"{model.name}.log") for name, model in models.items()}
         client, alone = Process(HERE / "load_client.py"), Process(HERE / "onnxruntime_worker.py", options.onnx, device)
         try:
             measurements = Measurements()
-            one_round(Measurements(), client, alone, servers, seconds=min(1, options.seconds))  # to warm up
+            one_round(
+                Measurements(), client=client, alone=alone, servers=servers, seconds=min(1, options.seconds)
+            )  # to warm up
             for _ in range(options.rounds):
-                one_round(measurements, client, alone, servers, options.seconds)
+                one_round(measurements, client=client, alone=alone, servers=servers, seconds=options.seconds)
             sizes = bytes_per_image(client, servers["one by one"].port)
-            print_tables(measurements, generator, options, servers, sizes)
+            print_tables(measurements, generator=generator, options=options, servers=servers, sizes=sizes)
         finally:
             for process in (client, alone, *servers.values()):
                 process.end()
@@ -224,6 +230,7 @@ def main() -> None:
 
 def print_tables(
     measurements: Measurements,
+    *,
     generator: OnnxGenerator,
     options: argparse.Namespace,
     servers: dict[str, Server],

@@ -19,7 +19,7 @@ TABLE = re.compile(r"(<!-- (benchmarks/.+?) -->\n).*?(?=<!-- end -->)", re.DOTAL
 
 def filled(page: str) -> str:
     """The page with every table as its command prints it now."""
-    return TABLE.sub(lambda found: f"{found[1]}\n{printed(found[2])}\n", page)
+    return TABLE.sub(lambda match: f"{match[1]}\n{printed(match[2])}\n", page)
 
 
 def printed(command: str) -> str:

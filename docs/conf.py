@@ -43,8 +43,8 @@ def refuse_remote_resources(app: Sphinx, error: Exception | None) -> None:
         return
     for pattern, suffix in ((LOADED, ".html"), (IMPORTED, ".css")):
         for path in Path(app.outdir).rglob(f"*{suffix}"):
-            if found := pattern.search(path.read_text("utf-8")):
-                raise ExtensionError(f"{path.name} would load {found[1]}: readers may have no network.")
+            if match := pattern.search(path.read_text("utf-8")):
+                raise ExtensionError(f"{path.name} would load {match[1]}: readers may have no network.")
 
 
 def setup(app: Sphinx) -> None:

@@ -1,4 +1,4 @@
-"""Puts the package's own tables into the reference pages.
+"""Put the package's own tables into the reference pages.
 
     python docs/generate.py            # rewrites docs/reference/*.md in place
     python docs/generate.py PAGE ...   # or only these pages
@@ -21,11 +21,11 @@ import click
 import onnx
 
 from gan_plugin import cli, flavor
-from gan_plugin.config.recipe import recipe_names
-from gan_plugin.config.reference import hyperparameter_table, parameter_table, recipe_table
-from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, TrainSettings
+from gan_plugin.config.kinds import Accepts
+from gan_plugin.config.recipe import HYPERPARAMETERS, load_recipe, recipe_names
+from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, SettingsClass, TrainSettings
 from gan_plugin.export import OPSET
-from gan_plugin.metrics.catalog import catalog_table
+from gan_plugin.metrics.catalog import BOUNDED, CATALOG, Metric
 from gan_plugin.serving.generator import CONTRACT_VERSION, METADATA_PREFIX, Description
 from gan_plugin.serving.options import ServingOptions
 
@@ -67,8 +67,8 @@ METADATA = {
 
 
 def filled(page: str) -> str:
-    """The page with every block as the package has it now."""
-    return BLOCK.sub(lambda found: f"{found[1]}\n{BLOCKS[found[2]]()}\n\n", page)
+    """Return the page with every block as the package has it now."""
+    return BLOCK.sub(lambda match: f"{match[1]}\n{BLOCKS[match[2]]()}\n\n", page)
 
 
 # ---- Markdown --------------------------------------------------------------------------------------------------------
@@ -85,7 +85,7 @@ def code(text: object) -> str:
 
 
 def plain(text: str) -> str:
-    """Text from the package, where no character is markup.
+    """Escape text from the package, where no character is markup.
 
     >>> plain("bound of |z|, fid<=20")
     'bound of \\\\|z\\\\|, fid\\\\<=20'
@@ -94,16 +94,77 @@ def plain(text: str) -> str:
 
 
 def meanings(of: dict[str, str], names: Collection[str]) -> dict[str, str]:
-    """``of`` itself; AssertionError where its keys are not ``names``."""
+    """Return ``of`` itself; AssertionError where its keys are not ``names``."""
     assert set(of) == set(names), f"described are {sorted(of)}, and there are {sorted(names)}"
     return of
+
+
+# ---- parameters, recipes, metrics ------------------------------------------------------------------------------------
+
+
+def parameter_table(cls: SettingsClass) -> str:
+    """Return a command's own settings."""
+    return table(("parameter", "default", "accepts", "meaning"), map(field_cells, dataclasses.fields(cls)))
+
+
+def hyperparameter_table() -> str:
+    """Return the hyperparameters of a recipe, with the part without which each means nothing."""
+    rows = (
+        (*field_cells(field), plain(field.metadata["part"].phrase) if "part" in field.metadata else "")
+        for field in HYPERPARAMETERS.values()
+    )
+    return table(("hyperparameter", "default", "accepts", "meaning", "needs"), rows)
+
+
+def field_cells(field: dataclasses.Field[Any]) -> tuple[str, str, str, str]:
+    text, accepts = field.metadata["text"], field.metadata["accepts"]
+    default = "*required*" if text is None else code(text) if is_accepted(text, accepts) else ""
+    return code(field.name), default, plain(accepts.phrase), plain(field.metadata["help"])
+
+
+def is_accepted(text: str, accepts: Accepts) -> bool:
+    """Return whether people may type ``text``; a default that they may not is the lack of a value."""
+    try:
+        accepts.parse(text)
+    except ValueError:
+        return False
+    return True
+
+
+def recipe_table() -> str:
+    """Return the recipes that ship."""
+    return table(("recipe", "summary"), ((code(name), plain(load_recipe(name).summary)) for name in recipe_names()))
+
+
+def metric_table() -> str:
+    """Return all metrics."""
+    better = {"lower": "↓ lower", "higher": "↑ higher", "real": "as real images"}
+    rows = (
+        (
+            code(metric.name),
+            code(metric.logged_name),
+            better[metric.direction],
+            metric.description,
+            ", ".join(metric.needs),
+            use_in_promote(metric),
+            f"[{metric.paper}]({metric.url})" if metric.url else metric.paper,
+        )
+        for metric in CATALOG
+    )
+    return table(("metric", "logged as", "better", "meaning", "needs", "in `promote`", "paper"), rows)
+
+
+def use_in_promote(metric: Metric) -> str:
+    """Return how the parameters ``metric`` and ``thresholds`` of ``promote`` take it."""
+    threshold = f"threshold {code(f'{metric.name}{BOUNDED[metric.name]}…')}" if metric.name in BOUNDED else ""
+    return ", ".join(filter(None, ["metric" if metric.can_promote else "", threshold]))
 
 
 # ---- commands and options -------------------------------------------------------------------------------------------
 
 
 def commands() -> str:
-    """The commands whose options are not settings."""
+    """Return the commands whose options are not settings."""
     others = [cli.main.commands[name] for name in cli.main.commands if name not in ("train", "evaluate", "promote")]
     return "\n\n".join(map(command, others))
 
@@ -183,11 +244,11 @@ def type_of(tensor: onnx.TypeProto.Tensor) -> tuple[str, str]:
 
 
 def onnx_metadata() -> str:
-    found = {entry.key: entry.value for entry in onnx.load(EXAMPLE).metadata_props}
-    written = Description.from_metadata(found).to_metadata()
+    metadata = {entry.key: entry.value for entry in onnx.load(EXAMPLE).metadata_props}
+    written = Description.from_metadata(metadata).to_metadata()
     described = meanings(METADATA, [key.removeprefix(METADATA_PREFIX) for key in written])
     rows = (
-        (code(METADATA_PREFIX + name), text, code(found[METADATA_PREFIX + name])) for name, text in described.items()
+        (code(METADATA_PREFIX + name), text, code(metadata[METADATA_PREFIX + name])) for name, text in described.items()
     )
     return table(("key", "value", f"in `{EXAMPLE.name}`"), rows)
 
@@ -201,7 +262,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "serving options": serving_options,
     "recipes": recipe_table,
     "recipe files": recipe_files,
-    "metrics": lambda: catalog_table().strip(),
+    "metrics": metric_table,
     "request columns": request_columns,
     "request parameters": request_params,
     "onnx facts": onnx_facts,

@@ -99,6 +99,7 @@ def cutout_centers(n: int, x: Tensor, side: int) -> Tensor:
 
 
 def scale_about(x: Tensor, center: Tensor, factor: Tensor) -> Tensor:
+    """Return ``x`` with its distance from ``center`` multiplied by ``factor``."""
     return center + (x - center) * factor
 
 
@@ -127,7 +128,7 @@ def cut_out(x: Tensor, row: Tensor, column: Tensor) -> Tensor:
 def warp(x: Tensor, p: Tensor) -> Tensor:
     """Apply blitting and geometry as one map of positions. An image that draws no op stays as it is, to the bit."""
     n, _, height, width = x.shape
-    matrices, changed = draw_warps(n, height, width, p)
+    matrices, changed = draw_warps(n, height, width, p=p)
     return torch.where(changed[:, None, None, None], resample(x, matrices), x)
 
 
@@ -143,7 +144,7 @@ def half_size(height: int, width: int) -> tuple[float, float]:
     return height / unit, width / unit
 
 
-def draw_warps(n: int, height: int, width: int, p: Tensor) -> tuple[Tensor, Tensor]:
+def draw_warps(n: int, height: int, width: int, *, p: Tensor) -> tuple[Tensor, Tensor]:
     """Draw n maps from positions in the result to positions in the image, each op with probability ``p``.
 
     Returns float32 [n, 3, 3], acting on (x, y, 1) from the center in units of ``half_size``, and bool [n]: whether any
@@ -197,16 +198,19 @@ def matmul(a: Tensor, b: Tensor) -> Tensor:
 
 
 def scaling(x: Tensor, y: Tensor) -> Tensor:
+    """Return matrices [n, 3, 3] that scale by (x, y), [n] each."""
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     return as_matrices(x, zero, zero, zero, y, zero, zero, zero, one)
 
 
 def rotation(angle: Tensor) -> Tensor:
+    """Return matrices [n, 3, 3] that rotate by angles [n] in radians."""
     zero, one = torch.zeros_like(angle), torch.ones_like(angle)
     return as_matrices(angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero, zero, zero, one)
 
 
 def translation(x: Tensor, y: Tensor) -> Tensor:
+    """Return matrices [n, 3, 3] that move by (x, y), [n] each."""
     zero, one = torch.zeros_like(x), torch.ones_like(x)
     return as_matrices(one, zero, x, zero, one, y, zero, zero, one)
 

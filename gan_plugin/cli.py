@@ -26,6 +26,7 @@ from gan_plugin.config.settings import (
     parse_training,
 )
 from gan_plugin.errors import UserError
+from gan_plugin.spec import MAX_SEED
 
 MAX_SEEDS = 10_000  # on one sheet
 
@@ -60,6 +61,7 @@ class Parameters(click.Command):
     """A command whose unknown options are refused as parameters, which ``mlflow run -P`` passes on as options."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Refuse an unknown option in one sentence with the names that are near."""
         try:
             return super().parse_args(ctx, args)
         except click.NoSuchOption as error:
@@ -68,9 +70,10 @@ class Parameters(click.Command):
 
 
 class Commands(click.Group):
-    """Commands that end with one sentence where the user can mend something, else with a stack trace."""
+    """Commands that end with one sentence where the user can fix something, else with a stack trace."""
 
     def invoke(self, ctx: click.Context) -> Any:
+        """Run a command and turn a ``UserError`` into click's one line and exit status 2."""
         try:
             return super().invoke(ctx)
         except UserError as error:
@@ -133,6 +136,7 @@ def promote(**texts: str | None) -> None:
 @click.option("--device", default="auto", show_default=True, help="auto, cuda or cpu.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)
 def sample(
+    *,
     model: str | None,
     onnx_file: Path | None,
     seeds: str,
@@ -165,7 +169,7 @@ def sample(
 )
 @click.option("--out", type=click.Path(path_type=Path), default=Path("explorer.html"), show_default=True)
 @click.option("--browser/--no-browser", default=True, help="Open the page when it is written.")
-def explore(model: str | None, onnx_file: Path | None, out: Path, browser: bool) -> None:
+def explore(*, model: str | None, onnx_file: Path | None, out: Path, browser: bool) -> None:
     """Explore a generator, MODEL being a URI such as models:/gan@champion.
 
     Writes a page that holds the generator and what runs it: one HTML file, which needs no server and no network.
@@ -199,7 +203,7 @@ def fetch(network: str, out: Path | None) -> None:
 @main.command()
 @click.option("--demand", type=click.Choice(["cpu", "cuda"]), help="End with status 1 where this device cannot serve.")
 def doctor(demand: str | None) -> None:
-    """Report what generators can be served on here, and how to mend what does not work."""
+    """Report what generators can be served on here, and how to fix what does not work."""
     from gan_plugin.doctor import check_serving
 
     report = check_serving()
@@ -226,7 +230,7 @@ def parse_seeds(text: str) -> list[int]:
             seeds += range(int(first), min(int(last or first), int(first) + MAX_SEEDS) + 1)
     except ValueError:
         seeds = []
-    if not seeds or len(seeds) > MAX_SEEDS or not 0 <= min(seeds) <= max(seeds) < 2**53:
+    if not seeds or len(seeds) > MAX_SEEDS or not 0 <= min(seeds) <= max(seeds) <= MAX_SEED:
         raise UserError(
             f"seeds={text!r} is not possible: give at most {MAX_SEEDS:,} whole numbers from 0, as in 0-63 or 3,14,15."
         )

@@ -117,7 +117,7 @@ def from_samples(
         raise UserError(f"data={data!r} has the digest {reference.digest}, not {digest}: these are other images.")
     if name is not None:
         reference = dataclasses.replace(reference, name=name)
-    return SampleDataset(reference, load_held_out(data, reference, held_out, skip_unreadable))
+    return SampleDataset(reference, load_held_out(data, reference, held_out=held_out, skip_unreadable=skip_unreadable))
 
 
 def dataset_source(source: str) -> DatasetSource:

@@ -45,7 +45,7 @@ def check_serving() -> ServingReport:
         problem = why_cuda_cannot_load()
         rows["serving on a GPU"] = f"no: {errors['cuda'] if problem is None else problem.reason}"
         if problem is not None:
-            rows["to mend that"] = problem.fix
+            rows["to fix that"] = problem.fix
     lines = [f"{name:{WIDTH}}{text}" for name, text in rows.items()]
     return ServingReport(lines, [device for device, reason in errors.items() if reason is None])
 

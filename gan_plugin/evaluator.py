@@ -39,6 +39,7 @@ class GanEvaluator(ModelEvaluator):
 
     @classmethod
     def can_evaluate(cls, *, model_type: str, evaluator_config: Mapping[str, Any], **others: Any) -> bool:
+        """Tell MLflow that models of type ``gan``, and no others, are evaluated here."""
         return model_type == MODEL_TYPE
 
     def evaluate(
@@ -69,7 +70,7 @@ class GanEvaluator(ModelEvaluator):
         evaluation = evaluate_on(dataset.dataset, generator, settings)
         result = EvaluationResult(evaluation.metrics(), log_report(evaluation, dataset.dataset), run_id)
         if model_id is None:
-            log_model_metrics(model, dataset.dataset, result.metrics, run_id)
+            log_model_metrics(model, dataset.dataset, result.metrics, run_id=run_id)
         return result
 
 
@@ -131,7 +132,7 @@ def results_of(result: EvaluationResult) -> dict[str, Any]:
 
 
 def log_model_metrics(
-    model: PyFuncModel | None, dataset: SampleDataset, metrics: dict[str, float], run_id: str
+    model: PyFuncModel | None, dataset: SampleDataset, metrics: dict[str, float], *, run_id: str
 ) -> None:
     """Log the metrics with the data set and, where there is one, the LoggedModel that the files came from."""
     model_id = None if model is None else model.metadata.model_id

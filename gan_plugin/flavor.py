@@ -37,7 +37,6 @@ from gan_plugin.serving.requests import COLUMNS, DEFAULTS
 
 FLAVOR_NAME = "gan"
 ONNX_FILE = pyfunc.ONNX_FILE
-_load_pyfunc = pyfunc._load_pyfunc  # called here for models that were logged before serving/pyfunc.py existed
 CODE_FOLDER = "code"
 # All that serving imports of this package. Each file is one more transfer to and from a remote artifact store.
 SERVING_CODE = (
@@ -233,7 +232,7 @@ def load_model(model_uri: str, dst_path: str | None = None, device: str = "auto"
         MlflowException: there is no such model, or it has no flavor ``gan``.
         UserError: the device cannot be used.
     """
-    return OnnxGenerator(download_onnx(model_uri, dst_path), device)
+    return OnnxGenerator(download_onnx(model_uri, dst_path), device=device)
 
 
 def download_onnx(model_uri: str, dst_path: str | None = None) -> Path:

@@ -107,7 +107,7 @@ def softmax_mean(losses: Tensor, softmax_temperature: float) -> Tensor:
 
 
 def mutual_information_loss(
-    predicted_codes: Tensor, z: Tensor, categorical_codes: int, continuous_codes: int
+    predicted_codes: Tensor, z: Tensor, *, categorical_codes: int, continuous_codes: int
 ) -> Tensor:
     """−λ L_I without its constants: how badly codes are predicted from images. Chen et al. 2016, eq. 5.
 

@@ -90,7 +90,7 @@ def history(client: MlflowClient, name: str) -> list[str]:
     return list(json.loads(tags.get(HISTORY, "[]")))
 
 
-def set_champion(client: MlflowClient, name: str, version: str, expected: str | None, holder: str) -> bool:
+def set_champion(client: MlflowClient, name: str, version: str, *, expected: str | None, holder: str) -> bool:
     """Give ``version`` the alias if ``expected`` still has it; False, and nothing changed, if it has not.
 
     Raises:
@@ -102,7 +102,7 @@ def set_champion(client: MlflowClient, name: str, version: str, expected: str | 
         past = history(client, name)
         if expected is not None and past[-1:] != [expected]:
             past.append(expected)  # its alias was set by hand
-        write(client, name, [*past, version], version)
+        write(client, name, past=[*past, version], version=version)
         return True
 
 
@@ -122,11 +122,11 @@ def roll_back(client: MlflowClient, name: str, holder: str) -> tuple[str | None,
             past.pop()
         if not past:
             raise UserError(f"{name} has no earlier champion to go back to.")
-        write(client, name, past, past[-1])
+        write(client, name, past=past, version=past[-1])
         return current, past[-1]
 
 
-def write(client: MlflowClient, name: str, past: list[str], version: str) -> None:
+def write(client: MlflowClient, name: str, *, past: list[str], version: str) -> None:
     """Write history, then alias: a crash in between leaves an entry too many, which reading by the alias skips."""
     client.set_registered_model_tag(name, HISTORY, json.dumps(past[-MAX_HISTORY:]))
     client.set_registered_model_alias(name, ALIAS, version)
@@ -172,7 +172,7 @@ def lock_holder(client: MlflowClient, lock_name: str) -> str:
         return "one promotion after another"
 
 
-def annotate_version(client: MlflowClient, version: ModelVersion, tags: dict[str, str], paragraph: str) -> None:
+def annotate_version(client: MlflowClient, version: ModelVersion, *, tags: dict[str, str], paragraph: str) -> None:
     """Set tags and append a paragraph to the version's description: what people have written there stays.
 
     A paragraph that already stands last is not repeated.

@@ -85,7 +85,7 @@ def load_file(onnx_file: Path, device: str) -> OnnxGenerator:
         UserError: the file is not a generator of images.
     """
     try:
-        return OnnxGenerator(onnx_file, device)
+        return OnnxGenerator(onnx_file, device=device)
     except UserError:
         raise
     except Exception as error:  # ONNX Runtime's own exceptions have no common class

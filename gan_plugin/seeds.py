@@ -26,7 +26,6 @@ from __future__ import annotations
 import numpy as np
 import numpy.typing as npt
 
-MAX_SEED = 2**53 - 1  # the largest integer that JSON, JavaScript and float64 all hold exactly
 MIN_TRUNCATION = 0.1  # below it nearly every value has to be drawn again hundreds of times
 
 MIN_SINE = 1e-6  # two z of nearly one direction have no arc between them

@@ -16,6 +16,7 @@ class StopSignals:
         self.received: signal.Signals | None = None
 
     def requested(self) -> bool:
+        """Return whether a signal has come."""
         return self.received is not None
 
     def exit_status(self) -> int:
@@ -24,6 +25,7 @@ class StopSignals:
 
     @contextmanager
     def installed(self) -> Iterator[StopSignals]:
+        """Catch SIGTERM and Ctrl-C inside of the ``with`` block; afterwards the former handlers are back."""
         previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
         try:
             yield self

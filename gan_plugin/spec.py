@@ -9,6 +9,7 @@ from dataclasses import dataclass
 
 MIN_SIDE = 16  # pixels
 MAX_SIDE = 1024
+MAX_SEED = 2**53 - 1  # the largest integer that JSON, JavaScript and float64 all hold exactly
 
 Size = tuple[int, int]  # height, width, as in the shape of a tensor
 
@@ -32,10 +33,12 @@ class SampleSpec:
 
     @property
     def height(self) -> int:
+        """Height in pixels."""
         return self.shape[0]
 
     @property
     def width(self) -> int:
+        """Width in pixels."""
         return self.shape[1]
 
     @property
@@ -45,6 +48,7 @@ class SampleSpec:
 
     @property
     def channels(self) -> int:
+        """Size of the last axis: 1 for gray, 3 for RGB."""
         return self.shape[-1]
 
     @property
@@ -62,10 +66,19 @@ class SampleSpec:
         return dataclasses.replace(self, class_names=())
 
     def __str__(self) -> str:
-        return "×".join(map(str, self.shape))
+        return shape_text(self.shape)
 
 
-def image_spec(height: int, width: int, channels: int, class_names: Sequence[str] = ()) -> SampleSpec:
+def shape_text(shape: Sequence[int]) -> str:
+    """Format the shape of a sample for people.
+
+    >>> shape_text((48, 32, 3))
+    '48×32×3'
+    """
+    return "×".join(map(str, shape))
+
+
+def image_spec(height: int, width: int, channels: int, *, class_names: Sequence[str] = ()) -> SampleSpec:
     """Return the spec of images of ``height`` × ``width`` pixels.
 
     >>> str(image_spec(28, 28, 1))

@@ -42,7 +42,7 @@ def trained(make_project: Callable[[], Project]) -> Trained:
     done = project.mlflow_run(**QUICK)
     assert done.returncode == 0, done.stdout + done.stderr
     runs = project.runs()
-    return Trained(project, runs[0], len(runs), done.stdout + done.stderr)
+    return Trained(project, runs[0], len(runs), output=done.stdout + done.stderr)
 
 
 @pytest.fixture
@@ -55,5 +55,5 @@ def store(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
 
 @pytest.fixture(scope="session")
 def server(trained: Trained) -> Iterator[Server]:
-    with serving(trained.project, trained.model_uri, "local", wait_s=120) as running:
+    with serving(trained.project, trained.model_uri, env_manager="local", wait_s=120) as running:
         yield running

@@ -33,13 +33,13 @@ class Bank(nn.Module):
         self.register_buffer("blur", torch.randn(LATENT, images[0].numel(), generator=random) / LATENT**0.5)
 
     def forward(self, z: Tensor) -> Tensor:
-        shown = self.images[(z @ self.choice).argmax(1)]  # [B, C, H, W]
+        images = self.images[(z @ self.choice).argmax(1)]  # [B, C, H, W]
         if self.noise == 0:
-            return shown
-        return (1 - self.noise) * shown + self.noise * torch.tanh(2 * z @ self.blur).view(-1, *self.shape)
+            return images
+        return (1 - self.noise) * images + self.noise * torch.tanh(2 * z @ self.blur).view(-1, *self.shape)
 
 
-def export_bank(dataset: Dataset, path: Path, images: Tensor | None = None, noise: float = 0.0) -> Path:
+def export_bank(dataset: Dataset, path: Path, *, images: Tensor | None = None, noise: float = 0.0) -> Path:
     """A bank of ``images``, by default all of ``dataset``, as the ONNX file of a generator for such images."""
     path.parent.mkdir(parents=True, exist_ok=True)
     key = (dataset.digest, noise)
@@ -53,8 +53,8 @@ def export_bank(dataset: Dataset, path: Path, images: Tensor | None = None, nois
     return path
 
 
-def open_bank(dataset: Dataset, path: Path, images: Tensor | None = None, noise: float = 0.0) -> OnnxGenerator:
-    return OnnxGenerator(export_bank(dataset, path, images, noise), "cpu")
+def open_bank(dataset: Dataset, path: Path, *, images: Tensor | None = None, noise: float = 0.0) -> OnnxGenerator:
+    return OnnxGenerator(export_bank(dataset, path, images=images, noise=noise), device="cpu")
 
 
 CORNERS = {(0, 0): (255, 0, 0), (0, -1): (0, 255, 0), (-1, 0): (0, 0, 255), (-1, -1): (255, 255, 255)}

@@ -17,7 +17,7 @@ import urllib.error
 import urllib.request
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -77,8 +77,8 @@ class Project:
         )
 
     def mlflow_run(self, entry_point: str = "main", **parameters: object) -> subprocess.CompletedProcess[str]:
-        given = [word for name, value in parameters.items() for word in ("-P", f"{name}={value}")]
-        return self.command("mlflow", "run", ".", "-e", entry_point, "--env-manager", "local", *given)
+        arguments = [word for name, value in parameters.items() for word in ("-P", f"{name}={value}")]
+        return self.command("mlflow", "run", ".", "-e", entry_point, "--env-manager", "local", *arguments)
 
     def runs(self) -> list[Run]:
         """All runs, the newest first."""
@@ -110,6 +110,7 @@ class Trained:
     project: Project
     run: Run
     runs_made: int
+    _: KW_ONLY
     output: str
     model_uri: str = "models:/gan/1"
 
@@ -119,6 +120,7 @@ class Answer:
     status: int
     body: Any
     text: str
+    _: KW_ONLY
     headers: Mapping[str, str]
 
 
@@ -137,7 +139,7 @@ class Server:
                 status, text, headers = response.status, response.read().decode(), response.headers
         except urllib.error.HTTPError as error:
             status, text, headers = error.code, error.read().decode(), error.headers
-        return Answer(status, json.loads(text), text, headers)
+        return Answer(status, json.loads(text), text, headers=headers)
 
     def records(self, *rows: dict[str, object], **params: object) -> Answer:
         return self.post({"dataframe_records": list(rows), **({"params": params} if params else {})})
@@ -145,7 +147,7 @@ class Server:
 
 @contextmanager
 def serving(
-    project: Project, model_uri: str, env_manager: str, wait_s: int, workers: int = 1, **variables: str
+    project: Project, model_uri: str, *, env_manager: str, wait_s: int, workers: int = 1, **variables: str
 ) -> Iterator[Server]:
     """``mlflow models serve`` on a free loopback port, until the block ends."""
     with socket.socket() as probe:
@@ -159,14 +161,14 @@ def serving(
             words, cwd=project.folder, env=project.environment(**variables), stdout=output, stderr=output
         )
         try:
-            wait_until_ready(process, port, log, wait_s)
+            wait_until_ready(process, port, log=log, wait_s=wait_s)
             yield Server(port, log, process.pid)
         finally:
             process.terminate()
             process.wait(30)
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], port: int, log: Path, wait_s: int) -> None:
+def wait_until_ready(process: subprocess.Popen[bytes], port: int, *, log: Path, wait_s: int) -> None:
     for _ in range(wait_s * 5):
         try:
             with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):

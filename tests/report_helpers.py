@@ -14,24 +14,24 @@ from gan_plugin.evaluation.results import ClassRow, Evaluation, Measurement, Nei
 from gan_plugin.media.image import Images
 
 MEASUREMENTS = (
-    Measurement("fid", 12.3456, 4.5678, None, "2,000 images are few: biased upwards."),
+    Measurement("fid", 12.3456, real=4.5678, std=None, note="2,000 images are few: biased upwards."),
     Measurement("fid_ratio", 2.7026),
-    Measurement("kid", 0.00123, -0.000045, 0.00034),
-    Measurement("inception_score", 8.912, 9.44, 0.12),
-    Measurement("precision", 0.8123, 0.9012),
-    Measurement("recall", 0.09, 0.8934),
-    Measurement("density", 0.7712, 1.023),
-    Measurement("coverage", 0.7214, 0.9551),
-    Measurement("authenticity", 0.543, 0.561),
-    Measurement("cas", 0.8812, 0.971, None, "One classifier, one seed.", network="another"),
-    Measurement("modes", 10, 10),
-    Measurement("label_kl", 0.0213, 0.0008),
-    Measurement("accuracy", float("nan"), float("inf"), float("nan"), "This generator takes no label."),
+    Measurement("kid", 0.00123, real=-0.000045, std=0.00034),
+    Measurement("inception_score", 8.912, real=9.44, std=0.12),
+    Measurement("precision", 0.8123, real=0.9012),
+    Measurement("recall", 0.09, real=0.8934),
+    Measurement("density", 0.7712, real=1.023),
+    Measurement("coverage", 0.7214, real=0.9551),
+    Measurement("authenticity", 0.543, real=0.561),
+    Measurement("cas", 0.8812, real=0.971, std=None, note="One classifier, one seed.", network="another"),
+    Measurement("modes", 10, real=10),
+    Measurement("label_kl", 0.0213, real=0.0008),
+    Measurement("accuracy", float("nan"), real=float("inf"), std=float("nan"), note="This generator takes no label."),
     Measurement("own_metric", 123456.7),
 )
 
 
-def noise(count: int, side: int, channels: int, seed: int = 0, width: int | None = None) -> Images:
+def noise(count: int, side: int, channels: int, *, seed: int = 0, width: int | None = None) -> Images:
     return np.random.default_rng(seed).integers(0, 256, (count, side, width or side, channels), dtype=np.uint8)
 
 
@@ -39,16 +39,34 @@ def projected(reference: int, generated: int) -> Projection:
     """Return points of which half of the real and every fourth generated one are near one of the other kind."""
     random = np.random.default_rng(0)
     return Projection(
-        random.normal(size=(reference, 2)),
-        random.normal(size=(generated, 2)) + 1,
-        np.arange(reference) % 2 == 0,
-        np.arange(generated) % 4 == 0,
+        reference=random.normal(size=(reference, 2)),
+        generated=random.normal(size=(generated, 2)) + 1,
+        covered=np.arange(reference) % 2 == 0,
+        inside=np.arange(generated) % 4 == 0,
     )
 
 
 def ten_classes() -> tuple[ClassRow, ...]:
-    rows = [ClassRow(f"kind {i}", 0.05 + 0.01 * i, 0.1, 20.0 + i, 3.0 + i / 10, 0.9 + i / 100) for i in range(10)]
-    rows[8] = ClassRow("kind 8", 0.0, 0.1, None, 3.8, None, "No image of it was generated.")
+    rows = [
+        ClassRow(
+            f"kind {i}",
+            generated=0.05 + 0.01 * i,
+            reference=0.1,
+            fid=20.0 + i,
+            fid_real=3.0 + i / 10,
+            accuracy=0.9 + i / 100,
+        )
+        for i in range(10)
+    ]
+    rows[8] = ClassRow(
+        "kind 8",
+        generated=0.0,
+        reference=0.1,
+        fid=None,
+        fid_real=3.8,
+        accuracy=None,
+        note="No image of it was generated.",
+    )
     return tuple(rows)
 
 
@@ -56,6 +74,7 @@ def evaluation(
     count: int = 64,
     side: int = 28,
     channels: int = 1,
+    *,
     pairs: int = 12,
     points: int = 300,
     classes: tuple[ClassRow, ...] = (),
@@ -68,10 +87,12 @@ def evaluation(
         measurements=measurements,
         classes=classes,
         notes=("Held-out images are few.", "Features are of this data."),
-        samples=noise(count, side, channels, 1, width),
-        reference_samples=noise(count, side, channels, 2, width),
+        samples=noise(count, side, channels, seed=1, width=width),
+        reference_samples=noise(count, side, channels, seed=2, width=width),
         neighbors=Neighbors(
-            noise(pairs, side, channels, 3, width), noise(pairs, side, channels, 4, width), np.linspace(1.5, 4, pairs)
+            noise(pairs, side, channels, seed=3, width=width),
+            noise(pairs, side, channels, seed=4, width=width),
+            np.linspace(1.5, 4, pairs),
         ),
         projection=projected(points, points),
     )

@@ -40,7 +40,7 @@ def used(run: Run) -> dict[str, str]:
 
 def test_importing_the_package_imports_nothing_heavy() -> None:
     code = (
-        "import sys, gan_plugin, gan_plugin.cli, gan_plugin.config.reference\n"
+        "import sys, gan_plugin, gan_plugin.cli, gan_plugin.config.settings\n"
         "print([name for name in ('torch', 'mlflow', 'numpy', 'onnx', 'PIL') if name in sys.modules])"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

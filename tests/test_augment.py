@@ -50,7 +50,7 @@ def test_with_probability_one_hardly_any_image_does(augmented: Adaptive, shape: 
 
 def test_an_image_is_left_alone_with_the_probability_of_no_op() -> None:
     torch.manual_seed(0)
-    _, touched = augment.draw_warps(20_000, 28, 28, torch.tensor(0.1))
+    _, touched = augment.draw_warps(20_000, 28, 28, p=torch.tensor(0.1))
     # six ops with probability p, and two rotations of which at least one is drawn with probability p
     assert touched.float().mean().item() == pytest.approx(1 - 0.9**7, abs=0.02)
 
@@ -65,7 +65,7 @@ def test_each_image_draws_for_itself() -> None:
 
 def test_each_warp_is_drawn_from_its_distribution() -> None:
     torch.manual_seed(0)
-    warps, touched = augment.draw_warps(40_000, 28, 28, torch.ones(()))
+    warps, touched = augment.draw_warps(40_000, 28, 28, p=torch.ones(()))
     assert touched.all()
     linear, shift = warps[:, :2, :2], warps[:, :2, 2]
     determinant = torch.linalg.det(linear)  # ± the square of the scale; the other ops keep areas
@@ -84,7 +84,7 @@ def test_each_warp_is_drawn_from_its_distribution() -> None:
 def test_one_op_at_a_time_is_drawn_with_its_probability() -> None:
     torch.manual_seed(0)
     p = 0.1
-    warps, _ = augment.draw_warps(40_000, 28, 28, torch.tensor(p))
+    warps, _ = augment.draw_warps(40_000, 28, 28, p=torch.tensor(p))
     linear, shift = warps[:, :2, :2], warps[:, :2, 2]
     determinant = torch.linalg.det(linear)
     stretches = torch.linalg.svdvals(linear)
@@ -106,7 +106,7 @@ def test_one_op_at_a_time_is_drawn_with_its_probability() -> None:
 def test_blits_move_by_integer_pixels() -> None:
     """At most by an eighth of each side, which is 3.5 pixels of 28 and 7 of 56; the other shift is any fraction."""
     torch.manual_seed(0)
-    warps, touched = augment.draw_warps(200_000, 28, 56, torch.tensor(0.02))
+    warps, touched = augment.draw_warps(200_000, 28, 56, p=torch.tensor(0.02))
     pixels = warps[touched, :2, 2] * 14
     unscaled = (warps[touched][:, :2, :2].abs() - torch.eye(2)).abs().amax((1, 2)).lt(1e-6)
     moved = (pixels.abs().amax(1) > 1e-3) & unscaled
@@ -210,7 +210,7 @@ def test_a_half_turn_of_a_rectangle_moves_pixels_exactly(height: int, width: int
 @RECTANGLES
 def test_shifts_of_rectangles_are_shares_of_each_side(height: int, width: int) -> None:
     torch.manual_seed(0)
-    warps, _ = augment.draw_warps(100_000, height, width, torch.tensor(0.02))
+    warps, _ = augment.draw_warps(100_000, height, width, p=torch.tensor(0.02))
     unit = min(height, width) / 2  # pixels
     still = (warps[:, :2, :2] - torch.eye(2)).abs().amax((1, 2)) < 1e-6
     pixels = warps[still, :2, 2] * unit
@@ -222,7 +222,7 @@ def test_a_rectangle_is_turned_by_half_turns_only() -> None:
     """Those that keep its frame; a square by quarter turns."""
     torch.manual_seed(0)
     p = 0.1
-    linear = augment.draw_warps(40_000, 28, 56, torch.tensor(p))[0][:, :2, :2]
+    linear = augment.draw_warps(40_000, 28, 56, p=torch.tensor(p))[0][:, :2, :2]
     on_its_side, upside_down = linear[:, 0, 0].abs() < 1e-5, (linear[:, 1, 0].abs() < 1e-5) & (linear[:, 1, 1] < 0)
     assert not on_its_side.any()
     assert upside_down.float().mean().item() == pytest.approx(p / 2 * (1 - p), abs=0.006)

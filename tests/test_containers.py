@@ -206,7 +206,7 @@ def image(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @contextmanager
 def running(
-    words: list[str], healthy: list[str], folder: Path, variables: dict[str, str]
+    words: list[str], *, healthy: list[str], folder: Path, variables: dict[str, str]
 ) -> Iterator[tuple[subprocess.Popen[bytes], Path]]:
     """A command in an environment that has nothing but ``variables``, once it is ``healthy``; gives it and its log.
 
@@ -216,7 +216,7 @@ def running(
     with log.open("w") as output:
         process = subprocess.Popen(words, cwd=folder, env=variables, stdout=output, stderr=output)
         try:
-            wait_until(process, lambda: is_healthy(healthy, variables), log)
+            wait_until(process, lambda: is_healthy(healthy, variables), log=log)
             yield process, log
             process.terminate()
             process.wait(STOPPED_WITHIN_S)
@@ -230,7 +230,7 @@ def is_healthy(check: list[str], variables: dict[str, str]) -> bool:
     return done.returncode == 0
 
 
-def wait_until(process: subprocess.Popen[bytes], ready: Callable[[], bool], log: Path, wait_s: int = 60) -> None:
+def wait_until(process: subprocess.Popen[bytes], ready: Callable[[], bool], *, log: Path, wait_s: int = 60) -> None:
     for _ in range(wait_s * 4):
         if ready():
             return
@@ -257,7 +257,9 @@ def tracking(volume: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     kind, *check = service["healthcheck"]["test"]
     assert kind == "CMD"
     healthy = [word.replace("127.0.0.1:5000", f"127.0.0.1:{port}") for word in check]
-    with running(command, healthy, folder, {"PATH": path, "HOME": str(folder), **service["environment"]}):
+    with running(
+        command, healthy=healthy, folder=folder, variables={"PATH": path, "HOME": str(folder), **service["environment"]}
+    ):
         yield f"http://127.0.0.1:{port}"
 
 
@@ -324,9 +326,9 @@ def test_the_champion_is_served_and_sigterm_ends_the_server_after_its_last_answe
 ) -> None:
     port = free_port()
     variables = container(port)
-    expected = OnnxGenerator(champion, "cpu").sample([5])[0, :, :, 0]
+    expected = OnnxGenerator(champion, device="cpu").sample([5])[0, :, :, 0]
     check = json.loads(stages()["serve"].only("HEALTHCHECK").split("CMD ")[1])
-    with running(serve_command(image), check, image, variables) as (process, log):
+    with running(serve_command(image), healthy=check, folder=image, variables=variables) as (process, log):
         reply = Server(port, log, process.pid).records({"seed": 5})
         assert reply.status == 200, reply.text
         answered = np.asarray(Image.open(io.BytesIO(base64.b64decode(reply.body["predictions"][0]["image"]))))
@@ -338,7 +340,7 @@ def test_the_champion_is_served_and_sigterm_ends_the_server_after_its_last_answe
             client.sendall("\r\n".join(lines).encode())
             assert client.recv(100).startswith(b"HTTP/1.1 100 ")  # it waits for the rest
             process.terminate()
-            wait_until(process, lambda: "Waiting for connections to close" in log.read_text(), log)
+            wait_until(process, lambda: "Waiting for connections to close" in log.read_text(), log=log)
             client.sendall(body)
             last = b"".join(iter(lambda: client.recv(10_000), b""))
         assert last.startswith(b"HTTP/1.1 200 ")

@@ -64,7 +64,7 @@ def test_held_out_images_come_from_test_or_else_validation(tmp_path: Path) -> No
     reference = load_dataset(both)
     held_out = load_held_out(both, reference)
     assert (held_out and held_out.split, held_out and len(held_out)) == ("test", 3)
-    held_out = load_held_out(both, reference, "validation")
+    held_out = load_held_out(both, reference, held_out="validation")
     assert (held_out and held_out.split, held_out and len(held_out)) == ("validation", 2)
     one = image_folder(tmp_path / "one", train=4, val=2)
     held_out = load_held_out(one, load_dataset(one))
@@ -73,7 +73,7 @@ def test_held_out_images_come_from_test_or_else_validation(tmp_path: Path) -> No
     none = image_folder(tmp_path / "none", a=4)
     assert load_held_out(none, load_dataset(none)) is None
     assert load_held_out(both, load_dataset(both, split="test")) is None  # train is not held out
-    assert load_held_out(both, reference, "none") is None
+    assert load_held_out(both, reference, held_out="none") is None
 
 
 def test_held_out_images_take_the_size_and_channels_of_the_reference(tmp_path: Path) -> None:
@@ -87,10 +87,10 @@ def test_held_out_images_take_the_size_and_channels_of_the_reference(tmp_path: P
 def test_a_held_out_split_that_cannot_be_is_refused(tmp_path: Path) -> None:
     plain = image_folder(tmp_path / "plain", a=4)
     with pytest.raises(UserError, match="has no split 'test': without sub-folders named like splits, all of it"):
-        load_held_out(plain, load_dataset(plain), "test")
+        load_held_out(plain, load_dataset(plain), held_out="test")
     digits = load_dataset("digits")
     with pytest.raises(UserError, match="held_out='train' holds the same images as split 'train': give a split"):
-        load_held_out("digits", digits, "train")
+        load_held_out("digits", digits, held_out="train")
     many = image_folder(tmp_path / "many", **{f"train__c{i:02}": 1 for i in range(12)}, test__c00=1, test__c02=1)
     with pytest.raises(UserError, match=r"the classes …, c02 \(2 in all\) and split 'train' has …, c01, .*, c10, …"):
         load_held_out(many, load_dataset(many))

@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib.util
 import re
 import subprocess
 import sys
 from pathlib import Path
+from types import ModuleType
 
 import pytest
 from helpers import ROOT
+
+from gan_plugin.config.recipe import HYPERPARAMETERS
+from gan_plugin.config.settings import EvaluateSettings, TrainSettings
+from gan_plugin.metrics.catalog import CATALOG
 
 DOCS = ROOT / "docs"
 PAGES = sorted((DOCS / "reference").glob("*.md"))
@@ -26,11 +32,34 @@ def test_generated_tables_are_the_packages_own(page: Path, tmp_path: Path) -> No
     assert copy.read_text("utf-8") == text, "run: python docs/generate.py"
 
 
-def test_every_table_is_on_one_page() -> None:
+@pytest.fixture(scope="module")
+def generate() -> ModuleType:
     spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
     assert spec is not None
     assert spec.loader is not None
-    generate = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(generate)
-    found = [name for page in PAGES for name in BLOCK.findall(page.read_text("utf-8"))]
-    assert sorted(found) == sorted(generate.BLOCKS)
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+def test_every_table_is_on_one_page(generate: ModuleType) -> None:
+    names = [name for page in PAGES for name in BLOCK.findall(page.read_text("utf-8"))]
+    assert sorted(names) == sorted(generate.BLOCKS)
+
+
+def test_the_tables_have_every_parameter_recipe_and_metric(generate: ModuleType) -> None:
+    train = generate.parameter_table(TrainSettings).splitlines()
+    assert train[0] == "| parameter | default | accepts | meaning |"
+    assert len(train) == 2 + len(dataclasses.fields(TrainSettings))
+    assert "| `model` | *required* | some text |" in generate.parameter_table(EvaluateSettings)
+    hyperparameters = generate.hyperparameter_table().splitlines()
+    penalty_every = "| `penalty_every` | `1` | a whole number of at least 1 | Steps from one penalty to the next. |"
+    assert f"{penalty_every} a penalty |" in hyperparameters
+    assert len(hyperparameters) == 2 + len(HYPERPARAMETERS)
+    recipes = generate.recipe_table().splitlines()
+    assert "| `dcgan` | The tutorial's DCGAN with the non-saturating loss |" in recipes
+    metrics = generate.metric_table().splitlines()
+    assert len(metrics) == 2 + len(CATALOG)
+    assert metrics[2].startswith("| `fid` | `fid/NETWORK` | ↓ lower | Fréchet distance ")
+    paper = "[Heusel et al. 2017](https://arxiv.org/abs/1706.08500)"
+    assert metrics[2].endswith(f"| metric, threshold `fid<=…` | {paper} |")

@@ -124,13 +124,13 @@ def test_a_refusal_of_other_classes_is_short_however_many_there_are() -> None:
     images = torch.zeros(2, 1, 16, 16, dtype=torch.uint8)
     dataset = make_dataset(images, torch.tensor([0, 1]), names[:-1], name="", source="", split="", notes=[])
     with pytest.raises(UserError) as refusal:
-        check_fit(Description(16, image_spec(16, 16, 1, names)), dataset)
+        check_fit(Description(16, image_spec(16, 16, 1, class_names=names)), dataset)
     assert "class_0999" in str(refusal.value)  # the one that is missing
     assert "(1,000 in all) and the data has none after class_0998" in str(refusal.value)
     assert len(str(refusal.value)) < 1000
     with pytest.raises(UserError, match=r"^The model knows the classes cat, dog and the data has dog: give the data"):
         check_fit(
-            Description(16, image_spec(16, 16, 1, ["cat", "dog"])),
+            Description(16, image_spec(16, 16, 1, class_names=["cat", "dog"])),
             make_dataset(images, torch.tensor([0, 0]), ["dog"], name="", source="", split="", notes=[]),
         )
 
@@ -162,7 +162,7 @@ def test_the_entry_point_evaluates_in_one_run(trained: Trained, evaluated: tuple
     assert run.info.status == "FINISHED"
     assert (run.data.params["images"], run.data.params["image_size"]) == ("200", "28")
     real = load_dataset("digits").samples.double()
-    assert run.data.metrics["pixels/brightness_reference"] == pytest.approx(real.mean().item())
+    assert run.data.metrics["brightness_real/pixels"] == pytest.approx(real.mean().item())
     assert "fid/classifier " in output
     contexts = {tag.value for entry in run.inputs.dataset_inputs for tag in entry.tags}
     assert {"evaluation", "held-out", "train", "test"} <= contexts

@@ -70,8 +70,8 @@ def test_every_recipes_generator_passes_the_gate_and_depends_on_labels(name: str
     """With labels, since those without are a part of it; at the smallest size, where a network has all its layers."""
     recipe = load_recipe(name)
     torch.manual_seed(0)
-    generator = awake(new_generator(recipe, image_spec(16, 16, 1, "abc")).eval())
-    description = Description(recipe.latent_size, image_spec(16, 16, 1, ("a", "b", "c")), recipe=name)
+    generator = awake(new_generator(recipe, image_spec(16, 16, 1, class_names="abc")).eval())
+    description = Description(recipe.latent_size, image_spec(16, 16, 1, class_names=("a", "b", "c")), recipe=name)
     parity = export_generator(generator, description, tmp_path / "g.onnx")
     assert parity.largest_difference <= 1
     exported = OnnxGenerator(tmp_path / "g.onnx", device="cpu")
@@ -130,7 +130,7 @@ def test_images_higher_than_wide(tmp_path: Path) -> None:
         32,
         3,
     ]
-    assert_corners(OnnxGenerator(tmp_path / "g.onnx", "cpu").sample([0])[0])
+    assert_corners(OnnxGenerator(tmp_path / "g.onnx", device="cpu").sample([0])[0])
     wide = image_spec(32, 48, 3)
     with pytest.raises(ExportError, match=r"image has the shape \['batch', 48, 32, 3\], not \['batch', 32, 48, 3\]"):
         export_generator(Corners(), Description(4, wide), tmp_path / "g.onnx")
@@ -150,7 +150,7 @@ class Conditional(nn.Module):
 
 
 def test_a_conditional_generator_takes_labels(tmp_path: Path) -> None:
-    description = Description(4, image_spec(16, 16, 1, ("naught", "one", "große Zwei")))
+    description = Description(4, image_spec(16, 16, 1, class_names=("naught", "one", "große Zwei")))
     export_generator(Conditional(), description, tmp_path / "g.onnx")
     generator = OnnxGenerator(tmp_path / "g.onnx", device="cpu")
     assert generator.description == description
@@ -199,17 +199,19 @@ def test_one_gray_level_in_many_places_is_refused_too(tmp_path: Path, monkeypatc
 def test_half_precision_halves_the_file_and_passes_its_own_gate(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     generator = awake(
-        new_generator(override(load_recipe(name), latent_size=64), image_spec(32, 32, 3, "abcdefghij")).eval()
+        new_generator(
+            override(load_recipe(name), latent_size=64), image_spec(32, 32, 3, class_names="abcdefghij")
+        ).eval()
     )
-    description = Description(64, image_spec(32, 32, 3, tuple("0123456789")))
+    description = Description(64, image_spec(32, 32, 3, class_names=tuple("0123456789")))
     exact, half = tmp_path / "exact.onnx", tmp_path / "half.onnx"
     export_generator(generator, description, exact)
-    parity = export_generator(generator, description, half, torch.float16)
+    parity = export_generator(generator, description, half, dtype=torch.float16)
     assert 0 < parity.differing_pixels < 0.1
     assert parity.largest_difference <= 2
     assert half.stat().st_size < 0.55 * exact.stat().st_size
     assert next(generator.parameters()).dtype == torch.float32
-    assert {i.name: i.type for i in OnnxGenerator(half, "cpu").session.get_inputs()} == {
+    assert {i.name: i.type for i in OnnxGenerator(half, device="cpu").session.get_inputs()} == {
         "z": "tensor(float)", "label": "tensor(int64)",
     }  # fmt: skip
 
@@ -219,7 +221,7 @@ def test_half_precision_that_overflows_is_refused(tmp_path: Path) -> None:
     with torch.no_grad():
         next(generator.parameters()).mul_(1e6)  # batch norm takes the factor out again, unless it came to infinity
     with pytest.raises(ParityError, match=r"allowed are 2 in 10\.0%"):
-        export_generator(generator, Description(8, image_spec(16, 16, 1)), tmp_path / "g.onnx", torch.float16)
+        export_generator(generator, Description(8, image_spec(16, 16, 1)), tmp_path / "g.onnx", dtype=torch.float16)
 
 
 class Noisy(nn.Module):

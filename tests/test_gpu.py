@@ -22,7 +22,7 @@ DIGITS = ROOT / "examples" / "digits.onnx"
 
 @pytest.fixture(scope="module")
 def on_gpu() -> OnnxGenerator:
-    generator = OnnxGenerator(DIGITS, "cuda")  # refused, with the cause, where CUDA cannot be used
+    generator = OnnxGenerator(DIGITS, device="cuda")  # refused, with the cause, where CUDA cannot be used
     generator.warm_up()
     assert generator.provider == "CUDAExecutionProvider"
     assert generator.batched
@@ -43,7 +43,7 @@ def test_the_vectors_that_every_program_must_make(on_gpu: OnnxGenerator) -> None
 
 
 def test_a_seeds_image_alone_and_among_others(on_gpu: OnnxGenerator) -> None:
-    expected = OnnxGenerator(DIGITS, "cpu").sample(range(200)).astype(int)
+    expected = OnnxGenerator(DIGITS, device="cpu").sample(range(200)).astype(int)
     with ThreadPoolExecutor(32) as pool:
         alone = np.concatenate(list(pool.map(lambda seed: on_gpu.sample([seed]), range(200))))
     for images in (alone, on_gpu.sample(range(200))):

@@ -111,7 +111,7 @@ def test_they_are_evaluated_and_reported(
 
 
 def test_one_is_served_by_name(project: Project) -> None:
-    with serving(project, "models:/gan/1", "local", wait_s=120) as server:
+    with serving(project, "models:/gan/1", env_manager="local", wait_s=120) as server:
         by_name, by_index, of_another = (
             server.records({"seed": 3, "label": label}).body["predictions"][0]["image"]
             for label in (NAMES[700], 700, 3)
@@ -127,7 +127,7 @@ def test_a_model_of_other_classes_is_refused_in_few_words() -> None:
     image = torch.zeros(2, 1, 16, 16, dtype=torch.uint8)
     names = [*NAMES[:-1], "another"]
     dataset = make_dataset(image, torch.arange(2), names, name="", source="", split="train", notes=())
-    description = Description(64, image_spec(16, 16, 1, NAMES))
+    description = Description(64, image_spec(16, 16, 1, class_names=NAMES))
     assert refusal(lambda: check_fit(description, dataset)) == (
         f"The model knows the classes …, {NAMES[-1]} (1,000 in all) and the data has …, another (1,000 in all): "
         "give the data that it was trained on."

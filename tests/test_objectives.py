@@ -106,10 +106,14 @@ def test_the_loss_of_codes_is_a_cross_entropy_and_a_square() -> None:
     z = torch.tensor([[0.1, 2.0, 0.5, -1.0, 9.0]])  # the categorical code is 1 of 3, the continuous one -1
     predicted_codes = torch.tensor([[1.0, 0.0, -1.0, 0.5]])
     cross_entropy = -math.log(1 / (math.e + 1 + 1 / math.e))
-    assert mutual_information_loss(predicted_codes, z, 3, 1).item() == pytest.approx(cross_entropy + 0.1 * 0.5 * 1.5**2)
-    assert mutual_information_loss(predicted_codes[:, :3], z, 3, 0).item() == pytest.approx(cross_entropy)
+    assert mutual_information_loss(predicted_codes, z, categorical_codes=3, continuous_codes=1).item() == pytest.approx(
+        cross_entropy + 0.1 * 0.5 * 1.5**2
+    )
+    assert mutual_information_loss(
+        predicted_codes[:, :3], z, categorical_codes=3, continuous_codes=0
+    ).item() == pytest.approx(cross_entropy)
 
     def loss(x: Tensor) -> Tensor:
-        return mutual_information_loss(x, z.double(), 3, 1)
+        return mutual_information_loss(x, z.double(), categorical_codes=3, continuous_codes=1)
 
     assert torch.autograd.gradcheck(loss, predicted_codes.double().requires_grad_())

@@ -9,7 +9,8 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from gan_plugin.seeds import MAX_SEED, latents, philox
+from gan_plugin.seeds import latents, philox
+from gan_plugin.spec import MAX_SEED
 
 VECTORS = Path(__file__).parent / "vectors" / "seeds.json"
 

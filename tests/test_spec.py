@@ -31,7 +31,7 @@ def test_a_square_is_written_as_one_number() -> None:
 
 
 def test_image_spec() -> None:
-    spec = image_spec(256, 128, 3, ["cat", "dog"])
+    spec = image_spec(256, 128, 3, class_names=["cat", "dog"])
     assert (spec.kind, spec.shape, str(spec)) == ("image", (256, 128, 3), "256×128×3")
     assert (spec.height, spec.width, spec.size, spec.channels) == (256, 128, (256, 128), 3)
     assert (spec.classes, spec.inputs) == (2, ("z", "label"))

@@ -7,6 +7,7 @@ import json
 import re
 import subprocess
 import sys
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -21,11 +22,15 @@ from gan_plugin.spec import image_spec
 PACKAGE = ROOT / "gan_plugin"
 GUIDE = ROOT / "docs" / "how-to" / "other-programs.md"
 
-
 MAX_FUNCTION, MAX_MODULE = 60, 350  # lines
 FILES = sorted(PACKAGE.rglob("*.py"))
+MAX_POSITIONAL = 3
 FREE_OF_TORCH = [
     "gan_plugin",
+    "gan_plugin.errors",
+    "gan_plugin.seeds",
+    "gan_plugin.signals",
+    "gan_plugin.spec",
     "gan_plugin.config.settings",
     "gan_plugin.media.image",
     "gan_plugin.metrics.catalog",
@@ -63,7 +68,7 @@ def module_name(path: Path) -> str:
 
 def imported_modules(path: Path) -> set[str]:
     """Modules of the package that a file imports, anywhere in it."""
-    modules = set()
+    modules: set[str] = set()
     known = {module_name(file) for file in FILES}
     for node in ast.walk(ast.parse(path.read_text("utf-8"))):
         if isinstance(node, ast.ImportFrom) and node.module:
@@ -112,18 +117,48 @@ def test_functions_and_modules_are_short() -> None:
     assert {name: lines for name, lines in functions.items() if lines > MAX_FUNCTION} == {}
 
 
+def functions_outside_of_functions(body: list[ast.stmt]) -> Iterator[ast.FunctionDef | ast.AsyncFunctionDef]:
+    for node in body:
+        if isinstance(node, (ast.FunctionDef, ast.AsyncFunctionDef)):
+            yield node
+        elif isinstance(node, ast.ClassDef):
+            yield from functions_outside_of_functions(node.body)
+
+
+def test_further_arguments_are_passed_by_name() -> None:
+    many = {}
+    for path in [*FILES, *(ROOT / "benchmarks").glob("*.py")]:
+        for node in functions_outside_of_functions(ast.parse(path.read_text("utf-8")).body):
+            positional = [argument.arg for argument in node.args.args if argument.arg not in ("self", "cls")]
+            if len(positional) > MAX_POSITIONAL:
+                many[f"{path.name}:{node.name}"] = positional
+    assert many == {}
+
+
+def test_public_functions_say_what_they_do() -> None:
+    """All but ``forward``, which the docstring of its module's class describes."""
+    silent = [
+        f"{path.name}:{node.name}"
+        for path in FILES
+        for node in functions_outside_of_functions(ast.parse(path.read_text("utf-8")).body)
+        if not node.name.startswith("_") and node.name != "forward" and not ast.get_docstring(node)
+    ]
+    assert silent == []
+
+
 def test_identifiers_are_in_the_fields_words() -> None:
     """Names of functions, classes, arguments, variables and attributes."""
     pattern = re.compile(PRIVATE_WORDS)
     private = set()
-    for path in FILES:
+    others = (path for folder in ("tests", "benchmarks", "docs") for path in (ROOT / folder).rglob("*.py"))
+    for path in [*FILES, *others]:
         for node in ast.walk(ast.parse(path.read_text("utf-8"))):
             names = {
                 value
                 for value in (getattr(node, "id", None), getattr(node, "arg", None), getattr(node, "name", None))
                 if isinstance(value, str)
             }
-            private |= {f"{path.relative_to(PACKAGE)}: {name}" for name in names if pattern.fullmatch(name.lower())}
+            private |= {f"{path.relative_to(ROOT)}: {name}" for name in names if pattern.fullmatch(name.lower())}
     assert private == set()
 
 
@@ -133,7 +168,7 @@ def test_rooms_marked_so_import_no_torch() -> None:
     assert done.stdout.strip() == "[]"
     text = (ROOT / "CONTRIBUTING.md").read_text("utf-8")
     marked = set(re.findall(r"^\| `gan_plugin/(\w+)[^|]*\|[^|]*\*\*No torch\*\*", text, re.MULTILINE))
-    assert marked <= {room_of(f"{module}.") for module in FREE_OF_TORCH} | {"errors", "spec", "seeds", "signals"}
+    assert marked <= {room_of(f"{module}.") for module in FREE_OF_TORCH}
 
 
 def test_the_tables_of_results_are_those_that_their_commands_print(tmp_path: Path) -> None:
@@ -149,8 +184,10 @@ def test_the_tables_of_results_are_those_that_their_commands_print(tmp_path: Pat
 def test_the_guides_program_for_the_file_alone(class_names: tuple[str, ...], tmp_path: Path) -> None:
     """As printed: onnxruntime and numpy make images in a process that imports nothing else."""
     torch.manual_seed(0)
-    generator = Generator(8, image_spec(16, 16, 1, class_names))
-    export_generator(generator, Description(8, image_spec(16, 16, 1, class_names)), tmp_path / "generator.onnx")
+    generator = Generator(8, image_spec(16, 16, 1, class_names=class_names))
+    export_generator(
+        generator, Description(8, image_spec(16, 16, 1, class_names=class_names)), tmp_path / "generator.onnx"
+    )
     blocks = re.findall(r"```python\n(.*?)```", GUIDE.read_text("utf-8"), re.DOTALL)
     (program,) = [block for block in blocks if "InferenceSession" in block]
     program += (

@@ -48,7 +48,15 @@ def small_recipe(**values: object) -> Recipe:
 
 
 def plan(epochs: int = 2, seed: int = 0, **values: object) -> TrainingPlan:
-    return TrainingPlan(small_recipe(**values), epochs, seed, CPU, torch.float32, samples_every=1, checkpoint_every=1)
+    return TrainingPlan(
+        small_recipe(**values),
+        epochs=epochs,
+        seed=seed,
+        device=CPU,
+        precision=torch.float32,
+        samples_every=1,
+        checkpoint_every=1,
+    )
 
 
 def weights(state: TrainingState) -> dict[str, Tensor]:

@@ -40,6 +40,8 @@ class Accepts(NamedTuple):
 
 
 def whole_number(minimum: int, maximum: int | None = None, multiple_of: int = 1) -> Accepts:
+    """Accept integers from ``minimum`` to ``maximum`` that are multiples of ``multiple_of``."""
+
     def parse(text: str) -> int:
         value = int(text)
         if value < minimum or (maximum is not None and value > maximum) or value % multiple_of:
@@ -51,14 +53,17 @@ def whole_number(minimum: int, maximum: int | None = None, multiple_of: int = 1)
 
 
 def positive_number() -> Accepts:
+    """Accept finite numbers above 0."""
     return _number("a number above 0", lambda value: 0 < value < math.inf)
 
 
 def non_negative_number() -> Accepts:
+    """Accept 0 and finite numbers above it."""
     return _number("a number of at least 0", lambda value: 0 <= value < math.inf)
 
 
 def fraction() -> Accepts:
+    """Accept numbers in [0, 1)."""
     return _number("a number from 0 to below 1", lambda value: 0 <= value < 1)
 
 
@@ -78,6 +83,8 @@ def ramp(end: Accepts) -> Accepts:
 
 
 def one_of(*names: str) -> Accepts:
+    """Accept one of ``names``."""
+
     def parse(text: str) -> str:
         if text not in names:
             raise ValueError
@@ -87,6 +94,7 @@ def one_of(*names: str) -> Accepts:
 
 
 def channel_count() -> Accepts:
+    """Accept the number of an image's channels."""
     return Accepts("1 or 3", lambda text: int(one_of("1", "3").parse(text)))
 
 
@@ -102,6 +110,7 @@ def image_size() -> Accepts:
 
 
 def yes_or_no() -> Accepts:
+    """Accept true, yes, 1, false, no and 0, in any case."""
     words = {"true": True, "yes": True, "1": True, "false": False, "no": False, "0": False}
 
     def parse(text: str) -> bool:
@@ -113,6 +122,8 @@ def yes_or_no() -> Accepts:
 
 
 def any_text() -> Accepts:
+    """Accept any text but blanks."""
+
     def parse(text: str) -> str:
         if not text.strip():
             raise ValueError

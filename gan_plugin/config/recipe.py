@@ -11,7 +11,7 @@ import functools
 import math
 import sys
 from collections.abc import Callable, Collection, Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from importlib import resources
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -91,6 +91,7 @@ class Recipe:
     summary: str
 
     # networks
+    _: KW_ONLY
     family: str = parameter("dcgan", one_of("dcgan", "r3gan"), "Network family.")
     latent_size: int = parameter(100, whole_number(1, 4096), "Length of z.")
     width: int = parameter(

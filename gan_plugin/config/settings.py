@@ -32,7 +32,7 @@ from gan_plugin.config.kinds import (
 from gan_plugin.config.recipe import HYPERPARAMETERS, parse_hyperparameters
 from gan_plugin.errors import UserError
 from gan_plugin.metrics.catalog import BOUNDED, PROMOTION_METRICS
-from gan_plugin.spec import Size
+from gan_plugin.spec import MAX_SEED, Size
 
 
 def setting(default: str, accepts: Accepts, sentence: str) -> Any:
@@ -73,19 +73,20 @@ def thresholds() -> Accepts:
 
 
 MIN_EVALUATED = 50  # with fewer images, no metric means anything
+MAX_EVALUATED = 1_000_000
 DEVICE = one_of(AUTO, "cuda", "cpu")
 SIZE = or_auto(image_size())
 CHANNELS = or_auto(channel_count())
 FEATURES = (
-    "Network whose features are compared: classifier (auto for data with labels), inception (auto without), or "
-    "onnx:PATH."
+    "Network whose features are compared: classifier (auto for data of two classes or more), inception (auto for "
+    "other data), or onnx:PATH."
 )
 WEIGHTS = "File with Inception's weights; none looks in the cache, then downloads."
 DATA = "digits, a folder (IDX files, images, or parquet), a .parquet file, or hub:owner/name"
 UNREADABLE = "Leave out images that cannot be read, and count them."
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class TrainSettings:
     """Settings of ``train``. None stands for ``auto``, the data's own value, or for ``none``."""
 
@@ -148,8 +149,8 @@ class EvaluatorSettings:
 
     features: str | None = setting("auto", or_auto(any_text()), FEATURES)
     inception_weights: str | None = setting("none", or_none(any_text()), WEIGHTS)
-    images: int = setting("10000", whole_number(MIN_EVALUATED, 1_000_000), "Number of images to generate.")
-    seed: int = setting("0", whole_number(0, 2**53 - 1 - 1_000_000), "First of the consecutive seeds.")
+    images: int = setting("10000", whole_number(MIN_EVALUATED, MAX_EVALUATED), "Number of images to generate.")
+    seed: int = setting("0", whole_number(0, MAX_SEED - MAX_EVALUATED), "First of the consecutive seeds.")
     device: str = setting("auto", DEVICE, "Where networks and ONNX Runtime run; auto is CUDA where it works.")
 
 

@@ -12,6 +12,7 @@ from PIL import ExifTags
 
 from gan_plugin.data.sizes import crop_size
 from gan_plugin.data.threads import in_threads
+from gan_plugin.media.image import WHITE
 from gan_plugin.spec import Size
 
 # EXIF orientation → the transposition that turns the image upright
@@ -71,7 +72,7 @@ def deep_gray_to_8_bits(image: PIL.Image.Image) -> npt.NDArray[np.uint8]:
         values[values == alpha_level] = white
     if image.mode.startswith("I;16") and tags.get(TIFF_PHOTOMETRIC) == WHITE_IS_ZERO:
         values = white - values
-    return np.rint(values * (255.0 / white)).astype(np.uint8)
+    return np.rint(values * (WHITE / white)).astype(np.uint8)
 
 
 def orientation(image: PIL.Image.Image) -> int:

@@ -1,4 +1,4 @@
-"""The dataset that loading gives, and the rules for image size and channels that all sources share."""
+"""The dataset that loading gives: samples, their labels and where they come from."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import dataclasses
 import hashlib
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class Dataset:
     samples: torch.Tensor
     labels: torch.Tensor | None
     spec: SampleSpec
+    _: KW_ONLY
     name: str
     source: str
     split: str
@@ -82,7 +83,7 @@ def make_dataset(
     return Dataset(
         samples,
         labels,
-        image_spec(height, width, channels, class_names),
+        image_spec(height, width, channels, class_names=class_names),
         name=name,
         source=source,
         split=split,

@@ -64,7 +64,7 @@ def decode_images(
         UserError: an image cannot be read and ``skip_unreadable`` is False, or none can be read.
     """
     size = image_size or automatic_size(header_sizes(open_image, len(names)))
-    pixels, results = decode(open_image, range(len(names)), size, channels or 3)
+    pixels, results = decode(open_image, range(len(names)), size=size, channels=channels or 3)
     sizes = [result for result in results if isinstance(result, tuple)]
     rows = [index for index, result in enumerate(results) if isinstance(result, tuple)]
     unreadable = [f"{names[i]} ({result})" for i, result in enumerate(results) if isinstance(result, str)]
@@ -79,7 +79,7 @@ def decode_images(
     if final_size != size:
         # The headers misled: one of an unreadable image counted, or EXIF turns images that are not square.
         del pixels  # before as many are allocated again
-        pixels, _ = decode(open_image, rows, final_size, channels or 3)
+        pixels, _ = decode(open_image, rows, size=final_size, channels=channels or 3)
     elif unreadable:
         pixels = pixels[rows]
     images = torch.from_numpy(pixels)
@@ -114,7 +114,7 @@ def header_sizes(open_image: Callable[[int], Image.Image], count: int) -> list[S
 
 
 def decode(
-    open_image: Callable[[int], Image.Image], indices: Sequence[int], size: Size, channels: int
+    open_image: Callable[[int], Image.Image], indices: Sequence[int], *, size: Size, channels: int
 ) -> tuple[npt.NDArray[np.uint8], list[Size | str]]:
     """Decode the images of these indices.
 

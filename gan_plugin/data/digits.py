@@ -11,6 +11,7 @@ from PIL import Image
 
 from gan_plugin.data.convert import gray_to_channels, resize_gray
 from gan_plugin.data.dataset import Dataset, SplitNotFoundError, make_dataset
+from gan_plugin.media.image import WHITE
 from gan_plugin.spec import Size
 
 DIGITS_SIZE = (28, 28)  # the size of MNIST, for which most small networks are designed
@@ -36,7 +37,7 @@ class Digits:
 
         digits = load_digits()
         size = height, width = image_size or DIGITS_SIZE
-        levels = np.rint(digits.images * (255 / MAX_LEVEL)).astype(np.uint8)  # [N, 8, 8], from 0..16 to 0..255
+        levels = np.rint(digits.images * (WHITE / MAX_LEVEL)).astype(np.uint8)  # [N, 8, 8], from 0..16 to 0..255
         # Bicubic, not Lanczos: at this scale the latter leaves rings on the black around a stroke.
         images = resize_gray(levels, size, Image.Resampling.BICUBIC)
         labels = digits.target.astype(np.int64)

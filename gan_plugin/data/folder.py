@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path, PurePosixPath
 
 import torch
@@ -30,6 +30,7 @@ class ImageFiles:
 
     folder: Path
     root: Path
+    _: KW_ONLY
     split: str
     files: tuple[str, ...]
     notes: tuple[str, ...]
@@ -112,7 +113,7 @@ def find_image_files(folder: Path, files: Sequence[str], split: str) -> ImageFil
         )
     if others := [file for file in files if not is_image_file(file)]:
         notes.append(f"{len(others):,} files that are not images by their suffix were left out: {list_first(others)}.")
-    return ImageFiles(folder, root, split, tuple(images), tuple(notes))
+    return ImageFiles(folder, root, split=split, files=tuple(images), notes=tuple(notes))
 
 
 def refuse_mixture(root: Path, images: Sequence[str]) -> None:

@@ -6,7 +6,7 @@ import gzip
 import math
 import struct
 import zlib
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import numpy as np
@@ -31,6 +31,7 @@ class IdxFiles:
 
     folder: Path
     split: str
+    _: KW_ONLY
     images: Path
     labels: Path | None
 
@@ -85,7 +86,7 @@ def find_idx(folder: Path, split: str) -> IdxFiles:
         raise SplitNotFoundError(
             f"{folder} has no images of split {split!r} in IDX format: the splits there are {splits}."
         )
-    return IdxFiles(folder, split, images, find_file(folder, split, "labels"))
+    return IdxFiles(folder, split, images=images, labels=find_file(folder, split, "labels"))
 
 
 def find_file(folder: Path, split: str, kind: str) -> Path | None:

@@ -50,6 +50,7 @@ class BatchLoader:
 
     @property
     def steps_per_epoch(self) -> int:
+        """Whole batches in an epoch; the rest of the samples is left out."""
         return len(self.samples) // self.batch_size
 
     def orders(self, epoch: int) -> list[Tensor]:

@@ -6,7 +6,7 @@ import glob
 import io
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
@@ -33,6 +33,7 @@ class ParquetFiles:
 
     path: Path
     split: str
+    _: KW_ONLY
     files: tuple[Path, ...]
     notes: tuple[str, ...]
 
@@ -73,6 +74,7 @@ class HubDataset:
     data: str
     repo_id: str
     config: str | None
+    _: KW_ONLY
     split: str
 
     def load(self, image_size: Size | None, channels: int | None, skip_unreadable: bool) -> Dataset:
@@ -132,7 +134,7 @@ def find_hub_dataset(data: str, split: str) -> HubDataset:
     if match is None:
         raise UserError(f"data={data!r} is neither 'hub:owner/name' nor 'hub:owner/name:config'.")
     import_datasets()
-    return HubDataset(data, match["repository"], match["config"], split)
+    return HubDataset(data, match["repository"], match["config"], split=split)
 
 
 def find_parquet_files(path: Path, files: Sequence[str], split: str) -> ParquetFiles:
@@ -158,7 +160,7 @@ def find_parquet_files(path: Path, files: Sequence[str], split: str) -> ParquetF
         available = ", ".join(map(repr, named)) or "'train', as no file is named after a split"
         raise SplitNotFoundError(f"{path} has no split {split!r}: the splits there are {available}.")
     notes = [f"Split {split!r} is read from {len(chosen):,} of {len(files):,} parquet files."] if named else []
-    return ParquetFiles(path, split, tuple(folder / file for file in chosen), tuple(notes))
+    return ParquetFiles(path, split, files=tuple(folder / file for file in chosen), notes=tuple(notes))
 
 
 def split_in_name(path: str) -> str | None:

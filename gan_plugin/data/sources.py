@@ -114,7 +114,7 @@ def find_in_folder(folder: Path, split: str) -> Source:
 
 
 def load_held_out(
-    data: str, reference: Dataset, held_out: str | None = None, skip_unreadable: bool = False
+    data: str, reference: Dataset, *, held_out: str | None = None, skip_unreadable: bool = False
 ) -> Dataset | None:
     """Load real images that nothing was trained on, in the size and channels of ``reference``.
 

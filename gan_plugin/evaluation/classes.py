@@ -35,7 +35,7 @@ def label_measurements(generated: Generated, reference: Reference, device: torch
         counts = count_note(len(held_out), len(generated.predicted))
         modes = replace(modes, real=mode_count(held_out, classes))
         kl = replace(kl, real=label_kl(held_out, real, classes), note=counts and f"{counts}.")
-    measurements = [modes, kl, *classification_score(generated, reference, classifier, device)]
+    measurements = [modes, kl, *classification_score(generated, reference, classifier=classifier, device=device)]
     if generated.requested is not None:
         fraction = (generated.predicted == generated.requested).double().mean().item()
         measurements.append(Measurement("accuracy", fraction, network=network))
@@ -56,7 +56,7 @@ def matching_labels(generated: Generated, dataset: Dataset, classifier: Classifi
 
 
 def classification_score(
-    generated: Generated, reference: Reference, classifier: Classifier, device: torch.device
+    generated: Generated, reference: Reference, *, classifier: Classifier, device: torch.device
 ) -> list[Measurement]:
     """Measure cas: accuracy, on real images, of a classifier trained on generated ones (Ravuri and Vinyals 2019).
 
@@ -109,7 +109,9 @@ def class_rows(generated: Generated, reference: Reference, device: torch.device)
     def distances_to_real(kind: str) -> list[float | None]:
         if too_large or kind not in features:
             return [None] * classes
-        return frechet_by_class(features[kind], labels[kind], features["real"], labels["real"], classes=classes)
+        return frechet_by_class(
+            features[kind], labels[kind], reference=features["real"], reference_labels=labels["real"], classes=classes
+        )
 
     fid, fid_real = distances_to_real("generated"), distances_to_real("held-out")
     counts = {kind: torch.bincount(of_kind, minlength=classes).tolist() for kind, of_kind in labels.items()}

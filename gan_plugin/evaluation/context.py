@@ -10,14 +10,18 @@ from torch import Tensor
 from gan_plugin.data import Dataset
 from gan_plugin.evaluation.generated import Generated
 from gan_plugin.evaluation.reference import Reference, as_pixels
-from gan_plugin.evaluation.results import MAX_CLASS_METRICS, Neighbors, Projection, regular_indices
+from gan_plugin.evaluation.results import (
+    MAX_CLASS_METRICS,
+    MAX_PAIRS,
+    MAX_POINTS,
+    Neighbors,
+    Projection,
+    regular_indices,
+)
 from gan_plugin.metrics.frechet import Gaussian
 from gan_plugin.metrics.labels import mode_count
 from gan_plugin.metrics.neighbors import COVERAGE_K, PRECISION_K, Neighborhood
 from gan_plugin.serving.generator import Description, OnnxGenerator
-
-MAX_PAIRS = 16
-MAX_POINTS = 2000  # of each kind in the projection
 
 
 def evaluation_notes(model: Description, generated: Generated, reference: Reference) -> list[str]:
@@ -78,7 +82,7 @@ def in_words(dataset: Dataset) -> str:
 
 
 def nearest_pairs(
-    generator: OnnxGenerator, generated: Generated, neighborhood: Neighborhood, reference: Dataset
+    generator: OnnxGenerator, generated: Generated, *, neighborhood: Neighborhood, reference: Dataset
 ) -> Neighbors:
     """Return the generated images closest to a training image, with it; generated again from their seeds."""
     closest = neighborhood.distance.argsort()[:MAX_PAIRS].cpu()
@@ -90,7 +94,7 @@ def nearest_pairs(
     )
 
 
-def project(real: Tensor, generated: Tensor, neighborhood: Neighborhood, gaussian: Gaussian) -> Projection:
+def project(real: Tensor, generated: Tensor, *, neighborhood: Neighborhood, gaussian: Gaussian) -> Projection:
     """Project evenly spaced points on the plane of the reference's two largest principal components.
 
     Args:

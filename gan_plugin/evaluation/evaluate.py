@@ -13,12 +13,10 @@ from gan_plugin.evaluation.context import evaluation_notes, nearest_pairs, proje
 from gan_plugin.evaluation.generated import generate
 from gan_plugin.evaluation.measures import feature_distances, neighborhood_measurements
 from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, manifold_of
-from gan_plugin.evaluation.results import Evaluation, regular_indices
+from gan_plugin.evaluation.results import MAX_SAMPLES, Evaluation, regular_indices
 from gan_plugin.metrics.neighbors import compare, fit_manifold
 from gan_plugin.metrics.pixels import pixel_statistics
 from gan_plugin.serving.generator import OnnxGenerator
-
-MAX_SAMPLES = 64  # images of each kind for the report
 
 
 def evaluate_generator(
@@ -30,7 +28,7 @@ def evaluate_generator(
         count: at least :data:`~gan_plugin.evaluation.reference.MIN_SAMPLES`.
         device: where distances are computed; the networks run where they were loaded.
     """
-    generated = generate(generator, reference, count, first_seed)
+    generated = generate(generator, reference, count=count, first_seed=first_seed)
     features = generated.outputs.features.to(device)
     real = manifold_of(reference.network, reference.dataset, device)
     neighborhood = compare(real, fit_manifold(features))
@@ -40,14 +38,16 @@ def evaluate_generator(
         protocol=protocol(generator.description, generated, reference),
         measurements=(
             *feature_distances(generated, reference),
-            *neighborhood_measurements(neighborhood, real, features, reference),
+            *neighborhood_measurements(neighborhood, real=real, features=features, reference=reference),
             *label_measurements(generated, reference, device),
         ),
         classes=tuple(class_rows(generated, reference, device)),
         notes=tuple(evaluation_notes(generator.description, generated, reference)),
         samples=generated.pixels[:MAX_SAMPLES],
         reference_samples=real_pixels[regular_indices(len(real_pixels), MAX_SAMPLES)],
-        neighbors=nearest_pairs(generator, generated, neighborhood, reference.dataset),
-        projection=project(real.points, features, neighborhood, gaussian_of(reference.network, reference.dataset)),
+        neighbors=nearest_pairs(generator, generated, neighborhood=neighborhood, reference=reference.dataset),
+        projection=project(
+            real.points, features, neighborhood=neighborhood, gaussian=gaussian_of(reference.network, reference.dataset)
+        ),
         pixels=pixel_statistics(generated.pixels, real_pixels),
     )

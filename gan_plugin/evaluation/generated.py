@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
@@ -35,6 +35,7 @@ class Generated:
 
     outputs: Outputs
     predicted: Tensor | None
+    _: KW_ONLY
     requested: Tensor | None
     pixels: Images
     first_seed: int
@@ -45,7 +46,7 @@ class Generated:
         return self.predicted if self.requested is None else self.requested
 
 
-def generate(generator: OnnxGenerator, reference: Reference, count: int, first_seed: int) -> Generated:
+def generate(generator: OnnxGenerator, reference: Reference, *, count: int, first_seed: int) -> Generated:
     """Generate ``count`` images in blocks, of which only features, labels and the first pixels are kept."""
     classes = generator.description.spec.classes
     outputs: list[Outputs] = []

@@ -86,7 +86,7 @@ def score_measurement(logits: Tensor | None) -> list[Measurement]:
 
 
 def neighborhood_measurements(
-    neighborhood: Neighborhood, real: Manifold, features: Tensor, reference: Reference
+    neighborhood: Neighborhood, *, real: Manifold, features: Tensor, reference: Reference
 ) -> list[Measurement]:
     """Measure precision, recall, density, coverage and authenticity.
 

@@ -45,7 +45,7 @@ class QuickFid:
         self.metric, self.digest = f"{METRIC.name}/{network.name}", network.digest
         self.seconds = seconds
         self.network, self.reference = network, reference
-        self.inputs = generator_inputs(SEEDS, latent_size, classes, torch.device("cpu"))
+        self.inputs = generator_inputs(SEEDS, latent_size=latent_size, classes=classes, device=torch.device("cpu"))
 
     @torch.no_grad()
     def __call__(self, generator: nn.Module) -> float:

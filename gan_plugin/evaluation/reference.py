@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import torch
@@ -22,7 +22,7 @@ from gan_plugin.features import FeatureNetwork, Outputs, choose_features, load_n
 from gan_plugin.features.cache import cache_folder, write_atomically
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import classifier_of
-from gan_plugin.media.image import Images
+from gan_plugin.media.image import CHANNELS_LAST, Images
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian
 from gan_plugin.metrics.neighbors import COVERAGE_K, Manifold, fit_manifold
 
@@ -44,6 +44,7 @@ class Reference:
     """
 
     dataset: Dataset
+    _: KW_ONLY
     held_out: Dataset | None
     network: FeatureNetwork
     classifier: Classifier | None
@@ -79,9 +80,9 @@ def prepare_reference(
     chosen = choose_features(features, has_classes(dataset))
     classifier, file = classifier_of(dataset, device) if has_classes(dataset) else (None, None)
     if classifier is not None and chosen == "classifier":
-        return Reference(dataset, held_out, classifier, classifier, file)
+        return Reference(dataset, held_out=held_out, network=classifier, classifier=classifier, classifier_file=file)
     network = load_network(chosen, dataset, device, inception_weights=inception_weights)
-    return Reference(dataset, held_out, network, classifier, file)
+    return Reference(dataset, held_out=held_out, network=network, classifier=classifier, classifier_file=file)
 
 
 def has_classes(dataset: Dataset) -> bool:
@@ -91,7 +92,7 @@ def has_classes(dataset: Dataset) -> bool:
 
 def as_pixels(dataset: Dataset) -> Images:
     """Return the images as the networks take them, uint8 [N, H, W, C]; a view."""
-    return dataset.samples.permute(0, 2, 3, 1).numpy()
+    return dataset.samples.permute(CHANNELS_LAST).numpy()
 
 
 def outputs_of(network: FeatureNetwork, dataset: Dataset) -> Outputs:

@@ -6,7 +6,7 @@ import dataclasses
 import re
 from collections import Counter
 from collections.abc import Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 from typing import Any
 
 import numpy as np
@@ -14,6 +14,9 @@ import numpy.typing as npt
 
 from gan_plugin.media.image import Images
 
+MAX_SAMPLES = 64  # images of each kind
+MAX_PAIRS = 16
+MAX_POINTS = 2000  # of each kind in the projection: more only hide one another
 MAX_NAME_LENGTH = 120  # MLflow takes 250 characters for a metric's whole name
 # With more classes, none is logged. MLflow takes 1,000 values in a call, a promotion logs those of two versions in one,
 # and nobody looks at a thousand charts.
@@ -35,6 +38,7 @@ class Measurement:
 
     name: str
     value: float
+    _: KW_ONLY
     real: float | None = None
     std: float | None = None
     note: str = ""
@@ -57,6 +61,7 @@ class ClassRow:
     """
 
     name: str
+    _: KW_ONLY
     generated: float
     reference: float
     fid: float | None = None
@@ -80,7 +85,7 @@ class Neighbors:
     distances: npt.NDArray[np.float64]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Projection:
     """Features on the plane of the reference's two largest principal components.
 
@@ -97,7 +102,7 @@ class Projection:
     inside: npt.NDArray[np.bool_]
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Evaluation:
     """Everything that one evaluation results in.
 

@@ -8,7 +8,7 @@ data's own standard deviation.
 from __future__ import annotations
 
 import hashlib
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
 from typing import ClassVar
 
@@ -27,7 +27,7 @@ from gan_plugin.features.network import (
     exact_float32,
 )
 from gan_plugin.media.image import Images, normalize
-from gan_plugin.spec import SampleSpec
+from gan_plugin.spec import SampleSpec, shape_text
 
 VERSION = 1  # of network and training together: another version makes other features of the same data
 
@@ -67,6 +67,7 @@ class Network(nn.Module):
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
     def forward(self, images: Tensor) -> tuple[Tensor, Tensor]:
+        """Return features [B, FEATURES] and logits [B, classes] of images uint8 [B, C, H, W]."""
         x = self.body(signed(images))  # [B, 64·h·w], h and w at most 4
         features = self.norm(self.features(x))
         return features, self.logits(F.relu(features))
@@ -109,6 +110,7 @@ class Classifier:
     network: Network
     spec: SampleSpec
     device: torch.device
+    _: KW_ONLY
     data_digest: str = ""
 
     name: ClassVar[str] = "classifier"
@@ -137,23 +139,14 @@ class Classifier:
         check_images(images)
         if images.shape[1:] != self.spec.shape:
             raise UserError(
-                f"features=classifier was trained on images of {dimensions(self.spec.shape)} and cannot take images "
-                f"of {dimensions(images.shape[1:])}: give reference data of that size."
+                f"features=classifier was trained on images of {self.spec} and cannot take images "
+                f"of {shape_text(images.shape[1:])}: give reference data of that size."
             )
         with torch.inference_mode(), exact_float32(self.device):
             count = batch_size(self.spec.height, self.spec.width)
             return concatenate(
                 [Outputs(*self.network(as_tensor(batch, self.device))) for batch in batches(images, count)]
             )
-
-
-def dimensions(shape: tuple[int, ...]) -> str:
-    """Format (height, width, channels) for a message.
-
-    >>> dimensions((48, 32, 3))
-    '48x32x3'
-    """
-    return "x".join(map(str, shape))
 
 
 def predict_labels(network: Classifier, images: Images) -> Tensor:

@@ -63,11 +63,11 @@ def load_classifier(path: Path, device: torch.device) -> Classifier:
         header = read_header(path)
         if header["version"] != VERSION:
             raise UserError(f"{path} has version {header['version']}; this gan_plugin reads version {VERSION}.")
-        spec = image_spec(header["height"], header["width"], header["channels"], header["class_names"])
+        spec = image_spec(header["height"], header["width"], header["channels"], class_names=header["class_names"])
         network = Network(spec.shape, header["classes"])
         network.load_state_dict(load_file(path))
         network.to(device).eval().requires_grad_(False)
-        classifier = Classifier(network, spec, device, header["data_digest"])
+        classifier = Classifier(network, spec, device, data_digest=header["data_digest"])
         if classifier.digest != header["digest"]:
             raise UserError(f"{path} is damaged: its weights are not those that were written.")
     except UserError:

@@ -37,13 +37,16 @@ class FeatureNetwork(Protocol):
     """
 
     @property
-    def name(self) -> str: ...
+    def name(self) -> str:
+        """What the metrics' names end with, such as ``classifier``."""
 
     @property
-    def digest(self) -> str: ...
+    def digest(self) -> str:
+        """What tells apart two networks of the same name."""
 
     @property
-    def resize(self) -> str: ...
+    def resize(self) -> str:
+        """How images are brought to the network's size, in words."""
 
     def __call__(self, images: Images) -> Outputs:
         """Compute features of images uint8 [N, H, W, C], N ≥ 1, in batches, so that memory stays bounded.

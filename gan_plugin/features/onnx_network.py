@@ -17,7 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
 
@@ -29,7 +29,7 @@ import torch
 
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.features.network import Outputs, batch_size, batches, check_images, concatenate
-from gan_plugin.media.image import CHANNELS_FIRST, Image, Images, to_pil
+from gan_plugin.media.image import CHANNELS_FIRST, WHITE, Image, Images, to_pil
 from gan_plugin.serving.session import open_session
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
@@ -51,6 +51,7 @@ class Input:
     """
 
     name: str
+    _: KW_ONLY
     batch: int | None
     size: tuple[int, int] | None
     channels: int
@@ -287,7 +288,7 @@ def prepare(images: Images, entry: Input) -> npt.NDArray[np.uint8 | np.float32]:
     if not entry.channels_last:
         images = images.transpose(CHANNELS_FIRST)
     if entry.dtype is np.float32:
-        return np.ascontiguousarray(images, np.float32) / np.float32(255)
+        return np.ascontiguousarray(images, np.float32) / np.float32(WHITE)
     return np.ascontiguousarray(images)
 
 

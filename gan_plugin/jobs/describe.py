@@ -38,7 +38,7 @@ def describe_run(plan: TrainingPlan, dataset: Dataset) -> str:
     )
 
 
-def describe_version(plan: TrainingPlan, dataset: Dataset, uri: str, reason: str) -> str:
+def describe_version(plan: TrainingPlan, dataset: Dataset, *, uri: str, reason: str) -> str:
     """Return what a registered version is: the generator, the data, how to ask for an image, and its limits.
 
     Args:

@@ -70,14 +70,14 @@ def run_promotion(settings: PromoteSettings) -> str:
         check_metrics(settings, dataset)
         for checked in filter(None, (version, champion_version)):
             check_compatible(settings, checked, dataset)
-        candidate = evaluate_version(settings, dataset, version, "candidate")
+        candidate = evaluate_version(settings, dataset, version=version, role="candidate")
         champion: EvaluatedVersion | None = None
         while True:
             if champion_version is not None and (champion is None or champion.version != champion_version):
-                champion = evaluate_version(settings, dataset, champion_version, ALIAS)
+                champion = evaluate_version(settings, dataset, version=champion_version, role=ALIAS)
             against = None if champion_version is None else champion
             decide(settings, candidate, against)
-            if set_champion(client, name, version, champion_version, run.info.run_id):
+            if set_champion(client, name, version, expected=champion_version, holder=run.info.run_id):
                 return announce(settings, candidate, against)
             champion_version = champion_of(client, name)
             if champion_version == version:
@@ -125,7 +125,7 @@ def check_compatible(settings: PromoteSettings, version: str, dataset: SampleDat
         ) from None
 
 
-def evaluate_version(settings: PromoteSettings, dataset: SampleDataset, version: str, role: str) -> EvaluatedVersion:
+def evaluate_version(settings: PromoteSettings, dataset: SampleDataset, *, version: str, role: str) -> EvaluatedVersion:
     """Evaluate one version in a run of its own inside the promotion's."""
     uri = uri_of(settings, version)
     print(f"\n{uri}, the {role}:")
@@ -152,7 +152,7 @@ def decide(settings: PromoteSettings, candidate: EvaluatedVersion, champion: Eva
             mlflow.validate_evaluation_results(improvement_of(settings, candidate), candidate.result, champion.result)
     except ModelValidationFailedException as failure:
         sentence = f"{name_of(settings, candidate)} is not promoted: {' '.join(failure.message.split())}"
-        record(settings, candidate, champion, "refused", sentence)
+        record(settings, candidate, champion, status="refused", sentence=sentence)
         raise Refused(sentence) from None
 
 
@@ -182,7 +182,7 @@ def announce(settings: PromoteSettings, candidate: EvaluatedVersion, champion: E
         now, before = (formatted(version.value(settings.metric)) for version in (candidate, champion))
         metric = candidate.logged_name(settings.metric)
         sentence = f"{name} is the champion now: its {metric} is {now}, version {champion.version} had {before}."
-    record(settings, candidate, champion, "promoted", sentence)
+    record(settings, candidate, champion, status="promoted", sentence=sentence)
     print(f"\n{sentence}\nmodels:/{settings.model_name}@{ALIAS} names it.", flush=True)
     return uri_of(settings, candidate.version)
 
@@ -206,6 +206,7 @@ def record(
     settings: PromoteSettings,
     candidate: EvaluatedVersion,
     champion: EvaluatedVersion | None,
+    *,
     status: str,
     sentence: str,
 ) -> None:
@@ -231,7 +232,9 @@ def record(
         "gan.promotion.metrics": json.dumps(metrics),
         "gan.promotion.protocol": json.dumps(protocol),
     }
-    annotate_version(client, client.get_model_version(settings.model_name, candidate.version), tags, sentence)
+    annotate_version(
+        client, client.get_model_version(settings.model_name, candidate.version), tags=tags, paragraph=sentence
+    )
 
 
 def rollback_champion(settings: PromoteSettings) -> str:
@@ -248,8 +251,15 @@ def rollback_champion(settings: PromoteSettings) -> str:
         replaced = "none" if former is None else f"version {former}"
         sentence = f"{name} version {restored} is the champion again, instead of {replaced}."
         mlflow.set_tags({"gan.outcome": "rolled back", "gan.reason": sentence})
-        annotate_version(client, client.get_model_version(name, restored), {"gan.promotion": "restored"}, sentence)
+        annotate_version(
+            client, client.get_model_version(name, restored), tags={"gan.promotion": "restored"}, paragraph=sentence
+        )
         if former is not None:
-            annotate_version(client, client.get_model_version(name, former), {"gan.promotion": "rolled back"}, sentence)
+            annotate_version(
+                client,
+                client.get_model_version(name, former),
+                tags={"gan.promotion": "rolled back"},
+                paragraph=sentence,
+            )
         print(sentence, flush=True)
         return f"models:/{name}/{restored}"

@@ -68,7 +68,7 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
         channels=settings.channels,
         skip_unreadable=settings.skip_unreadable,
     )
-    plan = make_plan(recipe, settings, overrides, dataset)
+    plan = make_plan(recipe, settings, overrides=overrides, dataset=dataset)
     if resume is not None:
         header = check_identity(resume, plan.identity(dataset))
         check_resumed(header["steps"], steps_per_epoch=steps_per_epoch(dataset, plan.recipe), epochs=plan.epochs)
@@ -78,7 +78,7 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
     with project_run(run_name(plan, dataset)) as run:
         run_id = run.info.run_id
         folder = make_folder(settings.output_dir, run_id)
-        log_start(settings, plan, dataset, run_id)
+        log_start(settings, plan, dataset, run_id=run_id)
         evaluator = make_evaluator(settings, dataset, plan)
         log_parameters(run_id, {"features": None if evaluator is None else evaluator.network.name})
         stop = StopSignals()
@@ -88,7 +88,7 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
                     dataset,
                     plan,
                     tracker,
-                    folder,
+                    folder=folder,
                     resume=resume,
                     stop_requested=stop.requested,
                     evaluator=evaluator,
@@ -98,11 +98,11 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
         except Diverged as diverged:
             mlflow.set_tag("failed", str(diverged))
             if diverged.state is not None:
-                export_and_log(diverged.state, plan, dataset, settings, folder=folder, register=False)
+                export_and_log(diverged.state, plan, dataset, settings=settings, folder=folder, register=False)
             raise
         if stop.requested():  # perhaps after the last step, when there was nothing left to interrupt
             raise SystemExit(stop.exit_status())
-        return export_and_log(state, plan, dataset, settings, folder=folder, register=True)
+        return export_and_log(state, plan, dataset, settings=settings, folder=folder, register=True)
 
 
 def check_folder(output_dir: str) -> None:
@@ -142,7 +142,7 @@ def find_checkpoint(resume: str) -> Path:
         ) from None
 
 
-def log_start(settings: TrainSettings, plan: TrainingPlan, dataset: Dataset, run_id: str) -> None:
+def log_start(settings: TrainSettings, plan: TrainingPlan, dataset: Dataset, *, run_id: str) -> None:
     """Log the run's parameters, each as it is used, and its data; print what is about to happen."""
     log_parameters(run_id, used_parameters(settings, plan, dataset))
     log_dataset(dataset, context="training")
@@ -203,7 +203,7 @@ def make_evaluator(settings: TrainSettings, dataset: Dataset, plan: TrainingPlan
 
 
 def export_and_log(
-    state: TrainingState, plan: TrainingPlan, dataset: Dataset, settings: TrainSettings, *, folder: Path, register: bool
+    state: TrainingState, plan: TrainingPlan, dataset: Dataset, *, settings: TrainSettings, folder: Path, register: bool
 ) -> str:
     """Export the averaged generator, prove the file equal to it, and log it; register it where that is asked for.
 
@@ -223,7 +223,7 @@ def export_and_log(
     )
     onnx_file = folder / flavor.ONNX_FILE
     try:
-        parity = export_generator(state.ema, description, onnx_file, PRECISIONS[settings.export_precision])
+        parity = export_generator(state.ema, description, onnx_file, dtype=PRECISIONS[settings.export_precision])
     except ParityError as error:
         log_parity(error.parity, state.steps)
         raise
@@ -245,7 +245,7 @@ def export_and_log(
     else:
         version = str(info.registered_model_version)
         uri, done = f"models:/{model_name}/{version}", "registered"
-        describe_registered(model_name, version, describe_version(plan, dataset, uri, reason))
+        describe_registered(model_name, version, describe_version(plan, dataset, uri=uri, reason=reason))
     print(
         f"{uri} is {done}: PyTorch and ONNX Runtime are at most {parity.largest_difference} of 255 gray levels "
         f"apart, over {parity.images} images.\nServe it:"

@@ -5,7 +5,7 @@ Bounds for ``promote``, the report's explanations and the tables of the document
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 Direction = Literal["lower", "higher", "real"]  # "real": the closer to the value of real images, the better
@@ -32,6 +32,7 @@ class Metric:
     """
 
     name: str
+    _: KW_ONLY
     direction: Direction
     kind: Kind
     description: str
@@ -44,6 +45,7 @@ class Metric:
 
     @property
     def higher_is_better(self) -> bool:
+        """Whether higher values are better; of a metric that real images set, False."""
         return self.direction == "higher"
 
     @property
@@ -51,20 +53,22 @@ class Metric:
         """The pattern of the names that MLflow shows.
 
         >>> METRICS["fid"].logged_name, METRICS["brightness"].logged_name
-        ('fid/NETWORK', 'pixels/brightness_generated')
+        ('fid/NETWORK', 'brightness/pixels')
         """
         if self.stage == "pixels":
-            return f"pixels/{self.name}" if self.direction == "lower" else f"pixels/{self.name}_generated"
+            return f"{self.name}/pixels"
         return f"{self.name}/NETWORK/CLASS" if self.stage == "class" else f"{self.name}/NETWORK"
 
 
 CATALOG = (
     Metric(
         "fid",
-        "lower",
-        "distance",
-        "Fréchet distance between two Gaussians, one fitted to the features of generated images, one to those of real "
-        "images. 0 is equal.",
+        direction="lower",
+        kind="distance",
+        description=(
+            "Fréchet distance between two Gaussians, one fitted to the features of generated images, one to those "
+            "of real images. 0 is equal."
+        ),
         paper="Heusel et al. 2017",
         url="https://arxiv.org/abs/1706.08500",
         can_promote=True,
@@ -72,38 +76,44 @@ CATALOG = (
     ),
     Metric(
         "fid_ratio",
-        "lower",
-        "ratio",
-        "fid divided by its real-data baseline, both from the same number of images. At 1.0 generated images are as "
-        "close to the real ones as real images are to each other.",
+        direction="lower",
+        kind="ratio",
+        description=(
+            "fid divided by its real-data baseline, both from the same number of images. At 1.0 generated images "
+            "are as close to the real ones as real images are to each other."
+        ),
         needs=("held-out images",),
         main=True,
     ),
     Metric(
         "kid",
-        "lower",
-        "distance",
-        "Kernel distance between the features of generated and real images. Unbiased, so it may be slightly negative, "
-        "and the one to use for few images. 0 is equal.",
+        direction="lower",
+        kind="distance",
+        description=(
+            "Kernel distance between the features of generated and real images. Unbiased, so it may be slightly "
+            "negative, and the one to use for few images. 0 is equal."
+        ),
         paper="Bińkowski et al. 2018",
         url="https://arxiv.org/abs/1801.01401",
         can_promote=True,
     ),
     Metric(
         "inception_score",
-        "higher",
-        "score",
-        "How confidently a classifier recognizes each image, and how many classes it finds. It never looks at real "
-        "images, so it misses a lot.",
+        direction="higher",
+        kind="score",
+        description=(
+            "How confidently a classifier recognizes each image, and how many classes it finds. It never looks at "
+            "real images, so it misses a lot."
+        ),
         paper="Salimans et al. 2016",
         url="https://arxiv.org/abs/1606.03498",
         needs=("logits",),
     ),
     Metric(
         "precision",
-        "higher",
-        "share",
-        "Share of the generated images that are near some real image.",
+        direction="higher",
+        kind="share",
+        description="Share of the generated images that are near some real image.",
         paper="Kynkäänniemi et al. 2019",
         url="https://arxiv.org/abs/1904.06991",
         can_promote=True,
@@ -111,10 +121,12 @@ CATALOG = (
     ),
     Metric(
         "recall",
-        "higher",
-        "share",
-        "Share of the real images that are near some generated image, from no more generated images than there are "
-        "real ones.",
+        direction="higher",
+        kind="share",
+        description=(
+            "Share of the real images that are near some generated image, from no more generated images than "
+            "there are real ones."
+        ),
         paper="Kynkäänniemi et al. 2019",
         url="https://arxiv.org/abs/1904.06991",
         can_promote=True,
@@ -122,18 +134,20 @@ CATALOG = (
     ),
     Metric(
         "density",
-        "higher",
-        "score",
-        "In how many real images’ neighborhoods a generated image lies, relative to what is expected. About 1 for real "
-        "images; may exceed 1.",
+        direction="higher",
+        kind="score",
+        description=(
+            "In how many real images’ neighborhoods a generated image lies, relative to what is expected. About 1 "
+            "for real images; may exceed 1."
+        ),
         paper="Naeem et al. 2020",
         url="https://arxiv.org/abs/2002.09797",
     ),
     Metric(
         "coverage",
-        "higher",
-        "share",
-        "Share of the real images that have a generated image in their neighborhood.",
+        direction="higher",
+        kind="share",
+        description="Share of the real images that have a generated image in their neighborhood.",
         paper="Naeem et al. 2020",
         url="https://arxiv.org/abs/2002.09797",
         can_promote=True,
@@ -141,36 +155,42 @@ CATALOG = (
     ),
     Metric(
         "authenticity",
-        "higher",
-        "share",
-        "Share of the generated images that are not closer to a training image than that image’s own nearest neighbor "
-        "is. Far below the real-data baseline means memorized.",
+        direction="higher",
+        kind="share",
+        description=(
+            "Share of the generated images that are not closer to a training image than that image’s own nearest "
+            "neighbor is. Far below the real-data baseline means memorized."
+        ),
         paper="Alaa et al. 2022",
         url="https://arxiv.org/abs/2102.08921",
     ),
     Metric(
         "modes",
-        "higher",
-        "count",
-        "Number of classes found among the generated images.",
+        direction="higher",
+        kind="count",
+        description="Number of classes found among the generated images.",
         paper="Metz et al. 2017",
         url="https://arxiv.org/abs/1611.02163",
         needs=("labels",),
     ),
     Metric(
         "label_kl",
-        "lower",
-        "distance",
-        "How far the classes’ shares are from those of real images, as a Kullback–Leibler divergence. 0 is equal.",
+        direction="lower",
+        kind="distance",
+        description=(
+            "How far the classes’ shares are from those of real images, as a Kullback–Leibler divergence. 0 is equal."
+        ),
         paper="Metz et al. 2017",
         url="https://arxiv.org/abs/1611.02163",
         needs=("labels",),
     ),
     Metric(
         "cas",
-        "higher",
-        "share",
-        "Classification accuracy score: accuracy, on real images, of a classifier trained on generated images only.",
+        direction="higher",
+        kind="share",
+        description=(
+            "Classification accuracy score: accuracy, on real images, of a classifier trained on generated images only."
+        ),
         paper="Ravuri and Vinyals 2019",
         url="https://arxiv.org/abs/1905.10887",
         needs=("labels",),
@@ -178,16 +198,16 @@ CATALOG = (
     ),
     Metric(
         "accuracy",
-        "higher",
-        "share",
-        "Share of the images that a classifier recognizes as the class that was requested.",
+        direction="higher",
+        kind="share",
+        description="Share of the images that a classifier recognizes as the class that was requested.",
         needs=("labels", "conditional generator"),
     ),
     Metric(
         "fid_of_class",
-        "lower",
-        "distance",
-        "Fréchet distance between the generated and the real images of one class.",
+        direction="lower",
+        kind="distance",
+        description="Fréchet distance between the generated and the real images of one class.",
         paper="Heusel et al. 2017",
         url="https://arxiv.org/abs/1706.08500",
         needs=("labels",),
@@ -195,33 +215,44 @@ CATALOG = (
     ),
     Metric(
         "fid_2k",
-        "lower",
-        "distance",
-        "Fréchet distance from 2,048 generated and at most 10,000 training images. Comparable within a run only.",
+        direction="lower",
+        kind="distance",
+        description=(
+            "Fréchet distance from 2,048 generated and at most 10,000 training images. Comparable within a run only."
+        ),
         paper="Heusel et al. 2017",
         url="https://arxiv.org/abs/1706.08500",
         stage="training",
     ),
-    Metric("brightness", "real", "gray level", "Mean gray level.", stage="pixels"),
+    Metric(
+        "brightness",
+        direction="real",
+        kind="gray level",
+        description="Mean gray level.",
+        stage="pixels",
+    ),
     Metric(
         "contrast",
-        "real",
-        "gray level",
-        "Standard deviation of the gray levels within an image, averaged over images.",
+        direction="real",
+        kind="gray level",
+        description="Standard deviation of the gray levels within an image, averaged over images.",
         stage="pixels",
     ),
     Metric(
         "variety",
-        "real",
-        "gray level",
-        "Root mean square difference between two images drawn at random. Far below that of real images in a collapse.",
+        direction="real",
+        kind="gray level",
+        description=(
+            "Root mean square difference between two images drawn at random. Far below that of real images in a "
+            "collapse."
+        ),
         stage="pixels",
     ),
     Metric(
         "mean_image_difference",
-        "lower",
-        "gray level",
-        "Root mean square difference between the mean generated and the mean real image.",
+        direction="lower",
+        kind="gray level",
+        description="Root mean square difference between the mean generated and the mean real image.",
         stage="pixels",
     ),
 )
@@ -250,33 +281,3 @@ def higher_is_better(name: str) -> bool:
     (True, False)
     """
     return METRICS[name].higher_is_better
-
-
-def catalog_table() -> str:
-    """Return all metrics as a table in Markdown, for the documentation.
-
-    >>> print(catalog_table().splitlines()[0])
-    | metric | logged as | better | meaning | needs | in `promote` | paper |
-    """
-    better = {"lower": "↓ lower", "higher": "↑ higher", "real": "as real images"}
-    header = ("metric", "logged as", "better", "meaning", "needs", "in `promote`", "paper")
-    rows = [header, ("---",) * len(header)]
-    rows += [
-        (
-            f"`{metric.name}`",
-            f"`{metric.logged_name}`",
-            better[metric.direction],
-            metric.description,
-            ", ".join(metric.needs),
-            _use_in_promote(metric),
-            f"[{metric.paper}]({metric.url})" if metric.url else metric.paper,
-        )
-        for metric in CATALOG
-    ]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in rows) + "\n"
-
-
-def _use_in_promote(metric: Metric) -> str:
-    """Return how the parameters ``metric`` and ``thresholds`` of ``promote`` take it."""
-    threshold = f"threshold `{metric.name}{BOUNDED[metric.name]}…`" if metric.name in BOUNDED else ""
-    return ", ".join(filter(None, ["metric" if metric.can_promote else "", threshold]))

@@ -72,7 +72,7 @@ def label_kl(generated: Tensor, reference: Tensor, classes: int) -> float:
 
 
 def frechet_by_class(
-    generated: Tensor, generated_labels: Tensor, reference: Tensor, reference_labels: Tensor, *, classes: int
+    generated: Tensor, generated_labels: Tensor, *, reference: Tensor, reference_labels: Tensor, classes: int
 ) -> list[float | None]:
     """Return the Fréchet distance between each class's generated and reference features.
 

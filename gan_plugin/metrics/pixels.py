@@ -6,7 +6,7 @@ what mode collapse looks like.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import numpy as np
 
@@ -53,14 +53,16 @@ def mean_image_difference(generated: Images, reference: Images) -> float:
     return float(np.sqrt(np.square(difference).mean()))
 
 
+STATISTICS: dict[str, Callable[[Images], float]] = {"brightness": brightness, "contrast": contrast, "variety": variety}
+
+
 def pixel_statistics(generated: Images, reference: Images) -> dict[str, float]:
-    """Return all of the above under the names that the run in MLflow shows."""
-    return {
-        "pixels/brightness_generated": brightness(generated),
-        "pixels/brightness_reference": brightness(reference),
-        "pixels/contrast_generated": contrast(generated),
-        "pixels/contrast_reference": contrast(reference),
-        "pixels/variety_generated": variety(generated),
-        "pixels/variety_reference": variety(reference),
-        "pixels/mean_image_difference": mean_image_difference(generated, reference),
-    }
+    """Return all of the above under the names that the run in MLflow shows.
+
+    >>> black, white = np.zeros((2, 1, 1, 1), np.uint8), np.full((2, 1, 1, 1), 255, np.uint8)
+    >>> pixel_statistics(black, white)["brightness_real/pixels"]
+    255.0
+    """
+    statistics = {f"{name}/pixels": statistic(generated) for name, statistic in STATISTICS.items()}
+    statistics |= {f"{name}_real/pixels": statistic(reference) for name, statistic in STATISTICS.items()}
+    return statistics | {"mean_image_difference/pixels": mean_image_difference(generated, reference)}

@@ -53,11 +53,13 @@ def check(recipe: Recipe, spec: SampleSpec) -> None:
 
 
 def build_generator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
+    """Return an untrained generator of samples of ``spec``."""
     return Generator(recipe.latent_size, spec)
 
 
 def build_discriminator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
-    return Discriminator(spec, recipe.dropout, recipe.pack)
+    """Return one untrained discriminator of samples of ``spec``."""
+    return Discriminator(spec, dropout=recipe.dropout, pack=recipe.pack)
 
 
 def side_lengths(side: int) -> list[int]:
@@ -171,7 +173,7 @@ class Generator(nn.Module):
         self.dense_norm = nn.BatchNorm1d(dense_width, EPSILON, MOMENTUM)
         layers = [StrideOneConvTranspose2d(first, channels[0], KERNEL, bias=False), *normed_activation(channels[0])]
         for (before, after), (low, high) in zip(pairwise(channels), pairwise(sizes)):
-            layers += [upsampling_conv(before, after, low, high), *normed_activation(after)]
+            layers += [upsampling_conv(before, after, low=low, high=high), *normed_activation(after)]
         self.upsample = nn.Sequential(*layers[:-2])  # the last convolution goes straight to tanh
         self.apply(init_like_keras)
         norm_widths = [dense_width, *channels[:-1]] if spec.classes else []  # 256·7·7, 128, 64
@@ -195,7 +197,7 @@ def apply_next(affines: Iterator[nn.Module], x: Tensor, label: Tensor | None) ->
     return y
 
 
-def upsampling_conv(before: int, after: int, low: Size, high: Size) -> nn.Module:
+def upsampling_conv(before: int, after: int, *, low: Size, high: Size) -> nn.Module:
     """Return a transposed convolution from ``before`` channels at size ``low`` to ``after`` channels at ``high``."""
     stride = strides(high, low)
     # With padding 2 a side n becomes stride·(n − 1) + 1: what is missing is 1 where an even side is doubled, else 0.
@@ -204,6 +206,7 @@ def upsampling_conv(before: int, after: int, low: Size, high: Size) -> nn.Module
 
 
 def normed_activation(channels: int) -> list[nn.Module]:
+    """Return batch norm and leaky ReLU over ``channels`` feature maps."""
     return [nn.BatchNorm2d(channels, EPSILON, MOMENTUM), nn.LeakyReLU(SLOPE)]
 
 
@@ -214,7 +217,7 @@ class Discriminator(nn.Module):
     [B, pack], too. ``dropout`` is the probability with which a feature is dropped.
     """
 
-    def __init__(self, spec: SampleSpec, dropout: float = 0.3, pack: int = 1) -> None:
+    def __init__(self, spec: SampleSpec, *, dropout: float, pack: int = 1) -> None:
         super().__init__()
         sizes = feature_map_sizes(spec.size)  # 28×28, 14×14, 7×7
         channels = [spec.channels * pack, *channel_counts(len(sizes) - 1)]  # 1, 64, 128

@@ -49,11 +49,15 @@ def check(recipe: Recipe, spec: SampleSpec) -> None:
 
 
 def build_generator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
-    return Generator(recipe.latent_size, spec, recipe.width, recipe.full_stages, recipe.blocks)
+    """Return an untrained generator of samples of ``spec``."""
+    return Generator(recipe.latent_size, spec, width=recipe.width, full_stages=recipe.full_stages, blocks=recipe.blocks)
 
 
 def build_discriminator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
-    return Discriminator(spec, recipe.width, recipe.full_stages, recipe.blocks, recipe.pack)
+    """Return one untrained discriminator of samples of ``spec``."""
+    return Discriminator(
+        spec, width=recipe.width, full_stages=recipe.full_stages, blocks=recipe.blocks, pack=recipe.pack
+    )
 
 
 def stages(size: Size) -> list[Size]:
@@ -147,6 +151,7 @@ def init_normal(layer: nn.Module, gain: float = 1.0) -> nn.Module:
 def conv(
     before: int, after: int, kernel: int | Size, *, groups: int = 1, gain: float = 1.0, padding: int = 0
 ) -> nn.Module:
+    """Return a convolution without bias, its weights drawn as ``init_normal`` says."""
     return init_normal(nn.Conv2d(before, after, kernel, padding=padding, groups=groups, bias=False), gain)
 
 
@@ -195,6 +200,7 @@ def upsample(x: Tensor) -> Tensor:
 
 
 def upsample_rows(x: Tensor) -> Tensor:
+    """Double the height by the filter [1, 3, 3, 1] / 4."""
     padded = F.pad(x, (0, 0, 1, 1))  # [B, C, H + 2, W]
     before, after = padded[:, :, :-2], padded[:, :, 2:]
     both = torch.stack([0.25 * before + 0.75 * x, 0.75 * x + 0.25 * after], 3)  # [B, C, H, 2, W]
@@ -207,6 +213,7 @@ def downsample(x: Tensor) -> Tensor:
 
 
 def downsample_rows(x: Tensor) -> Tensor:
+    """Halve the height by the filter [1, 3, 3, 1] / 8."""
     padded = F.pad(x, (0, 0, 1, 1))  # [B, C, H + 2, W]
     outer = padded[:, :, :-3:2] + padded[:, :, 3::2]  # the filter's ends
     return 0.125 * outer + 0.375 * (x[:, :, ::2] + x[:, :, 1::2])
@@ -233,9 +240,10 @@ class Generator(nn.Module):
         self,
         latent_size: int,
         spec: SampleSpec,
-        width: int = 768,
-        full_stages: int = 4,
-        blocks: int = 2,
+        *,
+        width: int,
+        full_stages: int,
+        blocks: int,
     ) -> None:
         super().__init__()
         sizes = stages(spec.size)
@@ -269,9 +277,10 @@ class Discriminator(nn.Module):
     def __init__(
         self,
         spec: SampleSpec,
-        width: int = 768,
-        full_stages: int = 4,
-        blocks: int = 2,
+        *,
+        width: int,
+        full_stages: int,
+        blocks: int,
         pack: int = 1,
     ) -> None:
         super().__init__()

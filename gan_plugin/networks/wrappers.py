@@ -83,7 +83,9 @@ class Quantized(nn.Module):
         return levels.to(torch.uint8).permute(CHANNELS_LAST)
 
 
-def generator_inputs(seeds: npt.ArrayLike, latent_size: int, classes: int, device: torch.device) -> tuple[Tensor, ...]:
+def generator_inputs(
+    seeds: npt.ArrayLike, *, latent_size: int, classes: int, device: torch.device
+) -> tuple[Tensor, ...]:
     """Return what a generator takes for N seeds: z float32 [N, latent_size] and, where it takes labels, int64 [N].
 
     A seed's label is the class that it has by default.

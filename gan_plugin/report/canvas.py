@@ -17,7 +17,7 @@ from matplotlib.figure import Figure
 from gan_plugin.media.image import Image, to_pil
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Theme:
     """Colors of the page and its charts, as CSS writes them."""
 
@@ -31,8 +31,26 @@ class Theme:
     bad: str  # neither precise nor covered
 
 
-LIGHT = Theme("#ffffff", "#f6f8fa", "#d9dee3", "#1f2328", "#59636e", "#2f6fb0", "#98a3ae", "#c8501e")
-DARK = Theme("#15181c", "#1d2126", "#343b43", "#e6e8eb", "#9aa4ae", "#6aa9e6", "#75808b", "#f08a4b")
+LIGHT = Theme(
+    page="#ffffff",
+    panel="#f6f8fa",
+    line="#d9dee3",
+    text="#1f2328",
+    gray="#59636e",
+    generated="#2f6fb0",
+    real="#98a3ae",
+    bad="#c8501e",
+)
+DARK = Theme(
+    page="#15181c",
+    panel="#1d2126",
+    line="#343b43",
+    text="#e6e8eb",
+    gray="#9aa4ae",
+    generated="#6aa9e6",
+    real="#75808b",
+    bad="#f08a4b",
+)
 
 
 def draw(figure: Figure) -> Image:

@@ -11,11 +11,10 @@ from matplotlib.figure import Figure
 from matplotlib.font_manager import FontProperties, findfont, get_font
 from matplotlib.ticker import MaxNLocator
 
-from gan_plugin.evaluation.results import ClassRow, Projection, regular_indices
+from gan_plugin.evaluation.results import MAX_POINTS, ClassRow, Projection, regular_indices
 from gan_plugin.report.canvas import Theme, figure_png
 from gan_plugin.report.numbers import is_known
 
-MAX_POINTS = 2000  # of each kind in the scatter: more only hide one another
 MAX_BARS = 40  # classes in one chart
 MAX_NAME_LENGTH = 24  # characters of a class's name beside its bars
 FIGURE_DPI = 160  # 1.6 times the 860 pixels at which a page shows it: sharp on a dense screen
@@ -34,8 +33,12 @@ def precision_recall_plot(projection: Projection, theme: Theme) -> bytes:
     for panel, left in zip(axes, (0.3, 4.5)):  # in inches: square, with room for the legends
         panel.set_position((left / FIGURE_WIDTH, 0.95 / 5.3, 4.0 / FIGURE_WIDTH, 4.0 / 5.3))
     real, generated = projection.reference, projection.generated
-    _scatter(axes[0], theme, real, generated, projection.inside, (theme.real, theme.generated))
-    _scatter(axes[1], theme, generated, real, projection.covered, (theme.generated, theme.real))
+    _scatter(
+        axes[0], theme, background=real, points=generated, good=projection.inside, colors=(theme.real, theme.generated)
+    )
+    _scatter(
+        axes[1], theme, background=generated, points=real, good=projection.covered, colors=(theme.generated, theme.real)
+    )
     axes[0].set_title("Precision: generated images", loc="left", size=10, color=theme.text)
     axes[1].set_title("Coverage: real images", loc="left", size=10, color=theme.text)
     _legend(
@@ -69,6 +72,7 @@ def precision_recall_plot(projection: Projection, theme: Theme) -> bytes:
 def _scatter(
     panel: Axes,
     theme: Theme,
+    *,
     background: Points,
     points: Points,
     good: Mask,
@@ -115,9 +119,9 @@ def per_class_plot(rows: Sequence[tuple[int, ClassRow]], title: str, theme: Them
         figure.suptitle(title, x=0.01, ha="left", size=10, color=theme.text)
     if distances:
         generated, real = [row.fid for _, row in rows], [row.fid_real for _, row in rows]
-        _bars(axes[0], theme, "Fréchet distance", generated, real, "held-out real")
-    shares = [100 * row.generated for _, row in rows], [100 * row.reference for _, row in rows]
-    _bars(axes[-1], theme, "Share of the images, %", *shares, "real")
+        _bars(axes[0], theme, title="Fréchet distance", generated=generated, real=real, real_label="held-out real")
+    generated, real = [100 * row.generated for _, row in rows], [100 * row.reference for _, row in rows]
+    _bars(axes[-1], theme, title="Share of the images, %", generated=generated, real=real, real_label="real")
     axes[0].set_yticks(range(len(rows)), [_label(*row) for row in rows], parse_math=False, color=theme.text)
     return figure_png(figure)
 
@@ -125,6 +129,7 @@ def per_class_plot(rows: Sequence[tuple[int, ClassRow]], title: str, theme: Them
 def _bars(
     panel: Axes,
     theme: Theme,
+    *,
     title: str,
     generated: Sequence[float | None],
     real: Sequence[float | None],

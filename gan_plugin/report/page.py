@@ -10,16 +10,14 @@ from pathlib import Path
 
 import jinja2
 
-from gan_plugin.evaluation.results import Evaluation, Neighbors, Projection
+from gan_plugin.evaluation.results import MAX_PAIRS, MAX_POINTS, MAX_SAMPLES, Evaluation, Neighbors, Projection
 from gan_plugin.media.image import Image, Images, png_base64, to_pil
 from gan_plugin.report import charts
 from gan_plugin.report.canvas import DARK, LIGHT
 from gan_plugin.report.numbers import DASH, column, is_known
-from gan_plugin.report.sheets import MAX_SIDE, downscale, neighbors_grid, samples_grid
+from gan_plugin.report.sheets import MAX_CELL, downscale, neighbors_grid, samples_grid
 from gan_plugin.report.tables import IndexedClasses, class_columns, main_rows, measurement_row, worst_first
 
-MAX_SAMPLES = 64  # images of each kind
-MAX_PAIRS = 16
 MAX_EXACT = 64  # pixels; images up to this side are in the page as PNG, larger ones as JPEG
 MAX_ENLARGED = 40  # pixels; images up to this side are shown larger than they are, a pixel a sharp block
 
@@ -159,7 +157,7 @@ def png_uri(content: bytes) -> str:
 def size_sentence(images: Images) -> str:
     """Return the size of images [N, H, W, C], and whether the page shows them smaller."""
     height, width = images.shape[1:3]
-    if max(height, width) <= MAX_SIDE:
+    if max(height, width) <= MAX_CELL:
         return f"Each has {width} × {height} pixels."
     return f"Each has {width} × {height} pixels and is shown smaller."
 
@@ -167,9 +165,9 @@ def size_sentence(images: Images) -> str:
 def subset_sentence(projection: Projection) -> str:
     """Return how many points the scatter leaves out, or ""."""
     counts = len(projection.generated), len(projection.reference)
-    if max(counts) <= charts.MAX_POINTS:
+    if max(counts) <= MAX_POINTS:
         return ""
-    limit = charts.MAX_POINTS
+    limit = MAX_POINTS
     generated, real = (f"{limit:,} of {count:,}" if count > limit else f"all {count:,}" for count in counts)
     return f"Drawn are {generated} generated and {real} real images, evenly spaced; the shares are over all of them."
 

@@ -47,6 +47,7 @@ class Gate:
     def __init__(
         self,
         app: App,
+        *,
         max_requests: int,
         patience_s: float,
         headers: dict[str, str],
@@ -123,7 +124,7 @@ def is_loading(path: str) -> bool:
 
 
 def put_before_server(
-    max_requests: int, patience_s: float, headers: dict[str, str], threads: int | None = None
+    *, max_requests: int, patience_s: float, headers: dict[str, str], threads: int | None = None
 ) -> None:
     """Put a :class:`Gate` in front of MLflow's scoring server, which is loading the model that it will serve.
 
@@ -138,7 +139,9 @@ def put_before_server(
         def app(self) -> App:
             own = vars(self)
             if "gate" not in own:
-                own["gate"] = Gate(own["app"], max_requests, patience_s, headers, threads)
+                own["gate"] = Gate(
+                    own["app"], max_requests=max_requests, patience_s=patience_s, headers=headers, threads=threads
+                )
             gate: App = own["gate"]
             return gate
 

@@ -6,7 +6,7 @@ import json
 import timeit
 from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import KW_ONLY, dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -50,6 +50,7 @@ class Description:
 
     latent_size: int
     spec: SampleSpec  # without class names for a generator that takes no label
+    _: KW_ONLY
     recipe: str = ""
     run_id: str = ""
     data: str = ""
@@ -81,7 +82,7 @@ class Description:
                 f"{KIND!r}: install a newer one."
             )
         height, width, channels = (_size(values, name) for name in ("height", "width", "channels"))
-        spec = image_spec(height, width, channels, _class_names(values))
+        spec = image_spec(height, width, channels, class_names=_class_names(values))
         origin = {name: values.get(name, "") for name in ("recipe", "run_id", "data", "data_digest")}
         return cls(_size(values, "latent_size"), spec, **origin)
 
@@ -124,19 +125,22 @@ class OnnxGenerator:
     def __init__(
         self,
         onnx_file: str | Path,
+        *,
         device: str = "auto",
         batching: str = "auto",
         threads: int | None = None,
         gpu_memory_mb: int | None = None,
     ) -> None:
         self.threads = threads or 1
-        self._loaded = open_session(onnx_file, device, self.threads, gpu_memory_mb, run_once)
+        self._loaded = open_session(
+            onnx_file, device, threads=self.threads, gpu_memory_mb=gpu_memory_mb, probe=run_once
+        )
         self.description = Description.from_metadata(self.session.get_modelmeta().custom_metadata_map)
         on_gpu = self.provider == CUDA
         self._sizes = BUCKETS if on_gpu else ()  # to which the rows of a run are padded
         if not on_gpu and threads is None and cores() > 1 and self._seconds_per_image() > SLOW_IMAGE_S:
             self.threads = cores()
-            self._loaded = replace(open_session(onnx_file, "cpu", self.threads), fallback=self.fallback)
+            self._loaded = replace(open_session(onnx_file, "cpu", threads=self.threads), fallback=self.fallback)
         self.batched = batching == "on" or (batching == "auto" and on_gpu)
         self._max_rows = BUCKETS[-1] if on_gpu or self.batched else CPU_ROWS
         self._run: Run = MicroBatcher(self.run, self._max_rows) if self.batched else self.run

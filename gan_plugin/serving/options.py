@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable
-from dataclasses import dataclass, fields
+from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
 
 from gan_plugin.errors import UserError
@@ -21,14 +21,15 @@ class ServingOptions:
         max_rows: the most images of a request.
         max_waiting: the most requests in a worker at one time; one more is refused with 503.
         batching: whether waiting requests run together: ``on``, ``off``, or ``auto`` for on with CUDA.
-        threads: CPU threads for one image; None for one, or for all where an image takes long.
-        gpu_memory_mb: the most GPU memory for tensors, in MiB; None for no limit.
+        threads: CPU threads for one image; without it one, or all where an image takes long.
+        gpu_memory_mb: the most GPU memory for tensors, in MiB; without it there is no limit.
 
     Raises:
         UserError: a value is not possible; the message says what would be.
     """
 
     device: str = "auto"
+    _: KW_ONLY
     max_rows: int = 1024
     max_waiting: int = 256
     batching: str = "auto"

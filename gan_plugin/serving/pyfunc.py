@@ -26,8 +26,6 @@ from gan_plugin.serving.session import CUDA
 
 ONNX_FILE = "generator.onnx"
 SERVING_CONFIG = "SERVING_MODEL_CONFIG"  # MLflow's environment variable
-# by which MLmodel files name this code; the second one in models that were logged before this module existed
-LOADER_MODULES = (__name__, "gan_plugin.flavor")
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server prints the messages
 
@@ -41,7 +39,11 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
             check_names(json.loads(os.environ.get(SERVING_CONFIG, "{}")))  # MLflow only warns of unknown ones
         options = ServingOptions.from_config(model_config or {})
         generator = OnnxGenerator(
-            Path(path) / ONNX_FILE, options.device, options.batching, options.threads, options.gpu_memory_mb
+            Path(path) / ONNX_FILE,
+            device=options.device,
+            batching=options.batching,
+            threads=options.threads,
+            gpu_memory_mb=options.gpu_memory_mb,
         )
     except UserError as error:
         raise RefusedRequest(str(error)) from None
@@ -54,7 +56,9 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
         raise RefusedRequest(f"The generator cannot run: {first_line(error)}.", INTERNAL_ERROR) from None
     threads = BUCKETS[-1] if generator.batched else None  # what is to run together must be under way together
     patience_s = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
-    put_before_server(options.max_waiting, patience_s, answer_headers(generator), threads)
+    put_before_server(
+        max_requests=options.max_waiting, patience_s=patience_s, headers=answer_headers(generator), threads=threads
+    )
     return ServingGenerator(generator, options.max_rows)
 
 
@@ -150,15 +154,16 @@ def _wrap_request_check() -> None:
 
     @functools.wraps(original)
     def checked(data: Any, params: Any, inputs: Any, parameters: Any, flavor: Any = None) -> Any:
-        if flavor in LOADER_MODULES:
-            _check_request(data, params, inputs.input_names(), [param.name for param in parameters.params])
+        if flavor == __name__:
+            names = [param.name for param in parameters.params]
+            _check_request(data, params, columns=inputs.input_names(), parameters=names)
         return original(data, params, inputs, parameters, flavor)
 
     checked.checks_gan_columns = True  # type: ignore[attr-defined]
     pyfunc._validate_prediction_input = checked
 
 
-def _check_request(data: Any, params: Any, columns: list[str], parameters: list[str]) -> None:
+def _check_request(data: Any, params: Any, *, columns: list[str], parameters: list[str]) -> None:
     """Check names against the signature of this model, which may be older than this code."""
     rows = data if isinstance(data, list) else [data]  # a frame or dict of columns, or a list of rows
     try:

@@ -41,6 +41,7 @@ class LoadedSession:
 def open_session(
     onnx_file: str | Path,
     device: str,
+    *,
     threads: int = 1,
     gpu_memory_mb: int | None = None,
     probe: Callable[[onnxruntime.InferenceSession], None] | None = None,

@@ -64,6 +64,7 @@ def project_run(name: str) -> Iterator[mlflow.ActiveRun]:
 
 
 def exit_on_signal(number: int, frame: FrameType | None) -> None:
+    """Raise SystemExit with what a shell reports for a process that the signal ended."""
     raise SystemExit(128 + number)
 
 
@@ -133,14 +134,17 @@ class MlflowTracker:
         self.thread.start()
 
     def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log values at a step, in the background."""
         now = int(time.time() * 1000)
         for name, value in values.items():
             self.jobs.put(Metric(name, float(value), now, step))
 
     def image(self, key: str, image: Image, step: int) -> None:
+        """Log an image of a step under ``key``, in the background."""
         self.jobs.put(functools.partial(self.client.log_image, self.run_id, image, key=key, step=step))
 
     def file(self, path: Path, folder: str) -> None:
+        """Log a file into an artifact folder of the run, in the background."""
         self.jobs.put(functools.partial(self.client.log_artifact, self.run_id, str(path), folder))
 
     def note(self, key: str, text: str) -> None:

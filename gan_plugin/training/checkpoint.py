@@ -93,6 +93,7 @@ def check_identity(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
 
 
 def on_cuda(state: TrainingState) -> bool:
+    """Return whether the state's networks are on a CUDA device."""
     return next(state.generator.parameters()).is_cuda
 
 

@@ -57,7 +57,7 @@ def update_batch_norm(ema: nn.Module, latent_size: int, classes: int = 0) -> Non
         norm.momentum = None  # a plain mean over all batches
     ema.train()
     for seeds in CALIBRATION_SEEDS.reshape(-1, CALIBRATION_BATCH):
-        ema(*generator_inputs(seeds, latent_size, classes, device))
+        ema(*generator_inputs(seeds, latent_size=latent_size, classes=classes, device=device))
     ema.eval()
     for norm, momentum in zip(norms, momenta):
         norm.momentum = momentum

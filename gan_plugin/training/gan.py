@@ -61,7 +61,10 @@ class GanStep:
             real_logits, _codes = self.run_discriminator(real, labels)
             code_loss = self.code_loss(codes, z)
             generator_loss = self.generator_loss(real_logits, fake_logits) + code_loss
-            discriminator_loss = self.discriminator_loss(real, fake, real_logits, fake_logits, labels) + code_loss
+            discriminator_loss = (
+                self.discriminator_loss(real, fake, real_logits=real_logits, fake_logits=fake_logits, labels=labels)
+                + code_loss
+            )
 
         for optimizer in optimizers.values():
             optimizer.zero_grad()
@@ -93,7 +96,9 @@ class GanStep:
         with one_power_iteration():
             fake_logits, codes = self.run_discriminator(fake, labels)  # [K, B / pack], [B, codes]
             real_logits, _ = self.run_discriminator(real, labels)
-            loss = self.discriminator_loss(real, fake, real_logits, fake_logits, labels) + self.code_loss(codes, z)
+            loss = self.discriminator_loss(
+                real, fake, real_logits=real_logits, fake_logits=fake_logits, labels=labels
+            ) + self.code_loss(codes, z)
         optimizer.zero_grad()
         loss.backward(inputs=self.discriminator_weights)
         optimizer.step()
@@ -153,7 +158,7 @@ class GanStep:
         return self.penalty is not None and self.state.steps % self.recipe.penalty_every == 0
 
     def discriminator_loss(
-        self, real: Tensor, fake: Tensor, real_logits: Tensor, fake_logits: Tensor, labels: Tensor | None
+        self, real: Tensor, fake: Tensor, *, real_logits: Tensor, fake_logits: Tensor, labels: Tensor | None
     ) -> Tensor:
         """Return the sum of the K discriminators' losses, each of which has its own weights, and the penalty if due.
 
@@ -206,11 +211,14 @@ class GanStep:
         if predicted_codes is None:
             return 0.0
         recipe = self.recipe
-        loss = mutual_information_loss(predicted_codes, z, recipe.categorical_codes, recipe.continuous_codes)
+        loss = mutual_information_loss(
+            predicted_codes, z, categorical_codes=recipe.categorical_codes, continuous_codes=recipe.continuous_codes
+        )
         self.log("loss/code", loss)
         return loss
 
     def log(self, name: str, value: Tensor) -> None:
+        """Keep a value, without its graph, for the step's metrics."""
         self.metrics[name] = value.detach()
 
 

@@ -15,7 +15,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import KW_ONLY, dataclass, field
 
 import torch
 from torch import Tensor
@@ -39,7 +39,7 @@ class GuardError(RuntimeError):
     """Training is lost, for the reason in the message; continuing would not fix it."""
 
 
-@dataclass
+@dataclass(kw_only=True)
 class GuardState:
     """What a guard remembers of a training run: a part of the state that a checkpoint keeps.
 
@@ -70,6 +70,7 @@ class Guard:
 
     chance_loss: float | None
     real_diversity: float
+    _: KW_ONLY
     state: GuardState = field(default_factory=GuardState)
     loss_warning: str = ""  # what is wrong with the discriminators' loss, or ""
     diversity: float = 1.0

@@ -8,7 +8,7 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import NoReturn
 
@@ -56,8 +56,8 @@ def train(
     dataset: Dataset,
     plan: TrainingPlan,
     tracker: Tracker,
-    folder: Path,
     *,
+    folder: Path,
     resume: Path | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
     evaluator: Evaluator | None = None,
@@ -85,7 +85,16 @@ def train(
         check_resumed(state.steps, steps_per_epoch=epoch_steps, epochs=plan.epochs)
         reset_best(state, evaluator)
     budget = EvaluationBudget(plan.evaluation_budget, evaluator)
-    trainer = Trainer(dataset, plan, tracker, folder / FILE_NAME, stop_requested, evaluator, budget, resume)
+    trainer = Trainer(
+        dataset,
+        plan,
+        tracker=tracker,
+        checkpoint=folder / FILE_NAME,
+        stop_requested=stop_requested,
+        evaluator=evaluator,
+        budget=budget,
+        last_good=resume,
+    )
     while True:
         try:
             trainer.run(state)
@@ -103,6 +112,7 @@ class Trainer:
 
     dataset: Dataset
     plan: TrainingPlan
+    _: KW_ONLY
     tracker: Tracker
     checkpoint: Path
     stop_requested: Callable[[], bool]
@@ -127,7 +137,9 @@ class Trainer:
         )
         step, epoch_steps = GanStep(state, recipe, plan.precision), loader.steps_per_epoch
         guard = Guard(
-            chance_loss(OBJECTIVES[recipe.objective]), real_diversity(self.dataset, state.spec.classes), state.guard
+            chance_loss(OBJECTIVES[recipe.objective]),
+            real_diversity(self.dataset, state.spec.classes),
+            state=state.guard,
         )
         progress = ProgressLogger(self.tracker, plan, guard, steps_per_epoch=epoch_steps, steps=state.steps)
         with contextlib.closing(progress):
@@ -155,7 +167,7 @@ class Trainer:
         if samples_due:
             self.tracker.image("samples", sample_grid(generator, **sizes), state.steps)
         if self.evaluator is not None and evaluation_due:
-            value = update_best(state, self.evaluator, generator, self.tracker)
+            value = update_best(state, self.evaluator, generator=generator, tracker=self.tracker)
             if value is None:
                 self.evaluator = None
             elif plan.guard:

@@ -11,7 +11,7 @@ from gan_plugin.config.recipe import Hyperparameters, Recipe
 from gan_plugin.config.schedule import lazy
 
 
-def new_optimizer(recipe: Recipe, network: nn.Module, lr: float, factor: float) -> torch.optim.Optimizer:
+def new_optimizer(recipe: Recipe, network: nn.Module, *, lr: float, factor: float) -> torch.optim.Optimizer:
     """Make the optimizer of one network, at the values that the ramps begin with.
 
     ``factor`` corrects for a penalty at every k-th step only: lr·c and β^c with c = k/(k + 1), Karras et al. 2020,

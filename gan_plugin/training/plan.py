@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import KW_ONLY, dataclass
 from typing import Any
 
 import torch
@@ -35,6 +35,7 @@ class TrainingPlan:
     """
 
     recipe: Recipe
+    _: KW_ONLY
     epochs: int
     seed: int
     device: torch.device
@@ -53,7 +54,7 @@ class TrainingPlan:
 
 
 def make_plan(
-    recipe: Recipe, settings: TrainSettings, overrides: Mapping[str, object], dataset: Dataset
+    recipe: Recipe, settings: TrainSettings, *, overrides: Mapping[str, object], dataset: Dataset
 ) -> TrainingPlan:
     """Settle what user and recipe left open, and refuse what does not go together.
 

@@ -87,4 +87,5 @@ class ProgressLogger:
         self.timer = time.perf_counter()
 
     def close(self) -> None:
+        """Take the bar away."""
         self.bar.close()

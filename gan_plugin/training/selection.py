@@ -49,7 +49,7 @@ class EvaluationBudget:
         return 0.0 if self.evaluator is None else self.evaluator.seconds / (time.perf_counter() - self.start)
 
 
-def update_best(state: TrainingState, evaluator: Evaluator, generator: nn.Module, tracker: Tracker) -> float | None:
+def update_best(state: TrainingState, evaluator: Evaluator, *, generator: nn.Module, tracker: Tracker) -> float | None:
     """Evaluate the averaged generator as it would be exported, and keep its weights where it is the best so far.
 
     Returns the metric; None, with a warning, where the evaluation failed: whatever goes wrong there, training goes on.
@@ -67,7 +67,14 @@ def update_best(state: TrainingState, evaluator: Evaluator, generator: nn.Module
     evaluations = 1 if state.best is None else state.best.evaluations + 1
     if state.best is None or value <= state.best.value:
         weights = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
-        state.best = Best(evaluator.metric, evaluator.digest, value, state.steps, evaluations, weights)
+        state.best = Best(
+            metric=evaluator.metric,
+            digest=evaluator.digest,
+            value=value,
+            step=state.steps,
+            evaluations=evaluations,
+            weights=weights,
+        )
     else:
         state.best = dataclasses.replace(state.best, evaluations=evaluations)
     return value

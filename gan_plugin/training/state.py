@@ -18,7 +18,7 @@ from gan_plugin.training.guard import GuardState
 from gan_plugin.training.optimizers import new_optimizer, step_factor
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, kw_only=True)
 class Best:
     """The averaged generator at its lowest metric so far.
 
@@ -39,7 +39,7 @@ class Best:
     weights: dict[str, Tensor]
 
 
-@dataclass
+@dataclass(kw_only=True)
 class TrainingState:
     """The state of a training run.
 
@@ -65,14 +65,17 @@ class TrainingState:
 
     @property
     def generator(self) -> nn.Module:
+        """The generator that is trained."""
         return self.networks["generator"]
 
     @property
     def discriminator(self) -> Discriminators:
+        """All discriminators."""
         return cast(Discriminators, self.networks["discriminator"])
 
     @property
     def ema(self) -> nn.Module:
+        """The averaged generator, which is sampled and exported."""
         return self.networks["ema"]
 
 
@@ -87,7 +90,7 @@ def new_state(recipe: Recipe, spec: SampleSpec, device: torch.device) -> Trainin
         network.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
     first = recipe.at(0)
     optimizers = {
-        "generator": new_optimizer(recipe, generator, first.generator_lr, 1.0),
-        "discriminator": new_optimizer(recipe, discriminator, first.discriminator_lr, step_factor(recipe)),
+        "generator": new_optimizer(recipe, generator, lr=first.generator_lr, factor=1.0),
+        "discriminator": new_optimizer(recipe, discriminator, lr=first.discriminator_lr, factor=step_factor(recipe)),
     }
-    return TrainingState(spec, networks, optimizers, AdaController(device))
+    return TrainingState(spec=spec, networks=networks, optimizers=optimizers, ada=AdaController(device))

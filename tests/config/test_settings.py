@@ -8,7 +8,6 @@ import pytest
 import yaml
 from helpers import ROOT, refusal
 
-from gan_plugin.config import reference
 from gan_plugin.config.kinds import image_size
 from gan_plugin.config.recipe import HYPERPARAMETERS
 from gan_plugin.config.schedule import Ramp
@@ -159,17 +158,3 @@ def test_a_threshold_that_makes_no_sense_is_refused(text: str) -> None:
     assert refusal(lambda: parse(PromoteSettings, {"thresholds": text})).startswith(
         f"thresholds={text!r} is not possible: give bounds as in fid_ratio<=20,"
     )
-
-
-def test_the_reference_has_every_parameter_and_recipe() -> None:
-    train = reference.parameter_table(TrainSettings).splitlines()
-    assert train[0] == "| parameter | default | accepts | meaning |"
-    assert len(train) == 2 + len(dataclasses.fields(TrainSettings))
-    assert "| `model` | *required* | some text |" in reference.parameter_table(EvaluateSettings)
-    hyperparameters = reference.hyperparameter_table()
-    assert (
-        "| `penalty_every` | `1` | a whole number of at least 1 | Steps from one penalty to the next. | a penalty |"
-        in (hyperparameters.splitlines())
-    )
-    assert hyperparameters.count("\n") == 1 + len(HYPERPARAMETERS)
-    assert "| `dcgan` | The tutorial's DCGAN with the non-saturating loss |" in reference.recipe_table().splitlines()

@@ -60,7 +60,7 @@ def test_transparent_value_of_a_deep_gray_png_is_white(tmp_path: Path) -> None:
     assert np.asarray(to_rgb(image))[0, :, 0].tolist() == [255, 0, 8]
 
 
-def tiff(width: int, height: int, bits: int, photometric: int, strip: bytes) -> bytes:
+def tiff(width: int, height: int, *, bits: int, photometric: int, strip: bytes) -> bytes:
     """A little-endian gray TIFF of one strip, for kinds that Pillow reads and does not write."""
     tags = [
         (256, 3, width),
@@ -78,9 +78,9 @@ def tiff(width: int, height: int, bits: int, photometric: int, strip: bytes) -> 
 
 
 def test_tiff_of_12_bits_and_tiff_with_zero_as_white() -> None:
-    twelve = Image.open(io.BytesIO(tiff(2, 1, 12, 1, bytes([0xFF, 0xF0, 0x80]))))  # 4095 and 128
+    twelve = Image.open(io.BytesIO(tiff(2, 1, bits=12, photometric=1, strip=bytes([0xFF, 0xF0, 0x80]))))  # 4095 and 128
     assert np.asarray(to_rgb(twelve))[0, :, 0].tolist() == [255, 8]
-    inverted = Image.open(io.BytesIO(tiff(3, 1, 16, 0, struct.pack("<HHH", 0, 65535, 257))))
+    inverted = Image.open(io.BytesIO(tiff(3, 1, bits=16, photometric=0, strip=struct.pack("<HHH", 0, 65535, 257))))
     assert np.asarray(to_rgb(inverted))[0, :, 0].tolist() == [255, 0, 254]
 
 

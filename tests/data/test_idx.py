@@ -25,7 +25,7 @@ def gray_images(count: int = 6, height: int = 16, width: int = 16) -> np.ndarray
     return np.random.default_rng(count).integers(0, 256, (count, height, width), dtype=np.uint8)
 
 
-def write_idx(folder: Path, images: np.ndarray, labels: np.ndarray | None, prefix: str = "train") -> Path:
+def write_idx(folder: Path, images: np.ndarray, labels: np.ndarray | None, *, prefix: str = "train") -> Path:
     folder.mkdir(exist_ok=True)
     (folder / f"{prefix}-images-idx3-ubyte").write_bytes(idx(images))
     if labels is not None:
@@ -39,7 +39,7 @@ LABELS = np.array([0, 2, 1, 0, 2, 2], dtype=np.uint8)
 def test_idx_images_labels_and_splits(tmp_path: Path) -> None:
     train, test = gray_images(6), gray_images(4)
     folder = write_idx(tmp_path / "shapes", train, LABELS)
-    write_idx(folder, test, LABELS[:4], "t10k")
+    write_idx(folder, test, LABELS[:4], prefix="t10k")
     dataset = load_dataset(str(folder))
     assert torch.equal(dataset.samples, torch.from_numpy(train)[:, None])
     assert dataset.labels is not None

@@ -202,12 +202,12 @@ def test_hub_repository_laid_out_in_a_local_folder(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     for split, start in (("train", 0), ("test", 10)):
         write_table(tmp_path / f"data/{split}-00000-of-00001.parquet", {"image": noises(2, start), "label": [1, 0]})
-    dataset = HubDataset("hub:owner/pets", str(tmp_path), None, "test").load((32, 24), None, False)
+    dataset = HubDataset("hub:owner/pets", str(tmp_path), None, split="test").load((32, 24), None, False)
     cut = [noise(seed).crop((2, 0, 14, 16)).resize((24, 32), Image.Resampling.LANCZOS) for seed in (10, 11)]
     assert torch.equal(dataset.samples, torch.stack([chw(image) for image in cut]))
     assert dataset.spec.class_names == ("0", "1")
     assert (dataset.source, dataset.split) == ("hub:owner/pets", "test")
-    message = refusal(lambda: HubDataset("hub:owner/pets", str(tmp_path), None, "dev").load(None, None, False))
+    message = refusal(lambda: HubDataset("hub:owner/pets", str(tmp_path), None, split="dev").load(None, None, False))
     assert message == "data='hub:owner/pets' has no split 'dev': its splits are 'train', 'test'."
 
 

@@ -46,7 +46,7 @@ def test_held_out_images_reach_the_real_data_baseline(
     digits: Dataset, held_out: Dataset, reference: Reference, tmp_path: Path
 ) -> None:
     """The baseline is what a generator of such images would reach, but for its own choice among them."""
-    bank = open_bank(digits, tmp_path / "g.onnx", held_out.samples)
+    bank = open_bank(digits, tmp_path / "g.onnx", images=held_out.samples)
     evaluation = evaluate_generator(bank, reference, count=3000, first_seed=0, device=CPU)
     measurements = measurements_of(evaluation)
     for name in ("precision", "density", "authenticity"):
@@ -58,7 +58,7 @@ def test_held_out_images_reach_the_real_data_baseline(
 
 def test_a_missing_class_is_measured(digits: Dataset, reference: Reference, copies: Evaluation, tmp_path: Path) -> None:
     assert digits.labels is not None
-    bank = open_bank(digits, tmp_path / "g.onnx", digits.samples[digits.labels != 4])
+    bank = open_bank(digits, tmp_path / "g.onnx", images=digits.samples[digits.labels != 4])
     evaluation = evaluate_generator(bank, reference, count=COUNT, first_seed=0, device=CPU)
     values, complete = values_of(evaluation), values_of(copies)
     assert values["modes"] == 9
@@ -79,7 +79,7 @@ def test_a_missing_class_is_measured(digits: Dataset, reference: Reference, copi
 def test_one_image_again_and_again_is_a_collapse_without_a_nan(
     digits: Dataset, reference: Reference, copies: Evaluation, tmp_path: Path
 ) -> None:
-    bank = open_bank(digits, tmp_path / "g.onnx", digits.samples[:1])
+    bank = open_bank(digits, tmp_path / "g.onnx", images=digits.samples[:1])
     evaluation = evaluate_generator(bank, reference, count=200, first_seed=0, device=CPU)
     values = values_of(evaluation)
     assert all(math.isfinite(value) for value in evaluation.metrics().values())
@@ -97,7 +97,7 @@ def test_recall_is_from_no_more_images_than_there_are_real_ones(
     digits: Dataset, reference: Reference, tmp_path: Path
 ) -> None:
     """More of them make the balls around them smaller, so that a good generator would have no recall."""
-    bank = open_bank(digits, tmp_path / "g.onnx", digits.samples[:700])
+    bank = open_bank(digits, tmp_path / "g.onnx", images=digits.samples[:700])
     count = len(digits)
     as_many, more = (
         evaluate_generator(bank, reference, count=images, first_seed=0, device=CPU) for images in (count, 2 * count)
@@ -140,7 +140,13 @@ def test_notes_compare_the_digest_of_the_training_images(
     digits: Dataset, held_out: Dataset, reference: Reference
 ) -> None:
     def notes_for(digest: str) -> str:
-        generated = Generated(Outputs(torch.zeros(1, 1), None), None, None, np.zeros((1, 28, 28, 1), np.uint8), 0)
+        generated = Generated(
+            Outputs(torch.zeros(1, 1), None),
+            None,
+            requested=None,
+            pixels=np.zeros((1, 28, 28, 1), np.uint8),
+            first_seed=0,
+        )
         return " ".join(
             evaluation_notes(Description(16, image_spec(28, 28, 1), data_digest=digest), generated, reference)
         )
@@ -202,17 +208,26 @@ def test_more_training_is_better_and_real_is_best(
     """Noise < an early checkpoint < a trained model < held-out real images, by every metric that can tell."""
     recipe = fit_batch(load_recipe("dcgan"), len(digits))
     recorder = Recorder()
-    plan = TrainingPlan(recipe, 12, 0, CPU, choose_precision("auto", CPU), 100, 100, evaluation_budget=0.999)
-    train(digits, plan, Silent(), tmp_path, evaluator=recorder)  # type: ignore[arg-type]  # Silent takes anything
+    plan = TrainingPlan(
+        recipe,
+        epochs=12,
+        seed=0,
+        device=CPU,
+        precision=choose_precision("auto", CPU),
+        samples_every=100,
+        checkpoint_every=100,
+        evaluation_budget=0.999,
+    )
+    train(digits, plan, Silent(), folder=tmp_path, evaluator=recorder)  # type: ignore[arg-type]  # Silent takes anything
     description = Description(recipe.latent_size, image_spec(28, 28, 1))
     generators = {}
     for name, network in (("early", recorder.first), ("trained", recorder.last)):
         assert network is not None
         export_generator(network, description, tmp_path / f"{name}.onnx")
-        generators[name] = OnnxGenerator(tmp_path / f"{name}.onnx", "cpu")
+        generators[name] = OnnxGenerator(tmp_path / f"{name}.onnx", device="cpu")
     static = torch.randint(0, 256, (500, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
-    generators["noise"] = open_bank(digits, tmp_path / "noise.onnx", static)
-    generators["real"] = open_bank(digits, tmp_path / "real.onnx", held_out.samples)
+    generators["noise"] = open_bank(digits, tmp_path / "noise.onnx", images=static)
+    generators["real"] = open_bank(digits, tmp_path / "real.onnx", images=held_out.samples)
     values = {
         name: values_of(evaluate_generator(generator, reference, count=COUNT, first_seed=0, device=CPU))
         for name, generator in generators.items()
@@ -248,7 +263,7 @@ def test_unlabeled_data_has_no_metrics_of_classes(
     unlabeled = [
         dataclasses.replace(images, labels=None, spec=images.spec.unlabeled()) for images in (digits, held_out)
     ]
-    bare = Reference(*unlabeled, network=Brightness(), classifier=None, classifier_file=None)
+    bare = Reference(unlabeled[0], held_out=unlabeled[1], network=Brightness(), classifier=None, classifier_file=None)
     bank = open_bank(digits, tmp_path / "g.onnx")
     evaluation = evaluate_generator(bank, bare, count=200, first_seed=0, device=CPU)
     assert evaluation.classes == ()

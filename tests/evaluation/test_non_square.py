@@ -24,7 +24,7 @@ from gan_plugin.spec import image_spec
 HEIGHT, WIDTH = 48, 32
 
 
-def gradients(count: int, split: str, seed: int, classes: int = 0) -> Dataset:
+def gradients(count: int, split: str, *, seed: int, classes: int = 0) -> Dataset:
     """Return RGB images [count, 3, 48, 32], each brighter towards its bottom by an amount and in a color of its own.
 
     With two classes, every other image is upside down.
@@ -41,13 +41,15 @@ def gradients(count: int, split: str, seed: int, classes: int = 0) -> Dataset:
 
 @pytest.fixture(scope="module")
 def oblong() -> Dataset:
-    return gradients(64, "train", 0)
+    return gradients(64, "train", seed=0)
 
 
 def test_images_higher_than_wide_are_evaluated_and_reported(oblong: Dataset, tmp_path: Path) -> None:
     bank = open_bank(oblong, tmp_path / "g.onnx")
     check_fit(bank.description, oblong)
-    reference = Reference(oblong, gradients(40, "test", 1), Brightness(), classifier=None, classifier_file=None)
+    reference = Reference(
+        oblong, held_out=gradients(40, "test", seed=1), network=Brightness(), classifier=None, classifier_file=None
+    )
     evaluation = evaluate_generator(bank, reference, count=100, first_seed=0, device=CPU)
     assert evaluation.samples.shape == (64, HEIGHT, WIDTH, 3)
     assert evaluation.neighbors.generated.shape == evaluation.neighbors.nearest.shape == (16, HEIGHT, WIDTH, 3)
@@ -59,7 +61,7 @@ def test_images_higher_than_wide_are_evaluated_and_reported(oblong: Dataset, tmp
     in_page = [pixels(content) for content in page.images("generated image ")]
     assert np.array_equal(in_page, evaluation.samples)
     sheet = pixels(next(file for file in files if file.name == "samples.png"))
-    times = -(-sheets.MIN_SIDE // HEIGHT)
+    times = -(-sheets.MIN_CELL // HEIGHT)
     top, left = sheets.HEADING + 2, sheets.MARGIN + 2
     expected = evaluation.samples[0].repeat(times, 0).repeat(times, 1)
     assert np.array_equal(sheet[top : top + HEIGHT * times, left : left + WIDTH * times], expected)
@@ -69,7 +71,7 @@ def test_labeled_images_higher_than_wide_are_evaluated_by_their_own_classifier(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("GAN_PLUGIN_CACHE", str(tmp_path))
-    train, test = gradients(100, "train", 0, classes=2), gradients(100, "test", 1, classes=2)
+    train, test = gradients(100, "train", seed=0, classes=2), gradients(100, "test", seed=1, classes=2)
     reference = prepare_reference(train, test, None, device=CPU)
     bank = open_bank(train, tmp_path / "g.onnx")
     evaluation = evaluate_generator(bank, reference, count=200, first_seed=0, device=CPU)

@@ -27,9 +27,9 @@ from PIL import Image
 from torch import Tensor, nn
 
 from gan_plugin.export import export_generator
-from gan_plugin.seeds import MAX_SEED, latents
+from gan_plugin.seeds import latents
 from gan_plugin.serving.generator import Description
-from gan_plugin.spec import image_spec
+from gan_plugin.spec import MAX_SEED, image_spec
 
 EXAMPLES = ROOT / "examples"
 DIGITS = EXAMPLES / "digits.onnx"
@@ -144,7 +144,7 @@ class Colored(nn.Module):
 
 def export_colored(path: Path, class_names: tuple[str, ...]) -> Path:
     torch.manual_seed(0)
-    export_generator(Colored(len(class_names)), Description(6, image_spec(8, 8, 3, class_names)), path)
+    export_generator(Colored(len(class_names)), Description(6, image_spec(8, 8, 3, class_names=class_names)), path)
     return path
 
 

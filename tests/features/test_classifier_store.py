@@ -30,7 +30,7 @@ def test_a_saved_classifier_is_equal_after_loading(tmp_path: Path) -> None:
     loaded = load_classifier(path, CPU)
     assert loaded.digest == trained.digest
     assert loaded.data_digest == dataset.digest
-    assert loaded.spec == dataset.spec == image_spec(16, 16, 1, ("a", "b", "c"))
+    assert loaded.spec == dataset.spec == image_spec(16, 16, 1, class_names=("a", "b", "c"))
     assert loaded.classes == 3
     for after, before in zip(loaded(pixels(dataset)), trained(pixels(dataset))):
         assert after is not None
@@ -51,7 +51,7 @@ def test_images_need_not_be_square() -> None:
     assert torch.equal(loaded(pixels(dataset)).features, trained(pixels(dataset)).features)
     for shape in ((32, 48), (48, 48), (32, 32)):
         message = refusal(lambda shape=shape: loaded(noise(2, *shape, 3)))
-        assert f"trained on images of 48x32x3 and cannot take images of {shape[0]}x{shape[1]}x3" in message
+        assert f"trained on images of 48×32×3 and cannot take images of {shape[0]}×{shape[1]}×3" in message
 
 
 @pytest.mark.usefixtures("quick")

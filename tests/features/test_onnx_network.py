@@ -24,6 +24,7 @@ from gan_plugin.media.image import Images
 def onnx_file(
     path: Path,
     shape: tuple[int | str, ...] = ("n", 3, "h", "w"),
+    *,
     dtype: int = TensorProto.FLOAT,
     logits: bool = False,
     keep: int = 0,
@@ -57,7 +58,7 @@ def expected_features(images: Images, divisor: int = 255) -> np.ndarray:
 @pytest.mark.parametrize("dtype", [TensorProto.FLOAT, TensorProto.UINT8])
 @pytest.mark.parametrize("shape", [("n", 3, "h", "w"), ("n", "h", "w", 3), ("n", 1, "h", "w"), ("n", 8, 9, 3)])
 def test_layout_and_type_follow_the_file(tmp_path: Path, shape: tuple[int | str, ...], dtype: int) -> None:
-    network = OnnxNetwork(onnx_file(tmp_path / "f.onnx", shape, dtype), CPU)
+    network = OnnxNetwork(onnx_file(tmp_path / "f.onnx", shape, dtype=dtype), CPU)
     channels = 1 if 1 in shape else 3
     images = noise(5, 8, 9, channels)
     features, logits = network(images)
@@ -186,10 +187,10 @@ def test_a_file_that_does_not_meet_the_requirements_is_refused(
 def three_dimensions(path: Path) -> Path:
     entry = helper.make_tensor_value_info("images", TensorProto.FLOAT, ("n", "h", "w"))
     node = helper.make_node("Identity", ["images"], ["features"])
-    return save_graph(path, [node], [entry], TensorProto.FLOAT)
+    return save_graph(path, [node], inputs=[entry], dtype=TensorProto.FLOAT)
 
 
-def save_graph(path: Path, nodes: list[Any], inputs: list[Any], dtype: int) -> Path:
+def save_graph(path: Path, nodes: list[Any], *, inputs: list[Any], dtype: int) -> Path:
     output = helper.make_tensor_value_info("features", dtype, None)
     graph = helper.make_graph(nodes, "features", inputs, [output])
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
@@ -201,7 +202,10 @@ def test_two_inputs_are_refused(tmp_path: Path) -> None:
         helper.make_tensor_value_info(name, TensorProto.FLOAT, ("n", 3, "h", "w")) for name in ("images", "masks")
     ]
     file = save_graph(
-        tmp_path / "f.onnx", [helper.make_node("Add", ["images", "masks"], ["features"])], inputs, TensorProto.FLOAT
+        tmp_path / "f.onnx",
+        [helper.make_node("Add", ["images", "masks"], ["features"])],
+        inputs=inputs,
+        dtype=TensorProto.FLOAT,
     )
     assert "has 2 inputs (images, masks)" in refusal(lambda: OnnxNetwork(file, CPU))
 
@@ -209,7 +213,7 @@ def test_two_inputs_are_refused(tmp_path: Path) -> None:
 def test_features_that_are_integers_are_refused(tmp_path: Path) -> None:
     entry = helper.make_tensor_value_info("images", TensorProto.UINT8, ("n", 3, "h", "w"))
     node = helper.make_node("Identity", ["images"], ["features"])
-    file = save_graph(tmp_path / "f.onnx", [node], [entry], TensorProto.UINT8)
+    file = save_graph(tmp_path / "f.onnx", [node], inputs=[entry], dtype=TensorProto.UINT8)
     assert "tensor(uint8)" in refusal(lambda: OnnxNetwork(file, CPU))
 
 
@@ -226,7 +230,7 @@ def reshaping(path: Path, shape: list[int]) -> Path:
         helper.make_node("Constant", [], ["shape"], value_ints=shape),
         helper.make_node("Reshape", ["images", "shape"], ["features"]),
     ]
-    return save_graph(path, nodes, [entry], TensorProto.FLOAT)
+    return save_graph(path, nodes, inputs=[entry], dtype=TensorProto.FLOAT)
 
 
 def test_images_that_the_network_cannot_compute_are_refused_when_it_is_loaded(tmp_path: Path) -> None:

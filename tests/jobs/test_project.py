@@ -82,8 +82,8 @@ def test_samples_are_a_slider_of_grids(store: Trained) -> None:
     last = mlflow.artifacts.download_artifacts(run_id=store.run.info.run_id, artifact_path=names[-1])
     grid = np.asarray(Image.open(last))
     images = flavor.load_model(store.model_uri).sample(range(64))[:, :, :, 0].astype(int)
-    shown = np.stack([grid[2 + 30 * r : 30 + 30 * r, 2 + 30 * c : 30 + 30 * c] for r in range(8) for c in range(8)])
-    assert np.abs(shown - images).max() <= 1
+    cells = np.stack([grid[2 + 30 * r : 30 + 30 * r, 2 + 30 * c : 30 + 30 * c] for r in range(8) for c in range(8)])
+    assert np.abs(cells - images).max() <= 1
 
 
 def test_the_data_set_is_an_input_with_a_digest_over_all_images(trained: Trained) -> None:

@@ -137,10 +137,10 @@ def test_another_champion_in_the_meantime_is_the_one_to_beat(
     promote(version=1)
     original = set_champion
 
-    def late(client: MlflowClient, name: str, version: str, expected: str | None, holder: str) -> bool:
+    def late(client: MlflowClient, name: str, version: str, *, expected: str | None, holder: str) -> bool:
         monkeypatch.setattr("gan_plugin.jobs.promote.set_champion", original)
-        assert original(client, name, "3", "1", "another run")
-        return original(client, name, version, expected, holder)
+        assert original(client, name, "3", expected="1", holder="another run")
+        return original(client, name, version, expected=expected, holder=holder)
 
     monkeypatch.setattr("gan_plugin.jobs.promote.set_champion", late)
     with pytest.raises(Refused, match="gan version 2 is not promoted"):
@@ -155,9 +155,9 @@ def test_a_version_that_became_champion_in_the_meantime_is_not_called_refused(
     """The same version promoted twice at once."""
     register(banks, GOOD)
 
-    def late(client: MlflowClient, name: str, version: str, expected: str | None, holder: str) -> bool:
-        assert set_champion(client, name, "1", None, "another run")
-        return set_champion(client, name, version, expected, holder)
+    def late(client: MlflowClient, name: str, version: str, *, expected: str | None, holder: str) -> bool:
+        assert set_champion(client, name, "1", expected=None, holder="another run")
+        return set_champion(client, name, version, expected=expected, holder=holder)
 
     monkeypatch.setattr("gan_plugin.jobs.promote.set_champion", late)
     with pytest.raises(UserError, match=r"^gan version 1 became the champion while it was evaluated here\.$"):
@@ -170,7 +170,9 @@ def test_a_collapsed_champion_can_be_replaced(client: MlflowClient, tmp_path: Pa
     """It has no cas, since no classifier can be learned from a single class."""
     digits = load_dataset("digits")
     with mlflow.start_run():
-        flavor.log_model(export_bank(digits, tmp_path / "one.onnx", digits.samples[:1]), registered_model_name="gan")
+        flavor.log_model(
+            export_bank(digits, tmp_path / "one.onnx", images=digits.samples[:1]), registered_model_name="gan"
+        )
     register(banks, GOOD)
     promote(version=1, thresholds="none")
     assert promote(version=2, thresholds="cas>=0.1", metric="cas") == "models:/gan/2"
@@ -189,13 +191,13 @@ def empty_versions(client: MlflowClient, count: int) -> None:
 
 def test_of_many_at_once_exactly_one_becomes_champion(client: MlflowClient) -> None:
     empty_versions(client, 9)
-    assert set_champion(client, "gan", "1", None, "first")
+    assert set_champion(client, "gan", "1", expected=None, holder="first")
     versions = [str(version) for version in range(2, 10)]
     barrier = threading.Barrier(len(versions))
 
     def try_one(version: str) -> bool:
         barrier.wait()
-        return set_champion(client, "gan", version, "1", f"run {version}")
+        return set_champion(client, "gan", version, expected="1", holder=f"run {version}")
 
     with ThreadPoolExecutor(len(versions)) as pool:
         champions = [version for version, done in zip(versions, pool.map(try_one, versions)) if done]
@@ -208,7 +210,9 @@ def test_annotations_are_appended_to_what_people_wrote_and_not_repeated(client: 
     empty_versions(client, 1)
     client.update_model_version("gan", "1", "Written by a person.")
     for paragraph in ("One paragraph.", "| a | table |\n|---|---|", "| a | table |\n|---|---|"):
-        annotate_version(client, client.get_model_version("gan", "1"), {"gan.outcome": "tested"}, paragraph)
+        annotate_version(
+            client, client.get_model_version("gan", "1"), tags={"gan.outcome": "tested"}, paragraph=paragraph
+        )
     version = client.get_model_version("gan", "1")
     assert version.description == "Written by a person.\n\nOne paragraph.\n\n| a | table |\n|---|---|"
     assert version.tags["gan.outcome"] == "tested"
@@ -219,14 +223,14 @@ def test_a_lock_that_a_dead_promotion_left_is_named(client: MlflowClient, monkey
     client.create_registered_model("gan.promotion-lock", {"holder": "abc"})
     monkeypatch.setattr(registry, "LOCK_PATIENCE", 0.5)
     with pytest.raises(Locked, match=r"^gan\.promotion-lock has been there for 0\.5 s, by run abc: if that promotion"):
-        set_champion(client, "gan", "1", None, "me")
+        set_champion(client, "gan", "1", expected=None, holder="me")
     assert current_version(client, "gan") is None
 
 
 def test_rollback_goes_back_step_by_step_past_deleted_versions(client: MlflowClient) -> None:
     empty_versions(client, 4)
     for before, version in ((None, "1"), ("1", "2"), ("2", "3"), ("3", "4")):
-        assert set_champion(client, "gan", version, before, "run")
+        assert set_champion(client, "gan", version, expected=before, holder="run")
     client.delete_model_version("gan", "2")
     assert roll_back(client, "gan", "run") == ("4", "3")
     assert roll_back(client, "gan", "run") == ("3", "1")
@@ -240,15 +244,15 @@ def test_a_champion_that_someone_set_by_hand_is_remembered(client: MlflowClient)
     empty_versions(client, 3)
     client.set_registered_model_alias("gan", "champion", "2")
     assert champion_of(client, "gan") == "2"
-    assert not set_champion(client, "gan", "3", None, "run")
-    assert set_champion(client, "gan", "3", "2", "run")
+    assert not set_champion(client, "gan", "3", expected=None, holder="run")
+    assert set_champion(client, "gan", "3", expected="2", holder="run")
     assert roll_back(client, "gan", "run") == ("3", "2")
 
 
 def test_a_deleted_champion_is_reported_and_rolled_back_from(client: MlflowClient) -> None:
     empty_versions(client, 3)
-    set_champion(client, "gan", "1", None, "run")
-    set_champion(client, "gan", "2", "1", "run")
+    set_champion(client, "gan", "1", expected=None, holder="run")
+    set_champion(client, "gan", "2", expected="1", holder="run")
     client.delete_model_version("gan", "2")
     with pytest.raises(UserError, match=r"^The last champion of gan was version 2, and no version has the"):
         promote(version=3)
@@ -274,7 +278,7 @@ def test_what_cannot_be_compared_is_refused_before_any_evaluation(
     client: MlflowClient, parameters: dict[str, object], sentence: str
 ) -> None:
     empty_versions(client, 2)
-    set_champion(client, "gan", "1", None, "run")
+    set_champion(client, "gan", "1", expected=None, holder="run")
     with pytest.raises(UserError) as refusal:
         promote(**parameters)
     assert str(refusal.value).startswith(sentence)
@@ -284,7 +288,7 @@ def test_what_cannot_be_compared_is_refused_before_any_evaluation(
 def test_a_champion_whose_files_are_gone_is_reported(client: MlflowClient, banks: dict[float, Path]) -> None:
     register(banks, GOOD)
     client.create_model_version("gan", "file:///nowhere")
-    set_champion(client, "gan", "2", None, "run")
+    set_champion(client, "gan", "2", expected=None, holder="run")
     with pytest.raises(UserError, match="'models:/gan/2' cannot be loaded: "):
         promote(version=1)
     assert current_version(client, "gan") == "2"
@@ -359,7 +363,7 @@ def test_through_a_server_two_at_once_leave_the_better_one_champion(remote: Remo
     """Two processes that begin together, of which either may be the first to end; then rollback, and a worse one."""
     register(banks, GOOD, BETTER, BEST)
     client = MlflowClient(remote.uri, remote.uri)
-    set_champion(client, "gan", "1", None, "run")
+    set_champion(client, "gan", "1", expected=None, holder="run")
 
     def start(version: int) -> subprocess.Popen[str]:
         words = [str(BIN / "gan-plugin"), "promote", *options({**EASY, "version": version})]

@@ -59,13 +59,16 @@ def test_frechet_by_class() -> None:
     fake = torch.arange(50) % 4
     fake[fake == 3] = 0
     fake[0] = 3  # classes 0, 1 and 2, one image of class 3, none of class 4
-    distances = frechet_by_class(generated, fake, reference, real, classes=6)
+    distances = frechet_by_class(generated, fake, reference=reference, reference_labels=real, classes=6)
     for label in range(3):
         a, b = fit_gaussian(generated[fake == label]), fit_gaussian(reference[real == label])
         assert distances[label] == pytest.approx(frechet_by_definition(a, b), rel=1e-8)
     assert distances[3:] == [None, None, None]
     two, other = labels(0, 0, 1), torch.zeros(3, dtype=torch.int64)
-    assert frechet_by_class(line(1, 3, 5), two, line(4, 6, 5), two, classes=2) == [pytest.approx(9), None]
-    assert frechet_by_class(line(1, 3, 5), two, line(4, 6, 5), other, classes=2)[1] is None
-    swapped = frechet_by_class(reference, real, generated, fake, classes=6)
+    assert frechet_by_class(line(1, 3, 5), two, reference=line(4, 6, 5), reference_labels=two, classes=2) == [
+        pytest.approx(9),
+        None,
+    ]
+    assert frechet_by_class(line(1, 3, 5), two, reference=line(4, 6, 5), reference_labels=other, classes=2)[1] is None
+    swapped = frechet_by_class(reference, real, reference=generated, reference_labels=fake, classes=6)
     assert [value is None for value in swapped] == [False] * 3 + [True] * 3

@@ -19,7 +19,7 @@ def count_values(module: nn.Module) -> int:
 
 
 def test_the_tutorials_networks_have_the_tutorials_number_of_weights() -> None:
-    generator, discriminator = Generator(100, image_spec(28, 28, 1)), Discriminator(image_spec(28, 28, 1))
+    generator, discriminator = Generator(100, image_spec(28, 28, 1)), Discriminator(image_spec(28, 28, 1), dropout=0.3)
     assert count_values(generator) == 2_330_944
     assert count_values(generator) - sum(p.numel() for p in generator.parameters()) == 25_472
     assert count_values(discriminator) == 212_865
@@ -89,7 +89,10 @@ RECTANGLES = [(256, 128), (64, 1024), (1024, 16), (17, 33), (57, 28)]
 @pytest.mark.parametrize("size", SQUARES + RECTANGLES, ids=size_text)
 @pytest.mark.parametrize("channels", [1, 3])
 def test_every_size_is_generated_and_classified(size: Size, channels: int) -> None:
-    generator, discriminator = Generator(8, image_spec(*size, channels)), Discriminator(image_spec(*size, channels))
+    generator, discriminator = (
+        Generator(8, image_spec(*size, channels)),
+        Discriminator(image_spec(*size, channels), dropout=0.3),
+    )
     images = generator(torch.randn(2, 8))
     assert images.shape == (2, channels, *size)
     assert images.abs().max() <= 1
@@ -113,7 +116,10 @@ def test_the_coarsest_feature_map_is_bounded_however_long_a_side_is() -> None:
     """Each side is halved on its own, and the longer one alone once the shorter has come to its end."""
     assert feature_map_sizes((64, 1024))[3:] == [(8, 128), (8, 64), (8, 32), (8, 16), (8, 8)]
     with torch.device("meta"):
-        generator, discriminator = Generator(100, image_spec(64, 1024, 3)), Discriminator(image_spec(64, 1024, 3))
+        generator, discriminator = (
+            Generator(100, image_spec(64, 1024, 3)),
+            Discriminator(image_spec(64, 1024, 3), dropout=0.3),
+        )
     assert generator.dense.out_features == discriminator.feature_size == 512 * 8 * 8
 
 
@@ -122,7 +128,7 @@ def test_every_batch_norm_of_the_generator_has_a_gain_and_a_bias_of_each_class()
     torch.manual_seed(0)
     plain, generator = (
         Generator(8, image_spec(28, 28, 1)).eval(),
-        Generator(8, image_spec(28, 28, 1, "abc")).eval(),
+        Generator(8, image_spec(28, 28, 1, class_names="abc")).eval(),
     )
     generator.load_state_dict(plain.state_dict(), strict=False)
     z, labels = torch.randn(3, 8), torch.tensor([0, 1, 2])

@@ -69,7 +69,7 @@ def test_the_file_of_a_generator_of_rectangles_equals_it(
     family: str, size: Size, class_names: tuple[str, ...], tmp_path: Path
 ) -> None:
     torch.manual_seed(0)
-    spec = image_spec(*size, 3, class_names)
+    spec = image_spec(*size, 3, class_names=class_names)
     generator = new_generator(small(family), spec).eval()
     parity = export_generator(generator, Description(8, spec), tmp_path / "generator.onnx")
     assert parity.images > 0

@@ -30,7 +30,7 @@ def millions(module: nn.Module) -> float:
 @pytest.mark.parametrize(
     ("name", "spec", "published"),
     [
-        ("r3gan-cifar10", image_spec(32, 32, 3, "abcdefghij"), (20.78, 21.28)),
+        ("r3gan-cifar10", image_spec(32, 32, 3, class_names="abcdefghij"), (20.78, 21.28)),
         ("r3gan-ffhq64", image_spec(64, 64, 3), (22.43, 22.38)),
     ],
 )
@@ -97,9 +97,9 @@ def test_a_width_that_is_no_multiple_of_a_group_is_refused(width: int) -> None:
 @pytest.mark.parametrize("classes", [0, 4])
 def test_every_weight_learns(size: Size, channels: int, classes: int) -> None:
     torch.manual_seed(0)
-    spec = image_spec(*size, channels, "abcd"[:classes])
-    generator = Generator(8, spec, width=32, blocks=1)
-    discriminator = Discriminator(spec, width=32, blocks=1, pack=2)
+    spec = image_spec(*size, channels, class_names="abcd"[:classes])
+    generator = Generator(8, spec, width=32, full_stages=4, blocks=1)
+    discriminator = Discriminator(spec, width=32, full_stages=4, blocks=1, pack=2)
     for module in (generator, discriminator):
         for block in module.modules():
             if isinstance(block, Block):  # or nothing would reach the layers before the last
@@ -125,7 +125,7 @@ def test_large_images_are_generated_and_classified(size: Size) -> None:
 
 def test_blocks_are_initially_the_identity_and_weights_have_the_papers_deviations() -> None:
     torch.manual_seed(0)
-    generator = Generator(64, image_spec(32, 32, 3), width=128, blocks=2)  # 8 residual blocks
+    generator = Generator(64, image_spec(32, 32, 3), width=128, full_stages=4, blocks=2)  # 8 residual blocks
     x = torch.randn(2, 128, 8, 8)
     assert torch.equal(generator.stages[1](x), x)
     weights = {name: p.std().item() for name, p in generator.named_parameters() if p.dim() > 1}
@@ -155,7 +155,7 @@ def test_resampling_is_the_separable_filter_1_3_3_1() -> None:
 
 def test_gradients_of_gradients_and_a_coarsest_stage_in_float32() -> None:
     torch.manual_seed(0)
-    discriminator = Discriminator(image_spec(16, 16, 1), width=32, blocks=1)
+    discriminator = Discriminator(image_spec(16, 16, 1), width=32, full_stages=4, blocks=1)
     dtypes: list[torch.dtype] = []
     for i in (0, -1):
         discriminator.stages[i].register_forward_hook(lambda _m, _i, out: dtypes.append(out.dtype))

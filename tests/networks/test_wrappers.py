@@ -23,7 +23,7 @@ def tiny(**values: object) -> Recipe:
 @pytest.mark.parametrize("recipe", ["dcgan", "r3gan"])
 def test_labels_reach_generator_and_discriminators(recipe: str) -> None:
     torch.manual_seed(0)
-    spec = image_spec(16, 16, 1, "abc")
+    spec = image_spec(16, 16, 1, class_names="abc")
     generator = new_generator(load_recipe(recipe), spec).eval()
     discriminators = new_discriminators(load_recipe(recipe), spec).eval()
     for weight in generator.parameters():
@@ -41,7 +41,7 @@ def test_labels_reach_generator_and_discriminators(recipe: str) -> None:
 
 def test_a_pack_is_consecutive_images_on_the_channels() -> None:
     torch.manual_seed(0)
-    discriminators = new_discriminators(tiny(pack=2), image_spec(16, 16, 3, "abcde")).eval()
+    discriminators = new_discriminators(tiny(pack=2), image_spec(16, 16, 3, class_names="abcde")).eval()
     x, labels = torch.rand(6, 3, 16, 16), torch.tensor([0, 1, 2, 3, 4, 0])
     logits = discriminators(x, labels)
     assert logits.shape == (1, 3)
@@ -104,15 +104,15 @@ def test_quantized_output_is_gray_levels_with_the_channels_last() -> None:
 
 
 def test_inputs_of_seeds_are_their_latents_and_their_own_classes() -> None:
-    z, labels = generator_inputs([5, 11], 16, 4, torch.device("cpu"))
+    z, labels = generator_inputs([5, 11], latent_size=16, classes=4, device=torch.device("cpu"))
     assert np.array_equal(z.numpy(), latents([5, 11], 16))
     assert labels.tolist() == [1, 3]
-    assert len(generator_inputs([5, 11], 16, 0, torch.device("cpu"))) == 1
+    assert len(generator_inputs([5, 11], latent_size=16, classes=0, device=torch.device("cpu"))) == 1
 
 
 def test_spectral_norm_divides_by_the_largest_singular_value() -> None:
     torch.manual_seed(0)
-    discriminators = new_discriminators(tiny(spectral_norm=True, dropout=0.0), image_spec(16, 16, 1, "abc"))
+    discriminators = new_discriminators(tiny(spectral_norm=True, dropout=0.0), image_spec(16, 16, 1, class_names="abc"))
     x, labels = torch.rand(4, 1, 16, 16), torch.tensor([0, 1, 2, 0])
     for _ in range(50):  # of a power iteration each
         discriminators(x, labels)

@@ -57,7 +57,9 @@ def test_scatter_marks_what_is_not_precise_and_what_is_not_covered(figures: list
 
 def test_equal_points_are_drawn_as_well(figures: list[matplotlib.figure.Figure]) -> None:
     """A collapsed generator on data of one image: there is no distance to fit the window to."""
-    one = Projection(np.ones((3, 2)), np.ones((2, 2)), np.ones(3, bool), np.ones(2, bool))
+    one = Projection(
+        reference=np.ones((3, 2)), generated=np.ones((2, 2)), covered=np.ones(3, bool), inside=np.ones(2, bool)
+    )
     charts.precision_recall_plot(one, LIGHT)
     assert figures[0].axes[0].get_xlim() == (0, 2)
 
@@ -75,7 +77,9 @@ def test_points_are_thinned_evenly_and_the_page_notes_it(tmp_path: Path) -> None
 
 def test_nothing_in_a_chart_is_cut_off_or_on_top_of_something(figures: list[matplotlib.figure.Figure]) -> None:
     names = ["a", "W" * 90, "b", "c"]
-    rows = [(i, ClassRow(name, 0.001, 0.001, 1e5, 1e4)) for i, name in enumerate(names)]
+    rows = [
+        (i, ClassRow(name, generated=0.001, reference=0.001, fid=1e5, fid_real=1e4)) for i, name in enumerate(names)
+    ]
     charts.per_class_plot(rows, "The 4 of 1,000 classes with the largest Fréchet distance", LIGHT)
     charts.precision_recall_plot(projected(9, 9), LIGHT)
     for figure in figures:
@@ -114,7 +118,7 @@ def test_bars_are_those_of_the_classes(figures: list[matplotlib.figure.Figure]) 
 def test_classes_without_any_distance_have_bars_of_shares_only(
     figures: list[matplotlib.figure.Figure], tmp_path: Path
 ) -> None:
-    rows = tuple(ClassRow(name, 0.5, 0.5, note="Too few.") for name in ("class a", "class b"))
+    rows = tuple(ClassRow(name, generated=0.5, reference=0.5, note="Too few.") for name in ("class a", "class b"))
     page = Page(write_report(evaluation(4, 16, classes=rows), "title", tmp_path)[0])
     assert words(figures[-1]) == ["generated", "real"]
     assert page.row("class a") == ["class a", "50.0 %", "50.0 %", "Too few."]
@@ -125,7 +129,7 @@ def test_names_that_the_font_lacks_are_numbers_in_the_chart_and_names_in_the_tab
     figures: list[matplotlib.figure.Figure], tmp_path: Path
 ) -> None:
     names = ["日本", "ключ", "$\\frac{1}{2}$", "bell\x07", "two\nlines", "🙂", "lost\udcff", " ", "x" * 50]
-    rows = tuple(ClassRow(name, 0.1, 0.1, 2.0, 1.0) for name in names)
+    rows = tuple(ClassRow(name, generated=0.1, reference=0.1, fid=2.0, fid_real=1.0) for name in names)
     page = Page(write_report(evaluation(4, 16, classes=rows), "title", tmp_path)[0])
     chart = figures[-1]
     labels = chart.axes[0].get_yticklabels()
@@ -139,9 +143,14 @@ def test_names_that_the_font_lacks_are_numbers_in_the_chart_and_names_in_the_tab
 
 def test_a_thousand_classes_come_worst_first(figures: list[matplotlib.figure.Figure], tmp_path: Path) -> None:
     random = np.random.default_rng(0)
-    rows = [ClassRow(f"kind {i}", 0.001, 0.001, d, 1.0) for i, d in enumerate(random.permutation(1000) + 10.0)]
-    rows[500] = ClassRow("kind 500", 0.0, 0.001, None, 1.0, None, "None was generated.")
-    rows[501] = ClassRow("kind 501", 0.0, 0.003, float("nan"), 1.0)
+    rows = [
+        ClassRow(f"kind {i}", generated=0.001, reference=0.001, fid=d, fid_real=1.0)
+        for i, d in enumerate(random.permutation(1000) + 10.0)
+    ]
+    rows[500] = ClassRow(
+        "kind 500", generated=0.0, reference=0.001, fid=None, fid_real=1.0, accuracy=None, note="None was generated."
+    )
+    rows[501] = ClassRow("kind 501", generated=0.0, reference=0.003, fid=float("nan"), fid_real=1.0)
     started = time.process_time()
     page = Page(write_report(evaluation(4, 16, classes=tuple(rows)), "title", tmp_path)[0])
     assert time.process_time() - started < 10
@@ -162,7 +171,10 @@ def test_a_thousand_classes_come_worst_first(figures: list[matplotlib.figure.Fig
 def test_many_classes_with_long_names_that_begin_alike_are_told_apart_by_number(
     figures: list[matplotlib.figure.Figure], tmp_path: Path
 ) -> None:
-    rows = tuple(ClassRow(f"a very long name of a class, number {i:04}", 0.001, 0.001, 1.0) for i in range(1000))
+    rows = tuple(
+        ClassRow(f"a very long name of a class, number {i:04}", generated=0.001, reference=0.001, fid=1.0)
+        for i in range(1000)
+    )
     page = Page(write_report(evaluation(4, 16, classes=rows), "title", tmp_path)[0])
     labels = [label.get_text() for label in figures[-1].axes[0].get_yticklabels()]
     assert len(set(labels)) == charts.MAX_BARS

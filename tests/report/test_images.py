@@ -10,8 +10,8 @@ import pytest
 from PIL import Image
 from report_helpers import Page, evaluation, pixels, ten_classes
 
+from gan_plugin.evaluation.results import MAX_PAIRS, MAX_SAMPLES
 from gan_plugin.report import sheets, write_report
-from gan_plugin.report.page import MAX_PAIRS, MAX_SAMPLES
 
 pytestmark = pytest.mark.filterwarnings("error")
 
@@ -83,14 +83,14 @@ def test_images_need_not_be_square(tmp_path: Path, height: int, width: int) -> N
     oblong = evaluation(count=3, side=height, width=width, channels=3, pairs=2)
     files = write_report(oblong, "title", tmp_path)
     page = Page(files[0])
-    scale = min(1, sheets.MAX_SIDE / max(height, width))
+    scale = min(1, sheets.MAX_CELL / max(height, width))
     shape = (round(height * scale), round(width * scale), 3)
     for alt in ("generated image 3", "real image 1", "nearest training image"):
         assert pixels(page.images(alt)[0]).shape == shape
     if scale == 1:
         assert np.array_equal(pixels(page.images("nearest")[0]), oblong.neighbors.nearest[0])
     assert f"{width} × {height} pixels" in page.text
-    times = -(-sheets.MIN_SIDE // max(shape[:2]))
+    times = -(-sheets.MIN_CELL // max(shape[:2]))
     row = np.concatenate(list(oblong.samples[:2]), axis=1)  # beside one another on the sheet, with a gap
     sheet = pixels(files[1])[sheets.HEADING + 2 :, sheets.MARGIN + 2 :]
     if scale == 1:
@@ -108,7 +108,9 @@ def test_shrinking_keeps_proportions() -> None:
 
 @pytest.mark.parametrize(("count", "pairs", "points"), [(1, 0, 1), (2, 1, 2), (100, 40, 5)])
 def test_any_number_of_images(tmp_path: Path, count: int, pairs: int, points: int) -> None:
-    files = write_report(evaluation(count, 16, 1, pairs, points, classes=ten_classes()[:2]), "title", tmp_path)
+    files = write_report(
+        evaluation(count, 16, 1, pairs=pairs, points=points, classes=ten_classes()[:2]), "title", tmp_path
+    )
     page = Page(files[0])
     assert ("neighbors.png" in [file.name for file in files]) == (pairs > 0)
     assert ("Nearest training images" in page.headings) == (pairs > 0)

@@ -177,7 +177,7 @@ def test_what_a_user_wrote_stays_text(tmp_path: Path) -> None:
         network=bad,
         protocol={bad: bad},
         measurements=(Measurement(bad, 1.0, note=bad, network=bad),),
-        classes=(ClassRow(bad, 0.5, 0.5, note=bad), ClassRow("b", 0.5, 0.5)),
+        classes=(ClassRow(bad, generated=0.5, reference=0.5, note=bad), ClassRow("b", generated=0.5, reference=0.5)),
         notes=(bad,),
         samples=noise(2, 16, 3),
         reference_samples=noise(2, 16, 3),

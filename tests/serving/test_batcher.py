@@ -109,9 +109,9 @@ def test_a_lone_request_runs_at_once_and_alone() -> None:
 def test_waiting_requests_run_together_in_order_whole_and_never_above_the_limit() -> None:
     device = Device()
     batcher = MicroBatcher(device, max_rows=4)
-    asked = [[1], [2, 3], [4, 5], [6], [7, 8, 9, 10], [11]]
-    answers = while_busy(device, batcher, [rows(*values) for values in asked])
-    assert [pixels(answer.result()) for answer in answers] == asked
+    requests = [[1], [2, 3], [4, 5], [6], [7, 8, 9, 10], [11]]
+    answers = while_busy(device, batcher, [rows(*values) for values in requests])
+    assert [pixels(answer.result()) for answer in answers] == requests
     assert device.runs == [[99], [1, 2, 3], [4, 5, 6], [7, 8, 9, 10], [11]]
 
 
@@ -141,7 +141,7 @@ def test_the_thread_of_a_batcher_without_references_ends() -> None:
         return {thread for thread in threading.enumerate() if thread.name == "gan-batcher"}
 
     before = threads()
-    generator = OnnxGenerator(DIGITS, "cpu", batching="on")
+    generator = OnnxGenerator(DIGITS, device="cpu", batching="on")
     generator.sample([1, 2, 3])
     (thread,) = threads() - before
     kept = weakref.ref(generator)
@@ -154,7 +154,7 @@ def test_the_thread_of_a_batcher_without_references_ends() -> None:
 
 def test_a_real_generator_gives_the_same_images_through_it() -> None:
     """The digits of the examples, in requests of many sizes at once: sizes, padding, labels, splitting."""
-    plain, batched = OnnxGenerator(DIGITS, "cpu"), OnnxGenerator(DIGITS, "cpu", batching="on")
+    plain, batched = OnnxGenerator(DIGITS, device="cpu"), OnnxGenerator(DIGITS, device="cpu", batching="on")
     assert (plain.batched, batched.batched) == (False, True)
     sizes = watch(batched)
     requests = [list(range(start, start + count)) for start, count in enumerate([1, 2, 3, 7, 1, 64, 65, 1, 130, 5])]
@@ -168,7 +168,7 @@ def test_a_real_generator_gives_the_same_images_through_it() -> None:
 
 
 def test_on_a_cpu_an_image_is_the_same_to_the_bit_in_any_batch() -> None:
-    generator = OnnxGenerator(DIGITS, "cpu")
+    generator = OnnxGenerator(DIGITS, device="cpu")
     z = latents(range(40), generator.description.latent_size)
     labels = np.arange(40) % 10
     alone = np.concatenate([generator.generate(z[i : i + 1], labels[i : i + 1]) for i in range(40)])
@@ -177,14 +177,14 @@ def test_on_a_cpu_an_image_is_the_same_to_the_bit_in_any_batch() -> None:
 
 
 def test_runs_on_a_gpu_have_a_few_sizes_which_are_warmed_up(monkeypatch: pytest.MonkeyPatch) -> None:
-    """On the CPU, which is told that it is a GPU: what fills a run up is thrown away."""
+    """On the CPU, taken for a GPU: what fills a batch up is thrown away."""
     monkeypatch.setattr(generator_module, "CUDA", "CPUExecutionProvider")
-    on_gpu = OnnxGenerator(DIGITS, "cpu", batching="off")
+    on_gpu = OnnxGenerator(DIGITS, device="cpu", batching="off")
     monkeypatch.undo()
     sizes = watch(on_gpu)
     on_gpu.warm_up()
     assert tuple(sizes) == BUCKETS[::-1]  # the others fit into the memory of the largest
-    expected = OnnxGenerator(DIGITS, "cpu").sample(range(130))
+    expected = OnnxGenerator(DIGITS, device="cpu").sample(range(130))
     sizes.clear()
     for rows, runs in ((1, [1]), (3, [4]), (33, [64]), (64, [64]), (65, [64, 1]), (130, [64, 64, 2])):
         np.testing.assert_array_equal(on_gpu.sample(range(rows)), expected[:rows])
@@ -210,7 +210,7 @@ def test_large_images_are_encoded_side_by_side_and_in_order(batching: str, tmp_p
     export_generator(
         dcgan.Generator(8, image_spec(64, 64, 3)), Description(8, image_spec(64, 64, 3)), tmp_path / "g.onnx"
     )
-    generator = OnnxGenerator(tmp_path / "g.onnx", "cpu", batching=batching)
+    generator = OnnxGenerator(tmp_path / "g.onnx", device="cpu", batching=batching)
     z = latents(range(21), 8)
     files = generator.encode(z, None, png_base64)
     decoded = np.stack([np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(file)))) for file in files])

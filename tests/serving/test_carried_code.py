@@ -75,7 +75,7 @@ def serve_fresh(model: Path, packages: Path) -> dict[str, Any]:
 
 def test_serving_imports_every_file_that_a_model_carries_and_no_other(model: Path, packages: Path) -> None:
     answer = serve_fresh(model, packages)
-    expected = OnnxGenerator(DIGITS, "cpu").sample([4, 5], np.array([7, 7]))
+    expected = OnnxGenerator(DIGITS, device="cpu").sample([4, 5], np.array([7, 7]))
     np.testing.assert_array_equal(np.array(answer["images"]), expected)
     assert answer["refused"].startswith("Unknown column sede: a row may have seed")
     carried = sorted(path.relative_to(model / "code").as_posix() for path in (model / "code").rglob("*.py"))

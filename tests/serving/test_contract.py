@@ -38,7 +38,7 @@ def test_the_file_of_the_examples_is_of_the_newest_contract_and_the_other_of_the
 
 
 def test_a_file_of_contract_1_gives_the_same_images(first_contract: Path) -> None:
-    first, newest = (OnnxGenerator(path, "cpu") for path in (first_contract, DIGITS))
+    first, newest = (OnnxGenerator(path, device="cpu") for path in (first_contract, DIGITS))
     assert first.description == newest.description
     np.testing.assert_array_equal(first.sample(range(20)), newest.sample(range(20)))
 
@@ -64,10 +64,17 @@ def test_a_file_of_contract_1_is_sampled_and_explored(first_contract: Path, tmp_
 
 def test_a_later_contract_with_more_keys_is_read_all_the_same(tmp_path: Path) -> None:
     later = with_metadata(DIGITS, tmp_path / "later.onnx", contract="3", colors="sRGB")
-    assert OnnxGenerator(later, "cpu").description == OnnxGenerator(DIGITS, "cpu").description
+    assert OnnxGenerator(later, device="cpu").description == OnnxGenerator(DIGITS, device="cpu").description
 
 
-DESCRIPTION = Description(64, image_spec(48, 32, 3, ("cat", "große Katze")), "r3gan", "run", "animals", "1f")
+DESCRIPTION = Description(
+    64,
+    image_spec(48, 32, 3, class_names=("cat", "große Katze")),
+    recipe="r3gan",
+    run_id="run",
+    data="animals",
+    data_digest="1f",
+)
 
 
 def test_a_description_survives_the_metadata() -> None:

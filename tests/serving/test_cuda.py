@@ -66,7 +66,7 @@ def test_doctor_on_a_machine_without_a_gpu() -> None:
     assert screen["NVIDIA driver"] == "none"
     assert screen["serving on the CPU"] == "yes"
     assert screen["serving on a GPU"] == "no: this machine has no NVIDIA driver (libcuda cannot be loaded)"
-    assert screen["to mend that"] == "install it, or start the container with --gpus all"
+    assert screen["to fix that"] == "install it, or start the container with --gpus all"
 
 
 def test_doctor_ends_with_status_1_where_a_demanded_device_cannot_serve() -> None:
@@ -78,7 +78,7 @@ def test_no_visible_gpu(driver: Path) -> None:
     screen, _ = doctor(**with_driver(driver, 13000, gpus=0))
     assert (screen["NVIDIA driver"], screen["GPU"]) == ("for CUDA up to 13.0", "none is visible")
     assert screen["serving on a GPU"] == "no: the NVIDIA driver shows no GPU to this process"
-    assert "CUDA_VISIBLE_DEVICES" in screen["to mend that"]
+    assert "CUDA_VISIBLE_DEVICES" in screen["to fix that"]
 
 
 def test_a_driver_too_old_for_the_onnxruntime(driver: Path) -> None:
@@ -88,13 +88,13 @@ def test_a_driver_too_old_for_the_onnxruntime(driver: Path) -> None:
     assert screen["serving on a GPU"] == (
         f"no: the NVIDIA driver runs CUDA up to 11.4, and onnxruntime-gpu {WITH_CUDA} was built for {needed}"
     )
-    assert screen["to mend that"] == "update the driver, or pip install 'onnxruntime-gpu[cuda,cudnn]<1.27'"
+    assert screen["to fix that"] == "update the driver, or pip install 'onnxruntime-gpu[cuda,cudnn]<1.27'"
 
 
 def test_libraries_that_are_missing_are_named_with_the_line_that_brings_them(driver: Path) -> None:
     screen, _ = doctor(**with_driver(driver, 99000))
     assert re.match(r"no: libcu\w+\.so\.\d+: cannot open shared object file", screen["serving on a GPU"])
-    assert screen["to mend that"] == f"pip install 'onnxruntime-gpu[cuda,cudnn]=={WITH_CUDA}'"
+    assert screen["to fix that"] == f"pip install 'onnxruntime-gpu[cuda,cudnn]=={WITH_CUDA}'"
 
 
 def test_a_missing_cudnn_is_found_before_the_first_image_needs_it(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -130,7 +130,7 @@ def test_the_plain_package_over_the_one_with_cuda(driver: Path, tmp_path: Path) 
     assert screen["serving on a GPU"] == (
         "no: the package onnxruntime, which has no CUDA in it, lies over onnxruntime-gpu"
     )
-    assert screen["to mend that"] == (
+    assert screen["to fix that"] == (
         f"pip uninstall -y onnxruntime && pip install --force-reinstall --no-deps onnxruntime-gpu=={WITH_CUDA}"
     )
 
@@ -144,7 +144,7 @@ def test_cuda_demanded_gets_the_cause_and_the_line_in_one_sentence(driver: Path)
         text=True,
         check=False,
     )
-    assert done.stdout == ""  # ONNX Runtime's own remarks stay out of the way
+    assert done.stdout == ""  # ONNX Runtime's own messages stay out of the way
     assert re.search(
         r"UserError: device=cuda was demanded but CUDA cannot be used: libcu\S+: cannot open shared object file: "
         r"No such file or directory; pip install 'onnxruntime-gpu\[cuda,cudnn\]==\S+'\.$",
@@ -161,7 +161,7 @@ def test_auto_says_why_it_is_the_cpu(caplog: pytest.LogCaptureFixture) -> None:
 
 
 def test_a_kind_of_machine_for_which_there_is_no_cuda(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Nobody is told to uninstall the only package that works there."""
+    """No advice uninstalls the only package that works there."""
     monkeypatch.setattr(cuda.onnxruntime, "get_available_providers", lambda: ["CPUExecutionProvider"])
     monkeypatch.setattr(cuda.sys, "platform", "darwin")
     obstacle = cuda.why_cuda_cannot_load()

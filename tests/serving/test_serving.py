@@ -159,7 +159,7 @@ def test_the_server_goes_on_after_refusals(server: Server) -> None:
 
 
 def labels_of_rows(class_names: Sequence[str], *rows: dict[str, object]) -> list[int]:
-    description = Description(4, image_spec(16, 16, 1, class_names))
+    description = Description(4, image_spec(16, 16, 1, class_names=class_names))
     request = read_request(pd.DataFrame(rows), description, max_rows=10)
     assert request.labels is not None
     return request.labels.tolist()
@@ -263,7 +263,7 @@ def test_serving_from_a_fresh_environment(trained: Trained, server: Server, stor
     assert names == {
         "mlflow-skinny", "numpy", "pandas", "pillow", "onnxruntime-gpu", "onnxruntime", "uvloop", "httptools",
     }  # fmt: skip
-    with serving(trained.project, trained.model_uri, "uv", wait_s=600) as fresh:
+    with serving(trained.project, trained.model_uri, env_manager="uv", wait_s=600) as fresh:
         assert fresh.records({"seed": 5}).body == server.records({"seed": 5}).body
         refused = fresh.records({"sede": 5})
         assert (refused.status, refused.body["message"].split(":")[0]) == (400, "Unknown column sede")

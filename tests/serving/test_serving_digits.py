@@ -27,10 +27,11 @@ from PIL import Image
 
 from gan_plugin import flavor
 from gan_plugin.media.image import image_grid
-from gan_plugin.seeds import MAX_SEED, between, latents
+from gan_plugin.seeds import between, latents
 from gan_plugin.serving.gate import AnswerInterval, Gate, Message, Receive, Send
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.options import ServingOptions
+from gan_plugin.spec import MAX_SEED
 
 IMAGE = npt.NDArray[np.uint8]
 ONNX_FILE = ROOT / "examples" / "digits.onnx"
@@ -49,13 +50,15 @@ def digits(project: Project, request: pytest.FixtureRequest) -> Iterator[Server]
     """On the CPU, where images are equal to the bit, with and without the micro-batcher."""
     config = json.dumps({"device": "cpu", "batching": request.param})
     patient = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120"}  # a slow machine must not lose the connection to a worker
-    with serving(project, "model", "local", 120, WORKERS, SERVING_MODEL_CONFIG=config, **patient) as running:
+    with serving(
+        project, "model", env_manager="local", wait_s=120, workers=WORKERS, SERVING_MODEL_CONFIG=config, **patient
+    ) as running:
         yield running
 
 
 @pytest.fixture(scope="module")
 def generator() -> OnnxGenerator:
-    return OnnxGenerator(ONNX_FILE, "cpu")
+    return OnnxGenerator(ONNX_FILE, device="cpu")
 
 
 def decode(image: str) -> IMAGE:
@@ -149,7 +152,7 @@ def test_the_signature_has_all_columns_and_parameters(project: Project) -> None:
     assert {param.name: param.default for param in signature.params} == {"format": "png", "grid": 0}
 
 
-WHOLE = "a seed is a whole number from 0 to 9007199254740991."
+SEED_RANGE = "a seed is a whole number from 0 to 9007199254740991."
 GRID = "give how many images stand in a row of one large image, at most 1024, or 0 for separate images."
 
 
@@ -158,7 +161,7 @@ GRID = "give how many images stand in a row of one large image, at most 1024, or
     [
         ({"seed": 1, "to_seed": 2}, "Row 0 has to_seed and no position: an image between two seeds needs both."),
         ({"seed": 1, "position": 0.5}, "Row 0 has position and no to_seed: an image between two seeds needs both."),
-        ({"seed": 1, "to_seed": -2, "position": 0}, f"Row 0 has to_seed=-2: {WHOLE}"),
+        ({"seed": 1, "to_seed": -2, "position": 0}, f"Row 0 has to_seed=-2: {SEED_RANGE}"),
         (
             {"seed": 1, "to_seed": 2, "position": 1.01},
             "Row 0 has position=1.01: give a number from 0 (seed) to 1 (to_seed).",
@@ -202,7 +205,7 @@ def test_a_grid_too_large_for_webp(digits: Server) -> None:
 
 def connections(server: Server) -> dict[int, http.client.HTTPConnection]:
     """A connection to each worker, by the worker's process."""
-    found: dict[int, http.client.HTTPConnection] = {}
+    connections: dict[int, http.client.HTTPConnection] = {}
     for _ in range(200):
         connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
         connection.request("GET", "/ping")
@@ -210,10 +213,10 @@ def connections(server: Server) -> dict[int, http.client.HTTPConnection]:
         mine = connection.sock.getsockname()[1]
         for process in psutil.Process(server.pid).children(recursive=True):
             if any(c.raddr and c.raddr.port == mine for c in process.net_connections()):
-                found.setdefault(process.pid, connection)
-        if len(found) == WORKERS:
-            return found
-    raise AssertionError(f"only {len(found)} of {WORKERS} workers took a connection")
+                connections.setdefault(process.pid, connection)
+        if len(connections) == WORKERS:
+            return connections
+    raise AssertionError(f"only {len(connections)} of {WORKERS} workers took a connection")
 
 
 def ask(connection: http.client.HTTPConnection, seeds: list[int]) -> dict[int, str]:
@@ -235,8 +238,8 @@ def test_a_seeds_image_is_the_same_alone_in_any_batch_order_and_at_any_concurren
     with ThreadPoolExecutor(8) as pool:  # each on a connection of its own, to whichever worker
         replies = list(pool.map(lambda batch: digits.records(*({"seed": seed} for seed in batch)), batches))
     for batch, reply in zip(batches, replies, strict=True):
-        made = {row["seed"]: row["image"] for row in reply.body["predictions"]}
-        assert made == {seed: alone[0][seed] for seed in batch}
+        answered = {row["seed"]: row["image"] for row in reply.body["predictions"]}
+        assert answered == {seed: alone[0][seed] for seed in batch}
     for connection in workers.values():
         assert ask(connection, seeds[::-1]) == alone[0]
 
@@ -246,7 +249,9 @@ def test_a_seeds_image_is_the_same_alone_in_any_batch_order_and_at_any_concurren
 
 def test_one_request_too_many_is_refused_at_once_and_the_others_are_answered(project: Project) -> None:
     many: list[dict[str, object]] = [{"seed": seed} for seed in range(1024)]
-    with serving(project, "model", "local", wait_s=120, SERVING_MODEL_CONFIG='{"max_waiting": 2}') as server:
+    with serving(
+        project, "model", env_manager="local", wait_s=120, SERVING_MODEL_CONFIG='{"max_waiting": 2}'
+    ) as server:
         assert "and a server 2 requests." in server.log.read_text()
 
         def timed(_: int) -> tuple[Answer, float]:
@@ -332,11 +337,12 @@ def test_a_generator_inside_another_model_answers_as_in_a_notebook(project: Proj
     code.write_text(AROUND)
     artifacts = {"generator": str(project.folder / "model")}
     mlflow.pyfunc.save_model(path, python_model=str(code), artifacts=artifacts, pip_requirements=[])
-    with serving(project, "around", "local", wait_s=120) as server:
+    with serving(project, "around", env_manager="local", wait_s=120) as server:
         reply = server.records({"seed": 3})
         assert reply.status == 200, reply.text
         np.testing.assert_array_equal(
-            decode(reply.body["predictions"][0]["image"]), OnnxGenerator(ONNX_FILE, "cpu").sample([3])[0, :, :, 0]
+            decode(reply.body["predictions"][0]["image"]),
+            OnnxGenerator(ONNX_FILE, device="cpu").sample([3])[0, :, :, 0],
         )
         assert "x-gan-device" not in reply.headers
 
@@ -362,7 +368,7 @@ def test_a_model_that_knows_less_refuses_what_it_does_not_know(project: Project,
 def test_a_misspelt_option_does_not_start_a_server(project: Project) -> None:
     with (
         pytest.raises(AssertionError, match=r"Unknown option devise: there are device, max_rows"),
-        serving(project, "model", "local", wait_s=60, SERVING_MODEL_CONFIG='{"devise": "cuda"}'),
+        serving(project, "model", env_manager="local", wait_s=60, SERVING_MODEL_CONFIG='{"devise": "cuda"}'),
     ):
         pass
 

@@ -55,7 +55,7 @@ def test_the_file(project: Project) -> None:
 
 @pytest.mark.parametrize("batching", ["off", "on"])
 def test_the_generator(batching: str, project: Project) -> None:
-    generator = OnnxGenerator(project.folder / "corners.onnx", "cpu", batching=batching)
+    generator = OnnxGenerator(project.folder / "corners.onnx", device="cpu", batching=batching)
     assert generator.description.spec == TALL
     images = generator.sample(range(9))
     assert images.shape == (9, 48, 32, 3)
@@ -65,7 +65,7 @@ def test_the_generator(batching: str, project: Project) -> None:
 
 
 def test_every_form_of_an_answer(project: Project) -> None:
-    with serving(project, "model", "local", wait_s=120, SERVING_MODEL_CONFIG='{"device": "cpu"}') as server:
+    with serving(project, "model", env_manager="local", wait_s=120, SERVING_MODEL_CONFIG='{"device": "cpu"}') as server:
         rows = [{"seed": seed} for seed in range(3)]
         for image_format in ("png", "webp"):
             for row in server.records(*rows, format=image_format).body["predictions"]:

@@ -25,8 +25,8 @@ CPU = torch.device("cpu")
 def conditional(make_project: Callable[[], Project]) -> Project:
     """The default recipe with labels, for nine epochs of the digits at 16 pixels: six teach it the classes."""
     project = make_project()
-    given = {"conditional": "true", "epochs": 9, "image_size": 16, "evaluation_budget": 0, "samples_every": 9}
-    done = project.command("gan-plugin", "train", *options(given))
+    parameters = {"conditional": "true", "epochs": 9, "image_size": 16, "evaluation_budget": 0, "samples_every": 9}
+    done = project.command("gan-plugin", "train", *options(parameters))
     assert done.returncode == 0, done.stdout + done.stderr
     return project
 
@@ -50,9 +50,9 @@ def test_images_show_the_class_that_was_asked_for(conditional: Project, monkeypa
     model = mlflow.pyfunc.load_model("models:/gan/1", model_config={"device": "cpu"})
     rows = pd.DataFrame({"seed": np.arange(500), "label": [str(i // 50) for i in range(500)]})
     answer = model.predict(rows)
-    shown = np.stack([np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in answer["image"]])
-    found = predict_labels(classifier, shown[..., None])
-    assert (found == torch.arange(500) // 50).float().mean() > 0.9
+    images = np.stack([np.asarray(Image.open(io.BytesIO(base64.b64decode(png)))) for png in answer["image"]])
+    predicted = predict_labels(classifier, images[..., None])
+    assert (predicted == torch.arange(500) // 50).float().mean() > 0.9
     same_seed = model.predict(pd.DataFrame({"seed": [7, 7], "label": ["1", "2"]}))["image"]
     assert same_seed[0] != same_seed[1]
 
@@ -67,8 +67,8 @@ def test_sample_takes_a_class(conditional: Project) -> None:
     sheet = np.asarray(Image.open(conditional.folder / "sheet.png"))
     cells = np.stack([sheet[2:18, 2 + 18 * i : 18 + 18 * i] for i in range(10)])
     digits = load_dataset("digits", image_size=16)
-    found = predict_labels(classifier_of(digits, CPU)[0], cells[..., None])
-    assert (found == 3).float().mean() >= 0.8
+    predicted = predict_labels(classifier_of(digits, CPU)[0], cells[..., None])
+    assert (predicted == 3).float().mean() >= 0.8
     assert sample("three") == ("label='three' is not possible: give 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, or a number from 0.")
 
 
@@ -79,8 +79,8 @@ def test_what_contradicts_the_data_is_refused_before_training(make_project: Call
     for i in range(20):
         Image.new("L", (36, 36), i * 10).save(images / f"{i}.png")
 
-    def refused(**given: object) -> str:
-        done = project.command("gan-plugin", "train", *options({"data": images, **given}))
+    def refused(**parameters: object) -> str:
+        done = project.command("gan-plugin", "train", *options({"data": images, **parameters}))
         assert done.returncode == 2
         return error_of(done)
 
@@ -94,12 +94,12 @@ def test_a_training_that_diverges_is_failed_with_the_reason(make_project: Callab
     reckless = {**QUICK, "batch_size": 64, "generator_lr": 1e30, "discriminator_lr": 1e30, "retries": 1}
     done = project.command("gan-plugin", "train", *options(reckless))
     assert done.returncode == 1
-    said = error_of(done)
-    assert "became" in said
-    assert "and going back is used up with retries=1: training has diverged" in said
+    error = error_of(done)
+    assert "became" in error
+    assert "and going back is used up with retries=1: training has diverged" in error
     (run,) = project.runs()
     assert run.info.status == "FAILED"
-    assert run.data.tags["failed"] == said
+    assert run.data.tags["failed"] == error
     assert run.data.tags["guard.1"].endswith("back to the start with another seed.")
     assert run.data.metrics["guard/rollbacks"] == 1
     assert project.client.search_registered_models() == []
@@ -108,10 +108,10 @@ def test_a_training_that_diverges_is_failed_with_the_reason(make_project: Callab
 def test_a_training_that_fails_late_keeps_its_best_generator(make_project: Callable[[], Project]) -> None:
     """Every quick evaluation raises an alarm: the best is exported and logged, and not registered."""
     project = make_project()
-    given = {**QUICK, "image_size": 16, "epochs": 4, "evaluation_budget": 0.99, "retries": 0}
+    parameters = {**QUICK, "image_size": 16, "epochs": 4, "evaluation_budget": 0.99, "retries": 0}
     code = (
         "import gan_plugin.training.guard as g; g.WORSE = 0.5; from gan_plugin.cli import main; main("
-        + repr(["train", *options(given)])
+        + repr(["train", *options(parameters)])
         + ")"
     )
     done = project.command("python", "-c", code)

@@ -28,7 +28,7 @@ from gan_plugin.training.state import TrainingState, new_state
 BATCH, LATENT, CLASSES = 8, 8, 3
 GENERATOR_LR, DISCRIMINATOR_LR = 1e-2, 1e-4
 STILL = 1e-12  # a learning rate at which nothing moves
-LABELED = image_spec(16, 16, 1, "abc"[:CLASSES])
+LABELED = image_spec(16, 16, 1, class_names="abc"[:CLASSES])
 
 
 def small_recipe(**values: object) -> Recipe:
@@ -62,11 +62,11 @@ def floats(batch: Batch) -> Tensor:
 
 def half_squared_slopes(logits: Tensor, images: Tensor) -> Tensor:
     """Σₖ ½E‖∇Dₖ‖² at the images, for logits [K, B]."""
-    slopes = [torch.autograd.grad(each.sum(), images, create_graph=True)[0] for each in logits]
+    slopes = [torch.autograd.grad(member_logits.sum(), images, create_graph=True)[0] for member_logits in logits]
     return torch.stack([0.5 * slope.square().sum((1, 2, 3)).mean() for slope in slopes]).sum()
 
 
-def assert_descended(before: nn.Module, after: nn.Module, loss: Tensor, lr: float) -> None:
+def assert_descended(before: nn.Module, after: nn.Module, *, loss: Tensor, lr: float) -> None:
     """Every weight went down the gradient of ``loss``, a function of the weights ``before``."""
     slopes = torch.autograd.grad(loss, list(before.parameters()))
     assert all(slope.any() for slope in slopes if slope.dim() > 1)  # or there is nothing to see
@@ -96,7 +96,7 @@ def test_alternating_updates_descend_a_relativistic_loss_with_r1_and_r2(steps: i
     losses = F.softplus(fake_logits - real_logits).mean(1)
     penalty = half_squared_slopes(real_logits, real) + half_squared_slopes(fake_logits, fake)
     lr = DISCRIMINATOR_LR * 4 / 5  # corrected for the penalty at every fourth step
-    assert_descended(before.discriminator, state.discriminator, losses.sum() + weight * penalty, lr)
+    assert_descended(before.discriminator, state.discriminator, loss=losses.sum() + weight * penalty, lr=lr)
     torch.testing.assert_close(metrics["loss/discriminator"], losses.mean().detach())
     torch.testing.assert_close(metrics["loss/penalty"], penalty.detach() / 2 if weight else torch.tensor(0.0))
     torch.testing.assert_close(metrics["logit/real"], real_logits.mean().detach())
@@ -107,7 +107,7 @@ def test_alternating_updates_descend_a_relativistic_loss_with_r1_and_r2(steps: i
     real_logits, fake_logits = (state.discriminator(x, generators.labels) for x in (floats(generators), fake))
     losses = F.softplus(real_logits - fake_logits).mean(1)
     loss = (torch.softmax(2 * losses.detach(), 0) * losses).sum()
-    assert_descended(before.generator, state.generator, loss, GENERATOR_LR)
+    assert_descended(before.generator, state.generator, loss=loss, lr=GENERATOR_LR)
     torch.testing.assert_close(metrics["loss/generator"], loss.detach())
 
 
@@ -127,10 +127,12 @@ def test_simultaneous_updates_descend_their_losses_with_r1(steps: int, weight: f
     real_logits, fake_logits = (before.discriminator(x) for x in (real, before.generator(z)))  # [2, B]
     loss = (F.softplus(-real_logits) + F.softplus(fake_logits)).mean(1).sum()
     penalty = half_squared_slopes(real_logits, real)
-    assert_descended(before.discriminator, state.discriminator, loss + weight * penalty, DISCRIMINATOR_LR * 4 / 5)
+    assert_descended(
+        before.discriminator, state.discriminator, loss=loss + weight * penalty, lr=DISCRIMINATOR_LR * 4 / 5
+    )
     losses = F.softplus(-before.discriminator(before.generator(z))).mean(1)
     loss = (torch.softmax(2 * losses.detach(), 0) * losses).sum()
-    assert_descended(before.generator, state.generator, loss, GENERATOR_LR)
+    assert_descended(before.generator, state.generator, loss=loss, lr=GENERATOR_LR)
 
 
 @pytest.mark.parametrize("updates", ["simultaneous", "alternating"])
@@ -147,15 +149,17 @@ def test_both_networks_pay_where_an_image_does_not_show_its_codes(updates: str) 
     fake_logits, predicted_codes = before.discriminator.forward_with_codes(before.generator(z))
     assert predicted_codes is not None
     loss = F.softplus(-before.discriminator(floats(batch))).mean() + F.softplus(fake_logits).mean()
-    loss = loss + mutual_information_loss(predicted_codes, z, 3, 2)
-    assert_descended(before.discriminator, state.discriminator, loss, DISCRIMINATOR_LR)
+    loss = loss + mutual_information_loss(predicted_codes, z, categorical_codes=3, continuous_codes=2)
+    assert_descended(before.discriminator, state.discriminator, loss=loss, lr=DISCRIMINATOR_LR)
     opponent = before.discriminator
     if updates == "alternating":
         z, opponent = torch.randn(BATCH, LATENT), state.discriminator
     fake_logits, predicted_codes = opponent.forward_with_codes(before.generator(z))
     assert predicted_codes is not None
-    information = mutual_information_loss(predicted_codes, z, 3, 2)
-    assert_descended(before.generator, state.generator, F.softplus(-fake_logits).mean() + information, GENERATOR_LR)
+    information = mutual_information_loss(predicted_codes, z, categorical_codes=3, continuous_codes=2)
+    assert_descended(
+        before.generator, state.generator, loss=F.softplus(-fake_logits).mean() + information, lr=GENERATOR_LR
+    )
     torch.testing.assert_close(metrics["loss/code"], information.detach())
 
 
@@ -165,7 +169,7 @@ NETWORKS = ("generator", "ema", "discriminator")
 def weights(state: TrainingState) -> dict[str, dict[str, Tensor]]:
     """What is learned, without batch norm's running statistics: those follow every batch of fakes."""
     networks = {name: getattr(state, name).named_parameters() for name in NETWORKS}
-    return {name: {key: value.detach().clone() for key, value in found} for name, found in networks.items()}
+    return {name: {key: value.detach().clone() for key, value in tensors} for name, tensors in networks.items()}
 
 
 def moves(state: TrainingState, recipe: Recipe, steps: int) -> dict[str, list[int]]:
@@ -330,7 +334,7 @@ def test_ada_is_fed_the_real_logits_of_all_images_at_the_objectives_boundary(obj
     step = GanStep(lively_state(recipe), recipe, torch.float32)
     images = floats(random_batch(1))
     real_logits, fake_logits = torch.tensor([[0.9, 0.3, 0.3, -0.1]]), torch.tensor([[-1.0, -1.0, -1.0, -1.0]])
-    step.discriminator_loss(images, images, real_logits, fake_logits, None)
+    step.discriminator_loss(images, images, real_logits=real_logits, fake_logits=fake_logits, labels=None)
     assert (step.state.ada.batches, step.state.ada.images) == (1, BATCH)
     assert step.state.ada.signs.item() == pytest.approx(mean_sign * BATCH)
 
@@ -361,8 +365,10 @@ def test_a_relative_generator_draws_images_of_its_own_with_their_labels(
         return watch
 
     monkeypatch.setattr(loop, "GanStep", watched)
-    plan = TrainingPlan(recipe, 1, 0, CPU, torch.float32, samples_every=9, checkpoint_every=9, guard=False)
-    train(numbered_images(5 * BATCH), plan, Memory(), tmp_path)
+    plan = TrainingPlan(
+        recipe, epochs=1, seed=0, device=CPU, precision=torch.float32, samples_every=9, checkpoint_every=9, guard=False
+    )
+    train(numbered_images(5 * BATCH), plan, Memory(), folder=tmp_path)
     orders = []
     for batches in zip(*seen, strict=True):
         numbers = torch.cat([batch.samples[:, 0, 0, 0] for batch in batches]).long()

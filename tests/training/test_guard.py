@@ -124,11 +124,11 @@ def test_the_pairwise_distance_of_classes_is_that_within_them() -> None:
 def test_the_guard_observes_several_images_of_each_of_some_classes() -> None:
     seeds, groups = guard_seeds(0)
     assert (list(seeds), groups.tolist()) == (list(range(64)), [0] * 64)
-    for classes, each in ((2, 32), (10, 8), (1000, 8)):
+    for classes, per_class in ((2, 32), (10, 8), (1000, 8)):
         seeds, groups = guard_seeds(classes)
         assert len(set(seeds)) == 64
         assert groups.tolist() == [seed % classes for seed in seeds]
-        assert groups.bincount().tolist() == [each] * min(classes, 8)
+        assert groups.bincount().tolist() == [per_class] * min(classes, 8)
 
 
 def test_one_image_a_class_is_no_variety() -> None:
@@ -199,7 +199,7 @@ def test_a_training_that_diverges_goes_back_tries_again_and_ends_with_the_reason
     memory = Memory()
     reckless = dataclasses.replace(plan(epochs=4, generator_lr=1e30, discriminator_lr=1e30), retries=2)
     with pytest.raises(Diverged, match=r"^In step \d+ [\w/.]+ became (nan|inf|-inf), and") as failed:
-        train(dataset, reckless, memory, tmp_path)
+        train(dataset, reckless, memory, folder=tmp_path)
     assert "and going back is used up with retries=2: training has diverged; a smaller" in str(failed.value)
     assert set(memory.notes) == {"guard.1", "guard.2"}
     assert memory.notes["guard.1"].endswith(": back to the start with another seed.")
@@ -238,15 +238,15 @@ def states(monkeypatch: pytest.MonkeyPatch) -> list[TrainingState]:
     """Every state that training makes."""
     from gan_plugin.training import loop
 
-    made: list[TrainingState] = []
+    states: list[TrainingState] = []
     new_state = loop.new_state
 
-    def remembered(*given: object) -> TrainingState:
-        made.append(new_state(*given))  # type: ignore[arg-type]
-        return made[-1]
+    def remembered(*arguments: object) -> TrainingState:
+        states.append(new_state(*arguments))  # type: ignore[arg-type]
+        return states[-1]
 
     monkeypatch.setattr(loop, "new_state", remembered)
-    return made
+    return states
 
 
 def test_after_one_accident_training_goes_on_from_the_last_good_checkpoint(
@@ -255,7 +255,7 @@ def test_after_one_accident_training_goes_on_from_the_last_good_checkpoint(
     memory = Memory()
     # poisoned after epoch 2 is evaluated, before its checkpoint is written: only every second epoch has one
     scripted_plan = dataclasses.replace(evaluated_plan(5), checkpoint_every=2)
-    state = train(dataset, scripted_plan, memory, tmp_path, evaluator=Poisoned(states, at=3))
+    state = train(dataset, scripted_plan, memory, folder=tmp_path, evaluator=Poisoned(states, at=3))
     assert state.steps == 15
     assert state.rollbacks == 1
     assert memory.notes["guard.1"].startswith("In step 12 loss/discriminator became nan")
@@ -270,7 +270,7 @@ def test_after_one_accident_training_goes_on_from_the_last_good_checkpoint(
 def test_when_nothing_helps_the_best_is_kept(dataset: Dataset, tmp_path: Path, states: list[TrainingState]) -> None:
     scripted_plan = dataclasses.replace(evaluated_plan(9), retries=1)
     with pytest.raises(Diverged, match="going back is used up with retries=1") as failed:
-        train(dataset, scripted_plan, Memory(), tmp_path, evaluator=Poisoned(states, at=4, times=9))
+        train(dataset, scripted_plan, Memory(), folder=tmp_path, evaluator=Poisoned(states, at=4, times=9))
     kept = failed.value.state
     assert kept is not None
     assert kept.best is not None
@@ -308,7 +308,7 @@ def test_a_training_does_not_end_well_with_one_image_for_all_seeds(
                 weight.zero_()
 
     with pytest.raises(Diverged, match="In step 3 the samples have collapsed: their diversity is 0 of that of real"):
-        train(dataset, dataclasses.replace(plan(1), retries=0), AfterAnEpoch(paint_gray), tmp_path)
+        train(dataset, dataclasses.replace(plan(1), retries=0), AfterAnEpoch(paint_gray), folder=tmp_path)
 
 
 def test_a_checkpoint_with_weights_that_are_not_finite_is_not_written(
@@ -318,7 +318,7 @@ def test_a_checkpoint_with_weights_that_are_not_finite_is_not_written(
 
     memory, evaluator = AfterAnEpoch(lambda: spoil(states[-1])), Scripted(1.0, 1.0)
     with pytest.raises(Diverged, match=r"discriminator\.members\.0\.\S+ became nan, and going back") as failed:
-        train(dataset, dataclasses.replace(evaluated_plan(2), retries=1), memory, tmp_path, evaluator=evaluator)
+        train(dataset, dataclasses.replace(evaluated_plan(2), retries=1), memory, folder=tmp_path, evaluator=evaluator)
     assert memory.notes["guard.1"].endswith("became nan: back to the start with another seed.")
     assert failed.value.state is None
     assert not evaluator.weights
@@ -336,12 +336,12 @@ def test_a_stop_does_not_put_lost_weights_in_the_place_of_a_good_checkpoint(
         return now
 
     with pytest.raises(Interrupted, match=r"go on with resume=.*checkpoint\.safetensors\.$"):
-        train(dataset, plan(epochs=3), Memory(), tmp_path, stop_requested=stop)
+        train(dataset, plan(epochs=3), Memory(), folder=tmp_path, stop_requested=stop)
     assert states[-1].steps == 4
     assert read_header(tmp_path / "checkpoint.safetensors")["steps"] == 3
     requests = iter([True])
     with pytest.raises(Interrupted, match=r"^Training stopped as asked; its weights are not finite\.$"):
-        train(dataset, plan(epochs=3), Memory(), tmp_path / "none", stop_requested=stop)
+        train(dataset, plan(epochs=3), Memory(), folder=tmp_path / "none", stop_requested=stop)
 
 
 def test_the_guard_remembers_across_a_return_what_was_before_the_checkpoint(
@@ -351,7 +351,7 @@ def test_the_guard_remembers_across_a_return_what_was_before_the_checkpoint(
     memory = Memory()
     scripted_plan = dataclasses.replace(evaluated_plan(9), checkpoint_every=2, retries=2)
     with pytest.raises(Diverged, match="the distance from the data is 50, and was 2"):
-        train(dataset, scripted_plan, memory, tmp_path, evaluator=Scripted(3.0, 2.0, *[50.0] * 9))
+        train(dataset, scripted_plan, memory, folder=tmp_path, evaluator=Scripted(3.0, 2.0, *[50.0] * 9))
     assert [note.split(":")[1] for note in memory.notes.values()] == [" back to step 6 with another seed."] * 2
 
 
@@ -361,7 +361,12 @@ def test_the_guards_clocks_survive_a_stop(dataset: Dataset, tmp_path: Path) -> N
     requests = iter([False] * 6 + [True])
     with pytest.raises(Interrupted):
         train(
-            dataset, scripted_plan, Memory(), tmp_path, stop_requested=requests.__next__, evaluator=Scripted(2.0, 50.0)
+            dataset,
+            scripted_plan,
+            Memory(),
+            folder=tmp_path,
+            stop_requested=requests.__next__,
+            evaluator=Scripted(2.0, 50.0),
         )
     checkpoint = tmp_path / "checkpoint.safetensors"
     assert read_header(checkpoint)["guard"] == {
@@ -372,7 +377,7 @@ def test_the_guards_clocks_survive_a_stop(dataset: Dataset, tmp_path: Path) -> N
         "worse_checks": 1,
     }
     with pytest.raises(Diverged, match="the distance from the data is 51, and was 2"):
-        train(dataset, scripted_plan, Memory(), tmp_path, resume=checkpoint, evaluator=Scripted(51.0))
+        train(dataset, scripted_plan, Memory(), folder=tmp_path, resume=checkpoint, evaluator=Scripted(51.0))
 
 
 def test_the_best_after_the_checkpoint_is_no_measure_for_another_try(dataset: Dataset, tmp_path: Path) -> None:
@@ -380,7 +385,11 @@ def test_the_best_after_the_checkpoint_is_no_measure_for_another_try(dataset: Da
     memory = Memory()
     scripted_plan = dataclasses.replace(evaluated_plan(6), checkpoint_every=2)
     state = train(
-        dataset, scripted_plan, memory, tmp_path, evaluator=Scripted(9.0, 8.0, 1.0, 40.0, 41.0, 9.0, 7.0, 7.0, 7.0)
+        dataset,
+        scripted_plan,
+        memory,
+        folder=tmp_path,
+        evaluator=Scripted(9.0, 8.0, 1.0, 40.0, 41.0, 9.0, 7.0, 7.0, 7.0),
     )
     assert len(memory.notes) == 1
     assert state.best is not None
@@ -396,15 +405,19 @@ def test_without_the_guard_only_what_is_not_finite_ends_a_training(
         dataset,
         dataclasses.replace(evaluated_plan(4), guard=False),
         memory := Memory(),
-        tmp_path,
+        folder=tmp_path,
         evaluator=Scripted(*rising),
     )
     assert state.steps == 12
     assert len(memory.files) == 4  # checkpoints
     with pytest.raises(Diverged, match="the distance from the data is"):
         train(
-            dataset, dataclasses.replace(evaluated_plan(4), retries=0), Memory(), tmp_path, evaluator=Scripted(*rising)
+            dataset,
+            dataclasses.replace(evaluated_plan(4), retries=0),
+            Memory(),
+            folder=tmp_path,
+            evaluator=Scripted(*rising),
         )
     reckless = dataclasses.replace(plan(epochs=9, generator_lr=1e30, discriminator_lr=1e30), guard=False)
     with pytest.raises(Diverged, match=r"^In step \d+ [\w/.]+ became (nan|inf|-inf): training has"):
-        train(dataset, reckless, Memory(), tmp_path)
+        train(dataset, reckless, Memory(), folder=tmp_path)

@@ -1,4 +1,4 @@
-"""Every recipe plays a few steps; what does not go together is refused before."""
+"""Every recipe trains for a few steps; what does not go together is refused before."""
 
 from __future__ import annotations
 
@@ -58,20 +58,24 @@ def test_a_recipe_is_reproducible_resumable_and_teaches_both_players(
     check_combination(recipe, dataset)
 
     def plan(epochs: int) -> TrainingPlan:
-        return TrainingPlan(recipe, epochs, 0, CPU, torch.float32, samples_every=9, checkpoint_every=1)
+        return TrainingPlan(
+            recipe, epochs=epochs, seed=0, device=CPU, precision=torch.float32, samples_every=9, checkpoint_every=1
+        )
 
-    whole = train(dataset, plan(2), Memory(), tmp_path / "whole")
-    train(dataset, plan(1), Memory(), tmp_path / "part")
-    rest = train(dataset, plan(2), Memory(), tmp_path / "rest", resume=tmp_path / "part" / "checkpoint.safetensors")
-    assert_same(weights(whole), weights(rest))
+    full = train(dataset, plan(2), Memory(), folder=tmp_path / "whole")
+    train(dataset, plan(1), Memory(), folder=tmp_path / "part")
+    rest = train(
+        dataset, plan(2), Memory(), folder=tmp_path / "rest", resume=tmp_path / "part" / "checkpoint.safetensors"
+    )
+    assert_same(weights(full), weights(rest))
     torch.manual_seed(0)
-    fresh = new_state(recipe, whole.spec, CPU)
-    assert whole.spec.classes == (10 if recipe.conditional else 0)
-    for player in ("generator", "discriminator"):
-        before = dict(getattr(fresh, player).named_parameters())
-        still = [k for k, v in getattr(whole, player).named_parameters() if torch.equal(v, before[k])]
+    fresh = new_state(recipe, full.spec, CPU)
+    assert full.spec.classes == (10 if recipe.conditional else 0)
+    for network in ("generator", "discriminator"):
+        before = dict(getattr(fresh, network).named_parameters())
+        still = [k for k, v in getattr(full, network).named_parameters() if torch.equal(v, before[k])]
         # a constant added to all logits is nothing to the Wasserstein distance
-        assert still == (["members.0.logit.bias"] if (name, player) == ("wgan-gp", "discriminator") else [])
+        assert still == (["members.0.logit.bias"] if (name, network) == ("wgan-gp", "discriminator") else [])
 
 
 @pytest.mark.parametrize("name", [n for n in recipe_names() if n not in ("r3gan-cifar10", "r3gan-ffhq64", "r3gan")])
@@ -108,11 +112,14 @@ def test_optimizers_follow_the_ramps_and_lazy_penalties_correct_them() -> None:
 @pytest.mark.parametrize("optimizer", ["adam", "rmsprop", "sgd"])
 def test_every_optimizer_resumes(optimizer: str, dataset: Dataset, tmp_path: Path) -> None:
     recipe = small("dcgan", optimizer=optimizer, generator_lr="1e-3..1e-4", anneal=200)
-    plans = [TrainingPlan(recipe, n, 0, CPU, torch.float32, samples_every=9, checkpoint_every=1) for n in (1, 2)]
-    whole = train(dataset, plans[1], Memory(), tmp_path / "whole")
-    train(dataset, plans[0], Memory(), tmp_path / "part")
+    plans = [
+        TrainingPlan(recipe, epochs=n, seed=0, device=CPU, precision=torch.float32, samples_every=9, checkpoint_every=1)
+        for n in (1, 2)
+    ]
+    full = train(dataset, plans[1], Memory(), folder=tmp_path / "whole")
+    train(dataset, plans[0], Memory(), folder=tmp_path / "part")
     checkpoint = tmp_path / "part" / "checkpoint.safetensors"
-    assert_same(weights(whole), weights(train(dataset, plans[1], Memory(), tmp_path / "rest", resume=checkpoint)))
+    assert_same(weights(full), weights(train(dataset, plans[1], Memory(), folder=tmp_path / "rest", resume=checkpoint)))
 
 
 def test_ramps() -> None:
@@ -149,7 +156,7 @@ def test_a_relative_loss_needs_real_images_for_the_generator() -> None:
 
 
 @pytest.mark.parametrize(
-    ("recipe", "values", "said"),
+    ("recipe", "values", "sentence"),
     [
         ("r3gan", {"augment": "ada"}, "augment=ada is not possible with objective=relativistic: its logits have no"),
         ("wgan-gp", {"augment": "ada"}, "augment=ada is not possible with objective=wasserstein"),
@@ -174,13 +181,13 @@ def test_a_relative_loss_needs_real_images_for_the_generator() -> None:
     ],
 )
 def test_what_does_not_go_together_is_refused(
-    recipe: str, values: dict[str, object], said: str, dataset: Dataset
+    recipe: str, values: dict[str, object], sentence: str, dataset: Dataset
 ) -> None:
-    assert refusal(lambda: check_combination(override(load_recipe(recipe), **values), dataset)).startswith(said)
+    assert refusal(lambda: check_combination(override(load_recipe(recipe), **values), dataset)).startswith(sentence)
 
 
 @pytest.mark.parametrize(
-    ("recipe", "values", "said"),
+    ("recipe", "values", "sentence"),
     [
         ("dcgan", {"penalty_weight": 1}, "penalty_weight changes nothing without a penalty: give that, too, or leave"),
         ("r1", {"penalty": "none", "penalty_every": 2}, "penalty_every changes nothing without a penalty"),
@@ -201,9 +208,9 @@ def test_what_does_not_go_together_is_refused(
         ("r3gan", {"anneal": 5, **STEADY}, "anneal changes nothing without a value A..B"),
     ],
 )
-def test_what_would_change_nothing_is_refused(recipe: str, values: dict[str, object], said: str) -> None:
+def test_what_would_change_nothing_is_refused(recipe: str, values: dict[str, object], sentence: str) -> None:
     left = without_unused(override(load_recipe(recipe), **values))
-    assert refusal(lambda: check_effect(left, values)).startswith(said)
+    assert refusal(lambda: check_effect(left, values)).startswith(sentence)
 
 
 @pytest.mark.parametrize(
@@ -225,8 +232,8 @@ def test_what_an_override_takes_away_leaves_nothing_behind(
     check_combination(left, dataset)
     left = override(left, batch_size=8, conditional=False)
     batch = Batch(dataset.samples[:8])
-    said = GanStep(new_state(left, image_spec(16, 16, 1), CPU), left, torch.float32)(batch, batch)
-    assert all(value.isfinite() for value in said.values())
+    metrics = GanStep(new_state(left, image_spec(16, 16, 1), CPU), left, torch.float32)(batch, batch)
+    assert all(value.isfinite() for value in metrics.values())
 
 
 @pytest.mark.parametrize("name", recipe_names())
@@ -257,7 +264,7 @@ def test_each_of_several_discriminators_has_the_whole_penalty(dataset: Dataset) 
             other.load_state_dict(first.state_dict())
         real = step.real_samples(Batch(dataset.samples[:8])).requires_grad_()
         fake = real.detach().flip(2)
-        logits = step.run_discriminator(real, None)[0], step.run_discriminator(fake, None)[0]
-        step.discriminator_loss(real, fake, *logits, None).backward()
+        real_logits, fake_logits = step.run_discriminator(real, None)[0], step.run_discriminator(fake, None)[0]
+        step.discriminator_loss(real, fake, real_logits=real_logits, fake_logits=fake_logits, labels=None).backward()
         gradients.append([weight.grad for weight in first.parameters()])
     torch.testing.assert_close(gradients[1], gradients[0])

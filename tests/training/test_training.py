@@ -92,25 +92,25 @@ def test_the_fused_optimizer_moves_weights_as_the_plain_one(
 
 
 def test_equal_seeds_give_equal_weights_and_other_seeds_others(dataset: Dataset, tmp_path: Path) -> None:
-    first, second = (weights(train(dataset, plan(), Memory(), tmp_path)) for _ in range(2))
+    first, second = (weights(train(dataset, plan(), Memory(), folder=tmp_path)) for _ in range(2))
     assert_same(first, second)
-    other = weights(train(dataset, plan(seed=1), Memory(), tmp_path))
+    other = weights(train(dataset, plan(seed=1), Memory(), folder=tmp_path))
     assert not torch.equal(first["generator.dense.weight"], other["generator.dense.weight"])
 
 
 @pytest.mark.parametrize("last", [5, 6])
 def test_stop_and_resume_equals_not_stopping(last: int, dataset: Dataset, tmp_path: Path) -> None:
     """Stopped in the middle of an epoch, or at the end of one, which then has its samples and its evaluation, too."""
-    whole, part, resumed = Memory(), Memory(), Memory()
+    full, part, resumed = Memory(), Memory(), Memory()
     rare = dataclasses.replace(evaluated_plan(3), checkpoint_every=9)
-    expected = weights(train(dataset, rare, whole, tmp_path / "whole", evaluator=Scripted(3.0, 2.0, 1.0)))
+    expected = weights(train(dataset, rare, full, folder=tmp_path / "full", evaluator=Scripted(3.0, 2.0, 1.0)))
     checkpoint, steps = tmp_path / "part" / "checkpoint.safetensors", iter(range(1, 100))
     with pytest.raises(Interrupted, match=rf"go on with resume={checkpoint}\.$"):
         train(
             dataset,
             rare,
             part,
-            tmp_path / "part",
+            folder=tmp_path / "part",
             stop_requested=lambda: next(steps) == last,
             evaluator=Scripted(3.0, 2.0),
         )
@@ -118,30 +118,30 @@ def test_stop_and_resume_equals_not_stopping(last: int, dataset: Dataset, tmp_pa
     assert set(part.images) == {3} if last == 5 else {3, 6}
     torch.manual_seed(99)  # a fresh process has another random state
     rest = [2.0, 1.0] if last == 5 else [1.0]
-    state = train(dataset, rare, resumed, tmp_path / "rest", resume=checkpoint, evaluator=Scripted(*rest))
+    state = train(dataset, rare, resumed, folder=tmp_path / "rest", resume=checkpoint, evaluator=Scripted(*rest))
     assert_same(expected, weights(state))
     assert state.steps == 9
     assert state.best is not None
     assert (state.best.value, state.best.evaluations) == (1.0, 3)
-    np.testing.assert_array_equal(resumed.images[9], whole.images[9])
+    np.testing.assert_array_equal(resumed.images[9], full.images[9])
 
 
 def test_a_resumed_run_may_be_longer_but_not_otherwise_different(dataset: Dataset, tmp_path: Path) -> None:
-    train(dataset, plan(epochs=1), Memory(), tmp_path)
+    train(dataset, plan(epochs=1), Memory(), folder=tmp_path)
     checkpoint = tmp_path / FILE_NAME
-    done = train(dataset, plan(epochs=1), Memory(), tmp_path / "again", resume=checkpoint)
+    done = train(dataset, plan(epochs=1), Memory(), folder=tmp_path / "again", resume=checkpoint)
     assert done.steps == 3  # nothing to train, but something to export: the first time that may have failed
-    train(dataset, plan(epochs=2), Memory(), tmp_path / "two", resume=checkpoint)
+    train(dataset, plan(epochs=2), Memory(), folder=tmp_path / "two", resume=checkpoint)
     with pytest.raises(UserError, match=r"epochs=1 is less than the 2 epochs behind the checkpoint: give more\."):
-        train(dataset, plan(epochs=1), Memory(), tmp_path, resume=tmp_path / "two" / FILE_NAME)
+        train(dataset, plan(epochs=1), Memory(), folder=tmp_path, resume=tmp_path / "two" / FILE_NAME)
     with pytest.raises(
         UserError, match=r"other settings than the run began with: generator_lr was 0.0002 and is 0.1\."
     ):
-        train(dataset, plan(epochs=2, generator_lr=0.1), Memory(), tmp_path, resume=checkpoint)
+        train(dataset, plan(epochs=2, generator_lr=0.1), Memory(), folder=tmp_path, resume=checkpoint)
     other_data = dataclasses.replace(dataset, digest="0" * 32)
     with pytest.raises(UserError, match=rf"data was '{dataset.digest}' and is '0000"):
-        train(other_data, plan(epochs=2), Memory(), tmp_path, resume=checkpoint)
-    assert train(dataset, plan(epochs=2), Memory(), tmp_path, resume=checkpoint).steps == 6
+        train(other_data, plan(epochs=2), Memory(), folder=tmp_path, resume=checkpoint)
+    assert train(dataset, plan(epochs=2), Memory(), folder=tmp_path, resume=checkpoint).steps == 6
 
 
 def test_a_damaged_checkpoint_is_refused(dataset: Dataset, tmp_path: Path) -> None:
@@ -172,7 +172,7 @@ def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: p
 
 def test_what_the_loop_reports(dataset: Dataset, tmp_path: Path) -> None:
     memory = Memory()
-    train(dataset, plan(epochs=2), memory, tmp_path)  # 100 images in batches of 32: 3 steps an epoch
+    train(dataset, plan(epochs=2), memory, folder=tmp_path)  # 100 images in batches of 32: 3 steps an epoch
     assert set(memory.values) == {3, 6}
     assert set(memory.values[6]) == {
         "loss/discriminator",
@@ -201,7 +201,7 @@ def test_every_image_is_seen_equally_often(dataset: Dataset) -> None:
 
 def test_the_generator_with_the_lowest_metric_is_the_one_that_comes_out(dataset: Dataset, tmp_path: Path) -> None:
     evaluator, memory = Scripted(5.0, 2.0, 3.0, 2.5), Memory()
-    state = train(dataset, evaluated_plan(4), memory, tmp_path, evaluator=evaluator)
+    state = train(dataset, evaluated_plan(4), memory, folder=tmp_path, evaluator=evaluator)
     assert state.best is not None
     assert (state.best.metric, state.best.value, state.best.step, state.best.evaluations) == ("distance", 2.0, 6, 4)
     assert [memory.values[step]["distance"] for step in (3, 6, 9, 12)] == evaluator.values
@@ -211,8 +211,8 @@ def test_the_generator_with_the_lowest_metric_is_the_one_that_comes_out(dataset:
 
 
 def test_evaluations_change_nothing_about_the_training(dataset: Dataset, tmp_path: Path) -> None:
-    train(dataset, evaluated_plan(3), Memory(), tmp_path / "a", evaluator=Scripted(3.0, 2.0, 1.0))
-    train(dataset, plan(epochs=3), Memory(), tmp_path / "b")
+    train(dataset, evaluated_plan(3), Memory(), folder=tmp_path / "a", evaluator=Scripted(3.0, 2.0, 1.0))
+    train(dataset, plan(epochs=3), Memory(), folder=tmp_path / "b")
     states = [new_state(small_recipe(), GRAY, CPU) for _ in range(2)]
     for state, folder in zip(states, "ab", strict=True):
         load_checkpoint(tmp_path / folder / "checkpoint.safetensors", state, plan().identity(dataset))
@@ -222,7 +222,7 @@ def test_evaluations_change_nothing_about_the_training(dataset: Dataset, tmp_pat
 def test_evaluations_keep_within_their_budget_but_for_the_last_epoch(dataset: Dataset, tmp_path: Path) -> None:
     """The evaluator's preparation, here an hour, counts: in so short a training only the end is evaluated."""
     evaluator = Scripted(7.0, seconds=3600.0)
-    state = train(dataset, evaluated_plan(4, share=0.1), Memory(), tmp_path, evaluator=evaluator)
+    state = train(dataset, evaluated_plan(4, share=0.1), Memory(), folder=tmp_path, evaluator=evaluator)
     assert state.best is not None
     assert (state.best.step, state.best.evaluations) == (12, 1)
     clock = EvaluationBudget(0.1, Scripted(seconds=10.0))
@@ -236,7 +236,7 @@ def test_an_evaluator_that_fails_does_not_end_a_training(
     dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
     evaluator = Scripted(4.0)  # and then nothing more
-    state = train(dataset, evaluated_plan(3), Memory(), tmp_path, evaluator=evaluator)
+    state = train(dataset, evaluated_plan(3), Memory(), folder=tmp_path, evaluator=evaluator)
     assert state.steps == 9
     assert state.best is not None
     assert (state.best.value, state.best.step, len(evaluator.weights)) == (4.0, 3, 2)
@@ -245,18 +245,20 @@ def test_an_evaluator_that_fails_does_not_end_a_training(
 
 def test_the_best_so_far_survives_a_stop(dataset: Dataset, tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     evaluator = Scripted(1.0, 9.0)
-    train(dataset, evaluated_plan(2), Memory(), tmp_path, evaluator=evaluator)
+    train(dataset, evaluated_plan(2), Memory(), folder=tmp_path, evaluator=evaluator)
     checkpoint = tmp_path / "checkpoint.safetensors"
-    state = train(dataset, evaluated_plan(3), Memory(), tmp_path / "rest", resume=checkpoint, evaluator=Scripted(5.0))
+    state = train(
+        dataset, evaluated_plan(3), Memory(), folder=tmp_path / "rest", resume=checkpoint, evaluator=Scripted(5.0)
+    )
     assert state.best is not None
     assert (state.best.value, state.best.step, state.best.evaluations) == (1.0, 3, 3)
     assert_same(dict(state.ema.state_dict()), evaluator.weights[0])
     other = Scripted(5.0, metric="another")  # metrics in other features cannot be compared
-    state = train(dataset, evaluated_plan(3), Memory(), tmp_path / "rest", resume=checkpoint, evaluator=other)
+    state = train(dataset, evaluated_plan(3), Memory(), folder=tmp_path / "rest", resume=checkpoint, evaluator=other)
     assert state.best is not None
     assert (state.best.metric, state.best.value, state.best.step, state.best.evaluations) == ("another", 5.0, 9, 1)
     assert "distance 1 at step 3, is no longer a candidate: now another is that of another network." in caplog.text
-    state = train(dataset, plan(epochs=3), Memory(), tmp_path / "rest", resume=checkpoint)
+    state = train(dataset, plan(epochs=3), Memory(), folder=tmp_path / "rest", resume=checkpoint)
     assert state.best is None
 
 
@@ -264,7 +266,7 @@ def test_a_few_epochs_teach_the_generator_the_datas_brightness(dataset: Dataset,
     """Not an image yet, but no longer noise: the mean image approaches the data's."""
     real = dataset.samples.float().mean(0)  # [1, 16, 16]
     memory = Memory()
-    train(dataset, plan(epochs=30, generator_lr=1e-3, discriminator_lr=1e-3), memory, tmp_path)
+    train(dataset, plan(epochs=30, generator_lr=1e-3, discriminator_lr=1e-3), memory, folder=tmp_path)
     first, last = memory.images[3], memory.images[90]
 
     def distance(sheet: Image) -> float:
@@ -281,7 +283,7 @@ def test_too_few_images_for_a_batch(dataset: Dataset, tmp_path: Path) -> None:
     with pytest.raises(
         UserError, match=r"batch_size=101 is more than the 100 images of the data: give a smaller one\."
     ):
-        train(dataset, dataclasses.replace(plan(), recipe=recipe), Memory(), tmp_path)
+        train(dataset, dataclasses.replace(plan(), recipe=recipe), Memory(), folder=tmp_path)
 
 
 def test_the_average_forgets_by_half_in_a_half_life() -> None:
@@ -321,9 +323,9 @@ def test_calibration_gives_the_average_its_own_statistics_and_leaves_the_random_
 def test_bf16_is_chosen_where_it_is_native_and_keeps_weights_in_float32(dataset: Dataset, tmp_path: Path) -> None:
     assert choose_precision("auto", CPU) == (torch.bfloat16 if bf16_is_native(CPU) else torch.float32)
     half = dataclasses.replace(plan(epochs=1), precision=torch.bfloat16)
-    state = train(dataset, half, Memory(), tmp_path)
+    state = train(dataset, half, Memory(), folder=tmp_path)
     assert {p.dtype for p in [*state.generator.parameters(), *state.discriminator.parameters()]} == {torch.float32}
-    full = weights(train(dataset, plan(epochs=1), Memory(), tmp_path))
+    full = weights(train(dataset, plan(epochs=1), Memory(), folder=tmp_path))
     assert not torch.equal(full["generator.dense.weight"], weights(state)["generator.dense.weight"])
 
 
