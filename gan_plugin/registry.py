@@ -30,6 +30,7 @@ LOCK_PATIENCE = 30.0  # seconds; the lock is held for much less than one
 # MLflow looks up the model that is in the way, and reports that it does not exist if it was deleted in between
 TAKEN = tuple(map(ErrorCode.Name, (RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST)))
 MAX_HISTORY = 100  # a tag has room for 5,000 characters
+MAX_DESCRIPTION = 5000  # characters, in MLflow's databases
 
 
 class Locked(RuntimeError):
@@ -175,11 +176,25 @@ def lock_holder(client: MlflowClient, lock_name: str) -> str:
 def annotate_version(client: MlflowClient, version: ModelVersion, *, tags: dict[str, str], paragraph: str) -> None:
     """Set tags and append a paragraph to the version's description: what people have written there stays.
 
-    A paragraph that already stands last is not repeated.
+    A paragraph that already stands last is not repeated. Where there is no room for it, what stands before it is cut.
     """
     for key, value in tags.items():
         client.set_model_version_tag(version.name, str(version.version), key, value)
     description: str = version.description or ""
     if not description.endswith(paragraph):
-        description = "\n\n".join(filter(None, [description, paragraph]))
-        client.update_model_version(version.name, str(version.version), description)
+        before = shorten(description, MAX_DESCRIPTION - len(paragraph) - 2)
+        set_description(client, version.name, str(version.version), text="\n\n".join(filter(None, [before, paragraph])))
+
+
+def set_description(client: MlflowClient, name: str, version: str, *, text: str) -> None:
+    """Give a version its description, as much of it as MLflow's databases take."""
+    client.update_model_version(name, version, shorten(text, MAX_DESCRIPTION))
+
+
+def shorten(text: str, length: int) -> str:
+    """Return text of at most ``length`` ≥ 1 characters; one that is cut ends in an ellipsis.
+
+    >>> shorten("champion", 8), shorten("champions", 8)
+    ('champion', 'champio…')
+    """
+    return text if len(text) <= length else f"{text[: length - 1]}…"

@@ -7,12 +7,21 @@ import os
 # before torch is imported: its threads spin while they wait, and two processes with several each get in their own way
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
+import contextlib
 import shutil
+import sqlite3
 from collections.abc import Callable, Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 from helpers import QUICK, ROOT, Project, Server, Trained, serving
+from mlflow import MlflowClient
+
+from gan_plugin.evaluation import classes
+from gan_plugin.features import classifier_training
+from gan_plugin.features.classifier import Classifier
+from gan_plugin.features.classifier_training import train_classifier
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -25,11 +34,27 @@ def cache(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Path]:
 
 
 @pytest.fixture(scope="session")
-def make_project(tmp_path_factory: pytest.TempPathFactory) -> Callable[[], Project]:
+def new_store(tmp_path_factory: pytest.TempPathFactory) -> Callable[[Path], str]:
+    """Make an empty store in a folder and return its URI: a copy of one that MLflow made, which takes it seconds."""
+    template = tmp_path_factory.mktemp("store") / "mlflow.db"
+    MlflowClient(f"sqlite:///{template}").search_experiments()
+
+    def copy(folder: Path) -> str:
+        path = Path(shutil.copy(template, folder))
+        with contextlib.closing(sqlite3.connect(path)) as database, database:
+            database.execute("UPDATE experiments SET artifact_location = ?", (f"{folder}/mlruns/0",))
+        return f"sqlite:///{path}"
+
+    return copy
+
+
+@pytest.fixture(scope="session")
+def make_project(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], str]) -> Callable[[], Project]:
     def make() -> Project:
         folder = tmp_path_factory.mktemp("project")
         for name in ("MLproject", "conda.yaml"):
             shutil.copy(ROOT / name, folder)
+        new_store(folder)
         return Project(folder)
 
     return make
@@ -43,6 +68,19 @@ def trained(make_project: Callable[[], Project]) -> Trained:
     assert done.returncode == 0, done.stdout + done.stderr
     runs = project.runs()
     return Trained(project, runs[0], len(runs), output=done.stdout + done.stderr)
+
+
+@pytest.fixture
+def short_cas(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The classifiers that learn from generated images learn for a tenth of their steps, in this process."""
+
+    def train_shortly(*arguments: Any, **options: Any) -> Classifier:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(classifier_training, "MIN_STEPS", 30)
+            patch.setattr(classifier_training, "EPOCHS", 1)
+            return train_classifier(*arguments, **options)
+
+    monkeypatch.setattr(classes, "train_classifier", train_shortly)
 
 
 @pytest.fixture

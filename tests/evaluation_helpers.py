@@ -31,5 +31,6 @@ class Brightness:
 
     def __call__(self, images: Images) -> Outputs:
         self.calls += 1
-        parts = torch.from_numpy(images.astype(np.float32)).flatten(1)[:, :780].reshape(len(images), 6, -1)
+        pixels = torch.from_numpy(images.astype(np.float32)).flatten(1)
+        parts = pixels[:, : pixels.shape[1] // 6 * 6].reshape(len(images), 6, -1)
         return Outputs(torch.cat([parts.mean(2), parts.std(2)], 1), None)

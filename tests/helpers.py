@@ -22,9 +22,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
+from gan_plugin.cli import main
 from gan_plugin.errors import UserError
 
 ROOT = Path(__file__).parent.parent
@@ -36,6 +38,7 @@ CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 QUICK = {
     "recipe": "dcgan",
+    "image_size": 16,
     "epochs": 2,
     "batch_size": 512,
     "samples_every": 1,
@@ -96,6 +99,14 @@ def refusal(call: Callable[[], object]) -> str:
     assert "\n" not in message
     assert message.endswith(".")
     return message
+
+
+def refused(command: str, parameters: dict[str, object] | None = None, *words: object) -> str:
+    """Return the one sentence with which the command line refuses; in this process, which has imported everything."""
+    result = CliRunner().invoke(main, [command, *options(parameters or {}), *map(str, words)])
+    assert result.exit_code == 2, result.output
+    assert "Traceback" not in result.stderr
+    return result.stderr.splitlines()[-1].removeprefix("Error: ")
 
 
 def error_of(done: subprocess.CompletedProcess[str]) -> str:

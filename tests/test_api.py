@@ -11,7 +11,7 @@ from pathlib import Path
 import mlflow
 import numpy as np
 import pytest
-from helpers import Project, error_of, refusal
+from helpers import Project, refusal, refused
 from mlflow.entities import Run
 
 import gan_plugin
@@ -134,7 +134,6 @@ def test_mlflow_run_refuses_an_unknown_parameter(project: Project) -> None:
 
 def test_the_command_line_takes_a_recipe_of_the_users_own(project: Project) -> None:
     (project.folder / "bad.toml").write_text(RECIPE + "batch = 3\n")
-    done = project.command("gan-plugin", "train", "--recipe", "bad.toml")
-    assert done.returncode == 2
-    assert error_of(done) == "In recipe='bad.toml': Unknown parameter batch: similar ones are batch_size."
+    sentence = "In recipe='bad.toml': Unknown parameter batch: similar ones are batch_size."
+    assert refused("train", {"recipe": "bad.toml"}) == sentence
     assert project.runs() == []

@@ -12,7 +12,7 @@ import numpy as np
 import pytest
 import torch
 from generators import export_bank
-from helpers import Project, Trained, error_of, options
+from helpers import Project, Trained, refused
 from mlflow import MlflowClient
 from mlflow.entities import Run
 
@@ -29,14 +29,14 @@ QUICK = {"images": 100}
 
 
 @pytest.fixture(scope="module")
-def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
+def registered(tmp_path_factory: pytest.TempPathFactory, new_store: Callable[[Path], str]) -> Iterator[str]:
     """The tracking URI of a store whose model "bank", version 1, has the alias champion."""
     folder = tmp_path_factory.mktemp("store")
-    uri = f"sqlite:///{folder}/mlflow.db"
+    uri = new_store(folder)
     with pytest.MonkeyPatch.context() as patch:
         patch.chdir(folder)
         patch.setenv("MLFLOW_TRACKING_URI", uri)
-        onnx_file = export_bank(load_dataset("digits"), folder / "generator.onnx", noise=0.1)
+        onnx_file = export_bank(load_dataset("digits", image_size=16), folder / "generator.onnx", noise=0.1)
         with mlflow.start_run():
             flavor.log_model(onnx_file, registered_model_name="bank")
         MlflowClient().set_registered_model_alias("bank", "champion", "1")
@@ -45,7 +45,7 @@ def registered(tmp_path_factory: pytest.TempPathFactory) -> Iterator[str]:
 
 @pytest.fixture(scope="module")
 def dataset() -> SampleDataset:
-    digits: SampleDataset = mlflow.data.from_samples("digits")
+    digits: SampleDataset = mlflow.data.from_samples("digits", image_size=16)
     return digits
 
 
@@ -62,6 +62,7 @@ def recorded_in_the_run(run_id: str) -> list[str]:
     return sorted(metric.key for name in names for metric in client.get_metric_history(run_id, name))
 
 
+@pytest.mark.usefixtures("short_cas")
 @pytest.mark.parametrize("address", ["version", "alias", "model id", "loaded"])
 def test_results_are_linked_and_recorded_once(registered: str, dataset: SampleDataset, address: str) -> None:
     """However the model is named: to the run, to the data set, and to the LoggedModel."""
@@ -79,24 +80,26 @@ def test_results_are_linked_and_recorded_once(registered: str, dataset: SampleDa
     assert {metric.dataset_digest for metric in linked} == {dataset.digest}
 
 
+@pytest.mark.usefixtures("short_cas")
 def test_the_result_holds_metrics_images_and_the_report(registered: str, dataset: SampleDataset) -> None:
     with mlflow.start_run() as active:
         result = evaluate("models:/bank/1", dataset, seed=5)
     assert {"fid/classifier", "fid_real/classifier", "precision/classifier", "cas/classifier"} <= set(result.metrics)
     assert result.artifacts["metrics"].content["protocol"]["generated"] == "100 images of the seeds 5 to 104"
     assert result.artifacts["samples"].content.size[0] > 100
-    join_names = {file.path for file in MlflowClient().list_artifacts(active.info.run_id, "evaluation")}
+    paths = {file.path for file in MlflowClient().list_artifacts(active.info.run_id, "evaluation")}
     names = ("report.html", "samples.png", "neighbors.png", "precision_recall.png", "per_class.png", "metrics.json")
-    assert {f"evaluation/{name}" for name in names} <= join_names
-    assert [name for name in join_names if name.endswith(".safetensors")]  # the classifier
+    assert {f"evaluation/{name}" for name in names} <= paths
+    assert [name for name in paths if name.endswith(".safetensors")]  # the classifier
     path = mlflow.artifacts.download_artifacts(run_id=active.info.run_id, artifact_path="evaluation/metrics.json")
     assert json.loads(Path(path).read_text()) == result.artifacts["metrics"].content
 
 
+@pytest.mark.usefixtures("short_cas")
 def test_a_model_that_is_no_logged_model_is_evaluated_too(
     registered: str, dataset: SampleDataset, tmp_path: Path
 ) -> None:
-    flavor.save_model(export_bank(load_dataset("digits"), tmp_path / "g.onnx"), tmp_path / "model")
+    flavor.save_model(export_bank(load_dataset("digits", image_size=16), tmp_path / "g.onnx"), tmp_path / "model")
     with mlflow.start_run() as active:
         result = evaluate(str(tmp_path / "model"), dataset)
     assert result.metrics["authenticity/classifier"] == 0.0  # the bank returns training images
@@ -115,7 +118,7 @@ def test_what_cannot_be_evaluated_is_refused_in_one_sentence(registered: str, da
     with pytest.raises(UserError, match=r"^The data is not a set of images: give data=mlflow\.data\.from_samples"):
         evaluate("models:/bank/1", mlflow.data.from_numpy(np.zeros((10, 2))))  # type: ignore[arg-type]  # wrong on purpose
     wrong: SampleDataset = mlflow.data.from_samples("digits", image_size=32)
-    with pytest.raises(UserError, match=r"^The model makes images of 28×28×1 and the data has 32×32×1: give"):
+    with pytest.raises(UserError, match=r"^The model makes images of 16×16×1 and the data has 32×32×1: give"):
         evaluate("models:/bank/1", wrong)
 
 
@@ -151,7 +154,7 @@ def test_other_evaluators_are_left_alone(registered: str) -> None:
 @pytest.fixture(scope="module")
 def evaluated(trained: Trained) -> tuple[Run, str]:
     """``mlflow run . -e evaluate`` of the main job's model: its run and its output."""
-    done = trained.project.mlflow_run("evaluate", model=trained.model_uri, images=200)
+    done = trained.project.mlflow_run("evaluate", model=trained.model_uri, image_size=16, images=200)
     assert done.returncode == 0, done.stdout + done.stderr
     run_id = trained.project.runs()[0].info.run_id
     return trained.project.client.get_run(run_id), done.stdout
@@ -160,9 +163,9 @@ def evaluated(trained: Trained) -> tuple[Run, str]:
 def test_the_entry_point_evaluates_in_one_run(trained: Trained, evaluated: tuple[Run, str]) -> None:
     run, output = evaluated
     assert run.info.status == "FINISHED"
-    assert (run.data.params["images"], run.data.params["image_size"]) == ("200", "28")
-    real = load_dataset("digits").samples.double()
-    assert run.data.metrics["brightness_real/pixels"] == pytest.approx(real.mean().item())
+    assert (run.data.params["images"], run.data.params["image_size"]) == ("200", "16")
+    real = load_dataset("digits", image_size=16).samples.double()
+    assert run.data.metrics["brightness_reference/pixels"] == pytest.approx(real.mean().item())
     assert "fid/classifier " in output
     contexts = {tag.value for entry in run.inputs.dataset_inputs for tag in entry.tags}
     assert {"evaluation", "held-out", "train", "test"} <= contexts
@@ -188,8 +191,8 @@ def test_the_entry_point_logs_the_same_as_a_notebook(
 @pytest.mark.parametrize(
     ("parameters", "sentence"),
     [
-        ({"image_size": 32}, "The model makes images of 28×28×1 and the data has 32×32×1: give the data"),
-        ({"channels": 3}, "The model makes images of 28×28×1 and the data has 28×28×3: give the data"),
+        ({"image_size": 32}, "The model makes images of 16×16×1 and the data has 32×32×1: give the data"),
+        ({"channels": 3}, "The model makes images of 16×16×1 and the data has 16×16×3: give the data"),
         ({"model": "models:/gan/99"}, "model='models:/gan/99' cannot be loaded: "),
         ({"model": "models:/gan@nobody"}, "model='models:/gan@nobody' cannot be loaded: "),
         ({"images": 1}, "images='1' is not possible: give a whole number from 50 to 1000000."),
@@ -201,10 +204,8 @@ def test_the_entry_point_logs_the_same_as_a_notebook(
         ({"device": "cuda"}, "model='models:/gan/1' cannot be loaded: device=cuda was demanded but "),
     ],
 )
-def test_evaluate_refuses(trained: Trained, parameters: dict[str, object], sentence: str) -> None:
-    done = trained.project.command("gan-plugin", "evaluate", *options({"model": trained.model_uri, **parameters}))
-    assert done.returncode == 2
-    assert error_of(done).startswith(sentence)
+def test_evaluate_refuses(store: Trained, parameters: dict[str, object], sentence: str) -> None:
+    assert refused("evaluate", {"model": store.model_uri, "image_size": 16, **parameters}).startswith(sentence)
 
 
 @pytest.mark.parametrize("words", [["evaluate", "--model", "models:/gan/1"], ["promote"]])

@@ -29,8 +29,9 @@ from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import results_of
 from gan_plugin.features import choose_features
 from gan_plugin.jobs.describe import with_metrics
+from gan_plugin.registry import set_description
 from gan_plugin.spec import size_text
-from gan_plugin.tracking.run import describe_registered, log_dataset, log_parameters, project_run
+from gan_plugin.tracking.run import log_dataset, log_parameters, project_run
 
 
 def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
@@ -123,7 +124,7 @@ def evaluate_model(
         assert run is not None
         description = client.get_model_version(*version).description or ""
         updated = with_metrics(description, results_of(result)["measurements"], run_id=run.info.run_id)
-        describe_registered(*version, updated)
+        set_description(client, *version, text=updated)
     return result
 
 

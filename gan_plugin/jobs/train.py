@@ -26,13 +26,13 @@ from gan_plugin.features import choose_features
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.jobs.describe import describe_run, describe_version, run_name
+from gan_plugin.registry import set_description
 from gan_plugin.serving.generator import Description
 from gan_plugin.signals import StopSignals
 from gan_plugin.spec import size_text
 from gan_plugin.tracking.run import (
     RUN_NOTE,
     MlflowTracker,
-    describe_registered,
     log_dataset,
     log_parameters,
     project_run,
@@ -245,7 +245,8 @@ def export_and_log(
     else:
         version = str(info.registered_model_version)
         uri, done = f"models:/{model_name}/{version}", "registered"
-        describe_registered(model_name, version, describe_version(plan, dataset, uri=uri, reason=reason))
+        text = describe_version(plan, dataset, uri=uri, reason=reason)
+        set_description(MlflowClient(), model_name, version, text=text)
     print(
         f"{uri} is {done}: PyTorch and ONNX Runtime are at most {parity.largest_difference} of 255 gray levels "
         f"apart, over {parity.images} images.\nServe it:"

@@ -60,9 +60,9 @@ def pixel_statistics(generated: Images, reference: Images) -> dict[str, float]:
     """Return all of the above under the names that the run in MLflow shows.
 
     >>> black, white = np.zeros((2, 1, 1, 1), np.uint8), np.full((2, 1, 1, 1), 255, np.uint8)
-    >>> pixel_statistics(black, white)["brightness_real/pixels"]
+    >>> pixel_statistics(black, white)["brightness_reference/pixels"]
     255.0
     """
     statistics = {f"{name}/pixels": statistic(generated) for name, statistic in STATISTICS.items()}
-    statistics |= {f"{name}_real/pixels": statistic(reference) for name, statistic in STATISTICS.items()}
+    statistics |= {f"{name}_reference/pixels": statistic(reference) for name, statistic in STATISTICS.items()}
     return statistics | {"mean_image_difference/pixels": mean_image_difference(generated, reference)}

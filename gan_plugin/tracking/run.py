@@ -93,11 +93,6 @@ def set_primary_metric(name: str) -> None:
     client.set_experiment_tag(experiment, MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER, "false")
 
 
-def describe_registered(model_name: str, version: str, text: str) -> None:
-    """Give a registered version its description."""
-    MlflowClient().update_model_version(model_name, version, text)
-
-
 def log_dataset(dataset: Dataset, context: str) -> None:
     """Log the data set as an input of the active run, with the digest over all its images, and its classes as a file.
 

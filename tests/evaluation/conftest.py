@@ -1,4 +1,4 @@
-"""The digits, real images to compare with, and an evaluation of a generator that copies them."""
+"""The digits at 16 pixels, real images to compare with, and an evaluation of a generator that copies them."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from gan_plugin.evaluation.results import Evaluation
 
 @pytest.fixture(scope="session")
 def digits() -> Dataset:
-    return load_dataset("digits")
+    return load_dataset("digits", image_size=16)
 
 
 @pytest.fixture(scope="session")

@@ -144,11 +144,11 @@ def test_notes_compare_the_digest_of_the_training_images(
             Outputs(torch.zeros(1, 1), None),
             None,
             requested=None,
-            pixels=np.zeros((1, 28, 28, 1), np.uint8),
+            pixels=np.zeros((1, 16, 16, 1), np.uint8),
             first_seed=0,
         )
         return " ".join(
-            evaluation_notes(Description(16, image_spec(28, 28, 1), data_digest=digest), generated, reference)
+            evaluation_notes(Description(16, image_spec(16, 16, 1), data_digest=digest), generated, reference)
         )
 
     assert notes_for(digits.digest) == ""
@@ -210,7 +210,7 @@ def test_more_training_is_better_and_real_is_best(
     recorder = Recorder()
     plan = TrainingPlan(
         recipe,
-        epochs=12,
+        epochs=9,
         seed=0,
         device=CPU,
         precision=choose_precision("auto", CPU),
@@ -219,13 +219,13 @@ def test_more_training_is_better_and_real_is_best(
         evaluation_budget=0.999,
     )
     train(digits, plan, Silent(), folder=tmp_path, evaluator=recorder)  # type: ignore[arg-type]  # Silent takes anything
-    description = Description(recipe.latent_size, image_spec(28, 28, 1))
+    description = Description(recipe.latent_size, image_spec(16, 16, 1))
     generators = {}
     for name, network in (("early", recorder.first), ("trained", recorder.last)):
         assert network is not None
         export_generator(network, description, tmp_path / f"{name}.onnx")
         generators[name] = OnnxGenerator(tmp_path / f"{name}.onnx", device="cpu")
-    static = torch.randint(0, 256, (500, 1, 28, 28), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
+    static = torch.randint(0, 256, (500, 1, 16, 16), generator=torch.Generator().manual_seed(0)).to(torch.uint8)
     generators["noise"] = open_bank(digits, tmp_path / "noise.onnx", images=static)
     generators["real"] = open_bank(digits, tmp_path / "real.onnx", images=held_out.samples)
     values = {
@@ -235,10 +235,11 @@ def test_more_training_is_better_and_real_is_best(
     for metric in ("fid", "fid_ratio", "kid"):
         order = [values[name][metric] for name in ("real", "trained", "early", "noise")]
         assert order == sorted(order), (metric, values)
-    for metric in ("recall", "coverage", "cas", "inception_score"):
+    for metric in ("recall", "coverage", "cas"):
         order = [values[name][metric] for name in ("noise", "early", "trained", "real")]
         assert order == sorted(order), (metric, values)
-    for metric in ("precision", "density"):  # the few blots of an early generator may all lie near some real image
+    # the few blots of an early generator may all lie near some real image, and are all of one class
+    for metric in ("precision", "density", "inception_score"):
         assert values["noise"][metric] < values["trained"][metric] < values["real"][metric], (metric, values)
     assert values["trained"]["modes"] == 10
 

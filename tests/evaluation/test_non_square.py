@@ -21,11 +21,11 @@ from gan_plugin.report import sheets, write_report
 from gan_plugin.serving.generator import Description
 from gan_plugin.spec import image_spec
 
-HEIGHT, WIDTH = 48, 32
+HEIGHT, WIDTH = 24, 16
 
 
 def gradients(count: int, split: str, *, seed: int, classes: int = 0) -> Dataset:
-    """Return RGB images [count, 3, 48, 32], each brighter towards its bottom by an amount and in a color of its own.
+    """Return RGB images, HEIGHT × WIDTH, each brighter towards its bottom by an amount and in a color of its own.
 
     With two classes, every other image is upside down.
     """
@@ -83,5 +83,5 @@ def test_labeled_images_higher_than_wide_are_evaluated_by_their_own_classifier(
 
 def test_the_other_way_round_does_not_fit(oblong: Dataset) -> None:
     turned = Description(16, image_spec(WIDTH, HEIGHT, 3))
-    with pytest.raises(UserError, match=r"images of 32×48×3 and the data has 48×32×3: .* image_size=32x48 and"):
+    with pytest.raises(UserError, match=r"images of 16×24×3 and the data has 24×16×3: .* image_size=16x24 and"):
         check_fit(turned, oblong)

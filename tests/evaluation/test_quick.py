@@ -30,7 +30,7 @@ def test_quick_fid_is_the_distance_from_the_fixed_seeds(digits: Dataset, referen
     assert quick_fid.metric == "fid_2k/classifier"
     prepared = quick_fid.seconds
     torch.manual_seed(0)
-    network = Generator(100, image_spec(28, 28, 1)).eval()
+    network = Generator(100, image_spec(16, 16, 1)).eval()
     update_batch_norm(network, 100)
     state = {name: value.clone() for name, value in network.state_dict().items()}
     value = quick_fid(network)

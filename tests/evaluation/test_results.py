@@ -28,7 +28,7 @@ def test_logged_names_end_in_the_network(copies: Evaluation, reference: Referenc
     names = ("fid", "fid_real", "fid_ratio", "kid", "kid_std", "kid_real", "inception_score", "precision", "recall")
     names = (*names, "density", "coverage", "coverage_real", "authenticity", "cas", "cas_real", "modes", "label_kl")
     assert {f"{name}/classifier" for name in names} <= set(metrics)
-    assert metrics["brightness_real/pixels"] == pytest.approx(reference.dataset.samples.double().mean().item())
+    assert metrics["brightness_reference/pixels"] == pytest.approx(reference.dataset.samples.double().mean().item())
 
 
 def test_names_of_classes_become_names_that_mlflow_takes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -39,9 +39,7 @@ def test_names_of_classes_become_names_that_mlflow_takes(tmp_path: Path, monkeyp
     monkeypatch.setenv("MLFLOW_TRACKING_URI", f"sqlite:///{tmp_path}/mlflow.db")
     client = MlflowClient(f"sqlite:///{tmp_path}/mlflow.db")
     run = client.create_run("0").info.run_id
-    client.log_batch(
-        run, [Metric(f"fid_of_class/onnx-a-long-name-12345678/{name}", 1.0, 0, description=0) for name in safe]
-    )
+    client.log_batch(run, [Metric(f"fid_of_class/onnx-a-long-name-12345678/{name}", 1.0, 0, 0) for name in safe])
     assert len(client.get_run(run).data.metrics) == len(names)
 
 

@@ -26,14 +26,15 @@ from gan_plugin.errors import UserError
 from gan_plugin.jobs.promote import Refused, run_promotion
 from gan_plugin.registry import Locked, annotate_version, champion_of, current_version, history, roll_back, set_champion
 
+pytestmark = pytest.mark.usefixtures("short_cas")
 GOOD, BETTER, BEST, BAD = 0.15, 0.1, 0.05, 0.5  # noise in the images
-EASY = {"images": 100, "thresholds": "fid_ratio<=100,precision>=0.05"}
+EASY = {"images": 100, "image_size": 16, "thresholds": "fid_ratio<=100,precision>=0.05"}
 
 
 @pytest.fixture(scope="module")
 def banks(tmp_path_factory: pytest.TempPathFactory) -> dict[float, Path]:
     """Generators of known quality."""
-    digits, folder = load_dataset("digits"), tmp_path_factory.mktemp("banks")
+    digits, folder = load_dataset("digits", image_size=16), tmp_path_factory.mktemp("banks")
     return {noise: export_bank(digits, folder / f"{noise}.onnx", noise=noise) for noise in (GOOD, BETTER, BEST, BAD)}
 
 
@@ -45,10 +46,10 @@ def register(banks: dict[float, Path], *noises: float) -> None:
 
 
 @pytest.fixture
-def client(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
+def client(tmp_path: Path, new_store: Callable[[Path], str], monkeypatch: pytest.MonkeyPatch) -> MlflowClient:
     """An empty store in sqlite, for this process and those that it starts."""
     monkeypatch.chdir(tmp_path)
-    uri = f"sqlite:///{tmp_path}/mlflow.db"
+    uri = new_store(tmp_path)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", uri)
     return MlflowClient(uri, uri)
 
@@ -168,7 +169,7 @@ def test_a_version_that_became_champion_in_the_meantime_is_not_called_refused(
 
 def test_a_collapsed_champion_can_be_replaced(client: MlflowClient, tmp_path: Path, banks: dict[float, Path]) -> None:
     """It has no cas, since no classifier can be learned from a single class."""
-    digits = load_dataset("digits")
+    digits = load_dataset("digits", image_size=16)
     with mlflow.start_run():
         flavor.log_model(
             export_bank(digits, tmp_path / "one.onnx", images=digits.samples[:1]), registered_model_name="gan"
@@ -216,6 +217,18 @@ def test_annotations_are_appended_to_what_people_wrote_and_not_repeated(client: 
     version = client.get_model_version("gan", "1")
     assert version.description == "Written by a person.\n\nOne paragraph.\n\n| a | table |\n|---|---|"
     assert version.tags["gan.outcome"] == "tested"
+
+
+def test_a_description_stays_within_what_mlflows_databases_take(client: MlflowClient) -> None:
+    """After many promotions the newest paragraph is whole, and what it is for stands first as before."""
+    empty_versions(client, 1)
+    for i in range(60):
+        version = client.get_model_version("gan", "1")
+        annotate_version(client, version, tags={}, paragraph=f"Refused in promotion {i}: " + 40 * "word ")
+    description = client.get_model_version("gan", "1").description
+    assert len(description) == 5000
+    assert description.startswith("Refused in promotion 0: ")
+    assert description.endswith("…\n\nRefused in promotion 59: " + 40 * "word ")
 
 
 def test_a_lock_that_a_dead_promotion_left_is_named(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -292,7 +305,7 @@ def test_a_champion_whose_files_are_gone_is_reported(client: MlflowClient, banks
     with pytest.raises(UserError, match="'models:/gan/2' cannot be loaded: "):
         promote(version=1)
     assert current_version(client, "gan") == "2"
-    with pytest.raises(UserError, match="The model makes images of 28×28×1 and the data has 32×32×1: give"):
+    with pytest.raises(UserError, match="The model makes images of 16×16×1 and the data has 32×32×1: give"):
         promote(version=1, image_size=32)
     assert {run.data.tags.get("gan.role") for run in client.search_runs(["0"])} == {None}  # nothing was evaluated
 

@@ -21,7 +21,7 @@ def test_variety_is_the_rms_difference_over_all_pairs() -> None:
 
 def test_every_statistic_is_in_the_catalog_under_its_logged_name() -> None:
     logged = {metric.logged_name for metric in CATALOG if metric.stage == "pixels"}
-    assert {name for name in pixel_statistics(RANDOM, RANDOM) if "_real/" not in name} == logged
+    assert {name for name in pixel_statistics(RANDOM, RANDOM) if "_reference/" not in name} == logged
 
 
 def test_a_collapse_has_no_variety() -> None:
@@ -41,7 +41,7 @@ def test_brightness_and_contrast() -> None:
 def test_the_order_of_images_does_not_matter() -> None:
     statistics = pixel_statistics(RANDOM, RANDOM[::-1])
     for name in ("brightness", "contrast", "variety"):
-        assert statistics[f"{name}/pixels"] == pytest.approx(statistics[f"{name}_real/pixels"])
+        assert statistics[f"{name}/pixels"] == pytest.approx(statistics[f"{name}_reference/pixels"])
     assert statistics["mean_image_difference/pixels"] == pytest.approx(0)
     darker = (RANDOM // 2).astype(np.uint8)
     assert mean_image_difference(darker, RANDOM) == pytest.approx(64, rel=0.1)

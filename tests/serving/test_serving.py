@@ -63,7 +63,7 @@ def test_every_json_form_of_mlflow_gives_the_same(server: Server, body: dict[str
 
 def test_array_is_the_same_image_in_gray_levels(server: Server) -> None:
     array = server.records({"seed": 7}, format="array").body["predictions"][0]["image"]
-    assert np.shape(array) == (28, 28, 1)
+    assert np.shape(array) == (16, 16, 1)
     np.testing.assert_array_equal(
         np.array(array)[:, :, 0], decode(server.records({"seed": 7}).body["predictions"][0]["image"])
     )

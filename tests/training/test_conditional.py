@@ -5,13 +5,14 @@ from __future__ import annotations
 import base64
 import io
 from collections.abc import Callable
+from pathlib import Path
 
 import mlflow
 import numpy as np
 import pandas as pd
 import pytest
 import torch
-from helpers import QUICK, Project, error_of, options
+from helpers import QUICK, Project, error_of, options, refused
 from PIL import Image
 
 from gan_plugin.data import load_dataset
@@ -23,23 +24,17 @@ CPU = torch.device("cpu")
 
 @pytest.fixture(scope="module")
 def conditional(make_project: Callable[[], Project]) -> Project:
-    """The default recipe with labels, for nine epochs of the digits at 16 pixels: six teach it the classes."""
+    """The default recipe, for nine epochs of the digits at 16 pixels: six teach it the classes."""
     project = make_project()
-    parameters = {"conditional": "true", "epochs": 9, "image_size": 16, "evaluation_budget": 0, "samples_every": 9}
-    done = project.command("gan-plugin", "train", *options(parameters))
+    done = project.mlflow_run(epochs=9, image_size=16, evaluation_budget=0, samples_every=9)
     assert done.returncode == 0, done.stdout + done.stderr
     return project
 
 
-def test_the_default_is_r1_with_classes(make_project: Callable[[], Project]) -> None:
-    project = make_project()
-    done = project.mlflow_run(epochs=1, image_size=16, evaluation_budget=0)
-    assert done.returncode == 0, done.stdout + done.stderr
-    (run,) = project.runs()
+def test_the_default_is_r1_with_classes(conditional: Project) -> None:
+    (run,) = conditional.runs()
     assert run.data.params["recipe"] == "r1"
     assert (run.data.params["penalty"], run.data.params["conditional"]) == ("r1", "true")
-    sheet = ("sample", "--model", "models:/gan/1", "--seeds", "0-3", "--label", "7", "--out", "sevens.png")
-    assert project.command("gan-plugin", *sheet).returncode == 0
 
 
 def test_images_show_the_class_that_was_asked_for(conditional: Project, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -72,21 +67,17 @@ def test_sample_takes_a_class(conditional: Project) -> None:
     assert sample("three") == ("label='three' is not possible: give 0, 1, 2, 3, 4, 5, 6, 7, 8, 9, or a number from 0.")
 
 
-def test_what_contradicts_the_data_is_refused_before_training(make_project: Callable[[], Project]) -> None:
-    project = make_project()
-    images = project.folder / "images"
+def test_what_contradicts_the_data_is_refused_before_training(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    images = tmp_path / "images"
     images.mkdir()
     for i in range(20):
         Image.new("L", (36, 36), i * 10).save(images / f"{i}.png")
-
-    def refused(**parameters: object) -> str:
-        done = project.command("gan-plugin", "train", *options({"data": images, **parameters}))
-        assert done.returncode == 2
-        return error_of(done)
-
-    assert refused(conditional="true").startswith("conditional=true is not possible: ")
-    assert refused(recipe="r3gan").startswith("image_size=36 is not possible with family=r3gan")
-    assert not list(project.folder.rglob("*.safetensors"))
+    sentence = refused("train", {"data": images, "conditional": "true"})
+    assert sentence.startswith("conditional=true is not possible: ")
+    sentence = refused("train", {"data": images, "recipe": "r3gan"})
+    assert sentence.startswith("image_size=36 is not possible with family=r3gan")
+    assert [path.name for path in tmp_path.iterdir()] == ["images"]
 
 
 def test_a_training_that_diverges_is_failed_with_the_reason(make_project: Callable[[], Project]) -> None:
@@ -108,7 +99,7 @@ def test_a_training_that_diverges_is_failed_with_the_reason(make_project: Callab
 def test_a_training_that_fails_late_keeps_its_best_generator(make_project: Callable[[], Project]) -> None:
     """Every quick evaluation raises an alarm: the best is exported and logged, and not registered."""
     project = make_project()
-    parameters = {**QUICK, "image_size": 16, "epochs": 4, "evaluation_budget": 0.99, "retries": 0}
+    parameters = {**QUICK, "epochs": 4, "evaluation_budget": 0.99, "retries": 0}
     code = (
         "import gan_plugin.training.guard as g; g.WORSE = 0.5; from gan_plugin.cli import main; main("
         + repr(["train", *options(parameters)])
