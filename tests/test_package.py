@@ -1,4 +1,4 @@
-"""The wheel, installed in an empty folder without the clone: it has what it needs beside the code."""
+"""The wheel, built from the sdist and installed in an empty folder: it has what it needs beside the code."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, Project, serving
 
 SCRIPT = """
 import pathlib, gan_plugin
@@ -19,6 +19,7 @@ assert pathlib.Path(gan_plugin.__file__).parts[-3] == "installed", gan_plugin.__
 small = {"data": "digits", "image_size": 16, "device": "cpu"}
 uri = gan_plugin.train(epochs=1, batch_size=512, evaluation_budget=0, recipe="dcgan", **small)
 metrics = gan_plugin.evaluate(model=uri, images=64, **small)
+assert gan_plugin.promote(model_name="gan", images=64, thresholds=(), **small) == uri
 from gan_plugin.explorer import write_page
 write_page(next(pathlib.Path("outputs").rglob("generator.onnx")), pathlib.Path("explorer.html"))
 print(uri, metrics["fid/classifier"] > 0, gan_plugin.load_model(uri, device="cpu").sample([0]).shape)
@@ -27,13 +28,16 @@ print(uri, metrics["fid/classifier"] > 0, gan_plugin.load_model(uri, device="cpu
 
 @pytest.fixture(scope="module")
 def wheel(tmp_path_factory: pytest.TempPathFactory) -> Path:
-    """Built from a copy, because setuptools leaves files behind."""
+    """As ``python -m build`` makes it, from a copy, because setuptools leaves files behind."""
     folder = tmp_path_factory.mktemp("package")
     for name in ("gan_plugin", "setup.cfg", "pyproject.toml", "README.md", "LICENSE"):
         copy = shutil.copytree if (ROOT / name).is_dir() else shutil.copy
         copy(ROOT / name, folder / name)
-    words = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", "dist", "."]
-    subprocess.run(words, cwd=folder, capture_output=True, check=True)
+    sdist = [sys.executable, "-c", "from setuptools.build_meta import build_sdist; build_sdist('dist')"]
+    subprocess.run(sdist, cwd=folder, capture_output=True, check=True)
+    (source,) = (folder / "dist").glob("*.tar.gz")
+    pip = [sys.executable, "-m", "pip", "wheel", "--no-deps", "--no-build-isolation", "--no-index", "-w", "dist"]
+    subprocess.run([*pip, source], cwd=folder, capture_output=True, check=True)
     (path,) = (folder / "dist").glob("*.whl")
     return path
 
@@ -52,7 +56,7 @@ def test_the_wheel_describes_itself(wheel: Path) -> None:
     assert "Typing :: Typed" in about.get_all("Classifier", [])
 
 
-def test_the_wheel_trains_and_evaluates_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
+def test_the_wheel_trains_evaluates_promotes_and_serves_from_an_empty_folder(wheel: Path, tmp_path: Path) -> None:
     installed, folder = tmp_path / "installed", tmp_path / "empty"
     folder.mkdir()
     words = ["install", "--quiet", "--no-deps", "--no-index", "--target", str(installed), str(wheel)]
@@ -71,3 +75,7 @@ def test_the_wheel_trains_and_evaluates_from_an_empty_folder(wheel: Path, tmp_pa
     assert recipes == sorted(path.stem for path in ROOT.glob("gan_plugin/config/recipes/*.toml"))
     assert python("-c", SCRIPT).splitlines()[-1] == "models:/gan/1 True (1, 16, 16, 1)"
     assert (folder / "explorer.html").exists()
+    with serving(
+        Project(folder), "models:/gan@champion", env_manager="local", wait_s=120, PYTHONPATH=str(installed)
+    ) as server:
+        assert server.records({"seed": 0}).status == 200
