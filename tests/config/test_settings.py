@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import functools
 
 import pytest
 import yaml
@@ -91,6 +92,17 @@ SIZES = "HEIGHTxWIDTH or one number for both, each from 16 to 1024"
 )
 def test_a_wrong_value_is_refused_by_name(name: str, text: str, phrase: str) -> None:
     assert refusal(lambda: parse_training({name: text})) == f"{name}={text!r} is not possible: give {phrase}."
+
+
+@pytest.mark.parametrize("cls", [TrainSettings, EvaluateSettings, PromoteSettings])
+def test_no_parameter_takes_a_blank(cls: SettingsClass) -> None:
+    """Nor anything else that it cannot understand: the sentence names it and says what to give."""
+    check = parse_training if cls is TrainSettings else functools.partial(parse, cls)
+    for name in parameters_of(cls):
+        sentence = refusal(
+            lambda name=name: check({"model": "m", name: " "} if cls is EvaluateSettings else {name: " "})
+        )
+        assert sentence.startswith(f"{name}=' ' is not possible: give ")
 
 
 def test_an_unknown_and_a_missing_parameter() -> None:
