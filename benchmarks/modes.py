@@ -34,17 +34,17 @@ BATCH = 1_000
 
 @click.group()
 def main() -> None:
-    """Modes of stacked digits."""
+    """Count modes of stacked digits."""
 
 
 def stacks(dataset: Dataset, count: int, seed: int) -> Tensor:
-    """Three images as the channels of one, drawn at random: uint8 [count, 3, H, W]."""
+    """Return three images as the channels of one, drawn at random: uint8 [count, 3, H, W]."""
     rows = torch.randint(len(dataset), (count, 3), generator=torch.Generator().manual_seed(seed))
     return dataset.samples[rows, 0]
 
 
 def write_data(folder: Path) -> Path:
-    """The training stacks as a parquet file."""
+    """Write the training stacks as a parquet file."""
     file = folder / "train.parquet"
     if not file.exists():
         folder.mkdir(parents=True, exist_ok=True)
@@ -56,7 +56,7 @@ def write_data(folder: Path) -> Path:
 
 
 def modes_of(images: Tensor) -> Tensor:
-    """Which of the 1,000 modes each stack uint8 [N, 3, H, W] shows, by the classifier of single digits: int64 [N]."""
+    """Return which of the 1,000 modes each stack shows, by the classifier of single digits."""
     classifier, _ = classifier_of(load_dataset("digits", image_size=SIZE), torch.device("cpu"))
     channels = [
         torch.cat([predict_labels(classifier, p[:, c, :, :, None].numpy()) for p in images.split(BATCH)])
@@ -102,7 +102,7 @@ def measure(recipe: str, seed: int, *, epochs: int, data: Path, path: Path) -> N
 
 
 def generated(onnx_file: Path) -> Tensor:
-    """The images of seeds 0 to 25,999: uint8 [26000, 3, H, W]."""
+    """Generate the images of seeds 0 to 25,999: uint8 [26000, 3, H, W]."""
     generator = OnnxGenerator(onnx_file)
     images = np.concatenate([generator.sample(range(i, i + BATCH)) for i in range(0, GENERATED, BATCH)])
     return torch.from_numpy(images).permute(0, 3, 1, 2)

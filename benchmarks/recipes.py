@@ -47,7 +47,7 @@ MIN_RECALL = 0.05  # promote's default
 
 @click.group()
 def main() -> None:
-    """Recipes side by side."""
+    """Compare recipes side by side."""
 
 
 @main.command()
@@ -99,7 +99,7 @@ def measure(recipe: str, seed: int, path: Path, *, data: str, epochs: int, optio
 
 
 def environment_of(store: Path) -> dict[str, str]:
-    """Where a run of its own has its tracking store, and one thread."""
+    """Return the environment of a run with a tracking store of its own, and one thread."""
     store.mkdir(parents=True, exist_ok=True)
     uri = f"sqlite:///{store.resolve()}/mlflow.db"
     return os.environ | {"MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
@@ -115,7 +115,7 @@ def command(name: str, environment: dict[str, str], *, log: Path, parameters: di
 
 
 def recorded(uri: str) -> dict[str, Any]:
-    """What the runs say: the evaluation's metrics, the guard's signals at the end, the speed."""
+    """Return what the runs logged: the evaluation's metrics, the guard's signals at the end, the speed."""
     client = MlflowClient(uri)
     runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
     if not runs:  # refused before there was one
@@ -162,7 +162,7 @@ def stability(prefix: str) -> None:
 
 
 def healthy(result: dict[str, Any]) -> bool:
-    """Trained to the end without an alarm of the guard, with all classes, and with a recall that promotion accepts."""
+    """Return whether it trained to the end without an alarm, with all classes and a recall that promotion accepts."""
     metrics = result["metrics"]
     return (
         result["trained"]

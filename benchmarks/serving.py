@@ -102,7 +102,7 @@ class Server:
         return True
 
     def memory_mib(self) -> float:
-        """Proportional set size of the server that MLflow's command has started, without that command."""
+        """Return the proportional set size of the server that MLflow's command has started, without that command."""
         servers = psutil.Process(self.process.pid).children(recursive=True)
         return sum(server.memory_full_info().pss for server in servers) / 2**20
 
@@ -216,9 +216,8 @@ def main() -> None:
         client, alone = Process(HERE / "load_client.py"), Process(HERE / "onnxruntime_worker.py", options.onnx, device)
         try:
             measurements = Measurements()
-            one_round(
-                Measurements(), client=client, alone=alone, servers=servers, seconds=min(1, options.seconds)
-            )  # to warm up
+            warmed_up = Measurements()
+            one_round(warmed_up, client=client, alone=alone, servers=servers, seconds=min(1, options.seconds))
             for _ in range(options.rounds):
                 one_round(measurements, client=client, alone=alone, servers=servers, seconds=options.seconds)
             sizes = bytes_per_image(client, servers["one by one"].port)

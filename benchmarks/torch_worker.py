@@ -17,7 +17,7 @@ from gan_plugin.training.state import new_state
 
 
 def plain_step(device: torch.device) -> Callable[[Tensor], object]:
-    """The step of a PyTorch tutorial: the discriminator's on detached fakes, then the generator's."""
+    """Train one step as a PyTorch tutorial does: the discriminator's on detached fakes, then the generator's."""
     generator, discriminator = Generator(100, image_spec(28, 28, 1)), Discriminator(image_spec(28, 28, 1), dropout=0.3)
     for i, layer in enumerate(generator.upsample):
         if isinstance(layer, StrideOneConvTranspose2d):

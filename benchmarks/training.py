@@ -22,7 +22,7 @@ BASELINE = "keras float32"
 
 
 def keras_python(on_gpu: bool) -> Path:
-    """The interpreter of Keras' environment for this kind of device, which is made where it is missing."""
+    """Return the interpreter of Keras' environment for this kind of device, which is made where it is missing."""
     environment = HERE.parent / (".venv-keras-gpu" if on_gpu else ".venv-keras")
     package = "tensorflow[and-cuda]==2.21.0" if on_gpu else "tensorflow-cpu==2.21.0"
     python = environment / ("Scripts/python.exe" if sys.platform == "win32" else "bin/python")

@@ -319,11 +319,11 @@ class AdaController:
             self.signs, self.images = torch.zeros_like(self.signs), 0
 
     def state(self) -> dict[str, Tensor]:
-        """Return what :meth:`load` takes."""
+        """Return all state, for a checkpoint."""
         counts = torch.tensor([self.images, self.batches])
         return {"p": self.p, "signs": self.signs, "counts": counts}
 
     def load(self, state: dict[str, Tensor]) -> None:
-        """Go on from a state."""
+        """Restore what :meth:`state` returned."""
         self.p, self.signs = (state[name].to(self.p.device) for name in ("p", "signs"))
         self.images, self.batches = (int(count) for count in state["counts"])

@@ -10,7 +10,7 @@ from gan_plugin.errors import UserError
 
 
 def choose_device(name: str) -> torch.device:
-    """``auto``, ``cuda`` or ``cpu`` → a device that works.
+    """Choose a device that works for ``auto``, ``cuda`` or ``cpu``.
 
     Raises:
         UserError: CUDA was demanded and is not there; the message names the cause.

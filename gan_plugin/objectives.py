@@ -94,16 +94,16 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def softmax_mean(losses: Tensor, softmax_temperature: float) -> Tensor:
-    """Σ wᵢ ℓᵢ with w = softmax(λ ℓ) over a generator's losses [K] against K discriminators.
+def softmax_mean(losses: Tensor, inverse_temperature: float) -> Tensor:
+    """Return Σ wᵢ ℓᵢ with w = softmax(λ ℓ) over a generator's losses [K] against K discriminators.
 
-    λ = ``softmax_temperature``: 0 gives their mean, a large one the largest of them. The weights are constants here, so
+    λ = ``inverse_temperature``: 0 gives their mean, a large one the largest of them. The weights are constants here, so
     the generator lowers its losses and not the weights. Durugkar et al. 2017, arXiv:1611.01673, section 4.
 
     >>> softmax_mean(torch.tensor([1.0, 3.0]), 0), softmax_mean(torch.tensor([1.0, 3.0]), 10)
     (tensor(2.), tensor(3.))
     """
-    return (torch.softmax(softmax_temperature * losses.detach(), 0) * losses).sum()
+    return (torch.softmax(inverse_temperature * losses.detach(), 0) * losses).sum()
 
 
 def mutual_information_loss(

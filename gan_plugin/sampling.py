@@ -29,11 +29,11 @@ def write_samples(
     columns: int,
     device: str,
 ) -> None:
-    """Write the images of ``seeds`` to ``out`` as one PNG sheet, all of one class if ``label`` names one.
+    """Write the images of ``seeds`` to ``out`` as a grid in one PNG, all of one class if ``label`` names one.
 
     Raises:
         UserError: neither or both of ``model`` and ``onnx_file`` are given, the generator cannot be loaded, a value is
-            not possible, or ``out`` is in no folder.
+            not possible, or ``out`` cannot be written.
     """
     if truncation is not None and not MIN_TRUNCATION <= truncation < math.inf:
         raise UserError(f"truncation={truncation} is not possible: give a number of at least {MIN_TRUNCATION}.")
@@ -41,7 +41,11 @@ def write_samples(
         raise UserError(f"out={str(out)!r} cannot be written: the folder {out.parent} does not exist.")
     generator = load_file(find_onnx(model, onnx_file), device)
     labels = None if label is None else labels_of(label, generator.description.spec.class_names, len(seeds))
-    out.write_bytes(png(image_grid(generator.sample(seeds, labels, truncation), columns)))
+    content = png(image_grid(generator.sample(seeds, labels, truncation), columns))
+    try:
+        out.write_bytes(content)
+    except OSError as error:
+        raise UserError(f"out={str(out)!r} cannot be written: {error.strerror}.") from None
 
 
 def labels_of(label: str, class_names: Sequence[str], count: int) -> npt.NDArray[np.int64]:

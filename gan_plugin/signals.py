@@ -4,9 +4,12 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+import threading
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from types import FrameType
+
+Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
 
 class StopSignals:
@@ -26,12 +29,8 @@ class StopSignals:
     @contextmanager
     def installed(self) -> Iterator[StopSignals]:
         """Catch SIGTERM and Ctrl-C inside of the ``with`` block; afterwards the former handlers are back."""
-        previous = {number: signal.signal(number, self._handle) for number in (signal.SIGTERM, signal.SIGINT)}
-        try:
+        with signals_handled_by(self._handle, signal.SIGTERM, signal.SIGINT):
             yield self
-        finally:
-            for number, handler in previous.items():
-                signal.signal(number, handler)
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
         if number == self.received:
@@ -41,3 +40,17 @@ class StopSignals:
             self.received = signal.Signals(number)
             message = f"{self.received.name}: finishing this step, then saving a checkpoint. Once more ends at once.\n"
             os.write(2, message.encode())  # print may be in the middle of another line
+
+
+@contextmanager
+def signals_handled_by(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
+    """Give signals another handler within a block; in other threads than the main one, which get none, do nothing."""
+    if threading.current_thread() is not threading.main_thread():
+        yield
+        return
+    previous = {number: signal.signal(number, handler) for number in numbers}
+    try:
+        yield
+    finally:
+        for number, former in previous.items():
+            signal.signal(number, former)

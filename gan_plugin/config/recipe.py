@@ -61,7 +61,7 @@ DCGAN = Part("family=dcgan", lambda recipe: recipe.family == "dcgan")
 R3GAN = Part("family=r3gan", lambda recipe: recipe.family == "r3gan")
 PENALTY = Part("a penalty", lambda recipe: recipe.penalty != "none")
 SCHEDULED = Part("augment=scheduled", lambda recipe: recipe.augment == "scheduled")
-MULTIPLE = Part("discriminators of at least 2", lambda recipe: recipe.discriminators > 1)
+MULTIPLE = Part("discriminators=2 or more", lambda recipe: recipe.discriminators > 1)
 MOMENTUM = Part("optimizer=adam or sgd", lambda recipe: recipe.optimizer != "rmsprop")
 SQUARES = Part("optimizer=adam or rmsprop", lambda recipe: recipe.optimizer != "sgd")
 RAMP = Part("a value A..B", lambda recipe: bool(moving_values(recipe)))
@@ -104,17 +104,17 @@ class Recipe:
     blocks: int = parameter(0, whole_number(1, 16), "Residual blocks per stage.", part=R3GAN)
     dropout: float = parameter(0.0, fraction(), "Dropout probability in the discriminator.", part=DCGAN)
     conditional: bool = parameter(
-        False, yes_or_no(), "Whether the generator takes a class; a recipe's own true holds for data with classes only."
+        False, yes_or_no(), "Condition the generator on the class; a recipe's true applies to labeled data only."
     )
     spectral_norm: bool = parameter(False, yes_or_no(), "Spectral normalization of every discriminator weight.")
     discriminators: int = parameter(1, whole_number(1, 16), "Number of discriminators.")
     discriminator_dropout: float = parameter(
-        0.0, fraction(), "Probability with which a step of the generator leaves out a discriminator.", part=MULTIPLE
+        0.0, fraction(), "Probability of dropping a discriminator from a generator step.", part=MULTIPLE
     )
-    softmax_temperature: float = parameter(
+    softmax_inverse_temperature: float = parameter(
         0.0,
         non_negative_number(),
-        "λ of the softmax that weighs the generator's losses against several discriminators; 0 is their mean.",
+        "λ in softmax(λ·loss), which weighs the generator's losses against several discriminators; 0 is their mean.",
         part=MULTIPLE,
     )
     pack: int = parameter(1, whole_number(1, 16), "Images that the discriminator sees at once (PacGAN).")
@@ -148,7 +148,7 @@ class Recipe:
     )
     augment_p: Ramp = parameter(Ramp(0, 0), FRACTION_RAMP, "Probability of each augmentation.", part=SCHEDULED)
     augment_below: int = parameter(
-        30_000, whole_number(0), "Number of images from which on the recipe's own augmentation is left out."
+        30_000, whole_number(0), "Use the recipe's augmentation only below this number of images."
     )
 
     # optimizers
@@ -161,7 +161,7 @@ class Recipe:
     ema_half_life: Ramp = parameter(
         Ramp(2_000, 2_000), RAMP_FROM_ZERO, "Half-life of the averaged generator's weights, in images."
     )
-    anneal: int = parameter(0, whole_number(0), "Images until every value A..B has come to B.", part=RAMP)
+    anneal: int = parameter(0, whole_number(0), "Images over which values A..B are annealed.", part=RAMP)
 
     def at(self, images: float) -> Hyperparameters:
         """Return the value of every ramp after ``images`` images of training."""

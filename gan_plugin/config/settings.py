@@ -113,8 +113,8 @@ class TrainSettings:
     evaluation_budget: float = setting(
         "0.1",
         fraction(),
-        "Share of the time for evaluating the generator while it is trained, so that the best is exported; 0 exports "
-        "the last.",
+        "Fraction of the time to spend on evaluation during training, so that the best generator is exported; 0 "
+        "exports the last one.",
     )
     guard: bool = setting(
         "true", yes_or_no(), "Go back to a good checkpoint when training diverges or collapses, or one network wins."
@@ -171,7 +171,7 @@ class PromoteSettings(EvaluatorSettings, DataSettings):
         "fid", one_of(*PROMOTION_METRICS), "Metric by which the candidate must be better than the champion."
     )
     min_improvement: float = setting(
-        "0.02", fraction(), "By what share of the champion's value it must be better; with few images, ask for more."
+        "0.02", fraction(), "Required relative improvement on the champion; with few images, ask for more."
     )
     thresholds: tuple[Threshold, ...] = setting(
         "precision>=0.05,recall>=0.05",

@@ -139,7 +139,7 @@ def decode(
 
 
 def reason(error: Exception) -> str:
-    """Say in a few words why an image cannot be read."""
+    """Return in a few words why an image cannot be read."""
     if isinstance(error, UnidentifiedImageError):
         return "not an image"
     if isinstance(error, OSError) and error.strerror:

@@ -14,6 +14,7 @@ from gan_plugin.evaluation.reference import Reference, as_pixels, outputs_of
 from gan_plugin.evaluation.results import ClassRow, Measurement
 from gan_plugin.features.classifier import Classifier, accuracy
 from gan_plugin.features.classifier_training import train_classifier
+from gan_plugin.media.image import CHANNELS_FIRST
 from gan_plugin.metrics.labels import frechet_by_class, label_kl, label_shares, mode_count
 
 MAX_CLASS_WORK = 2e11  # classes × features³: some minutes on a CPU
@@ -68,7 +69,7 @@ def classification_score(
     if len(labels.unique()) < 2:
         return []  # a note of the evaluation says why
     dataset = reference.held_out or reference.dataset
-    pixels = torch.from_numpy(generated.pixels).permute(0, 3, 1, 2)
+    pixels = torch.from_numpy(generated.pixels).permute(CHANNELS_FIRST)
     student = train_classifier(pixels, labels, dataset.spec.classes, device=device)
     on_real = None if reference.held_out is None else accuracy(classifier, as_pixels(dataset), labels_of(dataset))
     return [

@@ -148,12 +148,13 @@ class Evaluation:
         return values
 
     def as_json(self) -> dict[str, Any]:
-        """Return everything but the images, as JSON takes it: what ``metrics.json`` holds."""
+        """Return metrics, classes, notes and protocol as JSON takes them: what ``metrics.json`` holds."""
         return {
             "network": self.network,
             "protocol": self.protocol,
             "measurements": [dataclasses.asdict(measurement) for measurement in self.measurements],
             "classes": [dataclasses.asdict(row) for row in self.classes],
+            "pixels": self.pixels,
             "notes": list(self.notes),
         }
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import re
 import shlex
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from typing import Any
 
 from gan_plugin.data import Dataset
@@ -32,8 +32,8 @@ def describe_run(plan: TrainingPlan, dataset: Dataset) -> str:
             f"- Training: {plan.epochs:,} epochs in batches of {plan.recipe.batch_size}, seed {plan.seed}, on "
             f"{plan.device.type} in {precision_name(plan.precision)}.",
             "",
-            "The losses and the quick evaluations are under *Model metrics*, a grid of samples from fixed seeds after "
-            "every epoch under *Artifacts*, the exported generator under *Logged models*.",
+            "Losses and quick evaluations are under *Model metrics*, grids of samples from fixed seeds under "
+            "*Artifacts*, the exported generator under *Logged models*.",
         ]
     )
 
@@ -97,15 +97,18 @@ def in_classes(names: tuple[str, ...]) -> str:
     return f", in {len(names):,} classes ({join_names(names, MAX_NAMED_CLASSES)})"
 
 
-def with_metrics(description: str, measurements: Sequence[Mapping[str, Any]], *, run_id: str) -> str:
+def with_metrics(description: str, results: Mapping[str, Any], *, run_id: str) -> str:
     """Return a version's description with the metrics of an evaluation, in the place of those of an earlier one.
 
     Args:
         description: any text; without a section of metrics, one is appended.
-        measurements: entries of ``metrics.json``, each with name, value and real.
+        results: what ``metrics.json`` holds.
         run_id: of the evaluation.
     """
-    rows = [f"| {row['name']} | {row['value']:.4g} | {number(row['real'])} |" for row in measurements]
+    rows = [
+        f"| {row['name']}/{row['network'] or results['network']} | {row['value']:.4g} | {number(row['real'])} |"
+        for row in results["measurements"]
+    ]
     table = "\n".join(["| metric | model | real images |", "|---|---|---|", *rows])
     section = f"{METRICS_HEADING}\n\n{table}\n\nFrom the run `{run_id}`, whose report has the protocol and the images."
     pattern = re.compile(rf"{re.escape(METRICS_HEADING)}\n\n(?:None yet[^\n]*|(?:\|[^\n]*\n)+\nFrom the run `[^\n]*)")

@@ -41,6 +41,7 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
         UserError: the model, the data or the device is wrong, or they do not fit together.
     """
     check_data_argument(settings.data, settings.split)
+    choose_device(settings.device)  # refused before there is a run
     import_evaluators()
     with project_run(f"evaluate-{settings.model.removeprefix('models:/')}") as run:
         model = load_pyfunc(settings.model, settings.device)
@@ -63,7 +64,7 @@ def used_parameters(settings: EvaluateSettings | PromoteSettings, dataset: Sampl
 
 
 def import_evaluators() -> None:
-    """Import MLflow's evaluators, which is to be done before a run with a monitor of the machine begins.
+    """Import MLflow's evaluators, before a run that logs system metrics begins.
 
     MLflow imports them under its lock for import hooks. The monitor's thread takes that lock inside imports of its own:
     at the same time, the two would wait for each other for ever.
@@ -123,7 +124,7 @@ def evaluate_model(
         client, run = MlflowClient(), mlflow.active_run()
         assert run is not None
         description = client.get_model_version(*version).description or ""
-        updated = with_metrics(description, results_of(result)["measurements"], run_id=run.info.run_id)
+        updated = with_metrics(description, results_of(result), run_id=run.info.run_id)
         set_description(client, *version, text=updated)
     return result
 

@@ -13,6 +13,7 @@ from mlflow.models.evaluation.validation import ModelValidationFailedException
 from gan_plugin.config.settings import PromoteSettings, as_texts
 from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import SampleDataset
+from gan_plugin.device import choose_device
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import check_fit, generator_of, results_of
@@ -54,17 +55,18 @@ def run_promotion(settings: PromoteSettings) -> str:
 
     Raises:
         UserError: a model, a version or the data does not exist, or a metric cannot be measured, before any evaluation.
-        Refused: the candidate did not pass; the alias is where it was.
+        Refused: the candidate did not pass; the champion stays as it was.
     """
     if settings.rollback:
         return rollback_champion(settings)
     check_data_argument(settings.data, settings.split)
+    choose_device(settings.device)  # refused before there is a run, like the version
+    client, name = MlflowClient(), settings.model_name
+    version, champion_version = find_version(client, name, settings.version), champion_of(client, name)
+    if champion_version == version:
+        raise UserError(f"{name} version {version} is the champion already: give another version.")
     import_evaluators()
-    with project_run(f"promote-{settings.model_name}") as run:
-        client, name = MlflowClient(), settings.model_name
-        version, champion_version = find_version(client, name, settings.version), champion_of(client, name)
-        if champion_version == version:
-            raise UserError(f"{name} version {version} is the champion already: give another version.")
+    with project_run(f"promote-{name}") as run:
         dataset = reference_of(settings)
         log_parameters(run.info.run_id, used_parameters(settings, dataset) | {"version": version})
         check_metrics(settings, dataset)

@@ -314,9 +314,7 @@ class Discriminator(nn.Module):
             projected: Tensor = self.linear(features)  # [B, 1], or [B, feature_size] where there are classes
             if self.label is None or label is None:
                 return projected.squeeze(1)
-            rows: Tensor = self.label(
-                label + self.first_row
-            )  # [B, pack, feature_size]: a table for each place in a pack
+            rows: Tensor = self.label(label + self.first_row)  # [B, pack, feature_size], a table for each place
             return (projected * rows.sum(1)).sum(1)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:

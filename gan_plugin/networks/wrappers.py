@@ -90,8 +90,8 @@ def generator_inputs(
 
     A seed's label is the class that it has by default.
 
-    >>> [tuple(x.shape) for x in generator_inputs(range(3), 16, 10, torch.device("cpu"))]
-    [(3, 16), (3,)]
+    >>> [tuple(x.shape) for x in generator_inputs([0, 1], latent_size=16, classes=10, device=torch.device("cpu"))]
+    [(2, 16), (2,)]
     """
     z = torch.from_numpy(latents(seeds, latent_size)).to(device)
     return (z, torch.from_numpy(default_labels(seeds, classes)).to(device)) if classes else (z,)

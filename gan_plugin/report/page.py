@@ -75,7 +75,7 @@ def render(
     pairs: list[tuple[str, str, str]],
     plot_pairs: dict[str, list[str]],
 ) -> str:
-    """Fill the template.
+    """Return the page: the template, filled.
 
     Args:
         evaluation: as in :func:`write_report`.

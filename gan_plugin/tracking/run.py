@@ -7,11 +7,12 @@ import json
 import logging
 import queue
 import random
+import re
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager
 from pathlib import Path
 from types import FrameType
 
@@ -29,12 +30,15 @@ from mlflow.utils.mlflow_tags import (
 from gan_plugin.config.kinds import AUTO, text_of
 from gan_plugin.data import Dataset
 from gan_plugin.datasets import SampleDataset
+from gan_plugin.errors import UserError
 from gan_plugin.media.image import Image
+from gan_plugin.signals import signals_handled_by
 
 RUN_NOTE = MLFLOW_RUN_NOTE  # the tag that the UI shows as the description of a run
 FAILED_METRICS = "undelivered-metrics.jsonl"
 FLUSH_SECONDS = 1.0
 MAX_BATCH = 1000  # MLflow's limit for one call
+GENERATED_NAME = re.compile(r"|[a-z]+-[a-z]+-\d+")  # as MLflow names a run that nobody named
 
 logger = logging.getLogger(__name__)
 
@@ -44,28 +48,36 @@ def project_run(name: str) -> Iterator[mlflow.ActiveRun]:
     """Run a block in the run that ``mlflow run`` made for this process, or in a new one; its name begins with ``name``.
 
     It ends with the status that it earned: FINISHED, FAILED after an exception, or KILLED after Ctrl-C, SIGTERM or
-    ``sys.exit``.
+    ``sys.exit``. A name that a person gave the run stays.
+
+    Raises:
+        UserError: a run is active already.
     """
+    if (active := mlflow.active_run()) is not None:
+        raise UserError(f"The run {active.info.run_id} is active: end it first, since this makes a run of its own.")
     run = mlflow.start_run(log_system_metrics=True)
-    mlflow.set_tag(MLFLOW_RUN_NAME, f"{name}-{run.info.run_id[:6]}")
-    # by itself SIGTERM would leave the run as RUNNING forever
-    previous = signal.signal(signal.SIGTERM, exit_on_signal)
     status = "FAILED"
     try:
-        yield run
-        status = "FINISHED"
+        if GENERATED_NAME.fullmatch(run.info.run_name or ""):
+            mlflow.set_tag(MLFLOW_RUN_NAME, f"{name}-{run.info.run_id[:6]}")
+        with exit_on_sigterm():
+            yield run
+            status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
         status = "KILLED"
         raise
     finally:
-        signal.signal(signal.SIGTERM, signal.SIG_IGN)
-        mlflow.end_run(status)
-        signal.signal(signal.SIGTERM, previous)
+        with signals_handled_by(signal.SIG_IGN, signal.SIGTERM):
+            mlflow.end_run(status)
 
 
-def exit_on_signal(number: int, frame: FrameType | None) -> None:
-    """Raise SystemExit with what a shell reports for a process that the signal ended."""
-    raise SystemExit(128 + number)
+def exit_on_sigterm() -> AbstractContextManager[None]:
+    """Raise SystemExit on SIGTERM within a block: by itself the signal would leave the run as RUNNING forever."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)  # what a shell reports for a process that the signal ended
+
+    return signals_handled_by(handle, signal.SIGTERM)
 
 
 def log_parameters(run_id: str, used: Mapping[str, object]) -> None:

@@ -14,13 +14,13 @@ CALIBRATION_BATCH = 128
 
 
 def ema_decay(recipe: Recipe, steps: int) -> float:
-    """β = ½^(images / half-life), Karras et al. 2018 (arXiv:1710.10196), for the images of one generator's step.
+    """Return the decay β = ½^(images / half-life), Karras et al. 2018 (arXiv:1710.10196), for one generator step.
 
     A constant half-life grows to its value with a twentieth of the images seen, so that the first, random weights are
     soon forgotten (Karras et al. 2020, arXiv:2006.06676, "ramp-up"); one with a ramp follows that.
     """
     seen = steps * recipe.batch_size
-    half_life = recipe.ema_half_life.at(seen, recipe.anneal)
+    half_life = recipe.at(seen).ema_half_life
     if recipe.ema_half_life.start == recipe.ema_half_life.end:
         half_life = min(half_life, 0.05 * seen)
     return float(0.5 ** (recipe.batch_size * recipe.discriminator_steps / half_life)) if half_life else 0.0
@@ -28,7 +28,7 @@ def ema_decay(recipe: Recipe, steps: int) -> float:
 
 @torch.no_grad()
 def update_ema(ema: nn.Module, generator: nn.Module, decay: float) -> None:
-    """ema ← decay·ema + (1 − decay)·generator, over weights and batch norm's running statistics."""
+    """Move the average: ema ← decay·ema + (1 − decay)·generator, over weights and batch norm's statistics."""
     averaged, current = list(ema.state_dict().values()), list(generator.state_dict().values())
     floating = [value.is_floating_point() for value in averaged]
     torch._foreach_lerp_(

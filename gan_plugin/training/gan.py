@@ -190,7 +190,7 @@ class GanStep:
         """Return the weighted mean of the generator's losses against the active discriminators, a scalar."""
         active = self.active_discriminators()
         losses = torch.stack([self.objective.generator(real_logits[k], fake_logits[k]) for k in active])
-        loss = softmax_mean(losses, self.recipe.softmax_temperature)
+        loss = softmax_mean(losses, self.recipe.softmax_inverse_temperature)
         self.log("loss/generator", loss)
         return loss
 

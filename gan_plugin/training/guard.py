@@ -129,8 +129,9 @@ class Guard:
             raise GuardError(f"the distance from the data is {self.distance:.4g}, and was {lowest:.4g}")
 
     def final_check(self) -> None:
-        """Check once more at the end: one check that found collapsed samples is enough, and constant samples need no
-        time in which they should have become diverse.
+        """Raise an error if the final samples have collapsed.
+
+        One check that found them so is enough here, and constant samples need no time to become diverse.
 
         Raises:
             GuardError: the samples have collapsed.

@@ -32,11 +32,8 @@ def exported_generator(state: TrainingState, recipe: Recipe) -> nn.Module:
 def generate_images(generator: nn.Module, seeds: Sequence[int], *, latent_size: int, classes: int) -> Images:
     """Return images uint8 [N, H, W, C] of N seeds, each of the seed's own class where there are classes."""
     device = next(generator.parameters()).device
-    images: Images = (
-        Quantized(generator)(*generator_inputs(seeds, latent_size=latent_size, classes=classes, device=device))
-        .cpu()
-        .numpy()
-    )
+    inputs = generator_inputs(seeds, latent_size=latent_size, classes=classes, device=device)
+    images: Images = Quantized(generator)(*inputs).cpu().numpy()
     return images
 
 

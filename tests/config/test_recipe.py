@@ -79,7 +79,7 @@ def test_what_belongs_to_a_part_is_without_effect_where_the_recipe_lacks_it() ->
     assert set(without_effect(load_recipe("r3gan-cifar10"))) == {
         "dropout",
         "discriminator_dropout",
-        "softmax_temperature",
+        "softmax_inverse_temperature",
     }
     assert without_effect(override(load_recipe("dcgan"), optimizer="sgd"))["beta2"] == "optimizer=adam or rmsprop"
     assert refusal(lambda: check_effect(load_recipe("dcgan"), ["penalty_every"])) == (

@@ -20,7 +20,7 @@ from typing import NoReturn
 import mlflow
 import numpy as np
 import pytest
-from helpers import BIN, Project
+from helpers import BIN, Project, refusal
 from mlflow import MlflowClient
 
 from gan_plugin.data import load_dataset
@@ -180,6 +180,37 @@ def test_the_run_ends_with_the_status_it_earned(client: MlflowClient) -> None:
 def run_that_raises(error: type[BaseException]) -> NoReturn:
     with project_run("r1-digits"):
         raise error
+
+
+def test_a_run_in_another_thread_ends_like_any(client: MlflowClient) -> None:
+    """Only the main thread may handle signals."""
+
+    def run() -> str:
+        with project_run("threaded") as active, StopSignals().installed():
+            return str(active.info.run_id)
+
+    with ThreadPoolExecutor(1) as pool:
+        run_id = pool.submit(run).result()
+    assert client.get_run(run_id).info.status == "FINISHED"
+
+
+def test_a_run_that_is_active_is_left_alone(client: MlflowClient) -> None:
+    with mlflow.start_run() as active:
+        sentence = refusal(lambda: project_run("own").__enter__())
+    assert sentence == f"The run {active.info.run_id} is active: end it first, since this makes a run of its own."
+    assert [run.info.status for run in client.search_runs(["0"])] == ["FINISHED"]
+
+
+def test_a_name_that_a_person_gave_stays(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+    """``mlflow run --run-name`` makes the run before this process begins."""
+    names = {}
+    for name in (None, "my best"):
+        run_id = client.create_run("0", run_name=name).info.run_id
+        monkeypatch.setenv("MLFLOW_RUN_ID", run_id)
+        with project_run("r1-digits"):
+            pass
+        names[name] = client.get_run(run_id).info.run_name.replace(run_id[:6], "ID")
+    assert names == {None: "r1-digits-ID", "my best": "my best"}
 
 
 def test_sigterm_outside_of_training_is_killed_too(client: MlflowClient, tmp_path: Path) -> None:

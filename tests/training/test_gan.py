@@ -80,7 +80,7 @@ def test_alternating_updates_descend_a_relativistic_loss_with_r1_and_r2(steps: i
     """Each network from its own images and labels; the penalty, at every fourth step, is a quarter's and ramped."""
     penalized = {"penalty": "r1+r2", "penalty_every": 4, "penalty_weight": "10..2", "anneal": 8 * BATCH}
     recipe = small_recipe(
-        objective="relativistic", conditional=True, discriminators=2, softmax_temperature=2, **penalized
+        objective="relativistic", conditional=True, discriminators=2, softmax_inverse_temperature=2, **penalized
     )
     state = lively_state(recipe, LABELED)
     state.steps = steps
@@ -114,7 +114,7 @@ def test_alternating_updates_descend_a_relativistic_loss_with_r1_and_r2(steps: i
 @pytest.mark.parametrize(("steps", "weight"), [(0, 10 * 4), (3, 0), (4, 6 * 4)])
 def test_simultaneous_updates_descend_their_losses_with_r1(steps: int, weight: float) -> None:
     penalized = {"penalty": "r1", "penalty_every": 4, "penalty_weight": "10..2", "anneal": 8 * BATCH}
-    recipe = small_recipe(updates="simultaneous", discriminators=2, softmax_temperature=2, **penalized)
+    recipe = small_recipe(updates="simultaneous", discriminators=2, softmax_inverse_temperature=2, **penalized)
     state = lively_state(recipe)
     state.steps = steps
     before = copy.deepcopy(state)

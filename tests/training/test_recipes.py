@@ -50,7 +50,7 @@ def small(name: str, **values: object) -> Recipe:
 
 
 @pytest.mark.parametrize("name", recipe_names())
-def test_a_recipe_is_reproducible_resumable_and_teaches_both_players(
+def test_a_recipe_is_reproducible_resumable_and_trains_both_networks(
     name: str, dataset: Dataset, tmp_path: Path
 ) -> None:
     """On the CPU: the same weights again, also after a stop in the middle; and none stays where it began."""
@@ -83,7 +83,12 @@ def test_the_discriminator_learns_to_tell(name: str, dataset: Dataset) -> None:
     """Against a generator that stands still its loss falls."""
     torch.manual_seed(0)
     recipe = small(
-        name, generator_lr=1e-12, augment="none", discriminators=1, discriminator_dropout=0.0, softmax_temperature=0.0
+        name,
+        generator_lr=1e-12,
+        augment="none",
+        discriminators=1,
+        discriminator_dropout=0.0,
+        softmax_inverse_temperature=0.0,
     )
     state = new_state(recipe, image_spec(16, 16, 1), CPU)
     step = GanStep(state, recipe, torch.float32)
@@ -197,8 +202,8 @@ def test_what_does_not_go_together_is_refused(
         ("r3gan", {"dropout": 0.3}, "dropout changes nothing without family=dcgan"),
         (
             "dcgan",
-            {"softmax_temperature": 1.0},
-            "softmax_temperature changes nothing without discriminators of at least 2: give that",
+            {"softmax_inverse_temperature": 1.0},
+            "softmax_inverse_temperature changes nothing without discriminators=2 or more: give that",
         ),
         ("dcgan", {"penalty_weight": "1..0.1"}, "penalty_weight changes nothing without a penalty"),
         ("dcgan", {"optimizer": "rmsprop", "beta1": 0.9}, "beta1 changes nothing without optimizer=adam or sgd"),
@@ -219,7 +224,7 @@ def test_what_would_change_nothing_is_refused(recipe: str, values: dict[str, obj
         ("r3gan", {"family": "dcgan"}, {"width": 0, "full_stages": 4, "blocks": 0}),
         ("dcgan", {"family": "r3gan", "width": 32, "blocks": 1}, {"dropout": 0.0}),
         ("r3gan", {"penalty": "none", "augment": "none"}, {"penalty_weight": Ramp(0, 0), "augment_p": Ramp(0, 0)}),
-        ("gman", {"discriminators": 1}, {"softmax_temperature": 0.0, "discriminator_dropout": 0.0}),
+        ("gman", {"discriminators": 1}, {"softmax_inverse_temperature": 0.0, "discriminator_dropout": 0.0}),
         ("r1", {"penalty": "none"}, {"penalty_every": 1}),
         ("dcgan", {"penalty_weight": "1..0.1", "anneal": 9}, {"penalty_weight": Ramp(0, 0), "anneal": 0}),
     ],
