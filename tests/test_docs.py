@@ -14,9 +14,10 @@ from types import ModuleType
 import pytest
 from helpers import ROOT
 
-from gan_plugin.config.recipe import HYPERPARAMETERS
+from gan_plugin.config.recipe import HYPERPARAMETERS, load_recipe, recipe_names
 from gan_plugin.config.settings import EvaluateSettings, TrainSettings
 from gan_plugin.metrics.catalog import CATALOG
+from gan_plugin.training.gan import metric_names
 
 DOCS = ROOT / "docs"
 PAGES = sorted((DOCS / "reference").glob("*.md"))
@@ -45,6 +46,12 @@ def generate() -> ModuleType:
 def test_every_table_is_on_one_page(generate: ModuleType) -> None:
     names = [name for page in PAGES for name in BLOCK.findall(page.read_text("utf-8"))]
     assert sorted(names) == sorted(generate.BLOCKS)
+
+
+def test_what_a_training_step_logs_is_explained() -> None:
+    explained = re.findall(r"`([\w/]+)`", (DOCS / "reference" / "metrics.md").read_text("utf-8"))
+    logged = {name for recipe in recipe_names() for name in metric_names(load_recipe(recipe))}
+    assert logged <= set(explained)
 
 
 def test_the_tables_have_every_parameter_recipe_and_metric(generate: ModuleType) -> None:
