@@ -37,6 +37,7 @@ from gan_plugin.serving.requests import COLUMNS, DEFAULTS
 
 FLAVOR_NAME = "gan"
 ONNX_FILE = pyfunc.ONNX_FILE
+_load_pyfunc = pyfunc._load_pyfunc  # called here for models that were logged before serving/pyfunc.py existed
 CODE_FOLDER = "code"
 # All that serving imports of this package. Each file is one more transfer to and from a remote artifact store.
 SERVING_CODE = (

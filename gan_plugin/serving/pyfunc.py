@@ -26,6 +26,8 @@ from gan_plugin.serving.session import CUDA
 
 ONNX_FILE = "generator.onnx"
 SERVING_CONFIG = "SERVING_MODEL_CONFIG"  # MLflow's environment variable
+# by which MLmodel files name this code; the second one in models that were logged before this module existed
+LOADER_MODULES = (__name__, "gan_plugin.flavor")
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server prints the messages
 
@@ -154,7 +156,7 @@ def _wrap_request_check() -> None:
 
     @functools.wraps(original)
     def checked(data: Any, params: Any, inputs: Any, parameters: Any, flavor: Any = None) -> Any:
-        if flavor == __name__:
+        if flavor in LOADER_MODULES:
             names = [param.name for param in parameters.params]
             _check_request(data, params, columns=inputs.input_names(), parameters=names)
         return original(data, params, inputs, parameters, flavor)

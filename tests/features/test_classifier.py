@@ -13,6 +13,7 @@ from gan_plugin.features.classifier import VERSION, Classifier, Network, accurac
 from gan_plugin.features.classifier_training import train_classifier
 from gan_plugin.media.image import Images
 from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
+from gan_plugin.spec import shape_text
 
 
 @pytest.fixture(scope="module")
@@ -109,8 +110,8 @@ def test_layers_of_version_1(shape: tuple[int, ...], kernels: list[list[int]], f
 def test_images_of_another_shape_are_refused(network: Classifier) -> None:
     for shape in ((2, 16, 16, 1), (2, 28, 28, 3)):
         message = refusal(lambda shape=shape: network(noise(*shape)))
-        assert "28x28x1" in message
-        assert "x".join(map(str, shape[1:])) in message
+        assert "28×28×1" in message
+        assert shape_text(shape[1:]) in message
 
 
 @pytest.mark.parametrize("shape", [(0, 28, 28, 1), (28, 28, 1), (2, 28, 28, 2)])
