@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib.util
 import json
 import os
 
@@ -19,6 +20,7 @@ from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from types import ModuleType
 from typing import Any
 
 import pytest
@@ -188,6 +190,16 @@ def wait_until_ready(process: subprocess.Popen[bytes], port: int, *, log: Path, 
             assert process.poll() is None, log.read_text()
             time.sleep(0.2)
     raise AssertionError(f"not ready after {wait_s} s:\n{log.read_text()}")
+
+
+def load_script(path: Path) -> ModuleType:
+    """Import a script that lies outside of the package, under its own name."""
+    spec = importlib.util.spec_from_file_location(path.stem, path)
+    assert spec is not None
+    assert spec.loader is not None
+    module = sys.modules[path.stem] = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
 
 
 def need_program(program: str) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import dataclasses
-import importlib.util
 import re
 import shutil
 import subprocess
@@ -12,7 +11,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, load_script
 
 from gan_plugin.config.recipe import HYPERPARAMETERS, load_recipe, recipe_names
 from gan_plugin.config.settings import EvaluateSettings, TrainSettings
@@ -35,12 +34,7 @@ def test_generated_tables_are_the_packages_own(tmp_path: Path) -> None:
 
 @pytest.fixture(scope="module")
 def generate() -> ModuleType:
-    spec = importlib.util.spec_from_file_location("generate", DOCS / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
+    return load_script(DOCS / "generate.py")
 
 
 def test_every_table_is_on_one_page(generate: ModuleType) -> None:

@@ -4,11 +4,9 @@ from __future__ import annotations
 
 import doctest
 import importlib
-import importlib.util
-import sys
 
 import pytest
-from helpers import ROOT
+from helpers import ROOT, load_script
 
 MODULES = sorted(
     ".".join(path.relative_to(ROOT).with_suffix("").parts)
@@ -25,10 +23,5 @@ def test_examples_show_what_happens(name: str) -> None:
 
 
 def test_examples_of_the_pages_script() -> None:
-    spec = importlib.util.spec_from_file_location("generate", ROOT / "docs" / "generate.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = sys.modules["generate"] = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    results = doctest.testmod(module)
+    results = doctest.testmod(load_script(ROOT / "docs" / "generate.py"))
     assert (results.failed, results.attempted > 0) == (0, True)

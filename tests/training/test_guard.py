@@ -242,7 +242,7 @@ def states(monkeypatch: pytest.MonkeyPatch) -> list[TrainingState]:
     new_state = loop.new_state
 
     def remembered(*arguments: object) -> TrainingState:
-        states.append(new_state(*arguments))  # type: ignore[arg-type]
+        states.append(new_state(*arguments))  # type: ignore[arg-type]  # whatever training passes
         return states[-1]
 
     monkeypatch.setattr(loop, "new_state", remembered)
