@@ -210,7 +210,7 @@ def test_more_training_is_better_and_real_is_best(
     recorder = Recorder()
     plan = TrainingPlan(
         recipe,
-        epochs=9,
+        epochs=12,
         seed=0,
         device=CPU,
         precision=choose_precision("auto", CPU),
@@ -241,7 +241,7 @@ def test_more_training_is_better_and_real_is_best(
     # the few blots of an early generator may all lie near some real image, and are all of one class
     for metric in ("precision", "density", "inception_score"):
         assert values["noise"][metric] < values["trained"][metric] < values["real"][metric], (metric, values)
-    assert values["trained"]["modes"] >= 8
+    assert values["trained"]["modes"] == 10
 
 
 def test_without_held_out_images_there_is_no_baseline_and_a_note(
