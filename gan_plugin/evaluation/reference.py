@@ -19,12 +19,13 @@ from torch import Tensor
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.features import FeatureNetwork, Outputs, choose_features, load_network
-from gan_plugin.features.cache import cache_folder, write_atomically
+from gan_plugin.features.cache import cache_folder
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.media.image import CHANNELS_LAST, Images
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian
 from gan_plugin.metrics.neighbors import COVERAGE_K, Manifold, fit_manifold
+from gan_plugin.storage import write_atomically
 
 MIN_SAMPLES = COVERAGE_K + 1
 

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import uuid
-from collections.abc import Callable
 from pathlib import Path
 
 from gan_plugin.errors import UserError, first_line
@@ -37,21 +35,3 @@ def _named_folder() -> Path:
         return Path(named).expanduser().absolute()
     shared = os.environ.get("XDG_CACHE_HOME")
     return (Path(shared) if shared else Path.home() / ".cache") / "gan_plugin"
-
-
-def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
-    """Let ``write`` fill a temporary file beside ``path``, then rename it to ``path``.
-
-    A reader sees the old file or the new one, never a part. Of two processes that write at once, both succeed and the
-    later one's file stays. If ``write`` raises, nothing is left behind.
-    """
-    path.parent.mkdir(parents=True, exist_ok=True)
-    # tempfile's files are private to the user, and a cache may be shared
-    partial = path.with_name(f"{path.name}.{uuid.uuid4().hex}.partial")
-    try:
-        write(partial)
-        with partial.open("rb+") as file:
-            os.fsync(file.fileno())
-        os.replace(partial, path)
-    finally:
-        partial.unlink(missing_ok=True)

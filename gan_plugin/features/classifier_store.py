@@ -15,10 +15,11 @@ from safetensors.torch import load_file, save_file
 
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError, first_line
-from gan_plugin.features.cache import cache_folder, write_atomically
+from gan_plugin.features.cache import cache_folder
 from gan_plugin.features.classifier import VERSION, Classifier, Network
 from gan_plugin.features.classifier_training import train_classifier
 from gan_plugin.spec import image_spec
+from gan_plugin.storage import write_atomically
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that jobs print its messages
 

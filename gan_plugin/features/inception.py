@@ -23,9 +23,10 @@ import torch
 from torch import nn
 
 from gan_plugin.errors import UserError, first_line
-from gan_plugin.features.cache import cache_folder, write_atomically
+from gan_plugin.features.cache import cache_folder
 from gan_plugin.features.network import Outputs, as_tensor, batches, check_images, concatenate, exact_float32
 from gan_plugin.media.image import Images
+from gan_plugin.storage import write_atomically
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 FILE_NAME = URL.rpartition("/")[2]

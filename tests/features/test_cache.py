@@ -9,7 +9,8 @@ from pathlib import Path
 import pytest
 from helpers import refusal
 
-from gan_plugin.features.cache import cache_folder, write_atomically
+from gan_plugin.features.cache import cache_folder
+from gan_plugin.storage import write_atomically
 
 
 def test_the_cache_folder_is_the_first_that_the_environment_names(

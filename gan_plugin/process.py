@@ -1,0 +1,69 @@
+"""Who holds a run or a lock: a process, by which others can tell whether it still lives. Imports no torch."""
+
+from __future__ import annotations
+
+import json
+import os
+import platform
+from dataclasses import asdict, dataclass
+from pathlib import Path
+
+import psutil
+
+BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+PID_NAMESPACE = Path("/proc/self/ns/pid")
+
+
+@dataclass(frozen=True, kw_only=True)
+class ProcessIdentity:
+    """A process, as other processes on whatever machine may know it.
+
+    Attributes:
+        host: the machine's name.
+        space: where the number means something: a boot of the machine and, on Linux, a namespace of numbers, since
+            containers that share a name do not share those.
+        pid: the number.
+        started: seconds since 1970, because numbers are used again.
+    """
+
+    host: str
+    space: str
+    pid: int
+    started: float
+
+    def to_json(self) -> str:
+        """Return the text that :meth:`from_json` reads."""
+        return json.dumps(asdict(self))
+
+    @classmethod
+    def from_json(cls, text: str) -> ProcessIdentity | None:
+        """Read what :meth:`to_json` wrote; None for any other text."""
+        try:
+            return cls(**json.loads(text))
+        except (TypeError, ValueError):
+            return None
+
+    def is_dead(self) -> bool:
+        """Return whether the process is known to be gone; False for one of which nothing can be known from here."""
+        here = this_process()
+        if (self.host, self.space) != (here.host, here.space):
+            return False
+        try:
+            process = psutil.Process(self.pid)
+            return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.started) > 1
+        except psutil.NoSuchProcess:
+            return True
+
+
+def this_process() -> ProcessIdentity:
+    """Return the identity of this process."""
+    return ProcessIdentity(
+        host=platform.node(), space=_space(), pid=os.getpid(), started=psutil.Process().create_time()
+    )
+
+
+def _space() -> str:
+    try:
+        return f"{BOOT_ID.read_text().strip()}/{PID_NAMESPACE.readlink()}"
+    except OSError:  # another system than Linux
+        return str(int(psutil.boot_time()))
