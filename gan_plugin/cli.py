@@ -1,10 +1,11 @@
-"""The command line: ``gan-plugin train | evaluate | promote | sample | explore | recipes | fetch | doctor``.
+"""The command line: ``gan-plugin train | evaluate | promote | replay | close | sample | explore | …``.
 
 The options of the first three come from :mod:`gan_plugin.config`.
 """
 
 from __future__ import annotations
 
+import errno
 import logging
 import webbrowser
 from collections.abc import Callable
@@ -26,9 +27,12 @@ from gan_plugin.config.settings import (
     parse_training,
 )
 from gan_plugin.errors import UserError
+from gan_plugin.output import forgive_output
 from gan_plugin.spec import MAX_SEED
 
 MAX_SEEDS = 10_000  # on one sheet
+FULL = (errno.ENOSPC, errno.EDQUOT)
+TRY_AGAIN = 75  # the exit status that sysexits.h has for what may work later
 
 CONTEXT = {
     "help_option_names": ["-h", "--help"],
@@ -78,12 +82,21 @@ class Commands(click.Group):
             return super().invoke(ctx)
         except UserError as error:
             raise click.UsageError(str(error)) from None
+        except OSError as error:
+            if error.errno not in FULL:
+                raise
+            where = f" to {error.filename}" if error.filename else ""
+            raise click.ClickException(
+                f"Nothing more can be written{where} ({error.strerror}): make room, and give the command again; a "
+                "training goes on with resume."
+            ) from None
 
 
 @click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(__version__)
 def main() -> None:
     """From images to a served generator, on MLflow."""
+    forgive_output()
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
@@ -93,13 +106,16 @@ def train(**texts: str | None) -> None:
     """Train a GAN, verify its ONNX export, log and register it."""
     settings, overrides = parse_training(without_none(texts))
     from gan_plugin.export import ExportError
-    from gan_plugin.jobs.train import run_training
+    from gan_plugin.jobs.train import Undelivered, run_training
     from gan_plugin.training.loop import Diverged
 
     try:
         run_training(settings, overrides)
     except (Diverged, ExportError) as error:
         raise click.ClickException(str(error)) from None
+    except Undelivered as error:
+        click.ClickException(str(error)).show()
+        raise SystemExit(TRY_AGAIN) from None
 
 
 @main.command(cls=Parameters)
@@ -124,6 +140,33 @@ def promote(**texts: str | None) -> None:
         run_promotion(settings)
     except (Refused, Locked) as error:
         raise click.ClickException(str(error)) from None
+
+
+@main.command()
+@click.argument("folder", type=click.Path(exists=True, file_okay=False, path_type=Path))
+def replay(folder: Path) -> None:
+    """Deliver to MLflow what a training left in FOLDER, such as outputs/RUN_ID, while no server answered.
+
+    The run goes to MLFLOW_TRACKING_URI, registration included; also days later, and to another server.
+    """
+    from gan_plugin.jobs.replay import replay_run
+
+    uri = replay_run(folder.resolve())
+    if uri is not None:
+        click.echo(f"{uri}")
+
+
+@main.command()
+@click.argument("run_id")
+def close(run_id: str) -> None:
+    """Close a run that a killed process left as RUNNING.
+
+    Commands close those of their own machine by themselves.
+    """
+    from gan_plugin.jobs import replay
+
+    replay.close(run_id)
+    click.echo(f"{run_id} is KILLED.")
 
 
 @main.command()

@@ -12,6 +12,7 @@ import psutil
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 PID_NAMESPACE = Path("/proc/self/ns/pid")
+TOLERANCE_S = 5.0  # by which a clock that is set changes the time at which a process is said to have begun
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -43,16 +44,25 @@ class ProcessIdentity:
         except (TypeError, ValueError):
             return None
 
+    def is_alive(self) -> bool:
+        """Return whether the process is known to be there; False for one of which nothing can be known from here."""
+        return self._is_known() and not self.is_dead()
+
     def is_dead(self) -> bool:
         """Return whether the process is known to be gone; False for one of which nothing can be known from here."""
-        here = this_process()
-        if (self.host, self.space) != (here.host, here.space):
+        if not self._is_known():
             return False
         try:
             process = psutil.Process(self.pid)
-            return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.started) > 1
+            return bool(
+                process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.started) > TOLERANCE_S
+            )
         except psutil.NoSuchProcess:
             return True
+
+    def _is_known(self) -> bool:
+        here = this_process()
+        return (self.host, self.space) == (here.host, here.space)
 
 
 def this_process() -> ProcessIdentity:

@@ -1,4 +1,4 @@
-"""Turn SIGTERM and Ctrl-C into a request to stop, which training checks after each step."""
+"""Turn SIGTERM, Ctrl-C and a closed terminal into a request to stop, which training checks after each step."""
 
 from __future__ import annotations
 
@@ -6,14 +6,18 @@ import os
 import signal
 import threading
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import AbstractContextManager, contextmanager, suppress
 from types import FrameType
 
 Handler = Callable[[int, FrameType | None], None] | signal.Handlers
 
+# sent to end a process: by schedulers, by the keyboard, and by a terminal that closes (which Windows does not have)
+SIGHUP: signal.Signals | None = getattr(signal, "SIGHUP", None)
+ENDING = tuple(number for number in (signal.SIGTERM, SIGHUP) if number is not None)
+
 
 class StopSignals:
-    """Remembers a SIGTERM or Ctrl-C instead of ending the process; the same signal again ends it as usual."""
+    """Remembers a signal to end instead of ending the process; the same signal again ends it as usual."""
 
     def __init__(self) -> None:
         self.received: signal.Signals | None = None
@@ -28,27 +32,46 @@ class StopSignals:
 
     @contextmanager
     def installed(self) -> Iterator[StopSignals]:
-        """Catch SIGTERM and Ctrl-C inside of the ``with`` block; afterwards the former handlers are back."""
-        with signals_handled_by(self._handle, signal.SIGTERM, signal.SIGINT):
+        """Catch SIGTERM, Ctrl-C and SIGHUP inside of the ``with`` block; afterwards the former handlers are back."""
+        with signals_handled_by(self._handle, signal.SIGINT, *ENDING):
             yield self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == self.received:
+        if number == self.received and number != SIGHUP:  # which a closed terminal may send twice
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         if self.received is None:  # after a Ctrl-C mlflow run sends its child a SIGTERM as well
             self.received = signal.Signals(number)
             message = f"{self.received.name}: finishing this step, then saving a checkpoint. Once more ends at once.\n"
-            os.write(2, message.encode())  # print may be in the middle of another line
+            with suppress(OSError):  # the terminal may be gone
+                os.write(2, message.encode())  # print may be in the middle of another line
+
+
+def exit_on_signals() -> AbstractContextManager[None]:
+    """Raise SystemExit on SIGTERM and SIGHUP within a block: by themselves they would leave a run as RUNNING."""
+
+    def handle(number: int, frame: FrameType | None) -> None:
+        raise SystemExit(128 + number)  # what a shell reports for a process that the signal ended
+
+    return signals_handled_by(handle, *ENDING)
+
+
+def signals_ignored() -> AbstractContextManager[None]:
+    """Ignore SIGTERM and SIGHUP within a block."""
+    return signals_handled_by(signal.SIG_IGN, *ENDING)
 
 
 @contextmanager
 def signals_handled_by(handler: Handler, *numbers: signal.Signals) -> Iterator[None]:
-    """Give signals another handler within a block; in other threads than the main one, which get none, do nothing."""
+    """Give signals another handler within a block; in other threads than the main one, which get none, do nothing.
+
+    SIGHUP stays ignored where it is, as ``nohup`` has it.
+    """
     if threading.current_thread() is not threading.main_thread():
         yield
         return
-    previous = {number: signal.signal(number, handler) for number in numbers}
+    caught = [number for number in numbers if number != SIGHUP or signal.getsignal(number) != signal.SIG_IGN]
+    previous = {number: signal.signal(number, handler) for number in caught}
     try:
         yield
     finally:

@@ -92,5 +92,5 @@ def digest_of(tensors: Mapping[str, Tensor], text: str) -> str:
         tensor = tensors[name]
         hasher.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         if tensor.numel():
-            hasher.update(tensor.reshape(-1).view(torch.uint8).numpy())
+            hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()

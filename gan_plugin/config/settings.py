@@ -23,6 +23,7 @@ from gan_plugin.config.kinds import (
     or_none,
     parameter,
     parse_value,
+    positive_number,
     registered_name,
     text_of,
     unknown_parameter,
@@ -121,8 +122,19 @@ class TrainSettings:
     )
     retries: int = setting("3", whole_number(0), "How often the guard goes back before the run fails.")
     samples_every: int = setting("1", whole_number(1), "Epochs from one grid of samples to the next.")
-    checkpoint_every: int = setting("10", whole_number(1), "Epochs from one checkpoint to the next.")
-    resume: str | None = setting("none", or_none(any_text()), "Run id, or checkpoint, to go on from.")
+    checkpoint_every: int = setting(
+        "10", whole_number(1), "Epochs from one checkpoint to the next, to which the guard may go back."
+    )
+    checkpoint_minutes: float = setting(
+        "5", positive_number(), "Minutes after which a checkpoint is saved in any case, for a run that is killed."
+    )
+    resume: str | None = setting(
+        "none",
+        or_none(any_text()),
+        "Run id, folder or checkpoint to go on from, in the same run; auto goes on with a run of the same settings "
+        "that did not end, and else begins one.",
+    )
+    new_run: bool = setting("false", yes_or_no(), "Let resume begin a run of its own, instead of going on in the same.")
     output_dir: str = setting("outputs", any_text(), "Local folder for checkpoints and the exported generator.")
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import shlex
 import sys
 from collections.abc import Mapping
@@ -10,15 +9,17 @@ from pathlib import Path
 
 import mlflow
 import torch
-from mlflow import MlflowClient
-from mlflow.exceptions import MlflowException
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER,
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME,
+)
 
 from gan_plugin import flavor
 from gan_plugin.config.recipe import load_recipe, override, resolved
 from gan_plugin.config.settings import TrainSettings, explicit_texts
 from gan_plugin.data import Dataset, check_data_argument, load_dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
-from gan_plugin.errors import UserError
+from gan_plugin.errors import UserError, without_password
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.export import Parity, ParityError, export_generator
@@ -26,25 +27,23 @@ from gan_plugin.features import choose_features
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.jobs.describe import describe_run, describe_version, run_name
-from gan_plugin.registry import set_description
+from gan_plugin.jobs.resume import AUTO, Resumed, find_resumed, find_unfinished
 from gan_plugin.serving.generator import Description
 from gan_plugin.signals import StopSignals
 from gan_plugin.spec import size_text
-from gan_plugin.tracking.run import (
-    RUN_NOTE,
-    MlflowTracker,
-    log_dataset,
-    log_parameters,
-    project_run,
-    set_primary_metric,
-)
-from gan_plugin.training.checkpoint import FILE_NAME, check_identity
+from gan_plugin.tracking.run import RUN_NOTE
+from gan_plugin.tracking.training_run import TrainingRun, make_folder, training_run, undelivered
+from gan_plugin.training.checkpoint import check_identity, read_header
 from gan_plugin.training.loop import Diverged, Interrupted, train
 from gan_plugin.training.plan import TrainingPlan, check_resumed, make_plan, spec_of, steps_per_epoch
 from gan_plugin.training.selection import export_reason
 from gan_plugin.training.state import TrainingState
 
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}  # of the exported file
+
+
+class Undelivered(RuntimeError):
+    """Training is done, and MLflow does not have all of it; the message has the command that delivers the rest."""
 
 
 def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> str:
@@ -55,12 +54,13 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
 
     Raises:
         UserError: a setting, the data or the device is wrong, before there is a run.
-        SystemExit: SIGTERM or Ctrl-C came; the checkpoint is written and the run KILLED.
+        Undelivered: all is done and on disk, and MLflow does not have all of it.
+        SystemExit: SIGTERM, SIGHUP or Ctrl-C came; the checkpoint is written and the run KILLED.
     """
     recipe = override(load_recipe(settings.recipe), **overrides)
     choose_precision(settings.precision, choose_device(settings.device))  # refused before the data is read
     check_data_argument(settings.data, settings.split)
-    resume = None if settings.resume is None else find_checkpoint(settings.resume)
+    resumed = find_resumed(settings)
     dataset = load_dataset(
         settings.data,
         split=settings.split,
@@ -69,87 +69,66 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
         skip_unreadable=settings.skip_unreadable,
     )
     plan = make_plan(recipe, settings, overrides=overrides, dataset=dataset)
-    if resume is not None:
-        header = check_identity(resume, plan.identity(dataset))
+    output_dir = make_folder(Path(settings.output_dir).resolve())
+    if settings.resume == AUTO:
+        resumed = find_unfinished(output_dir, plan.identity(dataset))
+    if resumed is not None:
+        header = read_header(resumed.checkpoint)
+        check_identity(header, plan.identity(dataset))
         check_resumed(header["steps"], steps_per_epoch=steps_per_epoch(dataset, plan.recipe), epochs=plan.epochs)
     if settings.features is not None and settings.evaluation_budget:
         choose_features(settings.features, has_classes(dataset))  # refused before there is a run
-    check_folder(settings.output_dir)
-    with project_run(run_name(plan, dataset)) as run:
-        run_id = run.info.run_id
-        folder = make_folder(settings.output_dir, run_id)
-        log_start(settings, plan, dataset, run_id=run_id)
-        evaluator = make_evaluator(settings, dataset, plan)
-        log_parameters(run_id, {"features": None if evaluator is None else evaluator.network.name})
-        stop = StopSignals()
-        try:
-            with stop.installed(), MlflowTracker(run_id, folder) as tracker:
-                state = train(
-                    dataset,
-                    plan,
-                    tracker,
-                    folder=folder,
-                    resume=resume,
-                    stop_requested=stop.requested,
-                    evaluator=evaluator,
-                )
-        except Interrupted as interrupted:
-            print(interrupted, file=sys.stderr)
-        except Diverged as diverged:
-            mlflow.set_tag("failed", str(diverged))
-            if diverged.state is not None:
-                export_and_log(diverged.state, plan, dataset, settings=settings, folder=folder, register=False)
-            raise
-        if stop.requested():  # perhaps after the last step, when there was nothing left to interrupt
-            raise SystemExit(stop.exit_status())
-        return export_and_log(state, plan, dataset, settings=settings, folder=folder, register=True)
+    continued = None if resumed is None else resumed.run
+    with training_run(run_name(plan, dataset), output_dir, identity=plan.identity(dataset), continued=continued) as run:
+        log_start(run, settings, plan, dataset=dataset, resumed=resumed)
+        train_and_export(run, settings, plan, dataset=dataset, resumed=resumed)
+    return announce(run)
 
 
-def check_folder(output_dir: str) -> None:
-    """Refuse a folder for output that cannot be written to.
+def train_and_export(
+    run: TrainingRun, settings: TrainSettings, plan: TrainingPlan, *, dataset: Dataset, resumed: Resumed | None
+) -> None:
+    """Train in a run that has begun, and export the generator, also that of a training that diverged at its best.
 
     Raises:
-        UserError: names the folder and the reason.
+        Diverged: training failed.
+        SystemExit: a signal came; the checkpoint is written.
     """
+    evaluator = make_evaluator(run, settings, dataset, plan=plan)
+    run.parameters({"features": None if evaluator is None else evaluator.network.name})
+    stop = StopSignals()
     try:
-        Path(output_dir).resolve().mkdir(parents=True, exist_ok=True)
-    except OSError as error:
-        raise UserError(f"output_dir={output_dir!r} cannot be written to: {error.strerror}.") from None
+        with stop.installed():
+            state = train(
+                dataset,
+                plan,
+                run.spool,
+                folder=run.folder,
+                resume=None if resumed is None else resumed.checkpoint,
+                stop_requested=stop.requested,
+                evaluator=evaluator,
+            )
+    except Interrupted as interrupted:
+        print(interrupted, file=sys.stderr)
+    except Diverged as diverged:
+        run.spool.note("failed", str(diverged))
+        if diverged.state is not None:
+            export(run, diverged.state, plan, dataset=dataset, settings=settings, model_name=None)
+        raise
+    if stop.requested():  # perhaps after the last step, when there was nothing left to interrupt
+        raise SystemExit(stop.exit_status())
+    export(run, state, plan, dataset=dataset, settings=settings, model_name=settings.model_name)
 
 
-def make_folder(output_dir: str, run_id: str) -> Path:
-    """Make the run's own folder before training, because its first file is written long after.
-
-    Raises:
-        UserError: it cannot be made.
-    """
-    check_folder(f"{output_dir}/{run_id}")
-    return Path(output_dir).resolve() / run_id
-
-
-def find_checkpoint(resume: str) -> Path:
-    """Find a checkpoint by its file, its folder, or the run that logged it."""
-    path = Path(resume)
-    if path.is_dir():
-        path = path / FILE_NAME
-    if path.exists():
-        return path
-    try:
-        return Path(mlflow.artifacts.download_artifacts(run_id=resume, artifact_path=f"checkpoint/{FILE_NAME}"))
-    except (MlflowException, OSError):
-        raise UserError(
-            f"resume={resume!r} is neither a checkpoint file, a folder with one, nor a run that logged one."
-        ) from None
-
-
-def log_start(settings: TrainSettings, plan: TrainingPlan, dataset: Dataset, *, run_id: str) -> None:
+def log_start(
+    run: TrainingRun, settings: TrainSettings, plan: TrainingPlan, *, dataset: Dataset, resumed: Resumed | None
+) -> None:
     """Log the run's parameters, each as it is used, and its data; print what is about to happen."""
-    log_parameters(run_id, used_parameters(settings, plan, dataset))
-    log_dataset(dataset, context="training")
-    client = MlflowClient()
-    client.set_tag(run_id, RUN_NOTE, describe_run(plan, dataset))
-    if settings.resume is not None:
-        client.set_tag(run_id, "resumed_from", settings.resume)
+    run.parameters(used_parameters(settings, plan, dataset))
+    run.dataset(dataset, context="training")
+    run.spool.note(RUN_NOTE, describe_run(plan, dataset))
+    if resumed is not None:
+        run.spool.note("resumed_from", str(resumed.checkpoint))
     for note in dataset.notes:
         print(note)
     print(f"{len(dataset):,} images of {dataset.spec} from {dataset.name}, recipe {plan.recipe.name}, ", end="")
@@ -169,7 +148,9 @@ def used_parameters(settings: TrainSettings, plan: TrainingPlan, dataset: Datase
     }
 
 
-def make_evaluator(settings: TrainSettings, dataset: Dataset, plan: TrainingPlan) -> QuickFid | None:
+def make_evaluator(
+    run: TrainingRun, settings: TrainSettings, dataset: Dataset, *, plan: TrainingPlan
+) -> QuickFid | None:
     """Return what evaluates the generator during training, or None where nothing may or can.
 
     Features that were asked for by name must be there. With auto a missing download does not end a training run: it
@@ -194,77 +175,91 @@ def make_evaluator(settings: TrainSettings, dataset: Dataset, plan: TrainingPlan
         print(f"No evaluation during training, and the last generator is exported: {error}", file=sys.stderr)
         return None
     print(f"{evaluator.metric} is measured during training; getting ready took {evaluator.seconds:.1f} s.", flush=True)
-    mlflow.set_tag("quick_evaluation", f"{evaluator.network.name}, digest {evaluator.network.digest}")
-    set_primary_metric(evaluator.metric)
+    run.spool.note("quick_evaluation", f"{evaluator.network.name}, digest {evaluator.network.digest}")
+    run.spool.add("experiment_tags", values=primary_metric_tags(evaluator.metric))
     if isinstance(evaluator.network, Classifier):
         _, file = classifier_of(dataset, plan.device)  # from the cache
-        mlflow.log_artifact(str(file), "quick_evaluation")
+        run.spool.file(file, "quick_evaluation")
     return evaluator
 
 
-def export_and_log(
-    state: TrainingState, plan: TrainingPlan, dataset: Dataset, *, settings: TrainSettings, folder: Path, register: bool
-) -> str:
-    """Export the averaged generator, prove the file equal to it, and log it; register it where that is asked for.
+def primary_metric_tags(name: str) -> dict[str, str]:
+    """Return the tags of an experiment by which MLflow's UI sorts its runs by this metric, lower being better."""
+    return {
+        MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME: name,
+        MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER: "false",
+    }
 
-    Returns the model's URI.
+
+def export(
+    run: TrainingRun,
+    state: TrainingState,
+    plan: TrainingPlan,
+    *,
+    dataset: Dataset,
+    settings: TrainSettings,
+    model_name: str | None,
+) -> None:
+    """Export the averaged generator, prove the file equal to it, and log it; register it where it has a name.
 
     Raises:
         ExportError: the file is not what it must be.
     """
-    recipe, run_id = plan.recipe, folder.name
+    recipe = plan.recipe
     description = Description(
         latent_size=recipe.latent_size,
         spec=spec_of(dataset, recipe),
         recipe=recipe.name,
-        run_id=run_id,
+        run_id=run.id,
         data=dataset.name,
         data_digest=dataset.digest,
     )
-    onnx_file = folder / flavor.ONNX_FILE
+    onnx_file = run.folder / flavor.ONNX_FILE
     try:
         parity = export_generator(state.ema, description, onnx_file, dtype=PRECISIONS[settings.export_precision])
     except ParityError as error:
-        log_parity(error.parity, state.steps)
+        run.spool.metrics(parity_metrics(error.parity), state.steps)
         raise
-    log_parity(parity, state.steps)
+    run.spool.metrics(parity_metrics(parity), state.steps)
     step = state.steps if state.best is None else state.best.step
     of_all = f" of {state.steps:,}" if step <= state.steps else ""  # after a rollback the best may be the younger one
     reason = f"Exported: the averaged generator of step {step:,}{of_all}. {export_reason(state)}"
-    MlflowClient().set_tag(run_id, "exported", reason)
-    print(reason)
-    model_name = settings.model_name if register else None
-    info = flavor.log_model(
-        onnx_file,
-        registered_model_name=model_name,
-        params={"recipe": recipe.name, "data": dataset.name, "data_digest": dataset.digest, "exported": reason},
+    run.spool.note("exported", reason)
+    uri = f"models:/{model_name}/VERSION"  # which is known when it is registered
+    run.spool.add(
+        "model",
+        file=onnx_file.name,
         step=step,
+        params={"recipe": recipe.name, "data": dataset.name, "data_digest": dataset.digest, "exported": reason},
+        model_name=model_name,
+        uri=uri,
+        description=describe_version(plan, dataset, uri=uri, reason=reason),
     )
-    if model_name is None:
-        uri, done = info.model_uri, "logged"
-    else:
-        version = str(info.registered_model_version)
-        uri, done = f"models:/{model_name}/{version}", "registered"
-        text = describe_version(plan, dataset, uri=uri, reason=reason)
-        set_description(MlflowClient(), model_name, version, text=text)
     print(
-        f"{uri} is {done}: PyTorch and ONNX Runtime are at most {parity.largest_difference} of 255 gray levels "
-        f"apart, over {parity.images} images.\nServe it:"
+        f"{reason}\n{onnx_file} is written: PyTorch and ONNX Runtime are at most {parity.largest_difference} of 255 "
+        f"gray levels apart, over {parity.images} images.",
+        flush=True,
     )
-    serve = f"mlflow models serve -m {uri} --env-manager local --port 5001"
-    print(f"  MLFLOW_TRACKING_URI={shlex.quote(without_password(mlflow.get_tracking_uri()))} {serve}", flush=True)
-    return uri
 
 
-def without_password(uri: str) -> str:
-    """Return a URI less the user and password in it."""
-    return re.sub(r"(?<=://)[^/@]*@", "", uri)
-
-
-def log_parity(parity: Parity, step: int) -> None:
-    """Log how far the exported file is from the generator."""
-    values = {
+def parity_metrics(parity: Parity) -> dict[str, float]:
+    """Return how far the exported file is from the generator."""
+    return {
         "export/largest_difference": float(parity.largest_difference),
         "export/differing_pixels": parity.differing_pixels,
     }
-    mlflow.log_metrics(values, step=step)
+
+
+def announce(run: TrainingRun) -> str:
+    """Print where the registered model is and how to serve it; returns its URI.
+
+    Raises:
+        Undelivered: MLflow does not have everything.
+    """
+    if not run.delivered or run.model_uri is None:
+        raise Undelivered(f"Training is done. {undelivered(run.folder)}")
+    uri = run.model_uri
+    serve = f"mlflow models serve -m {uri} --env-manager local --port 5001"
+    store = shlex.quote(without_password(mlflow.get_tracking_uri()))
+    print(f"{uri} is registered. Serve it:\n  MLFLOW_TRACKING_URI={store} {serve}", flush=True)
+    return uri

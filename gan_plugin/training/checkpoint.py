@@ -1,53 +1,73 @@
 """All state of a training run in one file, written atomically: weights, optimizers, random states, position.
 
-The file is safetensors; its header holds the rest as JSON. Nothing is pickled.
+A run's folder holds the newest checkpoint, the one before it, and the last that the guard found good. Each also holds
+the best generator so far.
 """
 
 from __future__ import annotations
 
-import json
 import os
+import shutil
+from contextlib import suppress
 from pathlib import Path
 from typing import Any
 
-import safetensors
 import torch
-from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from gan_plugin.errors import UserError
+from gan_plugin.storage import DamagedFileError, load_tensors, save_tensors
 from gan_plugin.training.guard import GuardState
 from gan_plugin.training.state import Best, TrainingState
 
 FILE_NAME = "checkpoint.safetensors"
-VERSION = 4
+PREVIOUS_NAME = "checkpoint.previous.safetensors"
+GOOD_NAME = "checkpoint.good.safetensors"
+VERSION = 5
 
 
 def save_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:
-    """Write the state to ``path``; a reader sees the old file or the new one, never a part.
+    """Write the state to ``path`` and keep what was there under PREVIOUS_NAME; a reader sees whole files at any moment.
 
     ``identity`` is what a resumed run must agree on (recipe, seed, data digest, …), JSON-serializable.
+
+    Raises:
+        OSError: it cannot be written; the files are as they were.
     """
     tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
     if on_cuda(state):
         tensors["random.cuda"] = torch.cuda.get_rng_state()
     for name, network in state.networks.items():
-        tensors |= {f"{name}.{key}": value.contiguous() for key, value in network.state_dict().items()}
+        tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
     for name, optimizer in state.optimizers.items():
         for i, values in optimizer.state_dict()["state"].items():
-            tensors |= {f"optimizer.{name}.{i}.{key}": value.contiguous() for key, value in values.items()}
+            tensors |= {f"optimizer.{name}.{i}.{key}": value for key, value in values.items()}
     tensors |= {f"ada.{key}": value for key, value in state.ada.state().items()}
     header: dict[str, Any] = {"version": VERSION, "steps": state.steps, "identity": identity}
     header |= {"rollbacks": state.rollbacks, "guard": vars(state.guard)}
     if state.best is not None:
-        tensors |= {f"best.{key}": value.contiguous() for key, value in state.best.weights.items()}
+        tensors |= {f"best.{key}": value for key, value in state.best.weights.items()}
         header["best"] = {k: v for k, v in vars(state.best).items() if k != "weights"}
-    path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_suffix(".partial")
-    save_file(tensors, partial, metadata={"gan_plugin": json.dumps(header)})
-    with partial.open("rb+") as file:
-        os.fsync(file.fileno())
-    os.replace(partial, path)
+    newer = path.with_name(f"{path.name}.new")
+    try:
+        save_tensors(newer, tensors, header)
+        if path.exists():
+            link(path, path.with_name(PREVIOUS_NAME))
+        os.replace(newer, path)
+    finally:
+        newer.unlink(missing_ok=True)
+
+
+def link(path: Path, other: Path) -> None:
+    """Let ``other`` name the file at ``path``, too, atomically; where there are no hard links, name a copy of it."""
+    temporary = other.with_name(f"{other.name}.link")
+    temporary.unlink(missing_ok=True)
+    try:
+        os.link(path, temporary)
+    except OSError:
+        shutil.copyfile(path, temporary)
+    os.replace(temporary, other)
+    temporary.unlink(missing_ok=True)  # two names of one file are left by rename as they are
 
 
 def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:
@@ -56,8 +76,8 @@ def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
     Raises:
         UserError: the file is no checkpoint, or belongs to a run with another identity; each difference is named.
     """
-    header = check_identity(path, identity)
-    tensors = load_file(path)
+    tensors, header = read_checkpoint(path)
+    check_identity(header, identity)
     for name, network in state.networks.items():
         network.load_state_dict(_under(tensors, name))
     for name, optimizer in state.optimizers.items():
@@ -80,39 +100,55 @@ def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
         state.best = Best(**header["best"], weights=weights)
 
 
-def check_identity(path: Path, identity: dict[str, Any]) -> dict[str, Any]:
-    """Return the header of a checkpoint that a run with this identity may go on from.
+def check_identity(header: dict[str, Any], identity: dict[str, Any]) -> None:
+    """Refuse a checkpoint that a run with this identity may not go on from.
 
     Raises:
-        UserError: as ``load_checkpoint``.
+        UserError: names each difference.
     """
-    header = read_header(path)
     if changed := differences(header["identity"], identity):
         raise UserError(f"resume is not possible with other settings than the run began with: {'; '.join(changed)}.")
-    return header
+
+
+def read_checkpoint(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+    """Return the tensors of a checkpoint and what it says beside them, once its digest holds.
+
+    Raises:
+        UserError: the file is no checkpoint, is damaged, or is of another version; the sentence offers the one before.
+    """
+    try:
+        tensors, header = load_tensors(path)
+    except (DamagedFileError, OSError) as error:
+        reason = error.strerror if isinstance(error, OSError) else error
+        raise UserError(
+            f"resume={str(path)!r} is not a checkpoint, or is damaged ({reason}): give {_alternative(path)}."
+        ) from None
+    if header.get("version") != VERSION:
+        raise UserError(
+            f"The checkpoint {path} has version {header.get('version')}; this gan_plugin reads version {VERSION}."
+        )
+    return tensors, header
+
+
+def read_header(path: Path) -> dict[str, Any]:
+    """Return what a checkpoint says beside its tensors; raises as :func:`read_checkpoint`."""
+    return read_checkpoint(path)[1]
+
+
+def _alternative(path: Path) -> str:
+    """Return what can be resumed from in place of a damaged file."""
+    for name in (PREVIOUS_NAME, GOOD_NAME):
+        other = path.with_name(name)
+        if other != path and other.exists():
+            with suppress(DamagedFileError, OSError):
+                _, header = load_tensors(other)
+                return f"resume={str(other)!r}, which is whole, from step {header['steps']:,}"
+    return f"a {FILE_NAME} that training wrote"
 
 
 def on_cuda(state: TrainingState) -> bool:
     """Return whether the state's networks are on a CUDA device."""
     return next(state.generator.parameters()).is_cuda
-
-
-def read_header(path: Path) -> dict[str, Any]:
-    """Return what a checkpoint says beside its tensors.
-
-    Raises:
-        UserError: the file is no checkpoint, or one of another version.
-    """
-    try:
-        with safetensors.safe_open(path, framework="pt") as file:
-            header: dict[str, Any] = json.loads((file.metadata() or {})["gan_plugin"])
-    except (OSError, KeyError, safetensors.SafetensorError):
-        raise UserError(f"resume={str(path)!r} is not a checkpoint: give a {FILE_NAME} that training wrote.") from None
-    if header["version"] != VERSION:
-        raise UserError(
-            f"The checkpoint {path} has version {header['version']}; this gan_plugin reads version {VERSION}."
-        )
-    return header
 
 
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:

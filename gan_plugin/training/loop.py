@@ -19,13 +19,14 @@ from gan_plugin.data import Dataset
 from gan_plugin.data.loader import BatchLoader
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.tracking.tracker import Tracker
-from gan_plugin.training.checkpoint import FILE_NAME, load_checkpoint, save_checkpoint
+from gan_plugin.training.checkpoint import load_checkpoint
 from gan_plugin.training.ema import update_batch_norm
 from gan_plugin.training.gan import GanStep, needs_two_batches
 from gan_plugin.training.guard import Guard, GuardError, chance_loss, guard_seeds, real_diversity
 from gan_plugin.training.plan import TrainingPlan, check_resumed, spec_of, steps_per_epoch
 from gan_plugin.training.progress import ProgressLogger
 from gan_plugin.training.samples import exported_generator, generate_images, sample_grid
+from gan_plugin.training.saving import Checkpoints
 from gan_plugin.training.selection import EvaluationBudget, Evaluator, reset_best, update_best
 from gan_plugin.training.state import TrainingState, new_state
 
@@ -45,10 +46,10 @@ class Diverged(RuntimeError):
 
 
 class Interrupted(RuntimeError):
-    """Training was asked to stop and left a checkpoint behind; None where no weights were finite."""
+    """Training was asked to stop and left a checkpoint behind; None where there was nothing that could be written."""
 
     def __init__(self, checkpoint: Path | None) -> None:
-        where = "its weights are not finite" if checkpoint is None else f"go on with resume={checkpoint}"
+        where = "there is no checkpoint" if checkpoint is None else f"go on with resume={checkpoint}"
         super().__init__(f"Training stopped as asked; {where}.")
 
 
@@ -89,11 +90,12 @@ def train(
         dataset,
         plan,
         tracker=tracker,
-        checkpoint=folder / FILE_NAME,
+        checkpoints=Checkpoints(
+            folder, plan.identity(dataset), tracker, interval_s=60 * plan.checkpoint_minutes, resume=resume
+        ),
         stop_requested=stop_requested,
         evaluator=evaluator,
         budget=budget,
-        last_good=resume,
     )
     while True:
         try:
@@ -114,11 +116,10 @@ class Trainer:
     plan: TrainingPlan
     _: KW_ONLY
     tracker: Tracker
-    checkpoint: Path
+    checkpoints: Checkpoints
     stop_requested: Callable[[], bool]
     evaluator: Evaluator | None
     budget: EvaluationBudget
-    last_good: Path | None  # the last good checkpoint
 
     def run(self, state: TrainingState) -> None:
         """Train ``state`` to the end of the last epoch.
@@ -149,6 +150,8 @@ class Trainer:
                     progress.step(step(*loader.batches(orders, index)), state.steps)
                     if state.steps % epoch_steps and self.stop_requested():
                         self.stop(state)
+                    if state.steps % epoch_steps and progress.has_read_all and self.checkpoints.is_due():
+                        self.save_meanwhile(state, guard)
                 progress.epoch(epoch + 1, state.steps)
                 self.end_epoch(state, guard, epoch + 1)
                 if epoch + 1 < plan.epochs and self.stop_requested():
@@ -180,22 +183,25 @@ class Trainer:
             if is_last:
                 guard.final_check()
         if is_last or (epoch % plan.checkpoint_every == 0 and not guard.has_warning):
-            self.save(state)
-            self.last_good = self.checkpoint
+            self.checkpoints.save_good(state)
+        elif self.checkpoints.is_due():
+            self.save_meanwhile(state, guard)
 
-    def save(self, state: TrainingState) -> None:
-        """Write the checkpoint and keep a copy in the run."""
-        save_checkpoint(self.checkpoint, state, self.plan.identity(self.dataset))
-        self.tracker.file(self.checkpoint, "checkpoint")
+    def save_meanwhile(self, state: TrainingState, guard: Guard) -> None:
+        """Write a checkpoint because time has passed, where a run may well go on from it."""
+        with contextlib.suppress(GuardError):  # the end of the epoch sees to weights that are not finite
+            check_weights(state)
+            if not guard.has_warning:
+                self.checkpoints.save(state)
 
     def stop(self, state: TrainingState) -> NoReturn:
-        """Leave a checkpoint to go on from, the last good one where the weights are no longer finite."""
+        """Leave a checkpoint to go on from; where the weights are no longer finite, that is the last good one."""
         try:
             check_weights(state)
         except GuardError:
-            raise Interrupted(self.last_good) from None
-        self.save(state)
-        raise Interrupted(self.checkpoint)
+            raise Interrupted(self.checkpoints.last_good) from None
+        self.checkpoints.save(state)
+        raise Interrupted(self.checkpoints.newest)
 
 
 def roll_back(state: TrainingState, error: GuardError, trainer: Trainer) -> TrainingState:
@@ -208,15 +214,15 @@ def roll_back(state: TrainingState, error: GuardError, trainer: Trainer) -> Trai
     seed = seed_after(plan.seed, rollbacks)
     torch.manual_seed(seed)
     restored = new_state(plan.recipe, state.spec, plan.device)
-    if trainer.last_good is not None:
-        load_checkpoint(trainer.last_good, restored, plan.identity(trainer.dataset))
+    if trainer.checkpoints.last_good is not None:
+        load_checkpoint(trainer.checkpoints.last_good, restored, plan.identity(trainer.dataset))
         torch.manual_seed(seed)  # instead of the checkpoint's random state
         reset_best(restored, trainer.evaluator)
     restored.best, restored.rollbacks = state.best, rollbacks  # the best may be younger than the checkpoint
     what = f"In step {state.steps:,} {error}"
-    where = f"step {restored.steps:,}" if trainer.last_good is not None else "the start"
+    where = f"step {restored.steps:,}" if trainer.checkpoints.last_good is not None else "the start"
     if not plan.guard or rollbacks > plan.retries:
-        has_result = trainer.last_good is not None or restored.best is not None
+        has_result = trainer.checkpoints.last_good is not None or restored.best is not None
         tries = f", and going back is used up with retries={plan.retries}" if plan.guard else ""
         raise Diverged(
             f"{what}{tries}: training has diverged; a smaller generator_lr and discriminator_lr, a penalty, or "

@@ -29,6 +29,7 @@ class TrainingPlan:
         precision: in which autocast computes; weights are float32.
         samples_every: epochs between two sample grids.
         checkpoint_every: epochs between two checkpoints.
+        checkpoint_minutes: minutes from a checkpoint to the next, where that comes first.
         evaluation_budget: share of the time for evaluating the generator during training.
         guard: whether more than a value that is not finite ends training.
         retries: how often the guard may go back to a good checkpoint.
@@ -42,6 +43,7 @@ class TrainingPlan:
     precision: torch.dtype
     samples_every: int
     checkpoint_every: int
+    checkpoint_minutes: float = 5.0
     evaluation_budget: float = 0.0
     guard: bool = True
     retries: int = 3
@@ -78,6 +80,7 @@ def make_plan(
         precision=choose_precision(settings.precision, device),
         samples_every=settings.samples_every,
         checkpoint_every=settings.checkpoint_every,
+        checkpoint_minutes=settings.checkpoint_minutes,
         evaluation_budget=settings.evaluation_budget,
         guard=settings.guard,
         retries=settings.retries,

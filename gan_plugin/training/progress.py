@@ -38,7 +38,7 @@ class ProgressLogger:
         )
 
     def step(self, metrics: Mapping[str, Tensor], step: int) -> None:
-        """Take in one step's metrics; synchronizes with the device once in METRICS_EVERY steps.
+        """Take in one step's metrics; synchronizes with the device once in METRICS_EVERY steps of an epoch.
 
         Raises:
             GuardError: a metric is not finite, or the guard's check fails.
@@ -46,8 +46,13 @@ class ProgressLogger:
         self.total += torch.stack([metrics[name] for name in self.names])
         self.count += 1
         self.bar.update()
-        if self.count == METRICS_EVERY or step % self.steps_per_epoch == 0:
+        if step % self.steps_per_epoch % METRICS_EVERY == 0:  # of the epoch, so that a resumed run has the same windows
             self._read(step)
+
+    @property
+    def has_read_all(self) -> bool:
+        """Return whether no step's metrics are left on the device: here a run may end and another go on."""
+        return self.count == 0
 
     def _read(self, step: int) -> None:
         self.latest = dict(zip(self.names, (self.total / self.count).tolist()))

@@ -1,0 +1,316 @@
+"""Deliver what a run logged into its folder to MLflow: in order, each thing once, while it trains or days later."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import threading
+import time
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+
+import mlflow
+import PIL.Image
+from mlflow import MlflowClient
+from mlflow.entities import Dataset as LoggedDataset
+from mlflow.entities import DatasetInput, LoggedModelStatus, Metric, Param, RunTag
+from mlflow.entities.input_tag import InputTag
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE, INVALID_STATE, ErrorCode
+from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
+
+from gan_plugin import flavor
+from gan_plugin.errors import first_line, without_password
+from gan_plugin.registry import set_description
+from gan_plugin.tracking.spool import EVENTS, FOLDER, Event, RunRecord, read_events, read_record
+
+DELIVERED = "delivered.json"  # in the spool's folder
+LOCAL_RUN, EVENT = "gan.local_run", "gan.event"  # tags by which a second delivery finds what the first one made
+MAX_BATCH = 1000  # metrics of one call, MLflow's limit
+POLL_S = 1.0  # between two looks for new events
+MAX_DELAY_S = 30.0  # between two tries
+PATIENCE_S = 60.0  # without any progress, at the end
+TRIES = 3  # of what MLflow refuses for what it is, before it is left out
+THUMBNAIL = 256  # pixels of the longer side of the copies that MLflow's UI shows first
+REFUSALS = tuple(map(ErrorCode.Name, (INVALID_PARAMETER_VALUE, BAD_REQUEST, INVALID_STATE)))
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class Progress:
+    """How far a run has been delivered to one store.
+
+    Attributes:
+        run_id: of the run there; None before there is one.
+        offset: bytes of the events that have been delivered.
+        model_uri: of the model that was delivered last.
+        refused: what MLflow did not take for what it is, and why.
+    """
+
+    run_id: str | None = None
+    offset: int = 0
+    model_uri: str | None = None
+    refused: list[str] = field(default_factory=list)
+
+
+class Delivery:
+    """Deliver the events of a run's folder to the store at MLflow's current tracking URI."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.store = folder, without_password(mlflow.get_tracking_uri())
+        self.client = MlflowClient()
+        self.progress = read_progress(folder).get(self.store, Progress())
+        self.sent_files: dict[str, tuple[int, int]] = {}  # modified, size
+        self.tries = 0
+
+    def deliver_some(self) -> bool:
+        """Deliver the next event, or the next metrics together; False where nothing is left.
+
+        Raises:
+            Exception: MLflow did not take it, for now: whatever its client raises.
+        """
+        run_id = self.progress.run_id or self._find_run()
+        limit = MAX_BATCH if self.tries == 0 else 1  # so that one event alone is left out, if it must be
+        events = list(read_events(self.folder, self.progress.offset, limit))
+        if not events:
+            return False
+        batch = self._first_of(events)
+        try:
+            for kind in {event["kind"] for event, _ in batch}:
+                self._send(kind, [event for event, _ in batch], run_id=run_id, end=batch[-1][1])
+        except MlflowException as error:
+            if error.error_code not in REFUSALS:
+                raise
+            self.tries += 1
+            if self.tries <= TRIES or len(batch) > 1:
+                raise
+            self.progress.refused.append(f"{batch[0][0]['kind']}: {first_line(error)}")
+            logger.error("MLflow refuses something that this run logged, and it is left out: %s", first_line(error))
+        self.tries = 0
+        self.progress.offset = batch[-1][1]
+        self._save()
+        return True
+
+    def share(self) -> float:
+        """Return how much of what was logged has been delivered, 0…1."""
+        return self.progress.offset / max(1, (self.folder / FOLDER / EVENTS).stat().st_size)
+
+    def is_complete(self) -> bool:
+        """Return whether every event has been delivered, or refused."""
+        return next(read_events(self.folder, self.progress.offset, 1), None) is None
+
+    @staticmethod
+    def _first_of(events: list[tuple[Event, int]]) -> list[tuple[Event, int]]:
+        """Return the events that go together: metrics up to MAX_BATCH values, or one of another kind."""
+        batch, values = events[:1], len(events[0][0].get("values", ()))
+        for event, end in events[1:]:
+            values += len(event.get("values", ()))
+            if {event["kind"], batch[0][0]["kind"]} != {"metrics"} or values > MAX_BATCH:
+                break
+            batch.append((event, end))
+        return batch
+
+    def _find_run(self) -> str:
+        """Return the run to deliver to: the one that training knew, else one that is made for it."""
+        record = read_record(self.folder)
+        if record.run_id is not None and record.tracking_uri == self.store:
+            run_id = record.run_id
+        else:
+            run_id = find_delivered(self.client, record) or make_run(self.client, record)
+        self.progress.run_id = run_id
+        self._save()
+        return run_id
+
+    def _save(self) -> None:
+        everything = read_progress(self.folder) | {self.store: self.progress}
+        text = json.dumps({store: asdict(progress) for store, progress in everything.items()}, indent=1)
+        partial = self.folder / FOLDER / f"{DELIVERED}.partial"
+        try:
+            partial.write_text(text, "utf-8")
+            os.replace(partial, partial.with_suffix(""))
+        except OSError as error:  # what was delivered will be delivered again, which changes nothing
+            logger.warning("%s cannot be written: %s.", partial.with_suffix(""), error.strerror)
+
+    # ---- one method for each kind of event -------------------------------------------------------------------------
+
+    def _send(self, kind: str, events: list[Event], *, run_id: str, end: int) -> None:
+        first = events[0]
+        if kind == "metrics":
+            self._send_metrics(run_id, events)
+        elif kind == "image":
+            self._send_image(run_id, self.folder / first["file"])
+        elif kind == "file":
+            self._send_file(run_id, first["file"], first["folder"])
+        elif kind == "parameters":
+            log_parameters(self.client, run_id, first["values"])
+        elif kind == "tags":
+            self.client.log_batch(run_id, tags=[RunTag(name, text) for name, text in first["values"].items()])
+        elif kind == "experiment_tags":
+            experiment = self.client.get_run(run_id).info.experiment_id
+            for name, text in first["values"].items():
+                self.client.set_experiment_tag(experiment, name, text)
+        elif kind == "dataset":
+            tags = [InputTag(name, text) for name, text in first["tags"].items()]
+            self.client.log_inputs(run_id, datasets=[DatasetInput(LoggedDataset(**first["dataset"]), tags)])
+        elif kind == "model":
+            self._send_model(run_id, first, key=f"{self.folder.name}:{end}")
+        elif kind == "status":
+            self.client.set_terminated(run_id, first["status"], first["time"])
+
+    def _send_metrics(self, run_id: str, events: list[Event]) -> None:
+        metrics = [
+            Metric(name, value, event["time"], event["step"])
+            for event in events
+            for name, value in event["values"].items()
+        ]
+        for start in range(0, len(metrics), MAX_BATCH):
+            self.client.log_batch(run_id, metrics=metrics[start : start + MAX_BATCH])
+
+    def _send_image(self, run_id: str, path: Path) -> None:
+        """Upload an image and its thumbnail as ``MlflowClient.log_image`` does, but under the same names each time."""
+        if not self._exists(path):
+            return
+        thumbnail = path.with_name(f"{path.stem}+compressed.webp")
+        with PIL.Image.open(path) as image:
+            image.thumbnail((THUMBNAIL, THUMBNAIL))
+            image.save(thumbnail)
+        try:
+            for file in (path, thumbnail):
+                self.client.log_artifact(run_id, str(file), "images")
+        finally:
+            thumbnail.unlink()
+        self.client.set_tag(run_id, MLFLOW_LOGGED_IMAGES, True)
+
+    def _send_file(self, run_id: str, name: str, folder: str) -> None:
+        """Upload a file as it is now, unless an earlier event has: a checkpoint is replaced again and again."""
+        path = self.folder / name
+        if not self._exists(path):
+            return
+        status = path.stat()
+        version = (status.st_mtime_ns, status.st_size)
+        if self.sent_files.get(name) != version:
+            self.client.log_artifact(run_id, str(path), folder)
+            self.sent_files[name] = version
+
+    def _exists(self, path: Path) -> bool:
+        if path.exists():
+            return True
+        self.progress.refused.append(f"{path} is no longer there")
+        logger.error("%s is no longer there, and cannot be delivered.", path)
+        return False
+
+    def _send_model(self, run_id: str, event: Event, *, key: str) -> None:
+        """Log and register a model, unless an earlier try did."""
+        experiment = self.client.get_run(run_id).info.experiment_id
+        models = self.client.search_logged_models([experiment], filter_string=f"tags.`{EVENT}` = '{key}'")
+        if models:
+            model = models[0]
+        else:
+            params = {**event["params"], **self.client.get_run(run_id).data.params}
+            model = self.client.create_logged_model(
+                experiment, name="generator", source_run_id=run_id, tags={EVENT: key}, params=params
+            )
+        if model.status != LoggedModelStatus.READY:
+            flavor.log_model(self.folder / event["file"], run_id=run_id, model_id=model.model_id, step=event["step"])
+        name, uri = event["model_name"], f"models:/{model.model_id}"
+        if name is not None:
+            version = self._registered(name, run_id=run_id, source=uri)
+            if version is None:
+                version = str(mlflow.register_model(uri, name).version)
+            uri = f"models:/{name}/{version}"
+            set_description(self.client, name, version, text=event["description"].replace(event["uri"], uri))
+        self.progress.model_uri = uri
+
+    def _registered(self, name: str, *, run_id: str, source: str) -> str | None:
+        versions = self.client.search_model_versions(f"run_id = '{run_id}'")
+        return next((str(v.version) for v in versions if v.name == name and v.source == source), None)
+
+
+def log_parameters(client: MlflowClient, run_id: str, texts: Mapping[str, str]) -> None:
+    """Log parameters as they are used, each once and under its own name.
+
+    ``mlflow run`` has logged what was typed with ``-P`` already, a run that goes on has those from before, and MLflow
+    refuses to change a parameter: that stays, and the tag ``used.NAME`` has the value that is in effect.
+    """
+    present = client.get_run(run_id).data.params
+    client.log_batch(
+        run_id,
+        params=[Param(name, text) for name, text in texts.items() if name not in present],
+        tags=[RunTag(f"used.{name}", text) for name, text in texts.items() if present.get(name, text) != text],
+    )
+
+
+def find_delivered(client: MlflowClient, record: RunRecord) -> str | None:
+    """Return the run that an earlier delivery made in this store, or None."""
+    experiment = client.get_experiment_by_name(record.experiment)
+    if experiment is None:
+        return None
+    runs = client.search_runs([experiment.experiment_id], f"tags.`{LOCAL_RUN}` = '{record.id}'", max_results=1)
+    return runs[0].info.run_id if runs else None
+
+
+def make_run(client: MlflowClient, record: RunRecord) -> str:
+    """Make the run that a record describes, in its experiment, which is made where it is missing."""
+    experiment = client.get_experiment_by_name(record.experiment)
+    experiment_id = client.create_experiment(record.experiment) if experiment is None else experiment.experiment_id
+    run = client.create_run(
+        experiment_id, start_time=record.started_ms, tags=record.tags | {LOCAL_RUN: record.id}, run_name=record.name
+    )
+    run_id: str = run.info.run_id
+    return run_id
+
+
+def read_progress(folder: Path) -> dict[str, Progress]:
+    """Return how far a run has been delivered, by store."""
+    try:
+        content: dict[str, Any] = json.loads((folder / FOLDER / DELIVERED).read_text("utf-8"))
+        return {store: Progress(**values) for store, values in content.items()}
+    except (OSError, TypeError, ValueError):  # a power cut may leave an empty file: then all is delivered again
+        return {}
+
+
+class DeliveryThread:
+    """Delivers a run while it goes on, from a thread of its own; whatever happens there, training goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.delivery = Delivery(folder)
+        self.closing = threading.Event()
+        self.moved_at = time.monotonic()
+        self.problem: Exception | None = None
+        self.thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
+        self.thread.start()
+
+    def finish(self) -> bool:
+        """Deliver what is left, as long as there is progress; return whether everything is with MLflow."""
+        self.closing.set()
+        self.moved_at = time.monotonic()
+        while self.thread.is_alive() and time.monotonic() - self.moved_at < PATIENCE_S:
+            self.thread.join(0.1)
+        return not self.thread.is_alive() and self.delivery.is_complete()
+
+    def _work(self) -> None:
+        delay = POLL_S
+        while True:
+            closing = self.closing.is_set()  # before the look at the events, or the last ones might be missed
+            try:
+                moved = self.delivery.deliver_some()
+            except Exception as error:
+                if self.problem is None:
+                    logger.warning("MLflow does not take what is logged; training goes on: %s", first_line(error))
+                self.problem = error
+                time.sleep(POLL_S) if closing else self.closing.wait(delay)
+                delay = min(2 * delay, MAX_DELAY_S)
+                continue
+            if self.problem is not None:
+                logger.warning("MLflow takes what is logged again.")
+            self.problem, delay = None, POLL_S
+            if moved:
+                self.moved_at = time.monotonic()
+            elif closing:
+                return
+            else:
+                self.closing.wait(POLL_S)

@@ -1,0 +1,293 @@
+"""The run of a training: it logs into its own folder, and a thread delivers that to MLflow.
+
+So training starts, goes on and ends whatever the server does.
+"""
+
+from __future__ import annotations
+
+import logging
+import shlex
+import threading
+import uuid
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import ExitStack, contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import Any
+
+import mlflow
+from filelock import FileLock, Timeout
+from mlflow import MlflowClient
+from mlflow.entities import RunTag
+from mlflow.environment_variables import MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID
+from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
+from mlflow.tracking.context.registry import resolve_tags
+from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
+
+from gan_plugin.config.kinds import text_of
+from gan_plugin.data import Dataset
+from gan_plugin.datasets import SampleDataset
+from gan_plugin.errors import UserError, first_line, without_password
+from gan_plugin.process import this_process
+from gan_plugin.signals import exit_on_signals
+from gan_plugin.tracking.replay import DeliveryThread
+from gan_plugin.tracking.run import PROCESS, RUN_NOTE, check_no_active_run, close_dead_runs, name_of
+from gan_plugin.tracking.spool import RunRecord, Spool, ended, milliseconds
+from gan_plugin.tracking.system_metrics import system_metrics
+
+LOCK = "run.lock"  # in a run's folder, held by the process that trains or delivers
+START_S = 15.0  # that a server has to answer before training goes on without it
+UNWELL = tuple(map(ErrorCode.Name, (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE)))  # a server, not a request
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass
+class TrainingRun:
+    """The run of a training: what it logs goes to ``spool``.
+
+    Attributes:
+        id: its folder's name, MLflow's run id where there is one.
+        folder: for all that it writes.
+        spool: takes in what it logs.
+        delivered: whether everything is with MLflow; known at the end.
+        model_uri: of the model, once it is with MLflow.
+    """
+
+    id: str
+    folder: Path
+    spool: Spool
+    delivered: bool = False
+    model_uri: str | None = None
+
+    def parameters(self, used: Mapping[str, object]) -> None:
+        """Log parameters as they are used."""
+        self.spool.add("parameters", values={name: text_of(value) for name, value in used.items()})
+
+    def dataset(self, dataset: Dataset, context: str) -> None:
+        """Log the data set as an input, with the digest over all its images, and its classes as a file."""
+        logged = SampleDataset(dataset)
+        tags = {"mlflow.data.context": context, **logged.tags()}
+        self.spool.add("dataset", dataset=dict(logged._to_mlflow_entity()), tags=tags)
+        self.spool.json(f"data/{context}.json", logged.summary())
+
+
+@contextmanager
+def training_run(
+    name: str, output_dir: Path, *, identity: dict[str, Any], continued: RunRecord | None = None
+) -> Iterator[TrainingRun]:
+    """Run a block in the run that ``mlflow run`` made for this process, in a new one, or in one that goes on.
+
+    A server that does not answer in time is left alone: training goes on, and what it logs waits in its folder. At the
+    end that waits for the delivery, as long as there is progress. The run ends with the status that it earned:
+    FINISHED, FAILED after an exception, or KILLED after a signal or ``sys.exit``.
+
+    Args:
+        name: the beginning of the run's name, unless a person gave it one.
+        output_dir: in which the run's folder is made.
+        identity: what a resumed run must agree on.
+        continued: the run that goes on; None begins one.
+
+    Raises:
+        UserError: a run is active already; MLflow refuses the run; its folder cannot be written, or is in use.
+    """
+    check_no_active_run()
+    record = replace(begin(name, continued), identity=identity)
+    folder = make_folder(output_dir / record.id)
+    with ExitStack() as stack:
+        stack.enter_context(locked(folder))
+        record.save(folder)
+        run = TrainingRun(record.id, folder, Spool(folder))
+        run.spool.add("tags", values={PROCESS: record.process, MLFLOW_RUN_NAME: record.name})
+        delivery = DeliveryThread(folder)
+        status = "FAILED"
+        try:
+            with exit_on_signals(), system_metrics(run.spool):
+                yield run
+                status = "FINISHED"
+        except (KeyboardInterrupt, SystemExit):
+            status = "KILLED"
+            raise
+        finally:
+            finish(run, delivery, status)
+
+
+def finish(run: TrainingRun, delivery: DeliveryThread, status: str) -> None:
+    """End the run, and deliver what is left; a signal ends the wait, and everything stays on disk."""
+    run.spool.add("status", status=status)
+    run.spool.flush()
+    ended(run.folder, status)
+    try:
+        with exit_on_signals():
+            run.delivered = delivery.finish()
+    except (KeyboardInterrupt, SystemExit):
+        run.delivered = False
+    run.model_uri = delivery.delivery.progress.model_uri
+    if not run.delivered and status != "FINISHED":
+        logger.error("%s", undelivered(run.folder))
+
+
+def undelivered(folder: Path) -> str:
+    """Return a sentence on what MLflow does not have, and the command that delivers it."""
+    store = without_password(mlflow.get_tracking_uri())
+    return (
+        f"All of it is in {folder}, but MLflow at {store} has not taken everything: the rest, registration included, "
+        f"is delivered by: gan-plugin replay {shlex.quote(str(folder))}"
+    )
+
+
+# ---- the beginning ---------------------------------------------------------------------------------------------------
+
+
+def begin(name: str, continued: RunRecord | None) -> RunRecord:
+    """Make the run in MLflow, or go on with one; where the server does not answer, describe the one to be made.
+
+    Raises:
+        UserError: MLflow answers, and refuses.
+    """
+    store = mlflow.get_tracking_uri()
+    by_project = MLFLOW_RUN_ID.get()  # of the run that mlflow run made for this process
+    MLFLOW_RUN_ID.unset()
+    if continued is None:
+        identifier = by_project or uuid.uuid4().hex
+        planned = RunRecord(
+            id=identifier,
+            run_id=by_project,
+            tracking_uri=without_password(store),
+            experiment=MLFLOW_EXPERIMENT_NAME.get() or "Default",
+            name=f"{name}-{identifier[:6]}",
+            tags=resolve_tags(),
+            started_ms=milliseconds(),
+            process=this_process().to_json(),
+        )
+    else:
+        planned = replace(
+            continued, run_id=continued.run_id or by_project, process=this_process().to_json(), status="RUNNING"
+        )
+    seconds = None if is_local(store) else START_S
+    result = within(seconds, lambda: start(planned, name), lambda made: undo(made, planned))
+    if isinstance(result, RunRecord):
+        if by_project is not None and by_project != result.run_id:
+            in_background(point_to, by_project, result)
+        return result
+    if is_local(store) or (isinstance(result, MlflowException) and result.error_code not in UNWELL):
+        raise UserError(f"No run can be made at {without_password(store)}: {first_line(result)}.") from result
+    logger.warning(
+        "MLflow at %s does not answer (%s): training begins without it. What it logs waits in its folder.",
+        without_password(store),
+        first_line(result),
+    )
+    return planned
+
+
+def start(planned: RunRecord, name: str) -> RunRecord:
+    """Make the run, or go on with it, and return what is known of it then."""
+    run = mlflow.start_run(run_id=planned.run_id, log_system_metrics=False, tags={PROCESS: planned.process})
+    client, experiment_id = MlflowClient(), run.info.experiment_id
+    in_background(close_dead_runs, client, experiment_id)
+    return replace(
+        planned,
+        id=run.info.run_id if planned.run_id is None else planned.id,
+        run_id=run.info.run_id,
+        experiment=client.get_experiment(experiment_id).name,
+        name=name_of(run, name),
+        tags={tag: text for tag, text in run.data.tags.items() if tag != MLFLOW_RUN_NAME},
+    )
+
+
+def undo(made: RunRecord, planned: RunRecord) -> None:
+    """Delete a run that came too late: what training logs will be delivered to another."""
+    if planned.run_id is None:
+        MlflowClient().delete_run(str(made.run_id))
+
+
+def point_to(run_id: str, record: RunRecord) -> None:
+    """Let the run that ``mlflow run`` made for a command say that another one goes on in its place."""
+    sentence = f"This command went on with the run {record.name}, `{record.run_id}`."
+    tags = {"gan.continues": str(record.run_id), MLFLOW_RUN_NAME: f"resume-{record.name}", RUN_NOTE: sentence}
+    MlflowClient().log_batch(run_id, tags=[RunTag(name, text) for name, text in tags.items()])
+
+
+def within(
+    seconds: float | None, call: Callable[[], RunRecord], undo: Callable[[RunRecord], None]
+) -> RunRecord | Exception:
+    """Return what a call returns or raises, or a TimeoutError; what it returns later is undone."""
+    lock, results = threading.Lock(), list[RunRecord | Exception]()
+    answered = threading.Event()
+
+    def work() -> None:
+        try:
+            result: RunRecord | Exception = call()
+        except Exception as error:
+            result = error
+        with lock:
+            in_time = not results
+            results.append(result)
+            answered.set()
+        if not in_time and isinstance(result, RunRecord):
+            undo(result)
+
+    threading.Thread(target=work, name="mlflow-start", daemon=True).start()
+    answered.wait(seconds)
+    with lock:
+        if not results:
+            results.append(TimeoutError(f"no answer within {seconds:g} s"))
+        return results[0]
+
+
+def in_background(call: Callable[..., None], *arguments: object) -> None:
+    """Call something that training does not need, and whose failure is only worth a line."""
+
+    def work() -> None:
+        try:
+            call(*arguments)
+        except Exception as error:
+            logger.warning("MLflow did not answer: %s", first_line(error))
+
+    threading.Thread(target=work, name="mlflow-background", daemon=True).start()
+
+
+def is_local(store: str) -> bool:
+    """Return whether a tracking URI names a file of this machine, which always answers in the end."""
+    return store.startswith("sqlite:") or "://" not in store or store.startswith("file:")
+
+
+def make_folder(folder: Path) -> Path:
+    """Make a run's own folder before training, because its first file is written long after.
+
+    Raises:
+        UserError: it cannot be made.
+    """
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise UserError(f"output_dir={str(folder.parent)!r} cannot be written to: {error.strerror}.") from None
+    return folder
+
+
+@contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Hold a run's folder, which one process at a time can.
+
+    Raises:
+        UserError: another one does.
+    """
+    lock = FileLock(folder / LOCK)
+    try:
+        lock.acquire(timeout=0)
+    except Timeout:
+        raise UserError(f"The run in {folder} is in use by another process: wait for its end.") from None
+    try:
+        yield
+    finally:
+        lock.release()
+
+
+def is_free(folder: Path) -> bool:
+    """Return whether no process trains or delivers the run in this folder."""
+    try:
+        with locked(folder):
+            return True
+    except UserError:
+        return False
