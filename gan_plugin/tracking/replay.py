@@ -278,7 +278,7 @@ class DeliveryThread:
 
     def __init__(self, folder: Path) -> None:
         self.delivery = Delivery(folder)
-        self.closing = threading.Event()
+        self.closing, self.given_up = threading.Event(), threading.Event()
         self.moved_at = time.monotonic()
         self.problem: Exception | None = None
         self.thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
@@ -290,11 +290,12 @@ class DeliveryThread:
         self.moved_at = time.monotonic()
         while self.thread.is_alive() and time.monotonic() - self.moved_at < PATIENCE_S:
             self.thread.join(0.1)
+        self.given_up.set()  # what is left belongs to whoever replays it
         return not self.thread.is_alive() and self.delivery.is_complete()
 
     def _work(self) -> None:
         delay = POLL_S
-        while True:
+        while not self.given_up.is_set():
             closing = self.closing.is_set()  # before the look at the events, or the last ones might be missed
             try:
                 moved = self.delivery.deliver_some()

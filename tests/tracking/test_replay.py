@@ -1,0 +1,207 @@
+"""Delivery: everything arrives once and in order, whatever the server does, and training waits for nothing."""
+
+from __future__ import annotations
+
+import logging
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from types import ModuleType
+from typing import Any
+
+import mlflow
+import numpy as np
+import pytest
+import torch
+from mlflow import MlflowClient
+
+from gan_plugin.export import export_generator
+from gan_plugin.networks.dcgan import Generator
+from gan_plugin.serving.generator import Description
+from gan_plugin.spec import image_spec
+from gan_plugin.tracking import replay
+from gan_plugin.tracking.replay import Delivery, DeliveryThread, log_parameters
+from gan_plugin.tracking.spool import RunRecord, Spool
+
+
+def new_run(folder: Path, run_id: str | None) -> Spool:
+    RunRecord(
+        id="local",
+        run_id=run_id,
+        tracking_uri=mlflow.get_tracking_uri(),
+        experiment="Default",
+        name="r1-digits",
+        tags={"own": "tag"},
+        started_ms=1_000,
+        process="",
+    ).save(folder)
+    return Spool(folder)
+
+
+def log_some(spool: Spool, steps: int) -> None:
+    for step in range(steps):
+        spool.metrics({"a": step / 2}, step)
+    spool.image("grid", np.zeros((4, 4, 1), np.uint8), 7)
+    (spool.folder / "file").write_text("content")
+    spool.file(spool.folder / "file", "folder")
+    spool.note("gan.note", "text")
+    spool.add("status", status="FINISHED")
+
+
+def deliver(folder: Path) -> Delivery:
+    delivery = Delivery(folder)
+    while delivery.deliver_some():
+        pass
+    assert delivery.is_complete()
+    return delivery
+
+
+def check_delivered(client: MlflowClient, run_id: str, steps: int) -> None:
+    history = client.get_metric_history(run_id, "a")
+    assert sorted((metric.step, metric.value) for metric in history) == [(step, step / 2) for step in range(steps)]
+    assert [file.path for file in client.list_artifacts(run_id, "folder")] == ["folder/file"]
+    images = [file.path for file in client.list_artifacts(run_id, "images")]
+    assert sorted(path.rpartition("+")[2].rpartition(".")[2] for path in images) == ["png", "webp"]
+    assert all("grid+step+7+timestamp+" in path for path in images)
+    run = client.get_run(run_id)
+    assert (run.data.tags["gan.note"], run.data.tags["mlflow.loggedImages"]) == ("text", "True")
+    assert run.info.status == "FINISHED"
+
+
+def test_every_value_arrives_once_however_often_it_is_delivered(client: MlflowClient, tmp_path: Path) -> None:
+    run_id = client.create_run("0").info.run_id
+    log_some(new_run(tmp_path / "run", run_id), steps=2500)  # more than one call of MLflow takes
+    deliver(tmp_path / "run")
+    check_delivered(client, run_id, 2500)
+    (tmp_path / "run" / "spool" / "delivered.json").write_text("")  # as a power cut may leave it
+    deliver(tmp_path / "run")
+    check_delivered(client, run_id, 2500)
+
+
+def test_a_run_that_no_server_made_is_made_once(client: MlflowClient, tmp_path: Path) -> None:
+    log_some(new_run(tmp_path / "run", None), steps=2)
+    first = deliver(tmp_path / "run").progress.run_id
+    (tmp_path / "run" / "spool" / "delivered.json").unlink()
+    assert deliver(tmp_path / "run").progress.run_id == first
+    (run,) = client.search_runs(["0"])
+    assert (run.info.run_name, run.info.start_time, run.data.tags["own"]) == ("r1-digits", 1_000, "tag")
+    check_delivered(client, run.info.run_id, 2)
+
+
+def test_metrics_arrive_while_training_goes_on(client: MlflowClient, tmp_path: Path) -> None:
+    run_id = client.create_run("0").info.run_id
+    spool = new_run(tmp_path / "run", run_id)
+    thread = DeliveryThread(tmp_path / "run")
+    spool.metrics({"a": 1}, 1)
+    for _ in range(600):
+        if client.get_metric_history(run_id, "a"):
+            assert thread.finish()
+            return
+        time.sleep(0.1)
+    raise AssertionError("nothing arrived before the end")
+
+
+def test_a_model_is_logged_and_registered_once(client: MlflowClient, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    run_id = client.create_run("0").info.run_id
+    spool = new_run(tmp_path / "run", run_id)
+    spec = image_spec(16, 16, 1)
+    export_generator(Generator(8, spec), Description(8, spec), tmp_path / "run" / "generator.onnx")
+    uri = "models:/toy/VERSION"
+    model: dict[str, Any] = {"file": "generator.onnx", "step": 3, "params": {"recipe": "r1"}, "model_name": "toy"}
+    spool.add("model", **model, uri=uri, description=f"Serve it: {uri}.")
+    assert deliver(tmp_path / "run").progress.model_uri == "models:/toy/1"
+    (tmp_path / "run" / "spool" / "delivered.json").unlink()
+    assert deliver(tmp_path / "run").progress.model_uri == "models:/toy/1"
+    (version,) = client.search_model_versions("name = 'toy'")
+    assert version.description == "Serve it: models:/toy/1."
+    (logged,) = client.search_logged_models(["0"])
+    assert (logged.source_run_id, logged.params["recipe"]) == (run_id, "r1")
+    (output,) = client.get_run(run_id).outputs.model_outputs
+    assert (output.model_id, output.step) == (logged.model_id, 3)
+
+
+def test_what_mlflow_refuses_is_left_out_and_the_rest_arrives(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr(replay, "POLL_S", 0.01)
+    monkeypatch.setattr(replay, "MAX_DELAY_S", 0.02)
+    run_id = client.create_run("0").info.run_id
+    spool = new_run(tmp_path / "run", run_id)
+    for step, name in enumerate(["a", "no|name", "a"]):
+        spool.metrics({name: 1}, step)
+    thread = DeliveryThread(tmp_path / "run")
+    assert thread.finish()
+    assert [metric.step for metric in client.get_metric_history(run_id, "a")] == [0, 2]
+    (sentence,) = thread.delivery.progress.refused
+    assert "no|name" in sentence
+    assert caplog.text.count("MLflow refuses something that this run logged") == 1
+
+
+# ---- servers on bad days ---------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def proxy(server_port: int, proxies: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
+    """A proxy in front of a real server, to which this process logs without MLflow's own patience."""
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "0")
+    monkeypatch.setattr(replay, "MAX_DELAY_S", 0.2)
+    proxy = proxies.Proxy(server_port)
+    mlflow.set_tracking_uri(proxy.uri)
+    yield proxy
+    mlflow.set_tracking_uri(None)
+    proxy.close()
+
+
+def test_nothing_is_lost_where_every_other_request_fails(
+    proxy: Any, server_port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    client = MlflowClient(f"http://127.0.0.1:{server_port}")
+    run_id = client.create_run("0").info.run_id
+    proxy.set_mode("500")
+    spool = new_run(tmp_path / "run", run_id)
+    thread = DeliveryThread(tmp_path / "run")
+    log_some(spool, steps=30)
+    assert thread.finish()
+    check_delivered(client, run_id, 30)
+    assert "MLflow does not take what is logged; training goes on" in caplog.text
+
+
+@pytest.mark.parametrize("mode", ["freeze", "refuse"])
+def test_a_server_that_is_away_costs_no_time_and_what_it_missed_arrives_later(
+    mode: str,
+    proxy: Any,
+    server_port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    caplog.set_level(logging.WARNING)
+    client = MlflowClient(f"http://127.0.0.1:{server_port}")
+    run_id = client.create_run("0").info.run_id
+    spool = new_run(tmp_path / "run", run_id)
+    monkeypatch.setattr(replay, "PATIENCE_S", 1.0)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
+    proxy.set_mode(mode)
+    thread = DeliveryThread(tmp_path / "run")
+    started = time.monotonic()
+    log_some(spool, steps=30)
+    assert not thread.finish()
+    assert time.monotonic() - started < 60  # MLflow's client would wait for minutes, and for each thing anew
+    thread.thread.join()
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
+    assert client.get_metric_history(run_id, "a") == []
+    proxy.set_mode("pass")
+    deliver(tmp_path / "run")
+    check_delivered(client, run_id, 30)
+
+
+def test_parameters_never_clash_with_what_mlflow_run_has_logged(client: MlflowClient) -> None:
+    run_id = client.create_run("0").info.run_id
+    client.log_param(run_id, "generator_lr", "2e-4")
+    client.log_param(run_id, "precision", "auto")
+    used = {"generator_lr": "2e-4", "precision": "bf16", "guard": "true", "batch_size": "64"}
+    log_parameters(client, run_id, used)
+    run = client.get_run(run_id)
+    assert run.data.params == used | {"precision": "auto"}
+    assert {name: text for name, text in run.data.tags.items() if "used" in name} == {"used.precision": "bf16"}
