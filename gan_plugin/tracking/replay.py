@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import json
 import logging
 import os
@@ -28,7 +29,7 @@ from gan_plugin.registry import set_description
 from gan_plugin.tracking.spool import EVENTS, FOLDER, Event, RunRecord, read_events, read_record
 
 DELIVERED = "delivered.json"  # in the spool's folder
-LOCAL_RUN, EVENT = "gan.local_run", "gan.event"  # tags by which a second delivery finds what the first one made
+LOCAL_RUN, EXPORT = "gan.local_run", "gan.export"  # tags by which a second delivery finds what the first one made
 MAX_BATCH = 1000  # metrics of one call, MLflow's limit
 POLL_S = 1.0  # between two looks for new events
 MAX_DELAY_S = 30.0  # between two tries
@@ -81,7 +82,7 @@ class Delivery:
         batch = self._first_of(events)
         try:
             for kind in {event["kind"] for event, _ in batch}:
-                self._send(kind, [event for event, _ in batch], run_id=run_id, end=batch[-1][1])
+                self._send(kind, [event for event, _ in batch], run_id)
         except MlflowException as error:
             if error.error_code not in REFUSALS:
                 raise
@@ -137,7 +138,7 @@ class Delivery:
 
     # ---- one method for each kind of event -------------------------------------------------------------------------
 
-    def _send(self, kind: str, events: list[Event], *, run_id: str, end: int) -> None:
+    def _send(self, kind: str, events: list[Event], run_id: str) -> None:
         first = events[0]
         if kind == "metrics":
             self._send_metrics(run_id, events)
@@ -157,7 +158,7 @@ class Delivery:
             tags = [InputTag(name, text) for name, text in first["tags"].items()]
             self.client.log_inputs(run_id, datasets=[DatasetInput(LoggedDataset(**first["dataset"]), tags)])
         elif kind == "model":
-            self._send_model(run_id, first, key=f"{self.folder.name}:{end}")
+            self._send_model(run_id, first)
         elif kind == "status":
             self.client.set_terminated(run_id, first["status"], first["time"])
 
@@ -203,16 +204,18 @@ class Delivery:
         logger.error("%s is no longer there, and cannot be delivered.", path)
         return False
 
-    def _send_model(self, run_id: str, event: Event, *, key: str) -> None:
-        """Log and register a model, unless an earlier try did."""
+    def _send_model(self, run_id: str, event: Event) -> None:
+        """Log and register a model, unless an earlier try did, or a run that went on exported the same file again."""
+        content = (self.folder / event["file"]).read_bytes()
+        key = f"{self.folder.name}:{event['step']}:{hashlib.sha256(content).hexdigest()}"
         experiment = self.client.get_run(run_id).info.experiment_id
-        models = self.client.search_logged_models([experiment], filter_string=f"tags.`{EVENT}` = '{key}'")
+        models = self.client.search_logged_models([experiment], filter_string=f"tags.`{EXPORT}` = '{key}'")
         if models:
             model = models[0]
         else:
             params = {**event["params"], **self.client.get_run(run_id).data.params}
             model = self.client.create_logged_model(
-                experiment, name="generator", source_run_id=run_id, tags={EVENT: key}, params=params
+                experiment, name="generator", source_run_id=run_id, tags={EXPORT: key}, params=params
             )
         if model.status != LoggedModelStatus.READY:
             flavor.log_model(self.folder / event["file"], run_id=run_id, model_id=model.model_id, step=event["step"])
