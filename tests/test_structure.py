@@ -28,6 +28,7 @@ MAX_POSITIONAL = 3
 FREE_OF_TORCH = [
     "gan_plugin",
     "gan_plugin.errors",
+    "gan_plugin.output",
     "gan_plugin.process",
     "gan_plugin.seeds",
     "gan_plugin.signals",

@@ -144,7 +144,7 @@ def test_what_mlflow_refuses_is_left_out_and_the_rest_arrives(
 @pytest.fixture
 def proxy(server_port: int, proxies: ModuleType, monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
     """A proxy in front of a real server, to which this process logs with little of MLflow's own patience."""
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "1")
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
     monkeypatch.setattr(replay, "MAX_DELAY_S", 0.2)
