@@ -49,6 +49,7 @@ SERVING_CODE = (
     "serving/answers.py",
     "serving/batcher.py",
     "serving/bodies.py",
+    "serving/connections.py",
     "serving/cuda.py",
     "serving/gate.py",
     "serving/generator.py",

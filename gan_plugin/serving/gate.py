@@ -153,8 +153,11 @@ def _replay(body: bytes, receive: Receive) -> Receive:
 
 
 async def _send(answer: Answer, send: Send, kind: str = "http.response") -> None:
-    await send({"type": f"{kind}.start", "status": answer.status, "headers": answer.headers})
-    await send({"type": f"{kind}.body", "body": answer.body})
+    try:
+        await send({"type": f"{kind}.start", "status": answer.status, "headers": answer.headers})
+        await send({"type": f"{kind}.body", "body": answer.body})
+    except (OSError, RuntimeError) as error:  # uvicorn hangs up at once on a client that sends noise after its request
+        logger.info("An answer was not sent: %s.", error)
 
 
 def _content_type(headers: Headers) -> str:

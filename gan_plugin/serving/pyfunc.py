@@ -21,6 +21,7 @@ from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.media.image import ENCODERS, image_grid
 from gan_plugin.serving.bodies import Limits
+from gan_plugin.serving.connections import bound_connections
 from gan_plugin.serving.gate import is_loading, put_before_server
 from gan_plugin.serving.generator import BUCKETS, OnnxGenerator
 from gan_plugin.serving.options import ServingOptions, check_config
@@ -65,6 +66,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
     threads = BUCKETS[-1] if generator.batched else None  # what is to run together must be under way together
     limits = Limits.of(options.max_rows, generator.description.latent_size)
     _wrap_server(limits, generator.description.latent_size)
+    bound_connections()
     put_before_server(
         limits=limits,
         max_requests=options.max_waiting,

@@ -169,7 +169,7 @@ def misfit(row: int, latent_size: int) -> UserError:
 
 def is_list_of_numbers(values: list[Any]) -> bool:
     """Return whether all values are numbers, and none is a list, a text or a bool."""
-    return all(issubclass(kind, numbers.Real) and kind is not bool for kind in set(map(type, values)))
+    return all(issubclass(kind, numbers.Real) and not issubclass(kind, bool) for kind in set(map(type, values)))
 
 
 def _truncation(value: Any, row: int) -> float:
