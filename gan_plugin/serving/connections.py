@@ -10,8 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import functools
+import importlib
 import logging
-import sys
 from collections.abc import Iterable
 from typing import Any
 from weakref import WeakKeyDictionary
@@ -60,11 +60,14 @@ class Watch:
 
 
 def bound_connections(seconds: float = IDLE_SECONDS) -> None:
-    """Bound the connections of the uvicorn in this process, which has imported its protocols by now."""
+    """Bound the connections of the uvicorn in this process, which it has not started to accept yet."""
     raise_file_limit()
     for name, protocol in ((HTTPTOOLS, "HttpToolsProtocol"), (H11, "H11Protocol")):
-        kind = getattr(sys.modules.get(name), protocol, None)
-        if kind is None or getattr(kind, "is_bounded", False):
+        try:
+            kind = getattr(importlib.import_module(name), protocol)
+        except ImportError:  # httptools, which h11 stands in for, may be missing
+            continue
+        if getattr(kind, "is_bounded", False):
             continue
         kind.is_bounded = True
         _watch(kind, seconds)
