@@ -35,8 +35,7 @@ from gan_plugin.serving.generator import Description, OnnxGenerator
 from gan_plugin.serving.options import ServingOptions
 from gan_plugin.serving.requests import COLUMNS, DEFAULTS
 
-FLAVOR_NAME = "gan"
-ONNX_FILE = pyfunc.ONNX_FILE
+FLAVOR_NAME, ONNX_FILE, DIGEST = pyfunc.FLAVOR_NAME, pyfunc.ONNX_FILE, pyfunc.DIGEST
 _load_pyfunc = pyfunc._load_pyfunc  # called here for models that were logged before serving/pyfunc.py existed
 CODE_FOLDER = "code"
 # All that serving imports of this package. Each file is one more transfer to and from a remote artifact store.
@@ -47,11 +46,15 @@ SERVING_CODE = (
     "media/image.py",
     "seeds.py",
     "serving/__init__.py",
+    "serving/answers.py",
     "serving/batcher.py",
+    "serving/bodies.py",
+    "serving/connections.py",
     "serving/cuda.py",
     "serving/gate.py",
     "serving/generator.py",
     "serving/options.py",
+    "serving/payload.py",
     "serving/pyfunc.py",
     "serving/requests.py",
     "serving/session.py",
@@ -117,6 +120,7 @@ def save_model(
         latent_size=description.latent_size,
         image_shape=list(description.spec.shape),
         class_names=list(description.spec.class_names),
+        **{DIGEST: pyfunc.digest_of(root / ONNX_FILE)},
     )
     model.model_size_bytes = get_total_file_size(str(path))
     model.save(str(root / MLMODEL_FILE_NAME))
@@ -231,13 +235,18 @@ def load_model(model_uri: str, dst_path: str | None = None, device: str = "auto"
 
     Raises:
         MlflowException: there is no such model, or it has no flavor ``gan``.
-        UserError: the device cannot be used.
+        UserError: the device cannot be used, or the ONNX file is not the one that was logged.
     """
     return OnnxGenerator(download_onnx(model_uri, dst_path), device=device)
 
 
 def download_onnx(model_uri: str, dst_path: str | None = None) -> Path:
-    """Download a logged generator and return the path of its ONNX file."""
+    """Download a logged generator and return the path of its ONNX file.
+
+    Raises:
+        MlflowException: there is no such model, or it has no flavor ``gan``.
+        UserError: the file is not the one that was logged.
+    """
     root = Path(_download_artifact_from_uri(artifact_uri=model_uri, output_path=dst_path))
-    flavor = _get_flavor_configuration(model_path=str(root), flavor_name=FLAVOR_NAME)
-    return root / str(flavor["data"])
+    _get_flavor_configuration(model_path=str(root), flavor_name=FLAVOR_NAME)  # which raises where there is none
+    return pyfunc.find_onnx(root)

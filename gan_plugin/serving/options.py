@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Iterable
 from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
@@ -10,6 +11,8 @@ from gan_plugin.errors import UserError
 from gan_plugin.serving.session import DEVICES
 
 BATCHING = ("auto", "on", "off")
+# far beyond what anyone serves, and within what the answer's memory, the queue and ONNX Runtime can bear
+MOST = {"max_rows": 2**14, "max_waiting": 2**16, "threads": 1024, "gpu_memory_mb": 2**20}
 
 
 @dataclass(frozen=True)
@@ -18,8 +21,8 @@ class ServingOptions:
 
     Attributes:
         device: ``auto``, ``cuda`` or ``cpu``.
-        max_rows: the most images of a request.
-        max_waiting: the most requests in a worker at one time; one more is refused with 503.
+        max_rows: the most images of a request, at most 16,384.
+        max_waiting: the most requests that a worker answers at one time; one more is refused with 503.
         batching: whether waiting requests run together: ``on``, ``off``, or ``auto`` for on with CUDA.
         threads: CPU threads for one image; without it one, or all where an image takes long.
         gpu_memory_mb: the most GPU memory for tensors, in MiB; without it there is no limit.
@@ -39,14 +42,14 @@ class ServingOptions:
     def __post_init__(self) -> None:
         _check_choice("device", self.device, DEVICES)
         _check_choice("batching", self.batching, BATCHING)
-        for name in ("max_rows", "max_waiting", "threads", "gpu_memory_mb"):
+        for name, most in MOST.items():
             value = getattr(self, name)
             is_optional = name in ("threads", "gpu_memory_mb")
             if value is None and is_optional:
                 continue
-            if type(value) is not int or value < 1:
+            if type(value) is not int or not 1 <= value <= most:
                 or_none = ", or null" if is_optional else ""
-                raise UserError(f"{name}={value!r} is not possible: give a whole number of at least 1{or_none}.")
+                raise UserError(f"{name}={value!r} is not possible: give a whole number from 1 to {most:,}{or_none}.")
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ServingOptions:
@@ -57,6 +60,21 @@ class ServingOptions:
         """
         check_names(config)
         return cls(**config)
+
+
+def check_config(text: str) -> None:
+    """Check what ``SERVING_MODEL_CONFIG`` says: a JSON object whose names are options.
+
+    Raises:
+        UserError: it is not.
+    """
+    try:
+        config = json.loads(text)
+    except ValueError:
+        config = None
+    if not isinstance(config, dict):
+        raise UserError(f'The serving options are {text[:100]!r}: give a JSON object like {{"device": "cpu"}}.')
+    check_names(config)
 
 
 def check_names(names: Iterable[str]) -> None:

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import functools
-import json
+import hashlib
 import logging
 import os
+import sys
 from pathlib import Path
 from typing import Any
 
@@ -14,17 +15,23 @@ import mlflow.pyfunc
 import pandas as pd
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
+from mlflow.models import Model
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
 
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.media.image import ENCODERS, image_grid
+from gan_plugin.serving.bodies import Limits
+from gan_plugin.serving.connections import bound_connections
 from gan_plugin.serving.gate import is_loading, put_before_server
 from gan_plugin.serving.generator import BUCKETS, OnnxGenerator
-from gan_plugin.serving.options import ServingOptions, check_names
+from gan_plugin.serving.options import ServingOptions, check_config
+from gan_plugin.serving.payload import CONTENT_TYPE, read_payload
 from gan_plugin.serving.requests import DEFAULTS, check_columns, check_params, read_request
 from gan_plugin.serving.session import CUDA
 
+FLAVOR_NAME = "gan"
 ONNX_FILE = "generator.onnx"
+DIGEST = "onnx_sha256"  # of the ONNX file, in the flavor's configuration
 SERVING_CONFIG = "SERVING_MODEL_CONFIG"  # MLflow's environment variable
 # by which MLmodel files name this code; the second one in models that were logged before this module existed
 LOADER_MODULES = (__name__, "gan_plugin.flavor")
@@ -38,10 +45,10 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
     is_serving = is_loading(path)
     try:
         if is_serving:
-            check_names(json.loads(os.environ.get(SERVING_CONFIG, "{}")))  # MLflow only warns of unknown ones
+            check_config(os.environ.get(SERVING_CONFIG) or "{}")  # MLflow only warns of unknown ones
         options = ServingOptions.from_config(model_config or {})
         generator = OnnxGenerator(
-            Path(path) / ONNX_FILE,
+            find_onnx(path),
             device=options.device,
             batching=options.batching,
             threads=options.threads,
@@ -57,11 +64,45 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
     except Exception as error:  # ONNX Runtime's exceptions have no common class
         raise RefusedRequest(f"The generator cannot run: {first_line(error)}.", INTERNAL_ERROR) from None
     threads = BUCKETS[-1] if generator.batched else None  # what is to run together must be under way together
-    patience_s = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get()
+    limits = Limits.of(options.max_rows, generator.description.latent_size)
+    _wrap_server(limits, generator.description.latent_size)
+    bound_connections()
     put_before_server(
-        max_requests=options.max_waiting, patience_s=patience_s, headers=answer_headers(generator), threads=threads
+        limits=limits,
+        max_requests=options.max_waiting,
+        patience_s=MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get(),
+        headers=answer_headers(generator),
+        threads=threads,
     )
     return ServingGenerator(generator, options.max_rows)
+
+
+def find_onnx(model: str | Path) -> Path:
+    """Return the ONNX file of the model in a folder, once it is the file that was logged.
+
+    Models that were logged before there was a digest have none, and are taken as they are.
+
+    Raises:
+        UserError: there is no such file, or it is another one.
+    """
+    root = Path(model)
+    flavor = Model.load(str(root)).flavors.get(FLAVOR_NAME, {})
+    path = root / str(flavor.get("data", ONNX_FILE))
+    if not path.is_file():
+        raise UserError(f"The model has no file {path.name}: it is damaged, log it again.")
+    expected = flavor.get(DIGEST)
+    if expected is not None and digest_of(path) != expected:
+        raise UserError(f"The model's {path.name} is not the file that was logged: its SHA-256 digest is another.")
+    return path
+
+
+def digest_of(path: Path) -> str:
+    """Return the SHA-256 digest of a file, in hexadecimal."""
+    digest = hashlib.sha256()
+    with path.open("rb") as file:
+        while part := file.read(2**20):
+            digest.update(part)
+    return digest.hexdigest()
 
 
 def answer_headers(generator: OnnxGenerator) -> dict[str, str]:
@@ -138,6 +179,29 @@ class RefusedRequest(MlflowException):
     def __setattr__(self, name: str, value: Any) -> None:
         if name != "message" or "message" not in self.__dict__:
             super().__setattr__(name, value)
+
+
+def _wrap_server(limits: Limits, latent_size: int) -> None:
+    """Let the server that is loading this model read requests with :mod:`gan_plugin.serving.payload`.
+
+    MLflow has no hook for this. Its function that reads a request and answers it is wrapped: it takes what has been
+    read already, too. It runs in one of the server's threads, so that a long request keeps no other from arriving.
+    """
+    server: Any = sys.modules["mlflow.pyfunc.scoring_server"]
+    original = getattr(server, "invocations", None)
+    if original is None:
+        logger.warning("MLflow %s reads requests in another way, without bounds.", mlflow.__version__)
+        return
+
+    @functools.wraps(original)
+    def checked(data: bytes, content_type: str, model: Any, input_schema: Any) -> Any:
+        try:
+            payload = read_payload(data, input_schema.input_names(), limits=limits, latent_size=latent_size)
+        except UserError as error:
+            raise RefusedRequest(str(error)) from None
+        return original(payload.to_mlflow(), CONTENT_TYPE, model, input_schema)
+
+    server.invocations = checked
 
 
 def _wrap_request_check() -> None:

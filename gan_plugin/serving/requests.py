@@ -7,8 +7,10 @@ parameters ``format`` and ``grid`` hold for all rows.
 
 from __future__ import annotations
 
+import contextlib
 import math
 import numbers
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -57,13 +59,25 @@ def check_params(params: Mapping[Any, Any], known: Sequence[str] = tuple(DEFAULT
     if unknown := [str(name) for name in params if name not in known]:
         raise UserError(f"Unknown parameter {join_names(unknown)}: there is {join_names(known)}.")
     image_format, grid = ({**DEFAULTS, **params}[name] for name in ("format", "grid"))
-    if image_format not in ENCODERS:
+    if not isinstance(image_format, str) or image_format not in ENCODERS:
         raise UserError(f"format={quoted(image_format)} is unknown: give one of {', '.join(ENCODERS)}.")
     if not _is_int(grid) or not 0 <= grid <= MAX_GRID:
         raise UserError(
             f"grid={quoted(grid)} is not possible: give how many images stand in a row of one large image, at most "
             f"{MAX_GRID}, or 0 for separate images."
         )
+
+
+def check_row_count(rows: int, max_rows: int) -> None:
+    """Check that a request has rows, and at most ``max_rows``.
+
+    Raises:
+        UserError: it has none, or more.
+    """
+    if rows == 0:
+        raise UserError("The request has no rows: send one row with a seed for each image.")
+    if rows > max_rows:
+        raise UserError(f"The request has {rows} rows and {max_rows} is the limit: send several smaller requests.")
 
 
 def read_request(rows: pd.DataFrame, description: Description, max_rows: int) -> Request:
@@ -73,10 +87,7 @@ def read_request(rows: pd.DataFrame, description: Description, max_rows: int) ->
         UserError: one sentence naming the row, the column, its value and what would be right.
     """
     check_columns(list(rows.columns))
-    if len(rows) == 0:
-        raise UserError("The request has no rows: send one row with a seed for each image.")
-    if len(rows) > max_rows:
-        raise UserError(f"The request has {len(rows)} rows and {max_rows} is the limit: send several smaller requests.")
+    check_row_count(len(rows), max_rows)
     columns = {name: _cells(rows, name) for name in rows.columns}
     absent: list[Any] = [None] * len(rows)
     seeds = [_seed(value, "seed", row) for row, value in enumerate(columns.get("seed", absent))]
@@ -140,22 +151,32 @@ def _interpolation(
 def _z(value: Any, row: int, latent_size: int) -> npt.NDArray[np.float32] | None:
     if value is None:
         return None
-    try:
-        z = np.asarray(value, np.float32)
-    except (TypeError, ValueError):
-        z = np.empty(0, np.float32)
+    z = np.empty(0, np.float32)
+    if not isinstance(value, list) or is_list_of_numbers(value):  # of text and of bools numpy would make numbers
+        with contextlib.suppress(TypeError, ValueError, OverflowError), np.errstate(over="ignore"):
+            z = np.asarray(value, np.float32)
     if z.shape != (latent_size,) or not np.isfinite(z).all():
-        raise UserError(
-            f"Row {row} has a z that does not fit: this generator takes a list of {latent_size} finite numbers."
-        )
+        raise misfit(row, latent_size)
     return z
+
+
+def misfit(row: int, latent_size: int) -> UserError:
+    """Return the refusal of a row whose z is not one of the generator's."""
+    return UserError(
+        f"Row {row} has a z that does not fit: this generator takes a list of {latent_size} finite numbers."
+    )
+
+
+def is_list_of_numbers(values: list[Any]) -> bool:
+    """Return whether all values are numbers, and none is a list, a text or a bool."""
+    return all(issubclass(kind, numbers.Real) and not issubclass(kind, bool) for kind in set(map(type, values)))
 
 
 def _truncation(value: Any, row: int) -> float:
     """Return the bound, NaN where there is none."""
     if value is None:
         return math.nan
-    if not _is_number(value) or not MIN_TRUNCATION <= value < math.inf:
+    if not _is_number(value) or not MIN_TRUNCATION <= value <= sys.float_info.max:
         raise UserError(
             f"Row {row} has truncation={quoted(value)}: truncation is a number of at least {MIN_TRUNCATION}, "
             "in standard deviations."
@@ -213,5 +234,6 @@ def join_names(names: Sequence[str], most: int = 20) -> str:
     >>> join_names(["a", "b", "c"]), join_names(["a", "b", "c"], most=2)
     ('a, b, c', 'a, b, … (3 in all)')
     """
-    text = ", ".join(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…" for name in names[:most])
+    printable = [name if name.isprintable() else ascii(name) for name in names[:most]]
+    text = ", ".join(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…" for name in printable)
     return text if len(names) <= most else f"{text}, … ({len(names):,} in all)"

@@ -229,7 +229,9 @@ def test_the_limit_and_the_device_are_configurable(store: Trained) -> None:
     assert len(model.predict(pd.DataFrame({"seed": [1, 2]}))) == 2
     with pytest.raises(MlflowException, match=r"3 rows and 2 is the limit"):
         model.predict(pd.DataFrame({"seed": [1, 2, 3]}))
-    with pytest.raises(MlflowException, match=r"^max_rows='9' is not possible: give a whole number of at least 1\.$"):
+    with pytest.raises(
+        MlflowException, match=r"^max_rows='9' is not possible: give a whole number from 1 to 16,384\.$"
+    ):
         mlflow.pyfunc.load_model(store.model_uri, model_config={"max_rows": "9"})
     with pytest.raises(MlflowException, match=r"^device='gpu' is unknown: give one of auto, cuda, cpu\.$"):
         mlflow.pyfunc.load_model(store.model_uri, model_config={"device": "gpu"})

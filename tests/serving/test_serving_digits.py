@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import asyncio
 import base64
 import http.client
 import io
@@ -19,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 import psutil
 import pytest
-from helpers import ROOT, Answer, Project, Server, serving
+from helpers import ROOT, Answer, Project, Server, refusal, serving
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -28,9 +27,8 @@ from PIL import Image
 from gan_plugin import flavor
 from gan_plugin.media.image import image_grid
 from gan_plugin.seeds import between, latents
-from gan_plugin.serving.gate import AnswerInterval, Gate, Message, Receive, Send
 from gan_plugin.serving.generator import OnnxGenerator
-from gan_plugin.serving.options import ServingOptions
+from gan_plugin.serving.options import ServingOptions, check_config
 from gan_plugin.spec import MAX_SEED
 
 IMAGE = npt.NDArray[np.uint8]
@@ -284,40 +282,6 @@ def test_the_device_of_an_answer_in_process(project: Project) -> None:
     assert on_cpu.predict(pd.DataFrame({"seed": [1]})).attrs == {"x-gan-device": "cpu"}  # asked for: no fallback
 
 
-def test_when_a_refused_client_should_try_again() -> None:
-    """Two requests at a time that take 3 s each: an answer every 1.5 s. A pause between requests is not work."""
-    interval = AnswerInterval()
-    assert interval.seconds_for(9) == 0  # nothing is known yet
-    interval.add_answer(start=0, now=1.5)
-    for answer in range(2, 20):
-        interval.add_answer(start=1.5 * answer - 3, now=1.5 * answer)
-    assert interval.seconds_for(4) == pytest.approx(6)
-    interval.add_answer(start=1000, now=1001.5)
-    assert interval.seconds_for(4) == pytest.approx(6)
-
-
-def test_a_request_that_would_wait_longer_than_the_server_allows_is_refused() -> None:
-    statuses: list[int] = []
-
-    async def app(scope: Message, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.2)
-        await send({"type": "http.response.start", "status": 200, "headers": []})
-
-    async def send(message: Message) -> None:
-        statuses.append(message.get("status", 0))
-
-    async def ask(gate: Gate) -> None:
-        await gate({"type": "http", "path": "/invocations"}, asyncio.Queue().get, send)
-
-    async def send_requests() -> None:
-        gate = Gate(app, max_requests=100, patience_s=0.5, headers={})
-        await ask(gate)  # it takes 0.2 s
-        await asyncio.gather(*(ask(gate) for _ in range(5)))  # of which three make 0.6 s
-
-    asyncio.run(send_requests())
-    assert [status for status in statuses if status] == [200, 503, 503, 200, 200, 200]
-
-
 AROUND = """
 import mlflow
 
@@ -374,18 +338,36 @@ def test_a_misspelt_option_does_not_start_a_server(project: Project) -> None:
 
 
 @pytest.mark.parametrize(
+    ("text", "sentence"),
+    [
+        ('["device"]', """The serving options are '["device"]': give a JSON object like {"device": "cpu"}."""),
+        ("null", 'The serving options are \'null\': give a JSON object like {"device": "cpu"}.'),
+        ("device=cpu", 'The serving options are \'device=cpu\': give a JSON object like {"device": "cpu"}.'),
+        ('{"devise": "cpu"}', "Unknown option devise: there are device, max_rows, max_waiting, batching, threads, gpu"),
+    ],
+)
+def test_serving_options_that_are_no_object_of_options(text: str, sentence: str) -> None:
+    assert refusal(lambda: check_config(text)).startswith(sentence)
+    check_config('{"max_rows": 5}')
+
+
+@pytest.mark.parametrize(
     ("config", "sentence"),
     [
         ({"batching": "yes"}, "batching='yes' is unknown: give one of auto, on, off."),
-        ({"max_waiting": 0}, "max_waiting=0 is not possible: give a whole number of at least 1."),
-        ({"threads": 1.5}, "threads=1.5 is not possible: give a whole number of at least 1, or null."),
-        ({"gpu_memory_mb": True}, "gpu_memory_mb=True is not possible: give a whole number of at least 1, or null."),
+        ({"max_waiting": 0}, "max_waiting=0 is not possible: give a whole number from 1 to 65,536."),
+        ({"max_rows": 10**9}, "max_rows=1000000000 is not possible: give a whole number from 1 to 16,384."),
+        ({"threads": 1.5}, "threads=1.5 is not possible: give a whole number from 1 to 1,024, or null."),
+        (
+            {"gpu_memory_mb": True},
+            "gpu_memory_mb=True is not possible: give a whole number from 1 to 1,048,576, or null.",
+        ),
     ],
 )
 def test_options_that_are_not_possible(project: Project, config: dict[str, object], sentence: str) -> None:
-    with pytest.raises(MlflowException) as refusal:
+    with pytest.raises(MlflowException) as refused:
         mlflow.pyfunc.load_model(str(project.folder / "model"), model_config=config)
-    assert str(refusal.value) == sentence
+    assert str(refused.value) == sentence
 
 
 def test_options_travel_with_the_model(tmp_path: Path) -> None:
