@@ -39,8 +39,8 @@ def write_atomically(path: Path, write: Callable[[Path], None]) -> None:
     """Let ``write`` fill a temporary file beside ``path``, then rename it to ``path``.
 
     A reader sees the old file or the new one, never a part, after a power cut, too. Of two processes that write at
-    once, both succeed and the later one's file stays. Its permissions are those that ``open`` gives a new file, whatever
-    ``write`` made of them. If ``write`` raises, nothing is left behind; what a process left that was killed is removed
+    once, both succeed and the later one's file stays. Its permissions are those that ``open`` gives a new file,
+    whatever ``write`` made of them. If ``write`` raises, nothing is left behind; what a killed process left is removed
     when another file is written into the folder.
 
     Raises:
@@ -138,16 +138,18 @@ def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
 
 
 def _load_once(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    if path.exists() and not path.is_file():  # a pipe would be waited for
+    if os.path.exists(path) and not os.path.isfile(path):  # a pipe would be waited for
         raise DamagedFileError("it is not a regular file")
     try:
+        with path.open("rb"):  # safetensors calls every failure to open a file one to find it
+            pass
         with safetensors.safe_open(path, framework="pt") as file:
             metadata = file.metadata() or {}
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # it is no mapping
     except FileNotFoundError:
         raise
     except PermissionError as error:
-        raise DamagedFileError(f"it cannot be read: {error.strerror or error}") from None
+        raise DamagedFileError(f"it cannot be read: {error.strerror}") from None
     except (OSError, ValueError, RuntimeError, safetensors.SafetensorError) as error:
         raise DamagedFileError(f"it is no safetensors file, or cut: {first_line(error)}") from None
     if KEY not in metadata or DIGEST_KEY not in metadata:
@@ -173,5 +175,5 @@ def digest_of(tensors: Mapping[str, Tensor], text: str) -> str:
         tensor = tensors[name]
         hasher.update(f"\n{name} {tensor.dtype} {list(tensor.shape)}\n".encode())
         if tensor.numel():
-            hasher.update(tensor.reshape(-1).view(torch.uint8).numpy())
+            hasher.update(tensor.reshape(-1).view(torch.uint8).numpy().data)
     return hasher.hexdigest()
