@@ -12,7 +12,7 @@ from PIL import Image
 
 from gan_plugin.errors import UserError
 
-MAX_FILE_BYTES = 2**30  # of one encoded image: several of Pillow's decoders read the whole file
+MAX_FILE_BYTES = 2**29  # of one encoded image: several of Pillow's decoders read the whole file
 MIN_BUDGET = 2**30  # bytes of images that are decoded at the same time
 CGROUP = Path("/sys/fs/cgroup")
 

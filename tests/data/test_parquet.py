@@ -87,7 +87,8 @@ def test_parquet_with_structs_of_bytes_or_path(tmp_path: Path) -> None:
     dataset = load_dataset(str(path))
     assert torch.equal(dataset.samples, stacked(0, 1))
     assert dataset.labels is None
-    assert "There is no column of labels, so the images have no classes." in dataset.notes
+    note = "(those in 'label' are neither integers nor of type ClassLabel), so the images have no classes."
+    assert f"There is no column of labels {note}" in dataset.notes
 
 
 @pytest.mark.parametrize("missing", [-1, None])
