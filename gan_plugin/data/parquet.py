@@ -51,6 +51,9 @@ class ParquetFiles:
         Raises:
             UserError: the files cannot be read, have no column of images, or hold unreadable ones.
         """
+        for file in self.files:
+            if not os.path.isfile(file):  # a pipe would be waited for
+                raise UserError(f"{file} is not a regular file: give parquet files.")
         check_unpacked(self.files)
         patterns = [glob.escape(str(file)) for file in self.files]  # datasets reads "[1]" in a path as a pattern
         try:
@@ -157,8 +160,6 @@ def find_parquet_files(path: Path, files: Sequence[str], split: str) -> ParquetF
         raise SplitNotFoundError(f"{path} has no split {split!r}: the splits there are {available}.")
     for file in chosen:
         check_text(file, f"In {folder} the file")
-        if not os.path.isfile(folder / file):
-            raise UserError(f"{folder / file} is not a regular file: give parquet files.")
     notes = [f"Split {split!r} is read from {len(chosen):,} of {len(files):,} parquet files."] if named else []
     return ParquetFiles(path, split, files=tuple(folder / file for file in chosen), notes=tuple(notes))
 
