@@ -3,7 +3,10 @@
 from __future__ import annotations
 
 import importlib.util
+import json
 import os
+import shutil
+import socket
 import subprocess
 import sys
 from functools import partial
@@ -100,6 +103,20 @@ def test_parquet_with_missing_labels(missing: int | None, tmp_path: Path) -> Non
     assert dataset.labels is None
     assert dataset.spec.class_names == ()
     assert "Column 'label' has no label for 1 images, so the labels are not used." in dataset.notes
+
+
+@pytest.mark.parametrize("label", [2, -2, 2**40])
+def test_a_label_beyond_the_declared_classes_is_refused_before_an_image_is_read(label: int, tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    metadata = {"huggingface": json.dumps({"info": {"features": features.to_dict()}})}
+    table = pa.table({"image": [{"bytes": b"is not read", "path": None}] * 3, "label": [0, 1, label]})
+    path = tmp_path / "x.parquet"
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    assert refusal(lambda: load_dataset(str(path))) == (
+        f"{path} has the label {label} in column 'label', row 2: the column declares 2 classes, 0 to 1."
+    )
 
 
 def test_parquet_rows_are_converted_as_files_are(tmp_path: Path) -> None:
@@ -228,3 +245,52 @@ def test_hub_that_cannot_be_reached(tmp_path: Path) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("gan_plugin.errors.UserError: data='hub:owner/name:small' cannot be loaded from the Hugging")
     assert "Couldn't reach" in last
+
+
+HUB_PROGRAM = """
+import logging, sys, time
+import mlflow, datasets  # whose import is not what is measured
+from gan_plugin.data import load_dataset
+start = time.perf_counter()
+try:
+    print(len(load_dataset("hub:owner/pets")), end=" ")
+except ValueError as error:
+    print(error, file=sys.stderr)
+print(f"{time.perf_counter() - start:.2f}")
+"""
+
+
+def test_a_hub_that_never_answers_is_given_up_soon(tmp_path: Path) -> None:
+    """It takes the connection and stays silent; what was downloaded before is used all the same."""
+    datasets = pytest.importorskip("datasets")
+    with socket.socket() as silent:
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
+        environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint, "NO_PROXY": "127.0.0.1"}
+        environment.pop("HF_HUB_OFFLINE", None)
+
+        def load(**variables: str) -> subprocess.CompletedProcess[str]:
+            words = [sys.executable, "-c", HUB_PROGRAM]
+            return subprocess.run(
+                words, env={**environment, **variables}, capture_output=True, text=True, timeout=120, check=True
+            )
+
+        done = load()
+        assert "Loading owner/pets from the Hugging Face hub, or from what was downloaded before." in done.stderr
+        assert f"{endpoint} cannot be reached (" in done.stderr
+        assert "data='hub:owner/pets' cannot be loaded from the Hugging Face hub (" in done.stderr
+        assert 3 < float(done.stdout) < 6
+
+        table = write_table(tmp_path / "pets/train.parquet", {"image": noises(3)})
+        builder = datasets.load_dataset_builder("parquet", data_files=[str(table)], cache_dir=str(tmp_path / "built"))
+        builder.download_and_prepare()
+        prepared = Path(builder.cache_dir)
+        shutil.copytree(prepared, tmp_path / "datasets/owner___pets/default/0.0.0" / prepared.name)
+        for file in (tmp_path / "datasets").rglob("*.arrow"):
+            file.rename(file.with_name(file.name.replace("parquet", "pets")))
+        assert load().stdout.startswith("3 ")
+        offline = load(HF_HUB_OFFLINE="1")
+        assert offline.stdout.startswith("3 ")
+        assert "cannot be reached" not in offline.stderr
+        assert float(offline.stdout.split()[1]) < 3
