@@ -159,7 +159,7 @@ def read_class_names(folder: Path, largest: int) -> list[str]:
         UserError: the file is not UTF-8 or names fewer classes than there are.
     """
     path = folder / "classes.txt"
-    if not path.is_file():
+    if not os.path.isfile(path):
         return [str(label) for label in range(largest + 1)]
     try:
         names = [line.strip() for line in path.read_text("utf-8-sig").splitlines() if line.strip()]

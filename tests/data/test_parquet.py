@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import importlib.util
 import json
+import logging
 import os
 import shutil
 import socket
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -19,7 +21,7 @@ from data_helpers import chw, encoded, noise, ramp_of_16_bits, save
 from helpers import ROOT, refusal
 from PIL import Image
 
-from gan_plugin.data import check_data_argument, load_dataset
+from gan_plugin.data import check_data_argument, hub, load_dataset
 from gan_plugin.data.parquet import HubDataset, find_parquet_files, split_in_name
 
 
@@ -232,7 +234,7 @@ def test_hub_repository_laid_out_in_a_local_folder(tmp_path: Path) -> None:
 def test_hub_that_cannot_be_reached(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     program = (
-        "from gan_plugin.data import check_data_argument, load_dataset\n"
+        "from gan_plugin.data import check_data_argument, hub, load_dataset\n"
         "check_data_argument('hub:owner/name:small')  # the form is right, and the hub is not asked\n"
         "load_dataset('hub:owner/name:small')\n"
     )
@@ -247,50 +249,43 @@ def test_hub_that_cannot_be_reached(tmp_path: Path) -> None:
     assert "Couldn't reach" in last
 
 
-HUB_PROGRAM = """
-import logging, sys, time
-import mlflow, datasets  # whose import is not what is measured
-from gan_plugin.data import load_dataset
-start = time.perf_counter()
-try:
-    print(len(load_dataset("hub:owner/pets")), end=" ")
-except ValueError as error:
-    print(error, file=sys.stderr)
-print(f"{time.perf_counter() - start:.2f}")
-"""
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_hub_that_never_answers_is_given_up_soon(
+    offline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes the connection and stays silent; what was downloaded before is used all the same.
 
-
-def test_a_hub_that_never_answers_is_given_up_soon(tmp_path: Path) -> None:
-    """It takes the connection and stays silent; what was downloaded before is used all the same."""
-    datasets = pytest.importorskip("datasets")
-    with socket.socket() as silent:
+    Where the library is offline it is not even asked.
+    """
+    datasets, constants = pytest.importorskip("datasets"), pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(logging.getLogger("mlflow"), "propagate", True)
+    table = write_table(tmp_path / "pets/train.parquet", {"image": noises(3)})
+    builder = datasets.load_dataset_builder("parquet", data_files=[str(table)])
+    builder.download_and_prepare()
+    prepared = Path(builder.cache_dir)  # what the library leaves of a download has another name
+    downloaded = Path(datasets.config.HF_DATASETS_CACHE) / "owner___pets/default/0.0.0" / prepared.name
+    shutil.copytree(prepared, downloaded)
+    for file in downloaded.glob("*.arrow"):
+        file.rename(file.with_name(file.name.replace("parquet", "pets")))
+    with socket.socket() as silent, caplog.at_level(logging.INFO):
         silent.bind(("127.0.0.1", 0))
         silent.listen()
-        endpoint = f"http://127.0.0.1:{silent.getsockname()[1]}"
-        environment = {**os.environ, "HF_HOME": str(tmp_path), "HF_ENDPOINT": endpoint, "NO_PROXY": "127.0.0.1"}
-        environment.pop("HF_HUB_OFFLINE", None)
-
-        def load(**variables: str) -> subprocess.CompletedProcess[str]:
-            words = [sys.executable, "-c", HUB_PROGRAM]
-            return subprocess.run(
-                words, env={**environment, **variables}, capture_output=True, text=True, timeout=120, check=True
-            )
-
-        done = load()
-        assert "Loading owner/pets from the Hugging Face hub, or from what was downloaded before." in done.stderr
-        assert f"{endpoint} cannot be reached (" in done.stderr
-        assert "data='hub:owner/pets' cannot be loaded from the Hugging Face hub (" in done.stderr
-        assert 3 < float(done.stdout) < 6
-
-        table = write_table(tmp_path / "pets/train.parquet", {"image": noises(3)})
-        builder = datasets.load_dataset_builder("parquet", data_files=[str(table)], cache_dir=str(tmp_path / "built"))
-        builder.download_and_prepare()
-        prepared = Path(builder.cache_dir)
-        shutil.copytree(prepared, tmp_path / "datasets/owner___pets/default/0.0.0" / prepared.name)
-        for file in (tmp_path / "datasets").rglob("*.arrow"):
-            file.rename(file.with_name(file.name.replace("parquet", "pets")))
-        assert load().stdout.startswith("3 ")
-        offline = load(HF_HUB_OFFLINE="1")
-        assert offline.stdout.startswith("3 ")
-        assert "cannot be reached" not in offline.stderr
-        assert float(offline.stdout.split()[1]) < 3
+        silent.setblocking(False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr(hub, "TIMEOUT", 0.5)
+        start = time.perf_counter()
+        message = refusal(lambda: load_dataset("hub:owner/missing"))
+        assert message.startswith("data='hub:owner/missing' cannot be loaded from the Hugging Face hub (")
+        assert len(load_dataset("hub:owner/pets")) == 3
+        assert time.perf_counter() - start < 10  # the library alone takes half a minute for the first
+        assert constants.HF_HUB_OFFLINE == datasets.config.HF_HUB_OFFLINE == offline
+        assert "Loading owner/pets from the Hugging Face hub, or from what was downloaded before." in caplog.text
+        assert ("cannot be reached (" in caplog.text) == (not offline)
+        if offline:
+            with pytest.raises(BlockingIOError):
+                silent.accept()
+        else:
+            silent.accept()[0].close()
