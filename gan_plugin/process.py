@@ -54,9 +54,8 @@ class ProcessIdentity:
             return False
         try:
             process = psutil.Process(self.pid)
-            return bool(
-                process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.started) > TOLERANCE_S
-            )
+            is_another = abs(process.create_time() - self.started) > TOLERANCE_S
+            return bool(is_another or process.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
 

@@ -207,3 +207,9 @@ def need_program(program: str) -> None:
     if shutil.which(program) is None:
         assert os.environ.get("CI") != "true", f"{program} is missing"
         pytest.skip(f"{program} is missing: install it to run this test")
+
+
+def need_root() -> None:
+    """Skip the test where this is not the superuser, who alone may mount file systems and become other users."""
+    if os.name != "posix" or os.geteuid() != 0:
+        pytest.skip("this takes the superuser")

@@ -33,6 +33,7 @@ FREE_OF_TORCH = [
     "gan_plugin.seeds",
     "gan_plugin.signals",
     "gan_plugin.spec",
+    "gan_plugin.waiting",
     "gan_plugin.config.settings",
     "gan_plugin.media.image",
     "gan_plugin.metrics.catalog",

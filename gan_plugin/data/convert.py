@@ -46,7 +46,7 @@ def to_rgb(image: PIL.Image.Image) -> PIL.Image.Image:
         rgba = image.convert("RGBA")
         rgb = PIL.Image.alpha_composite(PIL.Image.new("RGBA", rgba.size, "white"), rgba).convert("RGB")
     else:
-        rgb = image.convert("RGB")
+        rgb = image if image.mode == "RGB" else image.convert("RGB")  # which would copy one that is RGB, too
     method = EXIF_TRANSPOSE.get(orientation(image))
     return rgb if method is None else rgb.transpose(method)
 

@@ -5,12 +5,14 @@ from __future__ import annotations
 import dataclasses
 import hashlib
 import json
+from collections import Counter
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 
 import numpy as np
 import torch
 
+from gan_plugin.data.files import check_text, escaped
 from gan_plugin.errors import UserError
 from gan_plugin.spec import SampleSpec, image_spec
 
@@ -75,8 +77,10 @@ def make_dataset(
     """Return the dataset of these samples with its spec and digest; arguments as the attributes of ``Dataset``.
 
     Raises:
-        UserError: there are fewer than 2 samples.
+        UserError: there are fewer than 2 samples, or a name is no text that can be stored.
     """
+    check_text(name, "The data set")
+    check_class_names(class_names, source)
     if len(samples) < MIN_SAMPLES:
         raise UserError(f"{source} has {len(samples)} readable images: training needs at least {MIN_SAMPLES}.")
     _, channels, height, width = samples.shape
@@ -112,6 +116,18 @@ def compute_digest(samples: torch.Tensor, labels: torch.Tensor | None, class_nam
     return hasher.hexdigest()[:32]
 
 
+def check_class_names(class_names: Sequence[str], source: str) -> None:
+    """Refuse class names that cannot be stored, or that several classes share.
+
+    Raises:
+        UserError: names one of them.
+    """
+    for class_name in class_names:
+        check_text(class_name, f"In {source} the class")
+    if repeated := sorted({name for name, count in Counter(class_names).items() if count > 1}):
+        raise UserError(f"In {source} several classes are called {repeated[0]!r}: give each a name of its own.")
+
+
 def check_channels(channels: int | None) -> None:
     """Refuse ``channels`` other than None, 1 and 3.
 
@@ -129,4 +145,4 @@ def list_first(items: Sequence[str], limit: int = 10) -> str:
     'a, b and 1 more'
     """
     rest = f" and {len(items) - limit:,} more" if len(items) > limit else ""
-    return ", ".join(items[:limit]) + rest
+    return ", ".join(map(escaped, items[:limit])) + rest

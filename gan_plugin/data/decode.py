@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import functools
+import math
+import os
+import stat
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from typing import IO
@@ -14,10 +17,12 @@ from PIL import Image, UnidentifiedImageError
 
 from gan_plugin.data.convert import to_pixels, to_rgb
 from gan_plugin.data.dataset import list_first
+from gan_plugin.data.limits import MAX_FILE_BYTES, check_memory, decoding_budget, decoding_bytes, in_gigabytes
 from gan_plugin.data.sizes import automatic_size, size_notes
 from gan_plugin.data.threads import in_threads
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.spec import Size
+from gan_plugin.waiting import announced
 
 # Formats that Pillow can only identify, that are video, or that it hands to another program to run.
 NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
@@ -61,10 +66,13 @@ def decode_images(
         skip_unreadable: leave unreadable images out, and say so in the notes.
 
     Raises:
-        UserError: an image cannot be read and ``skip_unreadable`` is False, or none can be read.
+        UserError: an image cannot be read and ``skip_unreadable`` is False, none can be read, or all of them together
+            do not fit into memory.
     """
-    size = image_size or automatic_size(header_sizes(open_image, len(names)))
-    pixels, results = decode(open_image, range(len(names)), size=size, channels=channels or 3)
+    with announced(f"Reading {len(names):,} images of {source}."):
+        size = image_size or automatic_size(header_sizes(open_image, len(names)))
+        check_memory(len(names) * (channels or 3) * math.prod(size), f"{source} with its {len(names):,} images")
+        pixels, results = decode(open_image, range(len(names)), size=size, channels=channels or 3)
     sizes = [result for result in results if isinstance(result, tuple)]
     rows = [index for index, result in enumerate(results) if isinstance(result, tuple)]
     unreadable = [f"{names[i]} ({result})" for i, result in enumerate(results) if isinstance(result, str)]
@@ -79,7 +87,9 @@ def decode_images(
     if final_size != size:
         # The headers misled: one of an unreadable image counted, or EXIF turns images that are not square.
         del pixels  # before as many are allocated again
-        pixels, _ = decode(open_image, rows, size=final_size, channels=channels or 3)
+        check_memory(len(rows) * (channels or 3) * math.prod(final_size), f"{source} with its {len(rows):,} images")
+        with announced(f"Reading {len(rows):,} images of {source} again, in their common size."):
+            pixels, _ = decode(open_image, rows, size=final_size, channels=channels or 3)
     elif unreadable:
         pixels = pixels[rows]
     images = torch.from_numpy(pixels)
@@ -123,13 +133,14 @@ def decode(
         (height, width), or the reason why it is unreadable.
     """
     pixels = np.empty((len(indices), channels, *size), np.uint8)
+    budget = decoding_budget()
 
     def decode_one(place: int) -> Size | str:
         try:
-            with open_image(indices[place]) as image:
+            with open_image(indices[place]) as image, budget.reserved(decoding_bytes(image)):
                 rgb = to_rgb(image)
-            pixels[place] = to_pixels(rgb, size, channels)
-            return rgb.height, rgb.width
+                pixels[place] = to_pixels(rgb, size, channels)
+                return rgb.height, rgb.width
         except MemoryError:
             raise
         except Exception as error:  # damaged files make Pillow's decoders raise almost anything
@@ -153,6 +164,16 @@ def is_gray(images: torch.Tensor) -> bool:
     return torch.equal(red, green) and torch.equal(green, blue)
 
 
+def check_file_size(count: int) -> None:
+    """Refuse an encoded image of more bytes than any is worth.
+
+    Raises:
+        ValueError: it has more than ``MAX_FILE_BYTES``.
+    """
+    if count > MAX_FILE_BYTES:
+        raise ValueError(f"its file has {in_gigabytes(count)}, more than {in_gigabytes(MAX_FILE_BYTES)}")
+
+
 @functools.cache
 def image_formats() -> tuple[str, ...]:
     """List the formats that are opened, by Pillow's names."""
@@ -173,5 +194,11 @@ def lazy_open(file: str | IO[bytes]) -> Image.Image:
 
     Raises:
         OSError: the file cannot be opened or is not an image.
+        ValueError: it is a pipe, a socket or a device, which could be waited for, or too large.
     """
+    if isinstance(file, str):
+        status = os.stat(file)
+        if not stat.S_ISREG(status.st_mode):
+            raise ValueError("not a regular file")
+        check_file_size(status.st_size)
     return Image.open(file, formats=image_formats())

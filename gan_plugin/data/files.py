@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import os
-from pathlib import Path
+from dataclasses import dataclass
+from pathlib import Path, PurePosixPath
 
 from gan_plugin.errors import UserError
 
@@ -17,30 +18,113 @@ SPLIT_NAMES = {
 }
 
 
-def list_files(root: Path) -> list[str]:
-    """List all files below ``root`` by relative paths with forward slashes and in one order on every machine.
+@dataclass(frozen=True)
+class Listing:
+    """The files below a folder.
 
-    Hidden files and folders are passed over; links to folders are followed.
+    Attributes:
+        files: relative paths with forward slashes, in one order on every machine.
+        repeated: relative paths of links that lead to a folder whose files are in the list already.
+    """
+
+    files: list[str]
+    repeated: list[str]
+
+
+def list_files(root: Path) -> Listing:
+    """List all files below ``root``.
+
+    Hidden files and folders are passed over. Links to folders are followed, after all folders that are no links; what
+    several paths lead to is listed once, so that links in a circle come to an end.
 
     Raises:
         UserError: a folder cannot be listed.
     """
+    files: list[str] = []
+    repeated: list[str] = []
+    visited: set[object] = set()
+    links = [PurePosixPath()]
+    while links:
+        start = links.pop(0)
+        if identity_of(root / start) in visited:
+            repeated.append(str(start))
+            continue
+        folders, found = [start], list[PurePosixPath]()
+        while folders:
+            folder = folders.pop()
+            visited.add(identity_of(root / folder))
+            for entry in entries_of(root / folder):
+                path = folder / entry.name
+                if not is_folder(entry):
+                    files.append(str(path))
+                elif entry.is_symlink():
+                    found.append(path)
+                else:
+                    folders.append(path)
+        links = sorted([*links, *found])
+    return Listing(sorted(files), repeated)
 
-    def refuse(error: OSError) -> None:
-        raise UserError(f"{error.filename} cannot be listed: {error.strerror}.") from error
 
-    paths = []
-    for folder, subfolders, files in os.walk(root, followlinks=True, onerror=refuse):
-        resolved = Path(folder).resolve()
-        subfolders[:] = [name for name in subfolders if not name.startswith(".") and not is_loop(resolved, name)]
-        relative = Path(folder).relative_to(root)
-        paths += [(relative / name).as_posix() for name in files if not name.startswith(".")]
-    return sorted(paths)
+def entries_of(folder: Path) -> list[os.DirEntry[str]]:
+    """Return what is in a folder, except for what is hidden.
+
+    Raises:
+        UserError: the folder cannot be listed.
+    """
+    try:
+        with os.scandir(folder) as entries:
+            return [entry for entry in entries if not entry.name.startswith(".")]
+    except OSError as error:
+        raise UserError(f"{escaped(str(folder))} cannot be listed: {error.strerror}.") from error
 
 
-def is_loop(folder: Path, name: str) -> bool:
-    """Return whether an entry of ``folder`` is a link back to the folder itself or to one above it."""
-    return (folder / name).is_symlink() and folder.is_relative_to((folder / name).resolve())
+def is_folder(entry: os.DirEntry[str]) -> bool:
+    """Return whether an entry is a folder or a link to one."""
+    try:
+        return entry.is_dir()
+    except OSError:  # a link to itself
+        return False
+
+
+def identity_of(folder: Path) -> object:
+    """Return what is equal for all paths to the same folder."""
+    try:
+        status = folder.stat()
+    except OSError as error:
+        raise UserError(f"{escaped(str(folder))} cannot be listed: {error.strerror}.") from error
+    return (status.st_dev, status.st_ino) if status.st_ino else folder.resolve()  # not every system numbers them
+
+
+def check_text(name: str, what: str) -> None:
+    """Refuse a name that cannot be stored as text, such as that of a folder whose bytes are not UTF-8.
+
+    Args:
+        name: as Python reads it from the file system or a file.
+        what: is called so; how the sentence begins.
+
+    Raises:
+        UserError: names it, with its bytes escaped.
+    """
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise UserError(
+            f"{what} '{escaped(name)}' has a name that is not UTF-8 text, as which it is stored with the model: "
+            "rename it."
+        ) from None
+
+
+def escaped(name: str) -> str:
+    r"""Return a name for messages: bytes that are not UTF-8, and characters that do not print, are escaped.
+
+    >>> escaped("caf\udce9.png"), escaped("café.png")
+    ('caf\\xe9.png', 'café.png')
+    """
+    try:
+        text = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    except UnicodeEncodeError:  # surrogates that stand for no byte
+        text = name.encode("utf-8", "backslashreplace").decode()
+    return "".join(c if c.isprintable() else c.encode("unicode_escape").decode() for c in text)
 
 
 def canonical_split(name: str) -> str:

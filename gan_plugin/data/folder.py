@@ -11,7 +11,7 @@ from PIL import Image
 
 from gan_plugin.data.dataset import Dataset, SplitNotFoundError, list_first, make_dataset
 from gan_plugin.data.decode import decode_images, image_suffixes, lazy_open
-from gan_plugin.data.files import canonical_split, is_split_name
+from gan_plugin.data.files import Listing, canonical_split, check_text, entries_of, escaped, is_folder, is_split_name
 from gan_plugin.errors import UserError
 from gan_plugin.spec import Size
 
@@ -80,17 +80,19 @@ def top_folder(path: str) -> str:
     return path.partition("/")[0] if "/" in path else ""
 
 
-def find_image_files(folder: Path, files: Sequence[str], split: str) -> ImageFiles:
+def find_image_files(folder: Path, listing: Listing, split: str) -> ImageFiles:
     """Find the images of this split among a folder's files.
 
     Args:
         folder: the folder.
-        files: relative paths of all its files, as ``list_files`` gives them.
+        listing: all its files.
         split: the split; a folder without sub-folders for splits is all "train".
 
     Raises:
-        UserError: the split does not exist, or images lie both beside and inside sub-folders.
+        UserError: the split does not exist, images lie both beside and inside sub-folders, or a sub-folder has a name
+            that cannot be that of a class.
     """
+    files = listing.files
     images = [file for file in files if is_image_file(file)]
     refuse_mixture(folder, images)
     top_folders = {top_folder(file) for file in images}
@@ -111,9 +113,23 @@ def find_image_files(folder: Path, files: Sequence[str], split: str) -> ImageFil
         raise SplitNotFoundError(
             f"{folder} has no split {split!r}: without sub-folders named like splits, all of it is 'train'."
         )
+    for name in sorted({top_folder(file) for file in images}):
+        check_text(name, f"In {root} the folder")
+    if listing.repeated:
+        links = list_first(listing.repeated)
+        notes.append(f"Links to folders that are read anyway were passed over: {links}.")
+    if empty_folders := folders_without(root, images):
+        notes.append(f"No image is in {list_first(empty_folders)}, so those are not classes.")
     if others := [file for file in files if not is_image_file(file)]:
         notes.append(f"{len(others):,} files that are not images by their suffix were left out: {list_first(others)}.")
     return ImageFiles(folder, root, split=split, files=tuple(images), notes=tuple(notes))
+
+
+def folders_without(root: Path, images: Sequence[str]) -> list[str]:
+    """Return the sub-folders beside those of the classes in which no image is; none where there are no classes."""
+    classes = {top_folder(file) for file in images} - {""}
+    names = sorted(entry.name for entry in entries_of(root) if is_folder(entry)) if classes else []
+    return [name for name in names if name not in classes]
 
 
 def refuse_mixture(root: Path, images: Sequence[str]) -> None:
@@ -126,6 +142,6 @@ def refuse_mixture(root: Path, images: Sequence[str]) -> None:
     inside = next((file for file in images if top_folder(file)), None)
     if top_level is not None and inside is not None:
         raise UserError(
-            f"{root} has images both beside sub-folders ({top_level}) and inside them ({inside}): "
+            f"{root} has images both beside sub-folders ({escaped(top_level)}) and inside them ({escaped(inside)}): "
             "put every image into the sub-folder of its class, or none."
         )

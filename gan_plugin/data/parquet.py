@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import glob
 import io
+import logging
+import os
 import re
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
@@ -13,11 +15,14 @@ from typing import TYPE_CHECKING, Any
 import torch
 from PIL import Image
 
-from gan_plugin.data.dataset import Dataset, SplitNotFoundError, make_dataset
-from gan_plugin.data.decode import decode_images, lazy_open
-from gan_plugin.data.files import canonical_split, is_split_name
+from gan_plugin.data.dataset import Dataset, SplitNotFoundError, check_class_names, make_dataset
+from gan_plugin.data.decode import check_file_size, decode_images, lazy_open
+from gan_plugin.data.files import canonical_split, check_text, is_split_name
+from gan_plugin.data.hub import import_datasets, offline_if_unreachable
+from gan_plugin.data.unpacked import check_unpacked
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.spec import Size
+from gan_plugin.waiting import announced
 
 if TYPE_CHECKING:
     import datasets
@@ -25,6 +30,9 @@ if TYPE_CHECKING:
 HUB = re.compile(r"hub:(?P<repository>[\w.-]+/[\w.-]+)(:(?P<config>.+))?")
 SHARD = re.compile(r"(?P<split>\w+(\.\w+)*)-\d+-of-\d+")  # train-00000-of-00001, as the hub names files
 LABEL_COLUMNS = ("label", "labels")
+NO_LABEL = -1  # as the hub marks it
+
+logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that jobs print its messages
 
 
 @dataclass(frozen=True)
@@ -43,9 +51,14 @@ class ParquetFiles:
         Raises:
             UserError: the files cannot be read, have no column of images, or hold unreadable ones.
         """
+        for file in self.files:
+            if not os.path.isfile(file):  # a pipe would be waited for
+                raise UserError(f"{file} is not a regular file: give parquet files.")
+        check_unpacked(self.files)
         patterns = [glob.escape(str(file)) for file in self.files]  # datasets reads "[1]" in a path as a pattern
         try:
-            table = import_datasets().load_dataset("parquet", data_files=patterns, split="train")
+            with announced(f"Reading {self.path} with its {len(self.files):,} parquet files."):
+                table = import_datasets().load_dataset("parquet", data_files=patterns, split="train")
         except Exception as error:  # datasets, pyarrow and fsspec raise errors of their own, without a common base
             raise UserError(f"{self.path} cannot be read as parquet: {first_line(error)}.") from error
         return read_table(
@@ -84,9 +97,11 @@ class HubDataset:
             UserError: the data set cannot be loaded, has no such split or no column of images, or holds
                 unreadable ones.
         """
+        logger.info("Loading %s from the Hugging Face hub, or from what was downloaded before.", self.repo_id)
         try:
-            # All splits, which costs no more: the library prepares every one before it returns any.
-            splits = import_datasets().load_dataset(self.repo_id, self.config)
+            with offline_if_unreachable():
+                # All splits, which costs no more: the library prepares every one before it returns any.
+                splits = import_datasets().load_dataset(self.repo_id, self.config)
         except Exception as error:  # as above, and every error a network knows
             raise UserError(
                 f"data={self.data!r} cannot be loaded from the Hugging Face hub "
@@ -106,22 +121,6 @@ class HubDataset:
             split=self.split,
             notes=(),
         )
-
-
-def import_datasets() -> Any:
-    """Import the ``datasets`` library, an optional dependency that takes a second to import.
-
-    Raises:
-        UserError: it is not installed.
-    """
-    try:
-        import datasets
-        from datasets import load_dataset  # noqa: F401  # a folder "datasets" here would import as an empty module
-    except ImportError as error:
-        raise UserError(
-            'Parquet files and the Hugging Face hub are read by the library datasets: pip install "gan-plugin[hub]".'
-        ) from error
-    return datasets
 
 
 def find_hub_dataset(data: str, split: str) -> HubDataset:
@@ -159,6 +158,8 @@ def find_parquet_files(path: Path, files: Sequence[str], split: str) -> ParquetF
     if not chosen:
         available = ", ".join(map(repr, named)) or "'train', as no file is named after a split"
         raise SplitNotFoundError(f"{path} has no split {split!r}: the splits there are {available}.")
+    for file in chosen:
+        check_text(file, f"In {folder} the file")
     notes = [f"Split {split!r} is read from {len(chosen):,} of {len(files):,} parquet files."] if named else []
     return ParquetFiles(path, split, files=tuple(folder / file for file in chosen), notes=tuple(notes))
 
@@ -193,14 +194,19 @@ def read_table(
     Raises:
         UserError: there is no column of images, or rows hold unreadable ones.
     """
+    import pyarrow
+
     column = image_column(table.features, source)
+    check_labels(table, source)
     cells = table.data.column(column)  # stays on disk: the library maps its file into memory
 
     def open_image(row: int) -> Image.Image:
-        cell = cells[row].as_py()
-        content, path = (cell["bytes"], cell["path"]) if isinstance(cell, dict) else (cell, None)
-        if content is not None:
-            return lazy_open(io.BytesIO(content))
+        cell = cells[row]
+        is_struct = isinstance(cell, pyarrow.StructScalar)
+        content, path = (cell["bytes"], cell["path"].as_py()) if is_struct else (cell, None)
+        if content.is_valid:
+            check_file_size(content.as_buffer().size)  # before it is copied
+            return lazy_open(io.BytesIO(content.as_py()))
         if path is not None:
             return lazy_open(path)
         raise ValueError("empty cell")
@@ -252,38 +258,65 @@ def image_column(features: dict[str, Any], source: str) -> str:
     )
 
 
+def label_column(features: dict[str, Any]) -> str | None:
+    """Find the column of labels: the first of type ClassLabel, else of integers with the name; None without any.
+
+    One called "label" or "labels" goes first.
+    """
+    import datasets
+
+    ordered = sorted(features, key=lambda name: name not in LABEL_COLUMNS)
+    declared = [name for name in ordered if isinstance(features[name], datasets.ClassLabel)]
+    integers = [
+        name for name in ordered if name in LABEL_COLUMNS and "int" in str(getattr(features[name], "dtype", ""))
+    ]
+    return next(iter(declared + integers), None)
+
+
+def check_labels(table: datasets.Dataset, source: str) -> None:
+    """Refuse labels that are no class of those that the column declares, before an image is decoded.
+
+    Raises:
+        UserError: names the first row with such a label, or a class whose name cannot be stored.
+    """
+    column = label_column(table.features)
+    names = None if column is None else getattr(table.features[column], "names", None)
+    if names is None:  # every integer is a class of its own
+        return
+    check_class_names(names, source)
+    for row, value in enumerate(table.data.column(column).to_pylist()):
+        if value is not None and not NO_LABEL <= value < len(names):
+            raise UserError(
+                f"{source} has the label {value} in column {column!r}, row {row}: the column declares {len(names)} "
+                f"classes, 0 to {len(names) - 1}."
+            )
+
+
 def read_labels(table: datasets.Dataset, rows: list[int]) -> tuple[torch.Tensor | None, list[str], list[str]]:
     """Read the labels of these rows.
 
-    They come from the first column of type ClassLabel (one called "label" or "labels" goes first), else from a column
-    of integers with such a name, whose distinct values are the classes.
+    They come from the column that ``label_column`` finds; the classes of a column of plain integers are its distinct
+    values. Where a row has no label, which the hub also marks by -1, no label is used.
 
     Returns:
         int64 [len(rows)] or None, the class names, and sentences on where the labels come from.
     """
-    import datasets
-
     features = table.features
-    ordered = sorted(features, key=lambda name: name not in LABEL_COLUMNS)
-    declared = [name for name in ordered if isinstance(features[name], datasets.ClassLabel)]
-    int_columns = [
-        name for name in ordered if name in LABEL_COLUMNS and "int" in str(getattr(features[name], "dtype", ""))
-    ]
-    column = next(iter(declared + int_columns), None)
+    column = label_column(features)
     if column is None:
-        return None, [], ["There is no column of labels, so the images have no classes."]
+        others = [name for name in LABEL_COLUMNS if name in features]
+        unused = f" (those in {others[0]!r} are neither integers nor of type ClassLabel)" if others else ""
+        return None, [], [f"There is no column of labels{unused}, so the images have no classes."]
+    names = getattr(features[column], "names", None)
     cells = table.data.column(column).to_pylist()
     values = [cells[row] for row in rows]
-    is_declared = column in declared
-    missing = sum(value is None or (is_declared and value < 0) for value in values)  # the hub marks "none" by -1
+    missing = sum(value is None or (names is not None and value == NO_LABEL) for value in values)
     if missing:
         return None, [], [f"Column {column!r} has no label for {missing:,} images, so the labels are not used."]
-    if is_declared:
-        class_names = list(features[column].names)
-        indices = values
-    else:
-        distinct = sorted(set(values))
-        class_names = [str(value) for value in distinct]
-        label_of = {value: label for label, value in enumerate(distinct)}
-        indices = [label_of[value] for value in values]
-    return torch.tensor(indices, dtype=torch.int64), class_names, [f"The labels are those in column {column!r}."]
+    notes = [f"The labels are those in column {column!r}."]
+    if names is not None:
+        return torch.tensor(values, dtype=torch.int64), list(names), notes
+    distinct = sorted(set(values))
+    label_of = {value: label for label, value in enumerate(distinct)}
+    indices = [label_of[value] for value in values]
+    return torch.tensor(indices, dtype=torch.int64), [str(value) for value in distinct], notes

@@ -8,7 +8,7 @@ from typing import Protocol
 
 from gan_plugin.data.dataset import Dataset, SplitNotFoundError, check_channels, list_first
 from gan_plugin.data.digits import find_digits
-from gan_plugin.data.files import canonical_split, list_files
+from gan_plugin.data.files import canonical_split, check_text, list_files
 from gan_plugin.data.folder import find_image_files, is_image_file
 from gan_plugin.data.idx import find_idx, is_idx_folder
 from gan_plugin.data.parquet import find_hub_dataset, find_parquet_files
@@ -83,6 +83,7 @@ def find_source(data: str, split: str) -> Source:
     if data.startswith("hub:"):
         return find_hub_dataset(data, split)
     path = os.path.realpath(os.path.expanduser(data))
+    check_text(path, "The data")  # the folder's name is that of the data set, and its path is logged
     if data and os.path.isdir(path):
         return find_in_folder(Path(path), split)
     if os.path.isfile(path):
@@ -103,10 +104,11 @@ def find_in_folder(folder: Path, split: str) -> Source:
     """
     if is_idx_folder(folder):
         return find_idx(folder, split)
-    files = list_files(folder)
+    listing = list_files(folder)
+    files = listing.files
     # Image files first: the hub's image folders may hold a metadata.parquet beside the images.
     if any(is_image_file(file) for file in files):
-        return find_image_files(folder, files, split)
+        return find_image_files(folder, listing, split)
     if parquet_files := [file for file in files if file.lower().endswith(".parquet")]:
         return find_parquet_files(folder, parquet_files, split)
     content = f"only {list_first(files, 3)}" if files else "nothing"

@@ -6,30 +6,23 @@ images or another network never meet it.
 
 from __future__ import annotations
 
-import logging
-from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 
 import torch
-from safetensors import SafetensorError
-from safetensors.torch import load_file, save_file
-from torch import Tensor
 
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.features import FeatureNetwork, Outputs, choose_features, load_network
-from gan_plugin.features.cache import cache_folder
+from gan_plugin.features.cache import Content, cached
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.media.image import CHANNELS_LAST, Images
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian
 from gan_plugin.metrics.neighbors import COVERAGE_K, Manifold, fit_manifold
-from gan_plugin.storage import write_atomically
+from gan_plugin.waiting import announced
 
 MIN_SAMPLES = COVERAGE_K + 1
-
-logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
@@ -41,7 +34,6 @@ class Reference:
         held_out: real images that they were not trained on; None where there are none.
         network: in whose features they are compared.
         classifier: of the data's own labels; None for data without labels, or with one class only.
-        classifier_file: where it is cached.
     """
 
     dataset: Dataset
@@ -49,7 +41,6 @@ class Reference:
     held_out: Dataset | None
     network: FeatureNetwork
     classifier: Classifier | None
-    classifier_file: Path | None
 
 
 def prepare_reference(
@@ -79,11 +70,11 @@ def prepare_reference(
                 f"an evaluation needs at least {MIN_SAMPLES}."
             )
     chosen = choose_features(features, has_classes(dataset))
-    classifier, file = classifier_of(dataset, device) if has_classes(dataset) else (None, None)
+    classifier = classifier_of(dataset, device)[0] if has_classes(dataset) else None
     if classifier is not None and chosen == "classifier":
-        return Reference(dataset, held_out=held_out, network=classifier, classifier=classifier, classifier_file=file)
+        return Reference(dataset, held_out=held_out, network=classifier, classifier=classifier)
     network = load_network(chosen, dataset, device, inception_weights=inception_weights)
-    return Reference(dataset, held_out=held_out, network=network, classifier=classifier, classifier_file=file)
+    return Reference(dataset, held_out=held_out, network=network, classifier=classifier)
 
 
 def has_classes(dataset: Dataset) -> bool:
@@ -99,40 +90,39 @@ def as_pixels(dataset: Dataset) -> Images:
 def outputs_of(network: FeatureNetwork, dataset: Dataset) -> Outputs:
     """Return features and logits of real images, from the cache where they were computed before."""
 
-    def compute() -> dict[str, Tensor]:
-        outputs = network(as_pixels(dataset))
-        return {"features": outputs.features} | ({} if outputs.logits is None else {"logits": outputs.logits})
+    def compute() -> Content:
+        with announced(f"Computing the features of {len(dataset):,} images of {dataset.name} with {network.name}."):
+            outputs = network(as_pixels(dataset))
+        return {"features": outputs.features} | ({} if outputs.logits is None else {"logits": outputs.logits}), {}
 
-    tensors = cached(f"outputs-{dataset.digest}-{network.digest}", compute)
-    return Outputs(tensors["features"], tensors.get("logits"))
+    def read(content: Content) -> Outputs:
+        return Outputs(content[0]["features"], content[0].get("logits"))
+
+    return cached(f"outputs-{dataset.digest}-{network.digest}", compute, read)[0]
 
 
 def gaussian_of(network: FeatureNetwork, dataset: Dataset) -> Gaussian:
     """Return the Gaussian fitted to the features, for the Fréchet distance."""
 
-    def compute() -> dict[str, Tensor]:
+    def compute() -> Content:
         mean, covariance, _ = fit_gaussian(outputs_of(network, dataset).features)
-        return {"mean": mean, "covariance": covariance}
+        return {"mean": mean, "covariance": covariance}, {}
 
-    tensors = cached(f"gaussian-{dataset.digest}-{network.digest}", compute)
-    return Gaussian(tensors["mean"], tensors["covariance"], len(dataset))
+    def read(content: Content) -> Gaussian:
+        return Gaussian(content[0]["mean"], content[0]["covariance"], len(dataset))
+
+    return cached(f"gaussian-{dataset.digest}-{network.digest}", compute, read)[0]
 
 
 def manifold_of(network: FeatureNetwork, dataset: Dataset, device: torch.device) -> Manifold:
     """Return each image's neighborhood in the features, for precision, recall and the like: the expensive part."""
     features = outputs_of(network, dataset).features.to(device)
-    tensors = cached(f"radii-{dataset.digest}-{network.digest}", lambda: {"radii": fit_manifold(features).radii.cpu()})
-    return Manifold(features, tensors["radii"].to(device))
 
+    def compute() -> Content:
+        with announced(f"Finding the nearest neighbors among {len(dataset):,} images of {dataset.name}."):
+            return {"radii": fit_manifold(features).radii.cpu()}, {}
 
-def cached(name: str, compute: Callable[[], dict[str, Tensor]]) -> dict[str, Tensor]:
-    """Return the tensors in the cache's file of this name, computed and written where it is missing or damaged."""
-    path = cache_folder() / f"{name}.safetensors"
-    if path.exists():
-        try:
-            return load_file(path)
-        except (SafetensorError, OSError) as error:
-            logger.warning("%s is damaged and computed again: %s", path, error)
-    tensors = {key: value.contiguous() for key, value in compute().items()}
-    write_atomically(path, lambda partial: save_file(tensors, partial))
-    return tensors
+    def read(content: Content) -> Manifold:
+        return Manifold(features, content[0]["radii"].to(device))
+
+    return cached(f"radii-{dataset.digest}-{network.digest}", compute, read)[0]

@@ -20,6 +20,7 @@ from gan_plugin.features.inception import import_extractor, load_inception
 from gan_plugin.features.network import FeatureNetwork, Outputs
 from gan_plugin.features.onnx_network import check_onnx_argument, load_onnx_network
 from gan_plugin.media.image import CHANNELS_LAST
+from gan_plugin.waiting import announced
 
 __all__ = ["FeatureNetwork", "Outputs", "choose_features", "load_network"]
 
@@ -97,7 +98,8 @@ def load_network(
     """
     loader, argument = find_loader(features)
     network = loader.load(argument, dataset, device, inception_weights)
-    network(dataset.samples[:1].permute(CHANNELS_LAST).numpy())  # refuses here, not in the middle of an evaluation
+    with announced(f"Trying {network.name} on one image."):
+        network(dataset.samples[:1].permute(CHANNELS_LAST).numpy())  # refuses here, not in the middle of an evaluation
     return network
 
 

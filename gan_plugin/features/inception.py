@@ -14,6 +14,8 @@ from __future__ import annotations
 import hashlib
 import http.client
 import io
+import logging
+import os
 import pickle
 import urllib.request
 from pathlib import Path
@@ -37,6 +39,8 @@ ALTERNATIVES = (
     "give inception_weights=PATH of a copy, run `gan-plugin fetch inception` on a machine with network, "
     "or choose features=onnx:PATH or, for labeled data, features=classifier"
 )
+
+logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that jobs print its messages
 
 
 class Inception:
@@ -115,11 +119,11 @@ def find_weights(weights: Path | None) -> Path:
     """
     if weights is not None:
         path = weights.expanduser()
-        if not path.is_file():
+        if not os.path.isfile(path):
             raise UserError(f"inception_weights={str(weights)!r} is not a file: {ALTERNATIVES}.")
         return path
     for folder in (cache_folder(), Path(torch.hub.get_dir()) / "checkpoints"):
-        if (path := folder / FILE_NAME).is_file():
+        if os.path.isfile(path := folder / FILE_NAME):
             return path
     return fetch_inception()
 
@@ -134,7 +138,7 @@ def fetch_inception(to: Path | None = None) -> Path:
         UserError: the file cannot be downloaded or written, or has another checksum.
     """
     path = cache_folder() / FILE_NAME if to is None else to.expanduser()
-    if path.is_dir():
+    if os.path.isdir(path):
         path /= FILE_NAME
     try:
         if not (path.is_file() and has_checksum(path.read_bytes())):
@@ -153,6 +157,7 @@ def download(path: Path) -> None:
     Raises:
         UserError: the server sent something else.
     """
+    logger.info("Downloading Inception's weights, 91 MB, from %s.", URL)
     with urllib.request.urlopen(URL, timeout=TIMEOUT_S) as response:
         content = response.read()
     if not has_checksum(content):

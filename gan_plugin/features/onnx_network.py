@@ -17,6 +17,7 @@ from __future__ import annotations
 import hashlib
 import re
 import tempfile
+import threading
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import Any
@@ -34,6 +35,7 @@ from gan_plugin.serving.session import open_session
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
 INPUT_TYPES = {"tensor(uint8)": np.uint8, "tensor(float)": np.float32}
+SECONDS_PER_IMAGE, MAX_SECONDS = 60.0, 600.0  # for a batch, after which a network is stopped
 FLOAT_TYPES = ("tensor(float)", "tensor(float16)", "tensor(double)")
 
 
@@ -68,6 +70,7 @@ class OnnxNetwork:
     """
 
     def __init__(self, file: Path, device: torch.device) -> None:
+        check_external_files(file)
         self.session = open_file(file, "cuda" if device.type == "cuda" else "cpu")
         self.input = describe_input(self.session, file)
         self.outputs = choose_outputs(self.session, file)
@@ -105,7 +108,9 @@ class OnnxNetwork:
         count = len(images)
         padded = pad_batch(images, self.input.batch or count)
         try:
-            arrays = self.session.run(self.outputs, {self.input.name: prepare(padded, self.input)})
+            arrays = self._run_in_time(prepare(padded, self.input))
+        except UserError:
+            raise
         except Exception as error:  # ONNX Runtime's exceptions have no common class
             raise UserError(
                 f"{self.file} cannot compute images of {'x'.join(map(str, images.shape[1:]))}: {first_line(error)}."
@@ -123,6 +128,26 @@ class OnnxNetwork:
                 "every image, or check the range that it expects (float32 inputs get 0 to 1, uint8 ones 0 to 255)."
             )
         return Outputs(rows[0], rows[1] if len(rows) == 2 else None)
+
+    def _run_in_time(self, batch: npt.NDArray[np.uint8 | np.float32]) -> list[npt.NDArray[Any]]:
+        """Run the network, and stop it where it takes too long: a graph may hold a loop without an end."""
+        seconds = min(SECONDS_PER_IMAGE * len(batch), MAX_SECONDS)
+        options = onnxruntime.RunOptions()
+        timer = threading.Timer(seconds, setattr, (options, "terminate", True))
+        timer.daemon = True
+        timer.start()
+        try:
+            arrays: list[npt.NDArray[Any]] = self.session.run(self.outputs, {self.input.name: batch}, options)
+        except Exception:
+            if options.terminate:
+                raise UserError(
+                    f"{self.file} takes more than {seconds:g} seconds for {len(batch)} images and was stopped: give a "
+                    "network that is faster."
+                ) from None
+            raise
+        finally:
+            timer.cancel()
+        return arrays
 
 
 # --- the file ---------------------------------------------------------------------------------------------------------
@@ -174,7 +199,7 @@ def only_onnx_file(path: Path) -> Path:
         return path
     if not path.is_dir():
         raise UserError(f"features=onnx:{path} does not exist: give the path or URI of an ONNX file.")
-    files = sorted(path.rglob("*.onnx"))
+    files = sorted(file for file in path.rglob("*.onnx") if file.is_file())
     if len(files) != 1:
         names = ", ".join(file.name for file in files[:3]) or "none"
         raise UserError(f"The folder {path} holds {len(files)} ONNX files ({names}): give the path of one.")
@@ -189,6 +214,21 @@ def hash_of(file: Path) -> str:
             while block := stream.read(2**20):
                 hasher.update(block)
     return hasher.hexdigest()
+
+
+def check_external_files(file: Path) -> None:
+    """Refuse a file whose weights are in a pipe or a device, which could be read for ever.
+
+    Raises:
+        UserError: names the pipe or device.
+    """
+    try:
+        locations = external_files(file)
+    except Exception:  # no ONNX file at all, which ONNX Runtime says better
+        return
+    for path in (file.parent / location for location in locations):
+        if path.exists() and not path.is_file():
+            raise UserError(f"{file} has weights in {path}, which is not a regular file.")
 
 
 def external_files(file: Path) -> list[str]:

@@ -3,9 +3,14 @@
 from __future__ import annotations
 
 import importlib.util
+import json
+import logging
 import os
+import shutil
+import socket
 import subprocess
 import sys
+import time
 from functools import partial
 from pathlib import Path
 from typing import Any
@@ -16,7 +21,7 @@ from data_helpers import chw, encoded, noise, ramp_of_16_bits, save
 from helpers import ROOT, refusal
 from PIL import Image
 
-from gan_plugin.data import check_data_argument, load_dataset
+from gan_plugin.data import check_data_argument, hub, load_dataset
 from gan_plugin.data.parquet import HubDataset, find_parquet_files, split_in_name
 
 
@@ -87,7 +92,8 @@ def test_parquet_with_structs_of_bytes_or_path(tmp_path: Path) -> None:
     dataset = load_dataset(str(path))
     assert torch.equal(dataset.samples, stacked(0, 1))
     assert dataset.labels is None
-    assert "There is no column of labels, so the images have no classes." in dataset.notes
+    note = "(those in 'label' are neither integers nor of type ClassLabel), so the images have no classes."
+    assert f"There is no column of labels {note}" in dataset.notes
 
 
 @pytest.mark.parametrize("missing", [-1, None])
@@ -99,6 +105,20 @@ def test_parquet_with_missing_labels(missing: int | None, tmp_path: Path) -> Non
     assert dataset.labels is None
     assert dataset.spec.class_names == ()
     assert "Column 'label' has no label for 1 images, so the labels are not used." in dataset.notes
+
+
+@pytest.mark.parametrize("label", [2, -2, 2**40])
+def test_a_label_beyond_the_declared_classes_is_refused_before_an_image_is_read(label: int, tmp_path: Path) -> None:
+    pa, pq = pytest.importorskip("pyarrow"), pytest.importorskip("pyarrow.parquet")
+    datasets = pytest.importorskip("datasets")
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["a", "b"])})
+    metadata = {"huggingface": json.dumps({"info": {"features": features.to_dict()}})}
+    table = pa.table({"image": [{"bytes": b"is not read", "path": None}] * 3, "label": [0, 1, label]})
+    path = tmp_path / "x.parquet"
+    pq.write_table(table.replace_schema_metadata(metadata), path)
+    assert refusal(lambda: load_dataset(str(path))) == (
+        f"{path} has the label {label} in column 'label', row 2: the column declares 2 classes, 0 to 1."
+    )
 
 
 def test_parquet_rows_are_converted_as_files_are(tmp_path: Path) -> None:
@@ -214,7 +234,7 @@ def test_hub_repository_laid_out_in_a_local_folder(tmp_path: Path) -> None:
 def test_hub_that_cannot_be_reached(tmp_path: Path) -> None:
     pytest.importorskip("datasets")
     program = (
-        "from gan_plugin.data import check_data_argument, load_dataset\n"
+        "from gan_plugin.data import check_data_argument, hub, load_dataset\n"
         "check_data_argument('hub:owner/name:small')  # the form is right, and the hub is not asked\n"
         "load_dataset('hub:owner/name:small')\n"
     )
@@ -227,3 +247,45 @@ def test_hub_that_cannot_be_reached(tmp_path: Path) -> None:
     last = done.stderr.strip().splitlines()[-1]
     assert last.startswith("gan_plugin.errors.UserError: data='hub:owner/name:small' cannot be loaded from the Hugging")
     assert "Couldn't reach" in last
+
+
+@pytest.mark.parametrize("offline", [False, True])
+def test_a_hub_that_never_answers_is_given_up_soon(
+    offline: bool, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """It takes the connection and stays silent; what was downloaded before is used all the same.
+
+    Where the library is offline it is not even asked.
+    """
+    datasets, constants = pytest.importorskip("datasets"), pytest.importorskip("huggingface_hub.constants")
+    monkeypatch.setattr(logging.getLogger("mlflow"), "propagate", True)
+    table = write_table(tmp_path / "pets/train.parquet", {"image": noises(3)})
+    builder = datasets.load_dataset_builder("parquet", data_files=[str(table)])
+    builder.download_and_prepare()
+    prepared = Path(builder.cache_dir)  # what the library leaves of a download has another name
+    downloaded = Path(datasets.config.HF_DATASETS_CACHE) / "owner___pets/default/0.0.0" / prepared.name
+    shutil.copytree(prepared, downloaded)
+    for file in downloaded.glob("*.arrow"):
+        file.rename(file.with_name(file.name.replace("parquet", "pets")))
+    with socket.socket() as silent, caplog.at_level(logging.INFO):
+        silent.bind(("127.0.0.1", 0))
+        silent.listen()
+        silent.setblocking(False)
+        monkeypatch.setenv("NO_PROXY", "127.0.0.1")
+        monkeypatch.setattr(constants, "ENDPOINT", f"http://127.0.0.1:{silent.getsockname()[1]}")
+        monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr(constants, "HF_HUB_OFFLINE", offline)
+        monkeypatch.setattr(hub, "TIMEOUT", 0.5)
+        start = time.perf_counter()
+        message = refusal(lambda: load_dataset("hub:owner/missing"))
+        assert message.startswith("data='hub:owner/missing' cannot be loaded from the Hugging Face hub (")
+        assert len(load_dataset("hub:owner/pets")) == 3
+        assert time.perf_counter() - start < 10  # the library alone takes half a minute for the first
+        assert constants.HF_HUB_OFFLINE == datasets.config.HF_HUB_OFFLINE == offline
+        assert "Loading owner/pets from the Hugging Face hub, or from what was downloaded before." in caplog.text
+        assert ("cannot be reached (" in caplog.text) == (not offline)
+        if offline:
+            with pytest.raises(BlockingIOError):
+                silent.accept()
+        else:
+            silent.accept()[0].close()

@@ -264,7 +264,7 @@ def test_unlabeled_data_has_no_metrics_of_classes(
     unlabeled = [
         dataclasses.replace(images, labels=None, spec=images.spec.unlabeled()) for images in (digits, held_out)
     ]
-    bare = Reference(unlabeled[0], held_out=unlabeled[1], network=Brightness(), classifier=None, classifier_file=None)
+    bare = Reference(unlabeled[0], held_out=unlabeled[1], network=Brightness(), classifier=None)
     bank = open_bank(digits, tmp_path / "g.onnx")
     evaluation = evaluate_generator(bank, bare, count=200, first_seed=0, device=CPU)
     assert evaluation.classes == ()

@@ -47,9 +47,7 @@ def oblong() -> Dataset:
 def test_images_higher_than_wide_are_evaluated_and_reported(oblong: Dataset, tmp_path: Path) -> None:
     bank = open_bank(oblong, tmp_path / "g.onnx")
     check_fit(bank.description, oblong)
-    reference = Reference(
-        oblong, held_out=gradients(40, "test", seed=1), network=Brightness(), classifier=None, classifier_file=None
-    )
+    reference = Reference(oblong, held_out=gradients(40, "test", seed=1), network=Brightness(), classifier=None)
     evaluation = evaluate_generator(bank, reference, count=100, first_seed=0, device=CPU)
     assert evaluation.samples.shape == (64, HEIGHT, WIDTH, 3)
     assert evaluation.neighbors.generated.shape == evaluation.neighbors.nearest.shape == (16, HEIGHT, WIDTH, 3)

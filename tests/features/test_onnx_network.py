@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import os
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
@@ -16,7 +17,7 @@ from helpers import refusal
 from onnx import TensorProto, helper, numpy_helper
 from PIL import Image
 
-from gan_plugin.features import load_network
+from gan_plugin.features import load_network, onnx_network
 from gan_plugin.features.onnx_network import OnnxNetwork, load_onnx_network
 from gan_plugin.media.image import Images
 
@@ -115,7 +116,7 @@ def test_batches_are_bounded(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) ->
     sizes, session = [], network.session
 
     class Counting:
-        def run(self, names: list[str], feeds: dict[str, np.ndarray]) -> list[np.ndarray]:
+        def run(self, names: list[str], feeds: dict[str, np.ndarray], options: object) -> list[np.ndarray]:
             sizes.append(len(feeds["images"]))
             return list(session.run(names, feeds))
 
@@ -241,6 +242,67 @@ def test_images_that_the_network_cannot_compute_are_refused_when_it_is_loaded(tm
     assert "f.onnx cannot compute images of 16x16x1" in refusal(
         lambda: load_network(f"onnx:{file}", noisy_dataset(), CPU)
     )
+
+
+def endless(path: Path) -> Path:
+    """A network with a loop whose condition stays true."""
+    condition = helper.make_tensor_value_info("condition", TensorProto.BOOL, [])
+    body = helper.make_graph(
+        [helper.make_node("Identity", ["condition"], ["again"]), helper.make_node("Add", ["x", "one"], ["y"])],
+        "body",
+        [
+            helper.make_tensor_value_info("i", TensorProto.INT64, []),
+            condition,
+            helper.make_tensor_value_info("x", TensorProto.FLOAT, None),
+        ],
+        [
+            helper.make_tensor_value_info("again", TensorProto.BOOL, []),
+            helper.make_tensor_value_info("y", TensorProto.FLOAT, None),
+        ],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("ReduceMean", ["images"], ["mean"], keepdims=0, axes=[2, 3]),
+            helper.make_node("Loop", ["", "true", "mean"], ["features"], body=body),
+        ],
+        "endless",
+        [helper.make_tensor_value_info("images", TensorProto.FLOAT, ["N", 3, "H", "W"])],
+        [helper.make_tensor_value_info("features", TensorProto.FLOAT, ["N", 3])],
+        [
+            helper.make_tensor("true", TensorProto.BOOL, [], [True]),
+            helper.make_tensor("one", TensorProto.FLOAT, [], [1.0]),
+        ],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 17)], ir_version=9), path)
+    return path
+
+
+def test_a_network_that_never_ends_is_stopped_when_it_is_loaded(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(onnx_network, "SECONDS_PER_IMAGE", 0.3)
+    path = endless(tmp_path / "endless.onnx")
+    assert refusal(lambda: load_network(f"onnx:{path}", noisy_dataset(), CPU)) == (
+        "endless.onnx takes more than 0.3 seconds for 1 images and was stopped: give a network that is faster."
+    )
+
+
+def test_weights_in_a_pipe_are_refused(tmp_path: Path) -> None:
+    tensor = helper.make_tensor("w", TensorProto.FLOAT, [3], [1.0, 2.0, 3.0])
+    tensor.ClearField("float_data")
+    tensor.data_location = TensorProto.EXTERNAL
+    tensor.external_data.add(key="location", value="weights.bin")
+    graph = helper.make_graph(
+        [helper.make_node("Identity", ["w"], ["y"])],
+        "piped",
+        [],
+        [helper.make_tensor_value_info("y", TensorProto.FLOAT, [3])],
+        [tensor],
+    )
+    (tmp_path / "x.onnx").write_bytes(helper.make_model(graph).SerializeToString())
+    os.mkfifo(tmp_path / "weights.bin")
+    message = refusal(lambda: load_onnx_network(str(tmp_path / "x.onnx"), CPU))
+    assert message.endswith(f"has weights in {tmp_path}/weights.bin, which is not a regular file.")
 
 
 def test_a_file_that_is_not_onnx_is_refused(tmp_path: Path) -> None:
