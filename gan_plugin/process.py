@@ -43,14 +43,18 @@ class ProcessIdentity:
         except (TypeError, ValueError):
             return None
 
+    def is_near(self) -> bool:
+        """Return whether its number means the same here, so that it can be known whether it lives."""
+        here = this_process()
+        return (self.host, self.space) == (here.host, here.space)
+
     def is_dead(self) -> bool:
         """Return whether the process is known to be gone; False for one of which nothing can be known from here."""
-        here = this_process()
-        if (self.host, self.space) != (here.host, here.space):
+        if not self.is_near():
             return False
         try:
             process = psutil.Process(self.pid)
-            return process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.started) > 1
+            return bool(process.status() == psutil.STATUS_ZOMBIE or abs(process.create_time() - self.started) > 1)
         except psutil.NoSuchProcess:
             return True
 

@@ -62,6 +62,10 @@ def test_a_setting_is_no_hyperparameter() -> None:
     assert "generator_lr" not in parameters_of(PromoteSettings)
 
 
+REGISTERED_NAME = (
+    "a name of at most 190 printable characters without / : @ ? # % \\ and quotes, which neither begins with a period "
+    "nor ends in .promotion-lock"
+)
 SIZES = "HEIGHTxWIDTH or one number for both, each from 16 to 1024"
 
 
@@ -85,7 +89,7 @@ SIZES = "HEIGHTxWIDTH or one number for both, each from 16 to 1024"
         ("penalty", "r3", "one of none, wgan-gp, dragan, r1, r1+r2"),
         ("device", "gpu", "one of auto, cuda, cpu"),
         ("skip_unreadable", "perhaps", "true or false"),
-        ("model_name", "a/b", "a name without / : and quotes"),
+        ("model_name", "a/b", REGISTERED_NAME),
         ("seed", "-1", "a whole number from 0 to 4294967295"),
         ("data", " ", "some text"),
     ],
