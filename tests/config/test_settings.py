@@ -98,6 +98,25 @@ def test_a_wrong_value_is_refused_by_name(name: str, text: str, phrase: str) -> 
     assert refusal(lambda: parse_training({name: text})) == f"{name}={text!r} is not possible: give {phrase}."
 
 
+IMPOSSIBLE_NAMES = [".", "..", ".a", "a:b", "a@b", "a?b", "a#b", "a%b", "a\\b", "a'b", 'a"b', "a\tb", "a\nb", "a\x00b"]
+
+
+@pytest.mark.parametrize(
+    "name", [*IMPOSSIBLE_NAMES, "\u2028a", "\ud800", "a" * 191, "gan.promotion-lock", "gan.Promotion-Lock"], ids=ascii
+)
+@pytest.mark.parametrize("cls", [TrainSettings, PromoteSettings])
+def test_a_name_that_mlflow_or_a_uri_or_the_lock_cannot_take_is_refused(cls: SettingsClass, name: str) -> None:
+    check = parse_training if cls is TrainSettings else functools.partial(parse, cls)
+    assert (
+        refusal(lambda: check({"model_name": name})) == f"model_name={name!r} is not possible: give {REGISTERED_NAME}."
+    )
+
+
+@pytest.mark.parametrize("name", ["gan", "faces 64", "漢字", "a.b", "a" * 190])
+def test_other_names_are_taken_as_they_are(name: str) -> None:
+    assert parse_training({"model_name": f" {name} "})[0].model_name == name
+
+
 @pytest.mark.parametrize("cls", [TrainSettings, EvaluateSettings, PromoteSettings])
 def test_no_parameter_takes_a_blank(cls: SettingsClass) -> None:
     """Nor anything else that it cannot understand: the sentence names it and says what to give."""
