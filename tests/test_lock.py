@@ -190,7 +190,7 @@ class Killed(BaseException):
 
 
 def kill_at(client: MlflowClient, write: int, change: Callable[[], object]) -> None:
-    """Make a change in which the n-th write of history or alias, from 0, raises, as if the process were killed there."""
+    """Make a change whose n-th write of history or alias, from 0, raises, as if the process were killed there."""
     writes = iter(range(10))
 
     def killed_at(method: Callable[..., object]) -> Callable[..., object]:
