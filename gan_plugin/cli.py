@@ -1,4 +1,4 @@
-"""The command line: ``gan-plugin train | evaluate | promote | replay | close | sample | explore | …``.
+"""The command line: ``gan-plugin train | evaluate | promote | replay | close | unlock | sample | explore | …``.
 
 The options of the first three come from :mod:`gan_plugin.config`.
 """
@@ -15,7 +15,7 @@ from typing import Any
 import click
 
 from gan_plugin import __version__
-from gan_plugin.config.kinds import unknown_parameter
+from gan_plugin.config.kinds import parse_value, registered_name, unknown_parameter
 from gan_plugin.config.recipe import HYPERPARAMETERS, load_recipe, recipe_names
 from gan_plugin.config.settings import (
     EvaluateSettings,
@@ -134,7 +134,7 @@ def promote(**texts: str | None) -> None:
     """Make a version the champion, if it is better than the current one."""
     settings = parse(PromoteSettings, without_none(texts))
     from gan_plugin.jobs.promote import Refused, run_promotion
-    from gan_plugin.registry import Locked
+    from gan_plugin.lock import Locked
 
     try:
         run_promotion(settings)
@@ -167,6 +167,23 @@ def close(run_id: str) -> None:
 
     replay.close(run_id)
     click.echo(f"{run_id} is KILLED.")
+
+
+@main.command()
+@click.argument("name")
+def unlock(name: str) -> None:
+    """Remove the lock that a promotion of the registered model NAME left when it ended, and say whose it was.
+
+    A promotion does this itself where it can know that the other has ended. A lock whose process still runs stays.
+    """
+    name = parse_value("name", name, registered_name())
+    from gan_plugin.lock import Locked
+    from gan_plugin.registry import unlock_model
+
+    try:
+        click.echo(unlock_model(name))
+    except Locked as error:
+        raise click.ClickException(str(error)) from None
 
 
 @main.command()

@@ -1,6 +1,5 @@
-"""The one exception that speaks to the person at the keyboard, and what its sentences are made of."""
+"""The one exception that speaks to the person at the keyboard."""
 
-import re
 from collections.abc import Sequence
 
 
@@ -39,12 +38,3 @@ def different_classes(left: Sequence[str], right: Sequence[str], limit: int = 10
 def first_line(error: Exception) -> str:
     """Return the first line of an error's message, without a full stop, or its type where it has none."""
     return next(iter(str(error).splitlines()), "").rstrip(".") or type(error).__name__
-
-
-def without_password(uri: str) -> str:
-    """Return a URI less the user and password in it.
-
-    >>> without_password("https://ann:secret@example.org/mlflow")
-    'https://example.org/mlflow'
-    """
-    return re.sub(r"(?<=://)[^/@]*@", "", uri)

@@ -44,13 +44,18 @@ class ProcessIdentity:
         except (TypeError, ValueError):
             return None
 
+    def is_near(self) -> bool:
+        """Return whether its number means the same here, so that it can be known whether it lives."""
+        here = this_process()
+        return (self.host, self.space) == (here.host, here.space)
+
     def is_alive(self) -> bool:
         """Return whether the process is known to be there; False for one of which nothing can be known from here."""
-        return self._is_known() and not self.is_dead()
+        return self.is_near() and not self.is_dead()
 
     def is_dead(self) -> bool:
         """Return whether the process is known to be gone; False for one of which nothing can be known from here."""
-        if not self._is_known():
+        if not self.is_near():
             return False
         try:
             process = psutil.Process(self.pid)
@@ -58,10 +63,6 @@ class ProcessIdentity:
             return bool(is_another or process.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
             return True
-
-    def _is_known(self) -> bool:
-        here = this_process()
-        return (self.host, self.space) == (here.host, here.space)
 
 
 def this_process() -> ProcessIdentity:

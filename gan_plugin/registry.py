@@ -1,40 +1,30 @@
 """Champions: which version has the alias, which had it before, and how that changes while others try the same.
 
 The alias ``champion`` of a registered model names the version that serves. Its tag ``gan.champions`` is the history, a
-JSON list of versions with the newest last; where the two disagree the alias holds, since people move aliases by hand.
+JSON list of versions with the newest last. Where the two disagree the alias holds: a person moved it by hand, or a
+process ended between the two. The history is therefore always read with the alias (:func:`history`).
 
-MLflow's registry cannot change an alias only if it still is what one has read. Creating a registered model, however, is
-atomic in every store: the process that creates ``NAME.promotion-lock`` holds the lock. It is held for the moment in
+MLflow's registry cannot change an alias only if it still is what one has read, so a lock is held for the moment in
 which alias and history are written, never during an evaluation.
 """
 
 from __future__ import annotations
 
 import json
-import random
-import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 
 from mlflow import MlflowClient
 from mlflow.entities.model_registry import ModelVersion
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST, ErrorCode
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
+from gan_plugin.connection import connected
 from gan_plugin.errors import UserError
+from gan_plugin.lock import holder_of, lock, take_over_dead, unlock
 
 ALIAS = "champion"
 HISTORY = "gan.champions"
-LOCK_SUFFIX = ".promotion-lock"
-LOCK_PATIENCE = 30.0  # seconds; the lock is held for much less than one
-# MLflow looks up the model that is in the way, and reports that it does not exist if it was deleted in between
-TAKEN = tuple(map(ErrorCode.Name, (RESOURCE_ALREADY_EXISTS, RESOURCE_DOES_NOT_EXIST)))
 MAX_HISTORY = 100  # a tag has room for 5,000 characters
 MAX_DESCRIPTION = 5000  # characters, in MLflow's databases
-
-
-class Locked(RuntimeError):
-    """Another process has held the lock for far longer than a change takes."""
 
 
 def find_version(client: MlflowClient, name: str, version: int | None) -> str:
@@ -43,18 +33,27 @@ def find_version(client: MlflowClient, name: str, version: int | None) -> str:
     Raises:
         UserError: there is no such model, or no such version of it.
     """
-    try:
-        client.get_registered_model(name)
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            raise
-        raise UserError(f"model_name={name!r} is not registered here: give the name of a registered model.") from None
+    check_registered(client, name)
     versions = sorted(map(int, versions_of(client, name)))
     if not versions:
         raise UserError(f"model_name={name!r} has no versions: train one first.")
     if version is not None and version not in versions:
         raise UserError(f"{name} has no version {version}: its versions are {', '.join(map(str, versions))}.")
     return str(version or versions[-1])
+
+
+def check_registered(client: MlflowClient, name: str) -> None:
+    """Check that there is a registered model of this name.
+
+    Raises:
+        UserError: there is none.
+    """
+    try:
+        client.get_registered_model(name)
+    except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
+        raise UserError(f"model_name={name!r} is not registered here: give the name of a registered model.") from None
 
 
 def champion_of(client: MlflowClient, name: str) -> str | None:
@@ -86,24 +85,70 @@ def current_version(client: MlflowClient, name: str) -> str | None:
 
 
 def history(client: MlflowClient, name: str) -> list[str]:
-    """Return the versions that were champion, the newest last."""
+    """Return the versions that were champion, the newest last, which is the present one where there is one."""
+    past, current = recorded_history(client, name), current_version(client, name)
+    if current is None:
+        return past
+    return past[: len(past) - past[::-1].index(current)] if current in past else [*past, current]
+
+
+def recorded_history(client: MlflowClient, name: str) -> list[str]:
+    """Return the history as the tag has it."""
     tags: dict[str, str] = client.get_registered_model(name).tags
     return list(json.loads(tags.get(HISTORY, "[]")))
+
+
+def record_history(client: MlflowClient, name: str, past: list[str]) -> None:
+    """Write the history where it is not there yet, as much of it as a tag has room for."""
+    newest = past[-MAX_HISTORY:]
+    if newest != recorded_history(client, name):
+        client.set_registered_model_tag(name, HISTORY, json.dumps(newest))
+
+
+def prepare_promotion(client: MlflowClient, name: str) -> None:
+    """Hold the lock once, before a long evaluation, and put in order what a promotion that was killed has left.
+
+    Raises:
+        Locked: another process holds the lock and does not end.
+    """
+    take_over_dead(client, name)
+    with lock(client, name, "") as held:
+        past = history(client, name)
+        held.check()
+        record_history(client, name, past)
+
+
+def unlock_model(name: str) -> str:
+    """Delete the lock that a promotion of a model left; returns a sentence on whose it was.
+
+    Raises:
+        UserError: there is no such model, the promotion is known to run, or MLflow does not answer.
+        Locked: another process has been deleting the lock and does not end.
+    """
+    with connected():
+        client = MlflowClient()
+        if holder_of(client, name) is None:
+            check_registered(client, name)
+        return unlock(client, name)
 
 
 def set_champion(client: MlflowClient, name: str, version: str, *, expected: str | None, holder: str) -> bool:
     """Give ``version`` the alias if ``expected`` still has it; False, and nothing changed, if it has not.
 
+    The tag has ``expected`` before the alias moves and gets ``version`` after: whenever the process ends, the history
+    is the one before or the one after.
+
     Raises:
         Locked: another promotion holds the lock and does not end.
     """
-    with lock(client, name, holder):
+    with lock(client, name, holder) as held:
         if current_version(client, name) != expected:
             return False
         past = history(client, name)
-        if expected is not None and past[-1:] != [expected]:
-            past.append(expected)  # its alias was set by hand
-        write(client, name, past=[*past, version], version=version)
+        held.check()
+        record_history(client, name, past)
+        client.set_registered_model_alias(name, ALIAS, version)
+        record_history(client, name, [*past, version])
         return True
 
 
@@ -114,63 +159,19 @@ def roll_back(client: MlflowClient, name: str, holder: str) -> tuple[str | None,
         UserError: no earlier champion exists any more, or there never was one.
         Locked: another promotion holds the lock and does not end.
     """
-    with lock(client, name, holder):
+    with lock(client, name, holder) as held:
         current, past = current_version(client, name), history(client, name)
-        if current in past:
-            past = past[: len(past) - 1 - past[::-1].index(current)]
+        if current is not None:
+            past.pop()
         existing = versions_of(client, name)
         while past and past[-1] not in existing:
             past.pop()
         if not past:
             raise UserError(f"{name} has no earlier champion to go back to.")
-        write(client, name, past=past, version=past[-1])
+        held.check()
+        record_history(client, name, past)
+        client.set_registered_model_alias(name, ALIAS, past[-1])
         return current, past[-1]
-
-
-def write(client: MlflowClient, name: str, *, past: list[str], version: str) -> None:
-    """Write history, then alias: a crash in between leaves an entry too many, which reading by the alias skips."""
-    client.set_registered_model_tag(name, HISTORY, json.dumps(past[-MAX_HISTORY:]))
-    client.set_registered_model_alias(name, ALIAS, version)
-
-
-@contextmanager
-def lock(client: MlflowClient, name: str, holder: str) -> Iterator[None]:
-    """Hold the model's lock, which one process at a time can, on whatever machine.
-
-    Raises:
-        Locked: another process holds it for longer than LOCK_PATIENCE.
-    """
-    lock_name = name + LOCK_SUFFIX
-    deadline = time.monotonic() + LOCK_PATIENCE
-    while True:
-        try:
-            client.create_registered_model(
-                lock_name, {"holder": holder}, f"Held for a moment while a promotion of {name} changes its alias."
-            )
-            break
-        except MlflowException as error:
-            if error.error_code not in TAKEN:
-                raise
-        if time.monotonic() > deadline:
-            raise Locked(
-                f"{lock_name} has been there for {LOCK_PATIENCE:g} s, by {lock_holder(client, lock_name)}: if that "
-                "promotion is dead, delete this registered model and promote again."
-            )
-        time.sleep(random.uniform(0.05, 0.25))
-    try:
-        yield
-    finally:
-        client.delete_registered_model(lock_name)
-
-
-def lock_holder(client: MlflowClient, lock_name: str) -> str:
-    """Return who holds a lock, in words."""
-    try:
-        return f"run {client.get_registered_model(lock_name).tags.get('holder', 'unknown')}"
-    except MlflowException as error:
-        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
-            raise
-        return "one promotion after another"
 
 
 def annotate_version(client: MlflowClient, version: ModelVersion, *, tags: dict[str, str], paragraph: str) -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from contextlib import nullcontext
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ import numpy.typing as npt
 from mlflow.exceptions import MlflowException
 
 from gan_plugin import flavor
+from gan_plugin.connection import connected, without_password
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.media.image import image_grid, png
 from gan_plugin.seeds import MIN_TRUNCATION
@@ -76,10 +78,14 @@ def find_onnx(model: str | None, onnx_file: Path | None) -> Path:
         if not onnx_file.is_file():
             raise UserError(f"onnx={str(onnx_file)!r} does not exist.")
         return onnx_file
+    stored = str(model).startswith(("models:/", "runs:/", "mlflow-artifacts:/"))
     try:
-        return flavor.download_onnx(str(model))
+        with connected() if stored else nullcontext():
+            return flavor.download_onnx(str(model))
+    except UserError:
+        raise
     except (MlflowException, OSError) as error:
-        raise UserError(f"model={model!r} cannot be loaded: {first_line(error)}.") from None
+        raise UserError(f"model={model!r} cannot be loaded: {without_password(first_line(error))}.") from None
 
 
 def load_file(onnx_file: Path, device: str) -> OnnxGenerator:

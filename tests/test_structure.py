@@ -27,6 +27,7 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_POSITIONAL = 3
 FREE_OF_TORCH = [
     "gan_plugin",
+    "gan_plugin.connection",
     "gan_plugin.errors",
     "gan_plugin.output",
     "gan_plugin.process",

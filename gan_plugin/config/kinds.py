@@ -18,6 +18,8 @@ from gan_plugin.spec import MAX_SIDE, MIN_SIDE, parse_size
 
 AUTO = "auto"
 NONE = "none"
+LOCK_SUFFIX = ".promotion-lock"  # a registered model whose name ends so is the lock of another one
+MAX_NAME = 190  # characters of a registered model's name; MLflow's databases take 256, of a lock's name too
 
 
 class Accepts(NamedTuple):
@@ -133,14 +135,29 @@ def any_text() -> Accepts:
 
 
 def registered_name() -> Accepts:
-    """Accept what MLflow accepts as the name of a registered model."""
+    """Accept what can be registered with MLflow, named by ``models:/NAME/1`` and ``models:/NAME@ALIAS``, and locked.
+
+    A URI ends at ``?``, loses control characters, and has ``/``, ``:`` and ``@`` between its parts; ``%`` and ``#``
+    mean something to other programs that read it. Quotes end a name in MLflow's searches.
+    """
 
     def parse(text: str) -> str:
-        if not text.strip() or set(text) & set("/:'\""):
+        name = text.strip()
+        if (
+            not 0 < len(name) <= MAX_NAME
+            or not name.isprintable()
+            or set(name) & set("/:@?#%\\'\"")
+            or name.startswith(".")
+            or name.lower().endswith(LOCK_SUFFIX)
+        ):
             raise ValueError
-        return text.strip()
+        return name
 
-    return Accepts("a name without / : and quotes", parse)
+    return Accepts(
+        f"a name of at most {MAX_NAME} printable characters without / : @ ? # % \\ and quotes, which neither begins "
+        f"with a period nor ends in {LOCK_SUFFIX}",
+        parse,
+    )
 
 
 def or_auto(accepts: Accepts) -> Accepts:

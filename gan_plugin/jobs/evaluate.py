@@ -21,6 +21,7 @@ from gan_plugin.config.settings import (
     as_texts,
     explicit_texts,
 )
+from gan_plugin.connection import connected, without_password
 from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import SampleDataset, from_samples
 from gan_plugin.device import choose_device
@@ -38,12 +39,12 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
     """Load the model by its URI and evaluate it by ``mlflow.models.evaluate``; returns the metrics.
 
     Raises:
-        UserError: the model, the data or the device is wrong, or they do not fit together.
+        UserError: the model, the data or the device is wrong, they do not fit together, or MLflow does not answer.
     """
     check_data_argument(settings.data, settings.split)
     choose_device(settings.device)  # refused before there is a run
     import_evaluators()
-    with project_run(f"evaluate-{settings.model.removeprefix('models:/')}") as run:
+    with connected(), project_run(f"evaluate-{settings.model.removeprefix('models:/')}") as run:
         model = load_pyfunc(settings.model, settings.device)
         dataset = reference_of(settings)
         log_parameters(run.info.run_id, used_parameters(settings, dataset))
@@ -83,7 +84,7 @@ def load_pyfunc(uri: str, device: str) -> PyFuncModel:
     except UserError:
         raise
     except (MlflowException, OSError) as error:
-        raise UserError(f"model={uri!r} cannot be loaded: {first_line(error)}.") from None
+        raise UserError(f"model={uri!r} cannot be loaded: {without_password(first_line(error))}.") from None
     return model
 
 

@@ -11,6 +11,7 @@ from mlflow.models import EvaluationResult, MetricThreshold
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
 from gan_plugin.config.settings import PromoteSettings, as_texts
+from gan_plugin.connection import connected
 from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.device import choose_device
@@ -19,7 +20,15 @@ from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import check_fit, generator_of, results_of
 from gan_plugin.jobs.evaluate import evaluate_model, import_evaluators, load_pyfunc, reference_of, used_parameters
 from gan_plugin.metrics.catalog import NEED_HELD_OUT, NEED_LABELS, higher_is_better
-from gan_plugin.registry import ALIAS, annotate_version, champion_of, find_version, roll_back, set_champion
+from gan_plugin.registry import (
+    ALIAS,
+    annotate_version,
+    champion_of,
+    find_version,
+    prepare_promotion,
+    roll_back,
+    set_champion,
+)
 from gan_plugin.tracking.run import log_parameters, project_run
 
 
@@ -54,15 +63,24 @@ def run_promotion(settings: PromoteSettings) -> str:
     becomes champion in the meantime is evaluated, too.
 
     Raises:
-        UserError: a model, a version or the data does not exist, or a metric cannot be measured, before any evaluation.
+        UserError: a model, a version or the data does not exist, or a metric cannot be measured, before any evaluation;
+            or MLflow does not answer.
+        Locked: another process holds the model's lock and does not end; also before any evaluation.
         Refused: the candidate did not pass; the champion stays as it was.
     """
-    if settings.rollback:
-        return rollback_champion(settings)
-    check_data_argument(settings.data, settings.split)
-    choose_device(settings.device)  # refused before there is a run, like the version
+    if not settings.rollback:  # refused before there is a run, like the version
+        check_data_argument(settings.data, settings.split)
+        choose_device(settings.device)
+    with connected():
+        return rollback_champion(settings) if settings.rollback else promote_version(settings)
+
+
+def promote_version(settings: PromoteSettings) -> str:
+    """Evaluate candidate and champion and move the alias, as :func:`run_promotion` says."""
     client, name = MlflowClient(), settings.model_name
-    version, champion_version = find_version(client, name, settings.version), champion_of(client, name)
+    version = find_version(client, name, settings.version)
+    prepare_promotion(client, name)
+    champion_version = champion_of(client, name)
     if champion_version == version:
         raise UserError(f"{name} version {version} is the champion already: give another version.")
     import_evaluators()
@@ -245,9 +263,10 @@ def rollback_champion(settings: PromoteSettings) -> str:
     Raises:
         UserError: there is no such model, or no earlier champion.
     """
-    with project_run(f"promote-{settings.model_name}") as run:
-        client, name = MlflowClient(), settings.model_name
-        find_version(client, name, None)
+    client, name = MlflowClient(), settings.model_name
+    find_version(client, name, None)
+    prepare_promotion(client, name)
+    with project_run(f"promote-{name}") as run:
         log_parameters(run.info.run_id, {"model_name": name, "rollback": True})
         former, restored = roll_back(client, name, run.info.run_id)
         replaced = "none" if former is None else f"version {former}"

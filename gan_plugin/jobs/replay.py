@@ -10,7 +10,8 @@ import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
-from gan_plugin.errors import UserError, first_line, without_password
+from gan_plugin.connection import connected, open_stores, without_password
+from gan_plugin.errors import UserError, first_line
 from gan_plugin.process import ProcessIdentity
 from gan_plugin.tracking.replay import TRIES, Delivery
 from gan_plugin.tracking.run import PROCESS, close_run
@@ -30,7 +31,7 @@ def replay_run(folder: Path) -> str | None:
         UserError: the folder is no run's, a process still trains in it, or MLflow does not answer.
     """
     record = read_record(folder)
-    with locked(folder):
+    with connected(), locked(folder):
         delivery, failures, last_line = Delivery(folder), 0, time.monotonic()
         while True:
             try:
@@ -62,6 +63,7 @@ def close(run_id: str) -> None:
     Raises:
         UserError: there is no such run, it is not RUNNING, or its process lives.
     """
+    open_stores()
     client = MlflowClient()
     try:
         run = client.get_run(run_id)

@@ -13,7 +13,8 @@ from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
 
 from gan_plugin.config.settings import TrainSettings
-from gan_plugin.errors import UserError, without_password
+from gan_plugin.connection import without_password
+from gan_plugin.errors import UserError
 from gan_plugin.tracking.replay import read_progress
 from gan_plugin.tracking.run import PROCESS
 from gan_plugin.tracking.spool import RECORD, RunRecord, read_record

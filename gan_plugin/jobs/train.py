@@ -17,9 +17,10 @@ from mlflow.utils.mlflow_tags import (
 from gan_plugin import flavor
 from gan_plugin.config.recipe import load_recipe, override, resolved
 from gan_plugin.config.settings import TrainSettings, explicit_texts
+from gan_plugin.connection import without_password
 from gan_plugin.data import Dataset, check_data_argument, load_dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
-from gan_plugin.errors import UserError, without_password
+from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.export import Parity, ParityError, export_generator

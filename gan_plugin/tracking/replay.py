@@ -24,7 +24,8 @@ from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE, I
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 
 from gan_plugin import flavor
-from gan_plugin.errors import first_line, without_password
+from gan_plugin.connection import without_password
+from gan_plugin.errors import first_line
 from gan_plugin.registry import set_description
 from gan_plugin.tracking.spool import EVENTS, FOLDER, Event, RunRecord, read_events, read_record
 

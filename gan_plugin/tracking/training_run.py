@@ -26,9 +26,10 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from gan_plugin.config.kinds import text_of
+from gan_plugin.connection import RETRIES, TIMEOUT, limited_requests, open_stores, without_password
 from gan_plugin.data import Dataset
 from gan_plugin.datasets import SampleDataset
-from gan_plugin.errors import UserError, first_line, without_password
+from gan_plugin.errors import UserError, first_line
 from gan_plugin.process import this_process
 from gan_plugin.signals import exit_on_signals
 from gan_plugin.tracking.replay import DeliveryThread
@@ -38,6 +39,7 @@ from gan_plugin.tracking.system_metrics import system_metrics
 
 LOCK = "run.lock"  # in a run's folder, held by the process that trains or delivers
 START_S = 15.0  # that a server has to answer before training goes on without it
+LIMITS = {RETRIES: "3", TIMEOUT: "30"}  # of one request; what is not delivered is tried again anyway
 UNWELL = tuple(map(ErrorCode.Name, (INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE)))  # a server, not a request
 
 logger = logging.getLogger(__name__)
@@ -93,9 +95,10 @@ def training_run(
         UserError: a run is active already; MLflow refuses the run; its folder cannot be written, or is in use.
     """
     check_no_active_run()
-    record = replace(begin(name, continued), identity=identity)
-    folder = make_folder(output_dir / record.id)
     with ExitStack() as stack:
+        stack.enter_context(limited_requests(LIMITS))
+        record = replace(begin(name, continued), identity=identity)
+        folder = make_folder(output_dir / record.id)
         stack.enter_context(locked(folder))
         record.save(folder)
         run = TrainingRun(record.id, folder, Spool(folder))
@@ -171,6 +174,8 @@ def begin(name: str, continued: RunRecord | None) -> RunRecord:
         if by_project is not None and by_project != result.run_id:
             in_background(point_to, by_project, result)
         return result
+    if isinstance(result, UserError):
+        raise result
     if is_local(store) or (isinstance(result, MlflowException) and result.error_code not in UNWELL):
         raise UserError(f"No run can be made at {without_password(store)}: {first_line(result)}.") from result
     logger.warning(
@@ -183,6 +188,8 @@ def begin(name: str, continued: RunRecord | None) -> RunRecord:
 
 def start(planned: RunRecord, name: str) -> RunRecord:
     """Make the run, or go on with it, and return what is known of it then."""
+    if is_local(mlflow.get_tracking_uri()):
+        open_stores()
     run = mlflow.start_run(run_id=planned.run_id, log_system_metrics=False, tags={PROCESS: planned.process})
     client, experiment_id = MlflowClient(), run.info.experiment_id
     in_background(close_dead_runs, client, experiment_id)

@@ -62,6 +62,10 @@ def test_a_setting_is_no_hyperparameter() -> None:
     assert "generator_lr" not in parameters_of(PromoteSettings)
 
 
+REGISTERED_NAME = (
+    "a name of at most 190 printable characters without / : @ ? # % \\ and quotes, which neither begins with a period "
+    "nor ends in .promotion-lock"
+)
 SIZES = "HEIGHTxWIDTH or one number for both, each from 16 to 1024"
 
 
@@ -85,13 +89,32 @@ SIZES = "HEIGHTxWIDTH or one number for both, each from 16 to 1024"
         ("penalty", "r3", "one of none, wgan-gp, dragan, r1, r1+r2"),
         ("device", "gpu", "one of auto, cuda, cpu"),
         ("skip_unreadable", "perhaps", "true or false"),
-        ("model_name", "a/b", "a name without / : and quotes"),
+        ("model_name", "a/b", REGISTERED_NAME),
         ("seed", "-1", "a whole number from 0 to 4294967295"),
         ("data", " ", "some text"),
     ],
 )
 def test_a_wrong_value_is_refused_by_name(name: str, text: str, phrase: str) -> None:
     assert refusal(lambda: parse_training({name: text})) == f"{name}={text!r} is not possible: give {phrase}."
+
+
+IMPOSSIBLE_NAMES = [".", "..", ".a", "a:b", "a@b", "a?b", "a#b", "a%b", "a\\b", "a'b", 'a"b', "a\tb", "a\nb", "a\x00b"]
+
+
+@pytest.mark.parametrize(
+    "name", [*IMPOSSIBLE_NAMES, "a\u2028b", "\ud800", "a" * 191, "gan.promotion-lock", "gan.Promotion-Lock"], ids=ascii
+)
+@pytest.mark.parametrize("cls", [TrainSettings, PromoteSettings])
+def test_a_name_that_mlflow_or_a_uri_or_the_lock_cannot_take_is_refused(cls: SettingsClass, name: str) -> None:
+    check = parse_training if cls is TrainSettings else functools.partial(parse, cls)
+    assert (
+        refusal(lambda: check({"model_name": name})) == f"model_name={name!r} is not possible: give {REGISTERED_NAME}."
+    )
+
+
+@pytest.mark.parametrize("name", ["gan", "faces 64", "漢字", "a.b", "a" * 190])
+def test_other_names_are_taken_as_they_are(name: str) -> None:
+    assert parse_training({"model_name": f" {name} "})[0].model_name == name
 
 
 @pytest.mark.parametrize("cls", [TrainSettings, EvaluateSettings, PromoteSettings])

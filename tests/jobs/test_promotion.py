@@ -19,12 +19,13 @@ from generators import export_bank
 from helpers import BIN, Project, error_of, options
 from mlflow import MlflowClient
 
-from gan_plugin import flavor, registry
+from gan_plugin import flavor, lock
 from gan_plugin.config.settings import PromoteSettings, parse
 from gan_plugin.data import load_dataset
 from gan_plugin.errors import UserError
 from gan_plugin.jobs.promote import Refused, run_promotion
-from gan_plugin.registry import Locked, annotate_version, champion_of, current_version, history, roll_back, set_champion
+from gan_plugin.lock import Locked
+from gan_plugin.registry import annotate_version, champion_of, current_version, history, roll_back, set_champion
 
 pytestmark = pytest.mark.usefixtures("short_cas")
 GOOD, BETTER, BEST, BAD = 0.15, 0.1, 0.05, 0.5  # noise in the images
@@ -231,13 +232,16 @@ def test_a_description_stays_within_what_mlflows_databases_take(client: MlflowCl
     assert description.endswith("…\n\nRefused in promotion 59: " + 40 * "word ")
 
 
-def test_a_lock_that_a_dead_promotion_left_is_named(client: MlflowClient, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_a_lock_of_another_host_is_reported_before_any_evaluation(
+    client: MlflowClient, monkeypatch: pytest.MonkeyPatch
+) -> None:
     empty_versions(client, 1)
     client.create_registered_model("gan.promotion-lock", {"holder": "abc"})
-    monkeypatch.setattr(registry, "LOCK_PATIENCE", 0.5)
-    with pytest.raises(Locked, match=r"^gan\.promotion-lock has been there for 0\.5 s, by run abc: if that promotion"):
-        set_champion(client, "gan", "1", expected=None, holder="me")
-    assert current_version(client, "gan") is None
+    monkeypatch.setattr(lock, "PATIENCE", 0.5)
+    for rollback in (False, True):
+        with pytest.raises(Locked, match=r"^gan is locked by an unknown process in the run abc, for "):
+            promote(rollback=rollback)
+    assert client.search_runs(["0"]) == []
 
 
 def test_rollback_goes_back_step_by_step_past_deleted_versions(client: MlflowClient) -> None:
@@ -280,7 +284,10 @@ def test_a_deleted_champion_is_reported_and_rolled_back_from(client: MlflowClien
     ("parameters", "sentence"),
     [
         ({"model_name": "nobody"}, "model_name='nobody' is not registered here: give the name of a registered model."),
-        ({"model_name": "it's"}, 'model_name="it\'s" is not possible: give a name without / : and quotes.'),
+        (
+            {"model_name": "it's"},
+            'model_name="it\'s" is not possible: give a name of at most 190 printable characters ',
+        ),
         ({"version": 7}, "gan has no version 7: its versions are 1, 2."),
         ({"version": 1}, "gan version 1 is the champion already: give another version."),
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder"),
