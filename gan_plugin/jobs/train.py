@@ -26,7 +26,7 @@ from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.export import Parity, ParityError, export_generator
 from gan_plugin.features import choose_features
 from gan_plugin.features.classifier import Classifier
-from gan_plugin.features.classifier_store import classifier_of
+from gan_plugin.features.classifier_store import name_in_cache, save_classifier
 from gan_plugin.jobs.describe import describe_run, describe_version, run_name
 from gan_plugin.jobs.resume import AUTO, Resumed, find_resumed, find_unfinished
 from gan_plugin.serving.generator import Description
@@ -179,7 +179,8 @@ def make_evaluator(
     run.spool.note("quick_evaluation", f"{evaluator.network.name}, digest {evaluator.network.digest}")
     run.spool.add("experiment_tags", values=primary_metric_tags(evaluator.metric))
     if isinstance(evaluator.network, Classifier):
-        _, file = classifier_of(dataset, plan.device)  # from the cache
+        file = run.folder / f"{name_in_cache(dataset.digest)}.safetensors"
+        save_classifier(evaluator.network, file)
         run.spool.file(file, "quick_evaluation")
     return evaluator
 

@@ -49,7 +49,7 @@ class Interrupted(RuntimeError):
     """Training was asked to stop and left a checkpoint behind; None where there was nothing that could be written."""
 
     def __init__(self, checkpoint: Path | None) -> None:
-        where = "there is no checkpoint" if checkpoint is None else f"go on with resume={checkpoint}"
+        where = "there is nothing to go on from" if checkpoint is None else f"go on with resume={checkpoint}"
         super().__init__(f"Training stopped as asked; {where}.")
 
 

@@ -155,9 +155,7 @@ def proxy(server_port: int, proxies: ModuleType, monkeypatch: pytest.MonkeyPatch
     proxy.close()
 
 
-def test_nothing_is_lost_where_every_other_request_fails(
-    proxy: Any, server_port: int, tmp_path: Path, caplog: pytest.LogCaptureFixture
-) -> None:
+def test_nothing_is_lost_where_every_other_request_fails(proxy: Any, server_port: int, tmp_path: Path) -> None:
     client = MlflowClient(f"http://127.0.0.1:{server_port}")
     run_id = client.create_run("0").info.run_id
     proxy.set_mode("500")
@@ -166,7 +164,6 @@ def test_nothing_is_lost_where_every_other_request_fails(
     log_some(spool, steps=30)
     assert thread.finish()
     check_delivered(client, run_id, 30)
-    assert "MLflow does not take what is logged; training goes on" in caplog.text
 
 
 @pytest.mark.parametrize("mode", ["freeze", "refuse"])

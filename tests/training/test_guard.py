@@ -335,12 +335,12 @@ def test_a_stop_does_not_put_lost_weights_in_the_place_of_a_good_checkpoint(
             spoil(states[-1])
         return now
 
-    with pytest.raises(Interrupted, match=r"go on with resume=.*checkpoint\.safetensors\.$"):
+    with pytest.raises(Interrupted, match=r"go on with resume=.*checkpoint\.good\.safetensors\.$"):
         train(dataset, plan(epochs=3), Memory(), folder=tmp_path, stop_requested=stop)
     assert states[-1].steps == 4
     assert read_header(tmp_path / "checkpoint.safetensors")["steps"] == 3
     requests = iter([True])
-    with pytest.raises(Interrupted, match=r"^Training stopped as asked; its weights are not finite\.$"):
+    with pytest.raises(Interrupted, match=r"^Training stopped as asked; there is nothing to go on from\.$"):
         train(dataset, plan(epochs=3), Memory(), folder=tmp_path / "none", stop_requested=stop)
 
 

@@ -4,11 +4,15 @@ from __future__ import annotations
 
 import copy
 import dataclasses
+import subprocess
+import sys
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
 import pytest
 import torch
+from helpers import ROOT, refusal
 from training_helpers import CPU, GRAY, Memory, Scripted, assert_same, evaluated_plan, plan, small_recipe, weights
 
 from gan_plugin.config.recipe import fit_batch, load_recipe, override
@@ -18,7 +22,15 @@ from gan_plugin.device import bf16_is_native, choose_device, choose_precision
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import Image
 from gan_plugin.objectives import OBJECTIVES
-from gan_plugin.training.checkpoint import FILE_NAME, load_checkpoint, read_header, save_checkpoint
+from gan_plugin.training import progress, saving
+from gan_plugin.training.checkpoint import (
+    FILE_NAME,
+    GOOD_NAME,
+    PREVIOUS_NAME,
+    load_checkpoint,
+    read_header,
+    save_checkpoint,
+)
 from gan_plugin.training.ema import ema_decay, update_batch_norm, update_ema
 from gan_plugin.training.gan import GanStep
 from gan_plugin.training.loop import Interrupted, train
@@ -144,30 +156,96 @@ def test_a_resumed_run_may_be_longer_but_not_otherwise_different(dataset: Datase
     assert train(dataset, plan(epochs=2), Memory(), folder=tmp_path, resume=checkpoint).steps == 6
 
 
-def test_a_damaged_checkpoint_is_refused(dataset: Dataset, tmp_path: Path) -> None:
-    state = new_state(small_recipe(), GRAY, CPU)
-    path = tmp_path / "c.safetensors"
-    save_checkpoint(path, state, {})
-    path.write_bytes(path.read_bytes()[:1000])
-    with pytest.raises(UserError, match=r"is not a checkpoint: give a checkpoint.safetensors"):
-        load_checkpoint(path, state, {})
+def flip(content: bytes, place: int) -> bytes:
+    return content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :]
 
 
-def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """A crash while writing leaves the checkpoint before it."""
-    state = new_state(small_recipe(), GRAY, CPU)
-    path = tmp_path / "c.safetensors"
-    save_checkpoint(path, state, {})
-    before = path.read_bytes()
-
-    def crash(*_: object) -> None:
-        raise OSError("the disk is full")
-
-    monkeypatch.setattr("gan_plugin.training.checkpoint.os.fsync", crash)
-    state.steps = 7
-    with pytest.raises(OSError, match="full"):
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda content: content[:1000],
+        lambda content: content[:-1],
+        lambda content: b"",
+        lambda content: b"text",
+        lambda content: flip(content, len(content) // 2),
+        lambda content: flip(content, len(content) - 1),
+        lambda content: content.replace(b'\\"steps\\": 7', b'\\"steps\\": 8'),
+    ],
+)
+def test_a_damaged_checkpoint_is_refused_and_the_one_before_is_offered(
+    damage: Callable[[bytes], bytes], tmp_path: Path
+) -> None:
+    state, path = new_state(small_recipe(), GRAY, CPU), tmp_path / FILE_NAME
+    for state.steps in (3, 7):
         save_checkpoint(path, state, {})
-    assert path.read_bytes() == before
+    assert [read_header(tmp_path / name)["steps"] for name in (FILE_NAME, PREVIOUS_NAME)] == [7, 3]
+    content = path.read_bytes()
+    assert damage(content) != content
+    path.write_bytes(damage(content))
+    sentence = refusal(lambda: load_checkpoint(path, state, {}))
+    assert f"resume={str(path)!r} is not a checkpoint, or is damaged (" in sentence
+    assert sentence.endswith(f"give resume='{tmp_path / PREVIOUS_NAME}', which is whole, from step 3.")
+    (tmp_path / PREVIOUS_NAME).unlink()
+    assert refusal(lambda: load_checkpoint(path, state, {})).endswith(f"give a {FILE_NAME} that training wrote.")
+
+
+def test_a_checkpoint_appears_whole_or_not_at_all(tmp_path: Path) -> None:
+    """A limit on the size of files stands for a full disk."""
+    code = f"""
+import resource, sys
+import subprocess
+import sys
+from collections.abc import Callable
+from pathlib import Path
+sys.path.insert(0, {str(ROOT / "tests")!r})
+from helpers import ROOT, refusal
+from training_helpers import CPU, GRAY, small_recipe, Memory
+from gan_plugin.training.saving import Checkpoints
+from gan_plugin.training.state import new_state
+state = new_state(small_recipe(), GRAY, CPU)
+checkpoints = Checkpoints(Path({str(tmp_path)!r}), {{}}, Memory(), interval_s=300, resume=None)
+checkpoints.save_good(state)
+resource.setrlimit(resource.RLIMIT_FSIZE, (100_000, -1))
+state.steps = 7
+checkpoints.save_good(state)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
+    assert "The checkpoint of step 7 cannot be written to" in done.stderr
+    assert "training goes on, and tries again." in done.stderr
+    assert {path.name for path in tmp_path.iterdir()} == {FILE_NAME, GOOD_NAME}
+    assert [read_header(path)["steps"] for path in tmp_path.iterdir()] == [0, 0]
+
+
+def test_a_killed_training_goes_on_from_a_checkpoint_within_the_epoch(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Time demands them wherever the metrics have been read, here after each step."""
+    expected = weights(train(dataset, plan(epochs=3), Memory(), folder=tmp_path / "full"))
+    monkeypatch.setattr(progress, "METRICS_EVERY", 1)
+    monkeypatch.setattr(saving, "MIN_INTERVAL", 0)
+    hasty = dataclasses.replace(plan(epochs=3), checkpoint_every=9, checkpoint_minutes=1e-9)
+    steps = iter(range(1, 100))
+
+    def kill() -> bool:
+        if next(steps) == 5:
+            raise KeyboardInterrupt
+        return False
+
+    with pytest.raises(KeyboardInterrupt):
+        train(dataset, hasty, Memory(), folder=tmp_path / "part", stop_requested=kill)
+    checkpoint = tmp_path / "part" / FILE_NAME
+    assert [read_header(checkpoint.with_name(name))["steps"] for name in (FILE_NAME, PREVIOUS_NAME)] == [4, 3]
+    torch.manual_seed(99)
+    assert_same(expected, weights(train(dataset, hasty, Memory(), folder=tmp_path / "rest", resume=checkpoint)))
+
+
+def test_checkpoints_that_time_demands_keep_within_a_hundredth_of_it(tmp_path: Path) -> None:
+    checkpoints = saving.Checkpoints(tmp_path, {}, Memory(), interval_s=0.0, resume=None)
+    assert checkpoints.is_due()
+    checkpoints.cost_s = 1000.0  # seconds that the last one took
+    assert not checkpoints.is_due()
+    checkpoints.saved_at -= 100_000
+    assert checkpoints.is_due()
 
 
 def test_what_the_loop_reports(dataset: Dataset, tmp_path: Path) -> None:
