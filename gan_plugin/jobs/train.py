@@ -17,7 +17,7 @@ from gan_plugin import flavor
 from gan_plugin.config.recipe import load_recipe, override, resolved
 from gan_plugin.config.settings import TrainSettings, explicit_texts
 from gan_plugin.data import Dataset, check_data_argument, load_dataset
-from gan_plugin.device import choose_device, choose_precision, precision_name
+from gan_plugin.device import choose_device, choose_precision, cpu_threads, precision_name
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
 from gan_plugin.evaluation.reference import has_classes
@@ -75,7 +75,7 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
     if settings.features is not None and settings.evaluation_budget:
         choose_features(settings.features, has_classes(dataset))  # refused before there is a run
     check_folder(settings.output_dir)
-    with project_run(run_name(plan, dataset)) as run:
+    with project_run(run_name(plan, dataset)) as run, cpu_threads(plan.device, settings.threads):
         run_id = run.info.run_id
         folder = make_folder(settings.output_dir, run_id)
         log_start(settings, plan, dataset, run_id=run_id)
