@@ -57,6 +57,12 @@ def threads_variable() -> str | None:
     return next((f"{name}={os.environ[name]}" for name in VARIABLES if os.environ.get(name)), None)
 
 
+def threads_of_user() -> int | None:
+    """Return the number in that variable; None where there is none, or no number such as in OpenMP's lists ``4,2``."""
+    number = (threads_variable() or "").partition("=")[2]
+    return int(number) if number.isdecimal() and int(number) > 0 else None
+
+
 def smallest_quota() -> Quota | None:
     """Return the smallest quota among the process's control groups and those above them; None without any."""
     return min((quota for folder in control_groups() if (quota := quota_of(folder)) is not None), default=None)

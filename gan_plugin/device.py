@@ -80,7 +80,9 @@ class CpuThreads:
         """Yield the items, and time what is done with each."""
         tuner = self.tuners.setdefault(work, ThreadTuner(self.most, self.count, cycle=cycle))
         self._set(tuner.count)
-        if time.perf_counter() - self.ended > PERIOD_S:  # whoever worked meanwhile, perhaps for this process, says nothing
+        if (
+            time.perf_counter() - self.ended > PERIOD_S
+        ):  # whoever worked meanwhile, perhaps for this process, says nothing
             self.usage = CoreUsage()
         for item in items:
             start = time.perf_counter()

@@ -128,9 +128,7 @@ def control_group(quota: float | None) -> Iterator[Path | None]:
 def measure(situation: Situation, options: argparse.Namespace) -> dict[str, Worker]:
     """Train in one situation, in turns; returns the workers with what they measured."""
     with control_group(situation.quota) as group:
-        workers = {
-            kind: Worker(kind, options.recipe, batch_size=situation.batch_size, group=group) for kind in KINDS
-        }
+        workers = {kind: Worker(kind, options.recipe, batch_size=situation.batch_size, group=group) for kind in KINDS}
         try:
             if situation.arrives:
                 for worker in workers.values():

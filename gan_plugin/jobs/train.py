@@ -166,6 +166,7 @@ def used_parameters(settings: TrainSettings, plan: TrainingPlan, dataset: Datase
         "channels": spec.channels,
         "device": plan.device.type,
         "precision": precision_name(plan.precision),
+        **({"threads": torch.get_num_threads()} if plan.device.type == "cpu" else {}),  # to begin with
     }
 
 
