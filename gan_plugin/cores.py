@@ -30,7 +30,7 @@ class Quota(NamedTuple):
 
 def cores() -> int:
     """Return how many cores this process may use at once, a quota rounded up; at least 1."""
-    quota = smallest_quota()
+    quota = cpu_quota()
     count = len(affinity())
     return count if quota is None else max(1, min(count, math.ceil(quota.cores)))
 
@@ -44,7 +44,7 @@ def affinity() -> set[int]:
 
 def limit_reason() -> str:
     """Return what decides :func:`cores`, in words."""
-    count, of_machine, quota = len(affinity()), os.cpu_count() or 1, smallest_quota()
+    count, of_machine, quota = len(affinity()), os.cpu_count() or 1, cpu_quota()
     if quota is not None and math.ceil(quota.cores) < count:
         return f"the quota of the control group {quota.group} is {quota.cores:g} of {count} cores"
     if count < of_machine:
@@ -63,7 +63,7 @@ def threads_of_user() -> int | None:
     return int(number) if number.isdecimal() and int(number) > 0 else None
 
 
-def smallest_quota() -> Quota | None:
+def cpu_quota() -> Quota | None:
     """Return the smallest quota among the process's control groups and those above them; None without any."""
     return min((quota for folder in control_groups() if (quota := quota_of(folder)) is not None), default=None)
 

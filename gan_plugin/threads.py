@@ -14,7 +14,7 @@ from dataclasses import KW_ONLY, dataclass
 
 import psutil
 
-from gan_plugin.cores import affinity, smallest_quota
+from gan_plugin.cores import affinity, cpu_quota
 
 PERIOD_S = 1.0  # from one reading of the cores to the next, and the least that is timed of one number of threads
 LOOK_S = 0.1  # of the first readings
@@ -196,7 +196,7 @@ class CoreUsage:
     """Reads how many cores this process had, or could have had, since the last reading."""
 
     def __init__(self) -> None:
-        quota = smallest_quota()
+        quota = cpu_quota()
         self.quota = float("inf") if quota is None else quota.cores
         self.last = self._now()
 

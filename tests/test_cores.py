@@ -1,4 +1,4 @@
-"""How many cores a process may use: in control groups of both versions, nested and in a container, and in a real one."""
+"""How many cores a process may use: in control groups of both versions, nested, in a container, and a real one."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from gan_plugin import cores as module
-from gan_plugin.cores import affinity, control_groups, cores, limit_reason, smallest_quota, threads_of_user
+from gan_plugin.cores import affinity, control_groups, cores, cpu_quota, limit_reason, threads_of_user
 
 SEEN = len(affinity())
 
@@ -18,7 +18,7 @@ SEEN = len(affinity())
 def write_groups(
     folder: Path, monkeypatch: pytest.MonkeyPatch, *, groups: str, mounts: str, quotas: dict[str, str]
 ) -> None:
-    """Write what /proc and the control groups' file system say; a quota is that of version 2, or ``QUOTA PERIOD v1``."""
+    """Write what /proc and the control groups say; a quota is that of version 2, or ``QUOTA PERIOD v1``."""
     (folder / "cgroup").write_text(groups)
     (folder / "mountinfo").write_text(mounts.replace("MOUNT", str(folder / "mount")))
     for path, text in quotas.items():
@@ -57,7 +57,7 @@ V1 = (
         ("2:cpu:/a\n0::/\n", V1.replace("ROOT", "/") + V2, {"a": "100000 100000 v1"}, 1.0),  # both versions at once
     ],
 )
-def test_the_smallest_quota_of_the_process_s_groups(
+def test_the_cpu_quota_of_the_process_s_groups(
     groups: str,
     mounts: str,
     quotas: dict[str, str],
@@ -66,7 +66,7 @@ def test_the_smallest_quota_of_the_process_s_groups(
     monkeypatch: pytest.MonkeyPatch,
 ) -> None:
     write_groups(tmp_path, monkeypatch, groups=groups, mounts=mounts, quotas=quotas)
-    quota = smallest_quota()
+    quota = cpu_quota()
     assert (None if quota is None else quota.cores) == expected
     assert cores() == (SEEN if expected is None else min(SEEN, max(1, -int(-expected // 1))))
 

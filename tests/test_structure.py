@@ -27,11 +27,13 @@ FILES = sorted(PACKAGE.rglob("*.py"))
 MAX_POSITIONAL = 3
 FREE_OF_TORCH = [
     "gan_plugin",
+    "gan_plugin.cores",
     "gan_plugin.errors",
     "gan_plugin.process",
     "gan_plugin.seeds",
     "gan_plugin.signals",
     "gan_plugin.spec",
+    "gan_plugin.threads",
     "gan_plugin.config.settings",
     "gan_plugin.media.image",
     "gan_plugin.metrics.catalog",

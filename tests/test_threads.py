@@ -96,7 +96,7 @@ def test_trials_that_fail_cost_a_hundredth_of_the_time(slow: float) -> None:
 def test_more_are_found_where_no_core_is_idle() -> None:
     """Beside programs of low priority, which leave no core idle and take none away."""
     tuner = ThreadTuner(16, 1)
-    changes = run(tuner, lambda count: 1 / count, seconds=10 * REST_S, free=lambda count: float(count))
+    changes = run(tuner, lambda count: 1 / count, seconds=10 * REST_S, free=float)
     assert [change.after for change in changes] == [2, 4, 8, 16]
 
 
@@ -107,7 +107,7 @@ def test_only_whole_cycles_are_compared() -> None:
     def step(count: int) -> float:
         nonlocal number
         number += 1
-        return (1.3 if number % 4 == 0 else 0.1) * {1: 1.0, 2: 1.0}[count]
+        return 1.3 if number % 4 == 0 else 0.1
 
     assert run(ThreadTuner(2, 2, cycle=4), step, seconds=2000, free=lambda count: 1.3) == []
 
