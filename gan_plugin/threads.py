@@ -19,6 +19,7 @@ from gan_plugin.cores import affinity, cpu_quota
 PERIOD_S = 1.0  # from one reading of the cores to the next, and the least that is timed of one number of threads
 LOOK_S = 0.1  # of the first readings
 REST_S = 10.0  # at least, after a trial that failed
+EXPLORE_S, EXPLORE_CYCLES = 30.0, 200  # before the first trial without a sign, which may last as long as 10 cycles
 GAIN = 0.9  # another number of threads is kept when it needs at most this share of the time
 SLACK = 0.25  # cores: what the system takes for itself now and then is no other program
 HOPELESS = 2.0  # a trial ends when it has taken this many times what it would have taken without
@@ -131,7 +132,8 @@ class ThreadTuner:
         self.timing = Timing(cycle, warm=False)
         self.trial: Trial | None = None
         self.suggestions = (count, count)  # of the last two readings
-        self.rest, self.exploration_rest = 0.0, REST_S  # seconds until the next trial, and the next without a sign
+        self.rest = 0.0  # seconds until the next trial
+        self.exploration_rest: float | None = None  # until the next one without a sign; None until steps are timed
 
     def step(self, seconds: float, free_cores: float | None = None) -> Change | None:
         """Take in a step of ``count`` threads; returns the change that it completed, if it did.
@@ -142,7 +144,8 @@ class ThreadTuner:
                 reading.
         """
         self.rest -= seconds
-        self.exploration_rest -= seconds
+        if self.exploration_rest is not None:
+            self.exploration_rest -= seconds
         if self.trial is not None:
             self.trial.timing.add(seconds)
             return self._conclude(self.trial)
@@ -151,6 +154,8 @@ class ThreadTuner:
             self.suggestions = (self.suggestions[1], suggest(free_cores, self.most))
         if self.timing.is_enough:
             usual, self.timing = self.timing.mean, Timing(self.cycle, warm=True)
+            if self.exploration_rest is None:
+                self.exploration_rest = max(EXPLORE_S, EXPLORE_CYCLES * self.cycle * usual)
             if (candidate := self._candidate()) is not None:
                 explores = candidate not in self.suggestions
                 self.trial = Trial(self.count, usual, Timing(self.cycle, warm=False), explores)
@@ -161,7 +166,7 @@ class ThreadTuner:
         """Return the number of threads to try now, or None."""
         if self.rest <= 0 and (max(self.suggestions) < self.count or min(self.suggestions) > self.count):
             return self.suggestions[1]
-        if self.exploration_rest <= 0 and self.count < self.most:
+        if self.exploration_rest is not None and self.exploration_rest <= 0 and self.count < self.most:
             return min(2 * self.count, self.most)
         return None
 
@@ -172,7 +177,7 @@ class ThreadTuner:
         self.trial, self.suggestions = None, (self.count, self.count)
         if timing.is_enough and timing.mean <= GAIN * trial.usual:
             self.timing, self.rest = Timing(self.cycle, warm=True), 0.0
-            self.exploration_rest = 0.0 if self.count > trial.before else REST_S
+            self.exploration_rest = 0.0 if self.count > trial.before else None
             return Change(trial.before, self.count, seconds_before=trial.usual, seconds_after=timing.mean)
         self.count, self.timing = trial.before, Timing(self.cycle, warm=False)
         self.suggestions = (self.count, self.count)

@@ -12,7 +12,7 @@ import torch
 from gan_plugin import device as module
 from gan_plugin.cores import VARIABLES
 from gan_plugin.device import cpu_threads, tuned
-from gan_plugin.threads import REST_S, SHARE, Change, CoreUsage, ThreadTuner
+from gan_plugin.threads import EXPLORE_S, SHARE, Change, CoreUsage, ThreadTuner
 
 CPU = torch.device("cpu")
 Speed = Callable[[int], float]  # threads → seconds a step
@@ -96,7 +96,7 @@ def test_trials_that_fail_cost_a_hundredth_of_the_time(slow: float) -> None:
 def test_more_are_found_where_no_core_is_idle() -> None:
     """Beside programs of low priority, which leave no core idle and take none away."""
     tuner = ThreadTuner(16, 1)
-    changes = run(tuner, lambda count: 1 / count, seconds=10 * REST_S, free=float)
+    changes = run(tuner, lambda count: 0.1 / count, seconds=2 * EXPLORE_S, free=float)
     assert [change.after for change in changes] == [2, 4, 8, 16]
 
 
