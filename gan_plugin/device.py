@@ -1,12 +1,25 @@
-"""Where training runs and in which precision."""
+"""Where training runs, in which precision, and with how many threads of a CPU."""
 
 from __future__ import annotations
 
-from contextlib import AbstractContextManager
+import logging
+import os
+import time
+from collections.abc import Iterable, Iterator
+from contextlib import AbstractContextManager, contextmanager
+from contextvars import ContextVar
+from typing import TypeVar
 
+import psutil
 import torch
 
+from gan_plugin.cores import affinity, cores, limit_reason, threads_variable
 from gan_plugin.errors import UserError
+from gan_plugin.threads import PERIOD_S, CoreUsage, ThreadTuner, free_at_start, suggest
+
+T = TypeVar("T")
+
+logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that jobs print its messages
 
 
 def choose_device(name: str) -> torch.device:
@@ -50,3 +63,94 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
 def memory_format(device: torch.device) -> torch.memory_format:
     """Return the layout of images and weights: channels_last spares tensor cores transposes, and a CPU nothing."""
     return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+
+
+# ---- threads of a CPU ------------------------------------------------------------------------------------------------
+
+
+class CpuThreads:
+    """The number of torch's threads within a block of :func:`cpu_threads`, and what adapts it in each kind of work."""
+
+    def __init__(self, most: int, count: int) -> None:
+        self.most, self.count = most, count
+        self.tuners: dict[str, ThreadTuner] = {}
+        self.usage, self.ended = CoreUsage(), time.perf_counter()
+
+    def over(self, items: Iterable[T], work: str, cycle: int) -> Iterator[T]:
+        """Yield the items, and time what is done with each."""
+        tuner = self.tuners.setdefault(work, ThreadTuner(self.most, self.count, cycle=cycle))
+        self._set(tuner.count)
+        if (
+            time.perf_counter() - self.ended > PERIOD_S
+        ):  # whoever worked meanwhile, perhaps for this process, says nothing
+            self.usage = CoreUsage()
+        for item in items:
+            start = time.perf_counter()
+            yield item
+            seconds = time.perf_counter() - start
+            is_due = tuner.trial is None and self.usage.seconds >= PERIOD_S
+            change = tuner.step(seconds, self.usage.free_cores() if is_due else None)
+            if tuner.count != self.count:
+                self._set(tuner.count)
+                self.usage = CoreUsage()
+            if change is not None:
+                logger.info("%s with %s.", work.capitalize(), change)
+            self.ended = time.perf_counter()
+
+    def _set(self, count: int) -> None:
+        self.count = count
+        torch.set_num_threads(count)
+
+
+_CURRENT: ContextVar[CpuThreads | None] = ContextVar("cpu_threads", default=None)
+
+
+@contextmanager
+def cpu_threads(device: torch.device, threads: int | None = None) -> Iterator[None]:
+    """Let torch compute with the number of CPU threads that is fastest here, within a block; the log says which.
+
+    With ``threads`` it is that number. Without, what the user has set by a variable or by ``torch.set_num_threads``
+    stays; else the most are as many as the process has cores, and where other programs use them, :func:`tuned` goes
+    over to fewer and back. On another device, and inside of another such block, nothing changes.
+    """
+    before = torch.get_num_threads()
+    if device.type != "cpu" or _CURRENT.get() is not None:
+        yield
+        return
+    adaptive = None
+    if threads is not None:
+        torch.set_num_threads(threads)
+        reason = f"threads={threads}"
+    elif (variable := threads_variable()) is not None:
+        reason = f"{variable} is kept"
+    elif before not in default_threads():
+        reason = "torch.set_num_threads is kept"
+    else:
+        most, free = min(before, cores()), free_at_start()
+        adaptive = CpuThreads(most, suggest(free, most))
+        torch.set_num_threads(adaptive.count)
+        reason = limit_reason() if adaptive.count == most else f"only {free:.1f} cores are free of other programs"
+    logger.info("CPU threads: %d, because %s.", torch.get_num_threads(), reason)
+    token = _CURRENT.set(adaptive)
+    try:
+        yield
+    finally:
+        _CURRENT.reset(token)
+        torch.set_num_threads(before)
+
+
+def tuned(items: Iterable[T], work: str, *, cycle: int = 1) -> Iterator[T]:
+    """Yield the items of a loop, and within :func:`cpu_threads` adapt torch's threads to how long each one takes.
+
+    Args:
+        items: each stands for about the same work; with ``cycle``, each so many of them in a row.
+        work: what the loop does, for the log; the next loop of the same name begins with what was fastest.
+        cycle: after how many items the same work comes again.
+    """
+    current = _CURRENT.get()
+    return iter(items) if current is None else current.over(items, work, cycle)
+
+
+def default_threads() -> set[int]:
+    """Return the numbers of threads with which torch may begin where nobody has set any: cores, or physical ones."""
+    return {len(affinity()), os.cpu_count() or 1, psutil.cpu_count(logical=False) or 1}

@@ -1,4 +1,4 @@
-"""Report on one screen which devices this installation can serve on, and how to fix the others. Imports no torch."""
+"""Report on one screen which devices and cores this installation can use, and how to fix others. Imports no torch."""
 
 from __future__ import annotations
 
@@ -13,6 +13,7 @@ import onnxruntime
 from onnx import TensorProto, helper, numpy_helper
 
 from gan_plugin import __version__
+from gan_plugin.cores import cores, limit_reason, threads_variable
 from gan_plugin.errors import first_line
 from gan_plugin.serving.cuda import (
     find_driver,
@@ -24,6 +25,7 @@ from gan_plugin.serving.cuda import (
     why_cuda_cannot_load,
 )
 from gan_plugin.serving.session import open_session, run_once
+from gan_plugin.threads import free_at_start, suggest
 
 WIDTH = 22  # of the first column
 
@@ -38,7 +40,7 @@ class ServingReport(NamedTuple):
 def check_serving() -> ServingReport:
     """Examine the packages and the machine, and try a session on each device."""
     errors = {device: device_error(device) for device in ("cpu", "cuda")}
-    rows = {**packages(), **machine()}
+    rows = {**packages(), **machine(), **cpu()}
     rows["serving on the CPU"] = f"no: {errors['cpu']}" if errors["cpu"] else "yes"
     rows["serving on a GPU"] = "yes"
     if errors["cuda"] is not None:
@@ -71,6 +73,16 @@ def machine() -> dict[str, str]:
         "GPU": ", ".join(gpus) or "none is visible",
         "cuDNN 9": "found" if has_cudnn() else "not found",
     }
+
+
+def cpu() -> dict[str, str]:
+    """Return how many cores and threads of the CPU are used, and why, as the report prints them."""
+    count, free = cores(), free_at_start()
+    rows = {"CPU cores": f"{count}: {limit_reason()}; {min(free, count):.1f} are free of other programs now"}
+    if (variable := threads_variable()) is not None:
+        return rows | {"threads of training": f"{variable} is kept"}
+    threads, most = suggest(free, count), f"at most {count}, which serving has, too"
+    return rows | {"threads of training": f"{threads} to begin with, {most}; while it goes on, the fastest number"}
 
 
 def device_error(device: str) -> str | None:

@@ -41,6 +41,7 @@ CODE_FOLDER = "code"
 # All that serving imports of this package. Each file is one more transfer to and from a remote artifact store.
 SERVING_CODE = (
     "__init__.py",
+    "cores.py",
     "errors.py",
     "media/__init__.py",
     "media/image.py",

@@ -28,6 +28,7 @@ MAX_POSITIONAL = 3
 FREE_OF_TORCH = [
     "gan_plugin",
     "gan_plugin.connection",
+    "gan_plugin.cores",
     "gan_plugin.errors",
     "gan_plugin.output",
     "gan_plugin.process",
@@ -35,6 +36,7 @@ FREE_OF_TORCH = [
     "gan_plugin.signals",
     "gan_plugin.spec",
     "gan_plugin.waiting",
+    "gan_plugin.threads",
     "gan_plugin.config.settings",
     "gan_plugin.media.image",
     "gan_plugin.metrics.catalog",

@@ -100,9 +100,17 @@ class TrainSettings:
     recipe: str = setting(
         "r1", any_text(), "Training method: a name that gan-plugin recipes lists, or the path of a .toml file."
     )
-    seed: int = setting("0", whole_number(0, 2**32 - 1), "Equal seeds give equal weights on the CPU.")
+    seed: int = setting(
+        "0", whole_number(0, 2**32 - 1), "Equal seeds give equal weights on a CPU, from equally many threads."
+    )
     device: str = setting("auto", DEVICE, "auto is CUDA where there is a GPU, else the CPU.")
     precision: str = setting("auto", one_of(AUTO, "bf16", "float32"), "auto is bf16 where the device is fast at it.")
+    threads: int | None = setting(
+        "auto",
+        or_auto(whole_number(1)),
+        "Threads of a CPU; auto takes one for each core, or fewer where other programs make these faster. Results are "
+        "equal to the bit for an equal number only.",
+    )
     export_precision: str = setting(
         "float32",
         one_of("float32", "float16"),

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from typing import TypeVar
+
+from gan_plugin.cores import cores
 
 T = TypeVar("T")
 
@@ -18,5 +19,5 @@ def in_threads(function: Callable[[int], T], indices: Sequence[int]) -> list[T]:
     def run_block(start: int) -> list[T]:
         return [function(index) for index in indices[start : start + BLOCK]]
 
-    with ThreadPoolExecutor(os.cpu_count()) as pool:
+    with ThreadPoolExecutor(cores()) as pool:
         return [result for block in pool.map(run_block, range(0, len(indices), BLOCK)) for result in block]

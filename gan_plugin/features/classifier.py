@@ -16,6 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_plugin.device import tuned
 from gan_plugin.errors import UserError
 from gan_plugin.features.network import (
     Outputs,
@@ -145,7 +146,10 @@ class Classifier:
         with torch.inference_mode(), exact_float32(self.device):
             count = batch_size(self.spec.height, self.spec.width)
             return concatenate(
-                [Outputs(*self.network(as_tensor(batch, self.device))) for batch in batches(images, count)]
+                [
+                    Outputs(*self.network(as_tensor(batch, self.device)))
+                    for batch in tuned(batches(images, count), f"features of {min(count, len(images))} images")
+                ]
             )
 
 

@@ -17,6 +17,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_plugin.device import tuned
 from gan_plugin.features.classifier import FEATURES, LARGE, Classifier, Network, signed
 from gan_plugin.features.network import exact_float32
 from gan_plugin.spec import image_spec
@@ -53,7 +54,7 @@ def train_classifier(
         weights = [*network.parameters(), *decoder.parameters()]
         optimizer = torch.optim.AdamW(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
-        for rows in draw_rows(count, batch, steps):
+        for rows in tuned(draw_rows(count, batch, steps), "training of the classifier"):
             batch_images = shift(images[rows], max(1, min(height, width) // SHIFT)).to(device)
             loss = training_loss(network, decoder, batch_images, labels=labels[rows].to(device))
             optimizer.zero_grad()

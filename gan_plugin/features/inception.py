@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from torch import nn
 
+from gan_plugin.device import tuned
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.features.cache import cache_folder
 from gan_plugin.features.network import Outputs, as_tensor, batches, check_images, concatenate, exact_float32
@@ -58,7 +59,8 @@ class Inception:
         """Compute features [N, 2048] and logits [N, 1008] of images uint8 [N, H, W, C] of any size."""
         check_images(images)
         with torch.inference_mode(), exact_float32(self.device):
-            return concatenate([Outputs(*self.network(self._input(batch))) for batch in batches(images, BATCH)])
+            parts = tuned(batches(images, BATCH), f"features of {min(BATCH, len(images))} images")
+            return concatenate([Outputs(*self.network(self._input(batch))) for batch in parts])
 
     def _input(self, batch: Images) -> torch.Tensor:
         return as_tensor(batch, self.device).expand(-1, 3, -1, -1)

@@ -28,6 +28,7 @@ import onnxruntime
 import PIL.Image
 import torch
 
+from gan_plugin.cores import cores, threads_of_user
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.features.network import Outputs, batch_size, batches, check_images, concatenate
 from gan_plugin.media.image import CHANNELS_FIRST, WHITE, Image, Images, to_pil
@@ -250,7 +251,7 @@ def open_file(file: Path, device: str) -> onnxruntime.InferenceSession:
         UserError: ONNX Runtime cannot open it.
     """
     try:
-        return open_session(file, device).session
+        return open_session(file, device, threads=threads_of_user() or cores()).session
     except UserError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions have no common class

@@ -19,7 +19,7 @@ from gan_plugin.config.recipe import load_recipe, override, resolved
 from gan_plugin.config.settings import TrainSettings, explicit_texts
 from gan_plugin.connection import without_password
 from gan_plugin.data import Dataset, check_data_argument, load_dataset
-from gan_plugin.device import choose_device, choose_precision, precision_name
+from gan_plugin.device import choose_device, choose_precision, cpu_threads, precision_name
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
 from gan_plugin.evaluation.reference import has_classes
@@ -82,7 +82,8 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
     continued = None if resumed is None else resumed.run
     with training_run(run_name(plan, dataset), output_dir, identity=plan.identity(dataset), continued=continued) as run:
         log_start(run, settings, plan, dataset=dataset, resumed=resumed)
-        train_and_export(run, settings, plan, dataset=dataset, resumed=resumed)
+        with cpu_threads(plan.device, settings.threads):
+            train_and_export(run, settings, plan, dataset=dataset, resumed=resumed)
     return announce(run)
 
 
@@ -146,6 +147,7 @@ def used_parameters(settings: TrainSettings, plan: TrainingPlan, dataset: Datase
         "channels": spec.channels,
         "device": plan.device.type,
         "precision": precision_name(plan.precision),
+        **({"threads": torch.get_num_threads()} if plan.device.type == "cpu" else {}),  # to begin with
     }
 
 

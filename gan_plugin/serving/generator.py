@@ -14,11 +14,12 @@ import numpy as np
 import numpy.typing as npt
 import onnxruntime
 
+from gan_plugin.cores import cores
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import SMALL, Image, Images
 from gan_plugin.seeds import default_labels, latents
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher, Run
-from gan_plugin.serving.session import CUDA, cores, open_session, run_once
+from gan_plugin.serving.session import CUDA, open_session, run_once
 from gan_plugin.spec import SampleSpec, image_spec
 
 CONTRACT_VERSION = "2"

@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import logging
-import math
-import os
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,8 +21,6 @@ CUDA_OPTIONS = {
     "cudnn_conv_algo_search": "HEURISTIC",  # an exhaustive search takes hundreds of milliseconds for each new batch
     "arena_extend_strategy": "kSameAsRequested",  # doubling instead would keep memory that nothing uses
 }
-
-CPU_LIMIT_FILE = Path("/sys/fs/cgroup/cpu.max")  # of Linux: microseconds in each period of so many, or "max"
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that its server prints the messages
 
@@ -90,16 +86,6 @@ def run_once(session: onnxruntime.InferenceSession) -> None:
         for node in session.get_inputs()
     }
     session.run(None, inputs)
-
-
-def cores() -> int:
-    """Return how many cores this process may use, by its affinity and by the quota of its container."""
-    count = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-    try:
-        limit, period = CPU_LIMIT_FILE.read_text().split()
-    except OSError:
-        return count
-    return count if limit == "max" else max(1, min(count, math.ceil(int(limit) / int(period))))
 
 
 def _session(onnx_file: str | Path, providers: list[Any], threads: int) -> onnxruntime.InferenceSession:

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 from torch import Tensor
 
@@ -225,6 +227,12 @@ class GanStep:
 def needs_two_batches(recipe: Recipe) -> bool:
     """Return whether the generator's step compares with real samples that the discriminators have not just seen."""
     return recipe.updates == "alternating" and OBJECTIVES[recipe.objective].relative
+
+
+def work_cycle(recipe: Recipe) -> int:
+    """Return after how many steps penalty and generator are due again, so that these take as long as those before."""
+    penalty_every = 1 if recipe.penalty == "none" else recipe.penalty_every
+    return math.lcm(penalty_every, recipe.discriminator_steps)
 
 
 def metric_names(recipe: Recipe) -> list[str]:

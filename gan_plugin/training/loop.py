@@ -17,11 +17,12 @@ import torch
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import BatchLoader
+from gan_plugin.device import tuned
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.checkpoint import load_checkpoint
 from gan_plugin.training.ema import update_batch_norm
-from gan_plugin.training.gan import GanStep, needs_two_batches
+from gan_plugin.training.gan import GanStep, needs_two_batches, work_cycle
 from gan_plugin.training.guard import Guard, GuardError, chance_loss, guard_seeds, real_diversity
 from gan_plugin.training.plan import TrainingPlan, check_resumed, spec_of, steps_per_epoch
 from gan_plugin.training.progress import ProgressLogger
@@ -146,7 +147,7 @@ class Trainer:
         with contextlib.closing(progress):
             for epoch in range(state.steps // epoch_steps, plan.epochs):
                 orders = loader.orders(epoch)
-                for index in range(state.steps % epoch_steps, epoch_steps):
+                for index in tuned(range(state.steps % epoch_steps, epoch_steps), "training", cycle=work_cycle(recipe)):
                     progress.step(step(*loader.batches(orders, index)), state.steps)
                     if state.steps % epoch_steps and self.stop_requested():
                         self.stop(state)

@@ -186,15 +186,6 @@ def test_a_gpu_that_cannot_run_the_generator_is_no_gpu(
         open_session(DIGITS, "cuda", probe=fail)
 
 
-def test_a_containers_quota_counts(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    quota = tmp_path / "cpu.max"
-    monkeypatch.setattr(session_module, "CPU_LIMIT_FILE", quota)
-    everything = session_module.cores()
-    for text, expected in (("max 100000", everything), ("50000 100000", 1), ("150000 100000", min(2, everything))):
-        quota.write_text(text)
-        assert session_module.cores() == expected
-
-
 def test_what_a_session_on_a_gpu_is_opened_with() -> None:
     """ONNX Runtime ignores none of them: it refuses an option that it does not know."""
     options = cuda_options(gpu_memory_mb=2048)

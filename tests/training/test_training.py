@@ -18,7 +18,7 @@ from training_helpers import CPU, GRAY, Memory, Scripted, assert_same, evaluated
 from gan_plugin.config.recipe import fit_batch, load_recipe, override
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.data.loader import Batch, epoch_order
-from gan_plugin.device import bf16_is_native, choose_device, choose_precision
+from gan_plugin.device import bf16_is_native, choose_device, choose_precision, cpu_threads
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import Image
 from gan_plugin.objectives import OBJECTIVES
@@ -136,6 +136,18 @@ def test_stop_and_resume_equals_not_stopping(last: int, dataset: Dataset, tmp_pa
     assert state.best is not None
     assert (state.best.value, state.best.evaluations) == (1.0, 3)
     np.testing.assert_array_equal(resumed.images[9], full.images[9])
+
+
+def test_stop_and_resume_is_equal_with_several_threads_of_a_fixed_number(dataset: Dataset, tmp_path: Path) -> None:
+    """Threads add floats up in another order than one does: with an equal number of them, always in the same one."""
+    with cpu_threads(CPU, 2):
+        expected = weights(train(dataset, plan(epochs=2), Memory(), folder=tmp_path / "full"))
+        steps = iter(range(1, 100))
+        with pytest.raises(Interrupted):
+            train(dataset, plan(epochs=2), Memory(), folder=tmp_path / "part", stop_requested=lambda: next(steps) == 2)
+        checkpoint = tmp_path / "part" / FILE_NAME
+        resumed = weights(train(dataset, plan(epochs=2), Memory(), folder=tmp_path / "rest", resume=checkpoint))
+    assert_same(expected, resumed)
 
 
 def test_a_resumed_run_may_be_longer_but_not_otherwise_different(dataset: Dataset, tmp_path: Path) -> None:
