@@ -111,7 +111,7 @@ def test_they_are_evaluated_and_reported(
 
 
 def test_one_is_served_by_name(project: Project) -> None:
-    with serving(project, "models:/gan/1", env_manager="local", wait_s=120) as server:
+    with serving(project, "models:/gan/1") as server:
         by_name, by_index, of_another = (
             server.records({"seed": 3, "label": label}).body["predictions"][0]["image"]
             for label in (NAMES[700], 700, 3)

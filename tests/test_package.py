@@ -75,7 +75,5 @@ def test_the_wheel_trains_evaluates_promotes_and_serves_from_an_empty_folder(whe
     assert recipes == sorted(path.stem for path in ROOT.glob("gan_plugin/config/recipes/*.toml"))
     assert python("-c", SCRIPT).splitlines()[-1] == "models:/gan/1 True (1, 16, 16, 1)"
     assert (folder / "explorer.html").exists()
-    with serving(
-        Project(folder), "models:/gan@champion", env_manager="local", wait_s=120, PYTHONPATH=str(installed)
-    ) as server:
+    with serving(Project(folder), "models:/gan@champion", PYTHONPATH=str(installed)) as server:
         assert server.records({"seed": 0}).status == 200

@@ -50,9 +50,7 @@ def digits(project: Project, request: pytest.FixtureRequest) -> Iterator[Server]
     """On the CPU, where images are equal to the bit, with and without the micro-batcher."""
     config = json.dumps({"device": "cpu", "batching": request.param})
     patient = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120"}  # a slow machine must not lose the connection to a worker
-    with serving(
-        project, "model", env_manager="local", wait_s=120, workers=WORKERS, SERVING_MODEL_CONFIG=config, **patient
-    ) as running:
+    with serving(project, "model", workers=WORKERS, SERVING_MODEL_CONFIG=config, **patient) as running:
         yield running
 
 
@@ -249,9 +247,7 @@ def test_a_seeds_image_is_the_same_alone_in_any_batch_order_and_at_any_concurren
 
 def test_one_request_too_many_is_refused_at_once_and_the_others_are_answered(project: Project) -> None:
     many: list[dict[str, object]] = [{"seed": seed} for seed in range(1024)]
-    with serving(
-        project, "model", env_manager="local", wait_s=120, SERVING_MODEL_CONFIG='{"max_waiting": 2}'
-    ) as server:
+    with serving(project, "model", SERVING_MODEL_CONFIG='{"max_waiting": 2}') as server:
         assert "and a server 2 requests." in server.log.read_text()
 
         def timed(_: int) -> tuple[Answer, float]:
@@ -337,7 +333,7 @@ def test_a_generator_inside_another_model_answers_as_in_a_notebook(project: Proj
     code.write_text(AROUND)
     artifacts = {"generator": str(project.folder / "model")}
     mlflow.pyfunc.save_model(path, python_model=str(code), artifacts=artifacts, pip_requirements=[])
-    with serving(project, "around", env_manager="local", wait_s=120) as server:
+    with serving(project, "around") as server:
         reply = server.records({"seed": 3})
         assert reply.status == 200, reply.text
         np.testing.assert_array_equal(
@@ -368,7 +364,7 @@ def test_a_model_that_knows_less_refuses_what_it_does_not_know(project: Project,
 def test_a_misspelt_option_does_not_start_a_server(project: Project) -> None:
     with (
         pytest.raises(AssertionError, match=r"Unknown option devise: there are device, max_rows"),
-        serving(project, "model", env_manager="local", wait_s=60, SERVING_MODEL_CONFIG='{"devise": "cuda"}'),
+        serving(project, "model", SERVING_MODEL_CONFIG='{"devise": "cuda"}'),
     ):
         pass
 
