@@ -7,7 +7,7 @@ import threading
 from pathlib import Path
 
 import pytest
-from helpers import refusal
+from helpers import PATIENCE_S, refusal
 
 from gan_plugin.features.cache import cache_folder
 from gan_plugin.storage import write_atomically
@@ -56,7 +56,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 
 
 def test_two_writers_at_once_both_succeed(tmp_path: Path) -> None:
-    path, both, failures = tmp_path / "file", threading.Barrier(2, timeout=20), []
+    path, both, failures = tmp_path / "file", threading.Barrier(2, timeout=PATIENCE_S), []
 
     def write(text: str) -> None:
         def fill(partial: Path) -> None:

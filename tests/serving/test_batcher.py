@@ -6,9 +6,7 @@ import base64
 import gc
 import io
 import threading
-import time
 import weakref
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import numpy.typing as npt
 import PIL.Image
 import pytest
 import torch
-from helpers import ROOT
+from helpers import PATIENCE_S, ROOT, wait_for
 
 from gan_plugin.export import export_generator
 from gan_plugin.media.image import Image, png_base64
@@ -31,7 +29,6 @@ from gan_plugin.serving.session import LoadedSession
 from gan_plugin.spec import image_spec
 
 DIGITS = ROOT / "examples" / "digits.onnx"
-WAIT_S = 20
 
 
 class Device:
@@ -44,7 +41,7 @@ class Device:
     def __call__(self, z: Latents, labels: Labels) -> Image:
         self.runs.append(z[:, 0].astype(int).tolist())
         self.started.set()
-        assert self.go.wait(WAIT_S)
+        assert self.go.wait(PATIENCE_S)
         if (z[:, 0] == 13).any():
             raise ValueError("thirteen")
         return z[:, :1, None, None].astype(np.uint8)
@@ -62,24 +59,16 @@ def while_busy(device: Device, batcher: MicroBatcher, requests: list[Latents]) -
     """Send a first request, and while the device is busy with it the others, in order; then let it go on."""
     pool = ThreadPoolExecutor(len(requests) + 1)
     first = pool.submit(batcher, rows(99), None)
-    assert device.started.wait(WAIT_S)
+    assert device.started.wait(PATIENCE_S)
     futures = []
     for request in requests:
         before = batcher._waiting.qsize()
         futures.append(pool.submit(batcher, request, None))
-        until(lambda before=before: batcher._waiting.qsize() > before)
+        wait_for(lambda before=before: batcher._waiting.qsize() > before)
     device.go.set()
-    wait([first, *futures], WAIT_S)
+    wait([first, *futures], PATIENCE_S)
     assert pixels(first.result()) == [99]
     return futures
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(WAIT_S * 100):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError
 
 
 def watch(generator: OnnxGenerator) -> list[int]:
@@ -146,9 +135,8 @@ def test_the_thread_of_a_batcher_without_references_ends() -> None:
     (thread,) = threads() - before
     kept = weakref.ref(generator)
     del generator
-    gc.collect()
-    assert kept() is None
-    thread.join(WAIT_S)
+    wait_for(lambda: gc.collect() is not None and kept() is None)  # the thread lets go of it a moment after its answer
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -194,6 +182,7 @@ def test_runs_on_a_gpu_have_a_few_sizes_which_are_warmed_up(monkeypatch: pytest.
 
 def test_an_image_that_takes_long_gets_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator_module, "cores", lambda: 2)
+    monkeypatch.setattr(generator_module, "SLOW_IMAGE_S", np.inf)
     assert OnnxGenerator(DIGITS).threads == 1
     assert OnnxGenerator(DIGITS, threads=2).threads == 2
     monkeypatch.setattr(generator_module, "SLOW_IMAGE_S", 0)

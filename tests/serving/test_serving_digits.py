@@ -8,7 +8,6 @@ import http.client
 import io
 import json
 import shutil
-import time
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -19,7 +18,7 @@ import numpy.typing as npt
 import pandas as pd
 import psutil
 import pytest
-from helpers import ROOT, Answer, Project, Server, serving
+from helpers import PATIENCE_S, ROOT, Answer, FakeTime, Project, Server, serving, wait_for
 from mlflow.exceptions import MlflowException
 from mlflow.models import ModelSignature
 from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
@@ -28,6 +27,7 @@ from PIL import Image
 from gan_plugin import flavor
 from gan_plugin.media.image import image_grid
 from gan_plugin.seeds import between, latents
+from gan_plugin.serving import gate as gate_module
 from gan_plugin.serving.gate import AnswerInterval, Gate, Message, Receive, Send
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.options import ServingOptions
@@ -49,7 +49,7 @@ def project(make_project: Callable[[], Project]) -> Project:
 def digits(project: Project, request: pytest.FixtureRequest) -> Iterator[Server]:
     """On the CPU, where images are equal to the bit, with and without the micro-batcher."""
     config = json.dumps({"device": "cpu", "batching": request.param})
-    patient = {"UVICORN_TIMEOUT_KEEP_ALIVE": "120"}  # a slow machine must not lose the connection to a worker
+    patient = {"UVICORN_TIMEOUT_KEEP_ALIVE": str(PATIENCE_S)}  # a slow machine must not lose the connection to a worker
     with serving(project, "model", workers=WORKERS, SERVING_MODEL_CONFIG=config, **patient) as running:
         yield running
 
@@ -202,19 +202,21 @@ def test_a_grid_too_large_for_webp(digits: Server) -> None:
 
 
 def connections(server: Server) -> dict[int, http.client.HTTPConnection]:
-    """A connection to each worker, by the worker's process."""
+    """A connection to each worker, by the worker's process; the last of them may not have begun yet."""
     connections: dict[int, http.client.HTTPConnection] = {}
-    for _ in range(200):
-        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=60)
+
+    def complete() -> bool:
+        connection = http.client.HTTPConnection("127.0.0.1", server.port, timeout=PATIENCE_S)
         connection.request("GET", "/ping")
         connection.getresponse().read()
         mine = connection.sock.getsockname()[1]
         for process in psutil.Process(server.pid).children(recursive=True):
             if any(c.raddr and c.raddr.port == mine for c in process.net_connections()):
                 connections.setdefault(process.pid, connection)
-        if len(connections) == WORKERS:
-            return connections
-    raise AssertionError(f"only {len(connections)} of {WORKERS} workers took a connection")
+        return len(connections) == WORKERS
+
+    wait_for(complete)
+    return connections
 
 
 def ask(connection: http.client.HTTPConnection, seeds: list[int]) -> dict[int, str]:
@@ -250,26 +252,25 @@ def test_one_request_too_many_is_refused_at_once_and_the_others_are_answered(pro
     with serving(project, "model", SERVING_MODEL_CONFIG='{"max_waiting": 2}') as server:
         assert "and a server 2 requests." in server.log.read_text()
 
-        def timed(_: int) -> tuple[Answer, float]:
-            start = time.monotonic()
-            reply = server.records(*many, grid=32)
-            return reply, time.monotonic() - start
+        replies: list[Answer] = []
 
-        with ThreadPoolExecutor(8) as pool:
-            replies = list(pool.map(timed, range(8)))
-        answered = [seconds for reply, seconds in replies if reply.status == 200]
-        refused = [(reply, seconds) for reply, seconds in replies if reply.status == 503]
-        assert len(answered) >= 2
-        assert len(answered) + len(refused) == 8
-        assert refused
-        for reply, seconds in refused:
-            assert seconds < max(answered)
+        def some_are_refused() -> bool:  # once they meet at the server
+            with ThreadPoolExecutor(8) as pool:
+                replies.extend(pool.map(lambda _: server.records(*many, grid=32), range(8)))
+            return 503 in [reply.status for reply in replies]
+
+        wait_for(some_are_refused)
+        refused = [reply for reply in replies if reply.status != 200]
+        assert len(replies) - len(refused) >= 2
+        for reply in refused:
+            assert reply.status == 503
+            # two are being answered at that moment
             assert reply.body["message"] == (
                 f"The server has 2 requests to answer and takes no more: try again in {reply.headers['retry-after']} s."
             )
         # and every answer says where it was made
         log = server.log.read_text()
-        for reply in (server.records({"seed": 1}), server.records({"sede": 1}), refused[0][0]):
+        for reply in (server.records({"seed": 1}), server.records({"sede": 1}), refused[0]):
             assert reply.headers["x-gan-device"] in ("cpu", "cuda")
             if reply.headers["x-gan-device"] == "cpu":  # device=auto, on a machine without a GPU
                 assert f"CUDA cannot be used: {reply.headers['x-gan-fallback']}." in log
@@ -292,11 +293,40 @@ def test_when_a_refused_client_should_try_again() -> None:
     assert interval.seconds_for(4) == pytest.approx(6)
 
 
-def test_a_request_that_would_wait_longer_than_the_server_allows_is_refused() -> None:
+def test_a_request_is_refused_while_those_before_it_are_still_answered() -> None:
     statuses: list[int] = []
 
+    async def send(message: Message) -> None:
+        statuses.append(message.get("status", 0))
+
+    async def send_requests() -> None:
+        done = asyncio.Event()
+
+        async def app(scope: Message, receive: Receive, send: Send) -> None:
+            await done.wait()
+            await send({"type": "http.response.start", "status": 200, "headers": []})
+
+        gate = Gate(app, max_requests=2, patience_s=60, headers={})
+        scope = {"type": "http", "path": "/invocations"}
+        first = [asyncio.create_task(gate(scope, asyncio.Queue().get, send)) for _ in range(2)]
+        await asyncio.sleep(0)  # they are inside
+        await gate(scope, asyncio.Queue().get, send)
+        assert statuses[0] == 503
+        done.set()
+        await asyncio.gather(*first)
+
+    asyncio.run(send_requests())
+    assert [status for status in statuses if status] == [503, 200, 200]
+
+
+def test_a_request_that_would_wait_longer_than_the_server_allows_is_refused(monkeypatch: pytest.MonkeyPatch) -> None:
+    statuses: list[int] = []
+    time = FakeTime()
+    monkeypatch.setattr(gate_module, "time", time)
+
     async def app(scope: Message, receive: Receive, send: Send) -> None:
-        await asyncio.sleep(0.2)
+        await asyncio.sleep(0)
+        time.now += 0.2
         await send({"type": "http.response.start", "status": 200, "headers": []})
 
     async def send(message: Message) -> None:

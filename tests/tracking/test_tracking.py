@@ -98,8 +98,8 @@ def test_a_server_that_hangs_holds_up_the_end_of_a_run_only_once(
 ) -> None:
     """By one image that is not taken, and not by each of 30."""
     group, client = server
-    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     tracker = MlflowTracker(client.create_run("0").info.run_id, tmp_path)
+    monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "2")
     attempts = count_calls(tracker.client, "log_image")
     os.killpg(group, signal.SIGSTOP)
     for step in range(30):
