@@ -55,6 +55,23 @@ QUICK = {
 }
 
 
+# what the fixture short_cas does, in a process of its own
+SHORT_CAS = """
+from gan_plugin.evaluation import classes
+from gan_plugin.features import classifier_training
+
+def train_shortly(*arguments, original=classes.train_classifier, **options):
+    usual = classifier_training.MIN_STEPS, classifier_training.EPOCHS
+    classifier_training.MIN_STEPS, classifier_training.EPOCHS = 30, 1
+    try:
+        return original(*arguments, **options)
+    finally:
+        classifier_training.MIN_STEPS, classifier_training.EPOCHS = usual
+
+classes.train_classifier = train_shortly
+"""
+
+
 @dataclass(frozen=True)
 class Project:
     """A folder with the project's MLproject in it and MLflow's default store beside it."""

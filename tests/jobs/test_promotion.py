@@ -13,7 +13,7 @@ from pathlib import Path
 import mlflow
 import pytest
 from generators import export_bank
-from helpers import PATIENCE_S, Project, error_of, options, tracking
+from helpers import PATIENCE_S, SHORT_CAS, Project, error_of, options, tracking
 from mlflow import MlflowClient
 
 from gan_plugin import flavor, registry
@@ -25,18 +25,6 @@ from gan_plugin.registry import Locked, annotate_version, champion_of, current_v
 
 pytestmark = pytest.mark.usefixtures("short_cas")
 GOOD, BETTER, BEST, BAD = 0.15, 0.1, 0.05, 0.5  # noise in the images
-# what the fixture short_cas does, in a process of its own
-SHORT_CAS = """
-from gan_plugin.cli import main
-from gan_plugin.evaluation import classes
-from gan_plugin.features import classifier_training
-
-def train_shortly(*arguments, **options):
-    classifier_training.MIN_STEPS, classifier_training.EPOCHS = 30, 1
-    return classifier_training.train_classifier(*arguments, **options)
-
-classes.train_classifier = train_shortly
-"""
 EASY = {"images": 100, "image_size": 16, "thresholds": "fid_ratio<=100,precision>=0.05"}
 
 
@@ -360,7 +348,10 @@ def test_through_a_server_two_at_once_leave_the_better_one_champion(remote: Proj
     set_champion(client, "gan", "1", expected=None, holder="run")
 
     def start(version: int) -> subprocess.Popen[str]:
-        code = SHORT_CAS + f"main({['promote', *options({**EASY, 'version': version})]!r})"
+        code = (
+            SHORT_CAS
+            + f"from gan_plugin.cli import main; main({['promote', *options({**EASY, 'version': version})]!r})"
+        )
         return subprocess.Popen(
             ["python", "-c", code],
             cwd=remote.folder,

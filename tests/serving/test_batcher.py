@@ -193,13 +193,18 @@ def test_an_image_that_takes_long_gets_all_cores(monkeypatch: pytest.MonkeyPatch
     assert OnnxGenerator(DIGITS, threads=1).threads == 1  # as was asked for
 
 
-@pytest.mark.parametrize("batching", ["off", "on"])
-def test_large_images_are_encoded_side_by_side_and_in_order(batching: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ONNX file of a generator of large images."""
+    path, spec = tmp_path_factory.mktemp("large") / "g.onnx", image_spec(64, 64, 3)
     torch.manual_seed(0)
-    export_generator(
-        dcgan.Generator(8, image_spec(64, 64, 3)), Description(8, image_spec(64, 64, 3)), tmp_path / "g.onnx"
-    )
-    generator = OnnxGenerator(tmp_path / "g.onnx", device="cpu", batching=batching)
+    export_generator(dcgan.Generator(8, spec), Description(8, spec), path)
+    return path
+
+
+@pytest.mark.parametrize("batching", ["off", "on"])
+def test_large_images_are_encoded_side_by_side_and_in_order(batching: str, large: Path) -> None:
+    generator = OnnxGenerator(large, device="cpu", batching=batching)
     z = latents(range(21), 8)
     files = generator.encode(z, None, png_base64)
     decoded = np.stack([np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(file)))) for file in files])
