@@ -39,6 +39,7 @@ BIN = Path(sys.executable).parent
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
 PATIENCE_S = 600  # for what takes seconds: tests wait for an event, and give up only where it cannot be mere slowness
+NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # for which MLflow's server starts seven more processes
 PORTS = range(20_000, 30_000)  # below those that systems give to whoever asks for any
 _ports_taken: list[socket.socket] = []
 
@@ -258,7 +259,7 @@ def tracking(project: Project, *, workers: int = 1) -> Iterator[tuple[subprocess
         process = subprocess.Popen(
             words,
             cwd=project.folder,
-            env=project.environment(),
+            env=project.environment(**NO_JOBS),
             stdout=output,
             stderr=output,
             start_new_session=True,

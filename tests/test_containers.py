@@ -30,7 +30,7 @@ import numpy as np
 import pytest
 import torch
 import yaml
-from helpers import BIN, PATIENCE_S, ROOT, Server, free_port, wait_for
+from helpers import BIN, NO_JOBS, PATIENCE_S, ROOT, Server, free_port, wait_for
 from PIL import Image
 
 from gan_plugin import flavor
@@ -246,7 +246,10 @@ def tracking(volume: Path, tmp_path_factory: pytest.TempPathFactory) -> Iterator
     assert kind == "CMD"
     healthy = [word.replace("127.0.0.1:5000", f"127.0.0.1:{port}") for word in check]
     with running(
-        command, healthy=healthy, folder=folder, variables={"PATH": path, "HOME": str(folder), **service["environment"]}
+        command,
+        healthy=healthy,
+        folder=folder,
+        variables={"PATH": path, "HOME": str(folder), **service["environment"], **NO_JOBS},
     ):
         yield f"http://127.0.0.1:{port}"
 

@@ -348,10 +348,8 @@ def test_through_a_server_two_at_once_leave_the_better_one_champion(remote: Proj
     set_champion(client, "gan", "1", expected=None, holder="run")
 
     def start(version: int) -> subprocess.Popen[str]:
-        code = (
-            SHORT_CAS
-            + f"from gan_plugin.cli import main; main({['promote', *options({**EASY, 'version': version})]!r})"
-        )
+        words = ["promote", *options({**EASY, "version": version})]
+        code = f"{SHORT_CAS}\nfrom gan_plugin.cli import main\nmain({words!r})"
         return subprocess.Popen(
             ["python", "-c", code],
             cwd=remote.folder,
