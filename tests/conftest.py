@@ -15,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import torch
 from helpers import QUICK, ROOT, Project, Server, Trained, serving
 from mlflow import MlflowClient
 
@@ -22,6 +23,12 @@ from gan_plugin.evaluation import classes
 from gan_plugin.features import classifier_training
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_training import train_classifier
+
+
+@pytest.fixture(autouse=True)
+def seed() -> None:
+    """Whatever is drawn without a seed is the same each time, whichever tests this process has run before."""
+    torch.manual_seed(0)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -93,5 +100,5 @@ def store(trained: Trained, monkeypatch: pytest.MonkeyPatch) -> Trained:
 
 @pytest.fixture(scope="session")
 def server(trained: Trained) -> Iterator[Server]:
-    with serving(trained.project, trained.model_uri, env_manager="local", wait_s=120) as running:
+    with serving(trained.project, trained.model_uri) as running:
         yield running

@@ -10,6 +10,7 @@ import os
 os.environ.setdefault("OMP_NUM_THREADS", "1")
 
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -37,6 +38,11 @@ ROOT = Path(__file__).parent.parent
 BIN = Path(sys.executable).parent
 CHROMIUM = os.environ.get("CHROMIUM", "/usr/bin/chromium")
 
+PATIENCE_S = 600  # for what takes seconds: tests wait for an event, and give up only where it cannot be mere slowness
+NO_JOBS = {"MLFLOW_SERVER_ENABLE_JOB_EXECUTION": "false"}  # for which MLflow's server starts seven more processes
+PORTS = range(20_000, 30_000)  # below those that systems give to whoever asks for any
+_ports_taken: list[socket.socket] = []
+
 
 QUICK = {
     "recipe": "dcgan",
@@ -48,6 +54,23 @@ QUICK = {
     "seed": 3,
     "evaluation_budget": 0.0,
 }
+
+
+# what the fixture short_cas does, in a process of its own
+SHORT_CAS = """
+from gan_plugin.evaluation import classes
+from gan_plugin.features import classifier_training
+
+def train_shortly(*arguments, original=classes.train_classifier, **options):
+    usual = classifier_training.MIN_STEPS, classifier_training.EPOCHS
+    classifier_training.MIN_STEPS, classifier_training.EPOCHS = 30, 1
+    try:
+        return original(*arguments, **options)
+    finally:
+        classifier_training.MIN_STEPS, classifier_training.EPOCHS = usual
+
+classes.train_classifier = train_shortly
+"""
 
 
 @dataclass(frozen=True)
@@ -77,7 +100,7 @@ class Project:
             env=self.environment(**variables),
             capture_output=True,
             text=True,
-            timeout=600,
+            timeout=PATIENCE_S,
             check=False,
         )
 
@@ -148,7 +171,7 @@ class Server:
         url = f"http://127.0.0.1:{self.port}/invocations"
         request = urllib.request.Request(url, data, {"Content-Type": content_type})
         try:
-            with urllib.request.urlopen(request, timeout=60) as response:
+            with urllib.request.urlopen(request, timeout=PATIENCE_S) as response:
                 status, text, headers = response.status, response.read().decode(), response.headers
         except urllib.error.HTTPError as error:
             status, text, headers = error.code, error.read().decode(), error.headers
@@ -158,38 +181,109 @@ class Server:
         return self.post({"dataframe_records": list(rows), **({"params": params} if params else {})})
 
 
+def wait_for(
+    condition: Callable[[], object], process: subprocess.Popen[Any] | None = None, log: Path | None = None
+) -> None:
+    """Wait until ``condition`` holds, while ``process``, which writes into ``log``, goes on."""
+    deadline = time.monotonic() + PATIENCE_S
+    while not condition():
+        said = "" if log is None else log.read_text()
+        assert process is None or process.poll() is None, f"the process has ended:\n{said}"
+        assert time.monotonic() < deadline, f"nothing after {PATIENCE_S} s:\n{said}"
+        time.sleep(0.1)
+
+
+def free_port() -> int:
+    """Return a port of the loopback address that no other process of any tests takes until this one ends.
+
+    The system would give a port that is merely free to somebody else before the server binds it. What keeps it from
+    other tests is a UDP socket of the same number.
+    """
+    for port in PORTS:
+        taken = socket.socket(type=socket.SOCK_DGRAM)
+        try:
+            taken.bind(("127.0.0.1", port))
+            with socket.socket() as probe:
+                probe.bind(("127.0.0.1", port))
+        except OSError:
+            taken.close()
+            continue
+        _ports_taken.append(taken)
+        return port
+    raise AssertionError("no port is free")
+
+
+def stop(process: subprocess.Popen[Any]) -> None:
+    """End a server."""
+    process.terminate()
+    process.wait(PATIENCE_S)
+
+
+def answers(url: str) -> bool:
+    try:
+        with urllib.request.urlopen(url, timeout=PATIENCE_S):
+            return True
+    except OSError:
+        return False
+
+
 @contextmanager
 def serving(
-    project: Project, model_uri: str, *, env_manager: str, wait_s: int, workers: int = 1, **variables: str
+    project: Project, model_uri: str, *, env_manager: str = "local", workers: int = 1, **variables: str
 ) -> Iterator[Server]:
     """``mlflow models serve`` on a free loopback port, until the block ends."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     log = project.folder / f"server-{port}.log"
     words = ["mlflow", "models", "serve", "-m", model_uri, "--env-manager", env_manager, "--port", str(port)]
     words += ["--workers", str(workers)]
+    # MLflow itself would end a request after a minute
+    environment = project.environment(**{"MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT": str(PATIENCE_S), **variables})
     with log.open("w") as output:
-        process = subprocess.Popen(
-            words, cwd=project.folder, env=project.environment(**variables), stdout=output, stderr=output
-        )
+        process = subprocess.Popen(words, cwd=project.folder, env=environment, stdout=output, stderr=output)
         try:
-            wait_until_ready(process, port, log=log, wait_s=wait_s)
+            wait_for(lambda: answers(f"http://127.0.0.1:{port}/ping"), process, log)
             yield Server(port, log, process.pid)
         finally:
-            process.terminate()
-            process.wait(30)
+            stop(process)
 
 
-def wait_until_ready(process: subprocess.Popen[bytes], port: int, *, log: Path, wait_s: int) -> None:
-    for _ in range(wait_s * 5):
+@contextmanager
+def tracking(project: Project, *, workers: int = 1) -> Iterator[tuple[subprocess.Popen[bytes], str]]:
+    """``mlflow server`` on the project's store, in a process group of its own, and its URI, until the block ends."""
+    port = free_port()
+    log, uri = project.folder / "server.log", f"http://127.0.0.1:{port}"
+    words = ["mlflow", "server", "--port", str(port), "--workers", str(workers)]
+    words += ["--backend-store-uri", project.tracking_uri]
+    words += ["--default-artifact-root", str(project.folder / "artifacts")]
+    with log.open("w") as output:
+        process = subprocess.Popen(
+            words,
+            cwd=project.folder,
+            env=project.environment(**NO_JOBS),
+            stdout=output,
+            stderr=output,
+            start_new_session=True,
+        )
         try:
-            with urllib.request.urlopen(f"http://127.0.0.1:{port}/ping", timeout=5):
-                return
-        except OSError:
-            assert process.poll() is None, log.read_text()
-            time.sleep(0.2)
-    raise AssertionError(f"not ready after {wait_s} s:\n{log.read_text()}")
+            wait_for(lambda: answers(f"{uri}/health"), process, log)
+            yield process, uri
+        finally:
+            if process.poll() is None:
+                os.killpg(process.pid, signal.SIGKILL)  # also where a test has stopped it
+            process.wait(PATIENCE_S)
+
+
+class FakeTime:
+    """Stand in for a module's ``time``: a clock that stands still but for what a test adds to ``now``."""
+
+    def __init__(self) -> None:
+        self.now = 0.0
+
+    def perf_counter(self) -> float:
+        return self.now
+
+    def monotonic(self) -> float:
+        return self.now
 
 
 def load_script(path: Path) -> ModuleType:

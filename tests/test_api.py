@@ -67,6 +67,7 @@ def test_python_refuses_like_the_command_line() -> None:
     assert refusal(lambda: gan_plugin.promote(thresholds=["fid>=3"])).startswith("thresholds='fid>=3' is not possible")
 
 
+@pytest.mark.usefixtures("short_cas")
 def test_train_evaluate_promote_load_and_save(project: Project) -> None:
     values = {**SMALL, "generator_lr": (4e-4, 1e-4), "anneal": 1_000, "guard": False}
     uri = gan_plugin.train(recipe=Path("my recipe.toml"), model_name="mine", **values)

@@ -12,7 +12,7 @@ import mlflow
 import numpy as np
 import pytest
 import torch
-from helpers import CHROMIUM, ROOT, Project, need_program, options, refusal, serving
+from helpers import CHROMIUM, PATIENCE_S, ROOT, Project, need_program, options, refusal, serving
 from PIL import Image
 
 from gan_plugin import flavor
@@ -33,8 +33,9 @@ TINY = {"recipe": "r3gan", "width": 16, "blocks": 1, "epochs": 1, "batch_size": 
 LOOK_AROUND = """
 import { chromium } from "playwright-core";
 const [executablePath, address, name] = process.argv.slice(2);
-const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"] });
+const browser = await chromium.launch({ executablePath, args: ["--no-sandbox"], timeout: 0 });
 const page = await browser.newPage();
+page.setDefaultTimeout(0); // whoever runs this has a limit
 const complaints = [];
 page.on("pageerror", (error) => complaints.push(error.message));
 await page.goto(address);
@@ -111,7 +112,7 @@ def test_they_are_evaluated_and_reported(
 
 
 def test_one_is_served_by_name(project: Project) -> None:
-    with serving(project, "models:/gan/1", env_manager="local", wait_s=120) as server:
+    with serving(project, "models:/gan/1") as server:
         by_name, by_index, of_another = (
             server.records({"seed": 3, "label": label}).body["predictions"][0]["image"]
             for label in (NAMES[700], 700, 3)
@@ -145,6 +146,6 @@ def test_one_is_chosen_in_the_explorer(project: Project, monkeypatch: pytest.Mon
     (tmp_path / "look.mjs").write_text(LOOK_AROUND)
     address = (tmp_path / "page.html").as_uri()
     for words in (["npm", "ci", "--no-audit", "--no-fund"], ["node", "look.mjs", CHROMIUM, address, NAMES[700]]):
-        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=300, check=False)
+        done = subprocess.run(words, cwd=tmp_path, capture_output=True, text=True, timeout=PATIENCE_S, check=False)
         assert done.returncode == 0, done.stdout + done.stderr
     assert json.loads(done.stdout) == {"options": 1001, "shown": f"class {NAMES[700]}", "complaints": []}

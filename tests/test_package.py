@@ -11,7 +11,7 @@ from email.parser import Parser
 from pathlib import Path
 
 import pytest
-from helpers import ROOT, Project, serving
+from helpers import ROOT, SHORT_CAS, Project, serving
 
 SCRIPT = """
 import pathlib, gan_plugin
@@ -73,9 +73,7 @@ def test_the_wheel_trains_evaluates_promotes_and_serves_from_an_empty_folder(whe
 
     recipes = [line.split()[0] for line in python("-m", "gan_plugin", "recipes").splitlines()]
     assert recipes == sorted(path.stem for path in ROOT.glob("gan_plugin/config/recipes/*.toml"))
-    assert python("-c", SCRIPT).splitlines()[-1] == "models:/gan/1 True (1, 16, 16, 1)"
+    assert python("-c", SHORT_CAS + SCRIPT).splitlines()[-1] == "models:/gan/1 True (1, 16, 16, 1)"
     assert (folder / "explorer.html").exists()
-    with serving(
-        Project(folder), "models:/gan@champion", env_manager="local", wait_s=120, PYTHONPATH=str(installed)
-    ) as server:
+    with serving(Project(folder), "models:/gan@champion", PYTHONPATH=str(installed)) as server:
         assert server.records({"seed": 0}).status == 200

@@ -24,6 +24,7 @@ let places = []; // canvases with the images that belong there
 let state = {};
 let painting = false;
 let flashTimer; // ends the words that a button shows for a moment
+let savedUrl; // of the last saved image: some browsers read it only after the click
 
 /** Builds the page; `workerUrl` is the address of the worker's script. */
 export function start(workerUrl) {
@@ -79,7 +80,8 @@ async function searchDirections(searched) {
     `${directions.length} of ${description.latentSize} make ${percent(share)} of the change; ` +
     "the images beside them show where they lead.";
   find("directions").replaceChildren(...directions.map(directionRow));
-  changed();
+  showSteps(); // and no more than that: the user may be typing
+  paint().catch(refuse);
 }
 
 function describe(name) {
@@ -152,11 +154,7 @@ async function paint() {
   try {
     for (let next = missing(); next.length; next = missing()) {
       const [current, shape] = [engine, description];
-      const aims = next.map(({ target }) => aim(target.row, target.steps, directions, shape));
-      const images = await current.ask("images", {
-        zs: aims.map(({ z }) => z),
-        labels: aims.map(({ label }) => label),
-      });
+      const images = await generate(next.map(({ target }) => target));
       if (current !== engine) continue; // another model was opened meanwhile
       next.forEach(({ place, target }, i) => {
         draw(place.canvas, images[i], shape);
@@ -167,6 +165,12 @@ async function paint() {
   } finally {
     painting = false;
   }
+}
+
+/** Images of targets; null if another model is opened meanwhile. */
+function generate(targets) {
+  const aims = targets.map(({ row, steps }) => aim(row, steps, directions, description));
+  return engine.ask("images", { zs: aims.map(({ z }) => z), labels: aims.map(({ label }) => label) });
 }
 
 /** The chosen image if it is missing, else the next AT_ONCE of the others. */
@@ -202,10 +206,7 @@ function changed(changes = {}) {
   setValue("truncation", truncation ?? NO_TRUNCATION);
   find("truncation-shown").value = truncation === null ? "off" : `±${truncation.toFixed(1)}`;
   find("position-shown").value = position.toFixed(2);
-  find("directions").childNodes.forEach(({ children: [, slider, , shown] }, i) => {
-    slider.value = steps[i];
-    shown.value = steps[i] === 0 ? "0" : `${steps[i] > 0 ? "+" : "−"}${Math.abs(steps[i]).toFixed(1)}`;
-  });
+  showSteps();
   const named = classOf(seed);
   find("class-shown").textContent = named && `class ${named}`;
   find("image").setAttribute("aria-label", `The image of seed ${seed}${named && `, class ${named}`}`);
@@ -217,6 +218,14 @@ function changed(changes = {}) {
   });
   rove();
   paint().catch(refuse);
+}
+
+function showSteps() {
+  find("directions").childNodes.forEach(({ children: [, slider, , shown] }, i) => {
+    const step = state.steps[i];
+    slider.value = step;
+    shown.value = step === 0 ? "0" : `${step > 0 ? "+" : "−"}${Math.abs(step).toFixed(1)}`;
+  });
 }
 
 function classOf(seed) {
@@ -289,7 +298,7 @@ function listen(openFile) {
   find("grid").addEventListener("keydown", moveInGrid);
   find("reset").addEventListener("click", () => changed(settings()));
   find("copy").addEventListener("click", copy);
-  find("save").addEventListener("click", save);
+  find("save").addEventListener("click", () => save().catch(refuse));
 }
 
 function onSeed(id, largest, take) {
@@ -335,15 +344,17 @@ function flash(button, words) {
   flashTimer = setTimeout(() => (button.textContent = label), 1500);
 }
 
-function save() {
-  find("image").toBlob((blob) => {
-    const link = Object.assign(document.createElement("a"), {
-      href: URL.createObjectURL(blob),
-      download: `seed-${state.seed}.png`,
-    });
-    link.click();
-    URL.revokeObjectURL(link.href);
-  });
+/** Saves the image that was chosen at the click: on the page it may not be drawn yet, or another may be by then. */
+async function save() {
+  const [shape, name] = [description, `seed-${state.seed}.png`];
+  const images = await generate([places[0].target()]);
+  if (images === null) return; // another model was opened meanwhile
+  const canvas = document.createElement("canvas");
+  draw(canvas, images[0], shape);
+  const blob = await new Promise((resolve) => canvas.toBlob(resolve));
+  URL.revokeObjectURL(savedUrl);
+  savedUrl = URL.createObjectURL(blob);
+  Object.assign(document.createElement("a"), { href: savedUrl, download: name }).click();
 }
 
 // ---------------------------------------------------------------- bytes in the page

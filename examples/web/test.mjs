@@ -13,6 +13,8 @@ import { chromium } from "playwright-core";
 import { Generator, latents } from "../node/gan.mjs";
 import { build, BUILT, unpacked } from "./build.mjs";
 
+const PATIENCE_MS = 300_000; // for what may take a while on a busy machine: a test waits for the event, and no longer
+
 const path = (relative) => fileURLToPath(new URL(relative, import.meta.url));
 const MODEL = path("../digits.onnx");
 const { images: VECTORS } = JSON.parse(await readFile(path("../vectors.json"), "utf8"));
@@ -27,6 +29,7 @@ before(async () => {
   browser = await chromium.launch({
     executablePath: process.env.CHROMIUM ?? "/usr/bin/chromium",
     args: ["--no-sandbox"],
+    timeout: PATIENCE_MS,
   });
   folder = await mkdtemp(join(tmpdir(), "gan-"));
 });
@@ -40,7 +43,7 @@ after(async () => {
 async function visit(file = BUILT) {
   const context = await browser.newContext({ permissions: ["clipboard-read", "clipboard-write"] });
   page = await context.newPage();
-  page.setDefaultTimeout(20_000);
+  page.setDefaultTimeout(PATIENCE_MS);
   [requests, complaints] = [[], []];
   page.on("request", (request) => requests.push(request.url()));
   page.on("console", (message) => complaints.push(message.text()));
@@ -52,6 +55,15 @@ async function visit(file = BUILT) {
 async function open(file = MODEL) {
   await page.setInputFiles("#file", file);
   await settled();
+}
+
+/** Closes the page, which asked nothing of a network and complained of nothing. */
+async function leave() {
+  const outward = requests.filter((url) => !/^(file|blob|data):/.test(url));
+  await page.context().close();
+  assert.deepEqual(outward, []);
+  assert.ok(requests.length > 0);
+  assert.deepEqual(complaints, []);
 }
 
 const settled = () => page.locator('#explorer[aria-busy="false"]').waitFor();
@@ -80,11 +92,15 @@ const look = (selector = "#image", nth = 0) =>
       // a copy is read: reading the page's own would make Chromium complain of it
       const copy = new OffscreenCanvas(canvas.width, canvas.height).getContext("2d");
       copy.drawImage(canvas, 0, 0);
-      const { data } = copy.getImageData(0, 0, canvas.width, canvas.height);
-      const colors = [...data].filter((_, i) => i % 4 !== 3);
-      const isGray = colors.every((value, i) => value === colors[i - (i % 3)]);
-      return isGray ? colors.filter((_, i) => i % 3 === 0) : colors;
-    });
+      return [...copy.getImageData(0, 0, canvas.width, canvas.height).data];
+    })
+    .then(levelsOf);
+
+function levelsOf(data) {
+  const colors = data.filter((_, i) => i % 4 !== 3);
+  const isGray = colors.every((value, i) => value === colors[i - (i % 3)]);
+  return isGray ? colors.filter((_, i) => i % 3 === 0) : colors;
+}
 
 function apart(a, b) {
   assert.equal(a.length, b.length);
@@ -94,7 +110,39 @@ function apart(a, b) {
 /** From here on the page's timers run in `page.clock.runFor` only, however slow this machine is. */
 async function stopClock() {
   await page.clock.install({ time: 0 });
-  await page.clock.pauseAt(1000);
+  await page.clock.pauseAt(10 * PATIENCE_MS); // a moment that cannot have passed
+}
+
+/** From here on the page's requests for `name` reach its workers only once `release()` is called. */
+async function hold(name) {
+  await page.evaluate((held) => {
+    const [post, waiting] = [Worker.prototype.postMessage, []];
+    Worker.prototype.postMessage = function (message) {
+      if (message.name === held) waiting.push(() => post.call(this, message));
+      else post.call(this, message);
+    };
+    window.release = () => {
+      Worker.prototype.postMessage = post;
+      for (const send of waiting) send();
+    };
+  }, name);
+}
+const release = () => page.evaluate(() => window.release());
+
+/** Gray levels of the image that `save` downloads, or its colors, and the file's name. */
+async function saved(save) {
+  const [download] = await Promise.all([page.waitForEvent("download"), save()]);
+  const png = (await readFile(await download.path())).toString("base64");
+  const look = async (url) => {
+    const image = await createImageBitmap(await (await fetch(url)).blob());
+    const context = new OffscreenCanvas(image.width, image.height).getContext("2d");
+    context.drawImage(image, 0, 0);
+    return [...context.getImageData(0, 0, image.width, image.height).data];
+  };
+  const reader = await page.context().newPage(); // the page itself may read no address
+  const data = await reader.evaluate(look, `data:image/png;base64,${png}`);
+  await reader.close();
+  return { name: download.suggestedFilename(), levels: levelsOf(data) };
 }
 
 async function copyRequest() {
@@ -111,18 +159,18 @@ test("the built page is what build.mjs makes of the sources", async () => {
   assert.ok(unpacked(await readFile(BUILT, "utf8")) === unpacked(await build()), "npm run build, and commit the page");
 });
 
-describe("with a model from a file", () => {
-  beforeEach(async () => {
+describe("with a model from a file, of which everything is known", () => {
+  before(async () => {
     await visit();
     await open();
+    await directionsFound();
   });
-  afterEach(async () => {
-    const outward = requests.filter((url) => !/^(file|blob|data):/.test(url));
-    await page.context().close();
-    assert.deepEqual(outward, []);
-    assert.ok(requests.length > 0);
-    assert.deepEqual(complaints, []);
+  beforeEach(async () => {
+    await set({ "#first": 0, "#seed": 0, "#to-seed": 1 });
+    await page.locator("#reset").click();
+    await settled();
   });
+  after(leave);
 
   test("images are those of gan_plugin", async () => {
     for (const { image, seed, label, truncation, to_seed: toSeed, position } of VECTORS) {
@@ -175,7 +223,6 @@ describe("with a model from a file", () => {
   });
 
   test("every control changes the image, and reset brings it back", async () => {
-    await directionsFound();
     const usual = await look();
     const controls = { "#class": "5", "#truncation": 0.3, "#position": 0.5 };
     assert.equal(await page.locator("#directions input").count(), 8);
@@ -212,7 +259,6 @@ describe("with a model from a file", () => {
   });
 
   test("the images beside a direction are those at its ends", async () => {
-    await directionsFound();
     const [left, right] = [await look("#directions canvas", 0), await look("#directions canvas", 1)];
     await set({ "#directions .way:first-child input": -4 });
     assert.ok(apart(await look(), left) <= 1);
@@ -221,26 +267,14 @@ describe("with a model from a file", () => {
     assert.ok(apart(left, right) > 20);
   });
 
-  test("a copy is confirmed for a second and a half, whenever the one before was", async () => {
-    await stopClock();
-    await copyRequest();
-    await page.clock.runFor(1400);
-    await page.locator("#copy").evaluate((button) => (button.textContent = "")); // to see the second confirmation
-    await copyRequest();
-    await page.clock.runFor(1400);
-    assert.equal(await page.locator("#copy").textContent(), "Copied");
-    await page.clock.runFor(200);
-    assert.equal(await page.locator("#copy").textContent(), "Copy request");
-  });
-
   test("the copied request is for the image on the page", async () => {
-    await stopClock();
     ort.env.wasm.numThreads = 1;
     const generator = await Generator.open(ort, await readFile(MODEL));
     const agrees = async () => {
-      await page.clock.runFor(2000); // the confirmation of an earlier copy is over
-      await copyRequest();
-      const copied = await page.evaluate(() => navigator.clipboard.readText());
+      await page.evaluate(() => navigator.clipboard.writeText("")); // the copy before
+      await page.locator("#copy").click();
+      const handle = await page.waitForFunction(() => navigator.clipboard.readText()); // anything but ""
+      const copied = await handle.jsonValue();
       assert.equal(copied, await page.locator("#request").textContent());
       assert.ok(
         copied.startsWith("curl -s http://127.0.0.1:5001/invocations -H 'Content-Type: application/json' -d '{"),
@@ -253,7 +287,6 @@ describe("with a model from a file", () => {
     assert.deepEqual(await agrees(), [{ seed: 0 }]);
     await set({ "#seed": 7, "#class": "3", "#truncation": 0.8, "#to-seed": 9, "#position": 0.25 });
     assert.deepEqual(await agrees(), [{ seed: 7, label: "3", truncation: 0.8, to_seed: 9, position: 0.25 }]);
-    await directionsFound();
     await set({ "#class": "", "#directions .way:first-child input": 2 });
     const [row] = await agrees();
     assert.deepEqual([Object.keys(row), row.z.length, row.label], [["z", "label"], 64, "7"]);
@@ -261,10 +294,21 @@ describe("with a model from a file", () => {
 
   test("the image is saved pixel by pixel", async () => {
     await set({ "#seed": 7 });
-    const [download] = await Promise.all([page.waitForEvent("download"), page.locator("#save").click()]);
-    assert.equal(download.suggestedFilename(), "seed-7.png");
-    const png = await readFile(await download.path());
-    assert.deepEqual([png.toString("latin1", 1, 4), png.readUInt32BE(16), png.readUInt32BE(20)], ["PNG", 28, 28]);
+    assert.deepEqual(await saved(() => page.locator("#save").click()), { name: "seed-7.png", levels: await look() });
+  });
+
+  test("the image that was chosen at the click is saved, before it is drawn and after another was chosen", async () => {
+    await set({ "#seed": 7 });
+    const levels = await look();
+    await set({ "#seed": 8 });
+    await hold("images");
+    await page.locator("#seed").fill("7");
+    const file = await saved(async () => {
+      await page.locator("#save").click();
+      await page.locator("#seed").fill("9");
+      await release();
+    });
+    assert.deepEqual(file, { name: "seed-7.png", levels });
   });
 
   test("a seed that is none is refused in one sentence, and the image stays", async () => {
@@ -281,6 +325,26 @@ describe("with a model from a file", () => {
     await page.locator("#message", { hasText: "This is not an ONNX file." }).waitFor();
     await set({ "#seed": 7 });
     assert.equal(await message(), "");
+  });
+});
+
+describe("with a model from a file, just opened", () => {
+  beforeEach(async () => {
+    await visit();
+    await open();
+  });
+  afterEach(leave);
+
+  test("a copy is confirmed for a second and a half, whenever the one before was", async () => {
+    await stopClock();
+    await copyRequest();
+    await page.clock.runFor(1400);
+    await page.locator("#copy").evaluate((button) => (button.textContent = "")); // to see the second confirmation
+    await copyRequest();
+    await page.clock.runFor(1400);
+    assert.equal(await page.locator("#copy").textContent(), "Copied");
+    await page.clock.runFor(200);
+    assert.equal(await page.locator("#copy").textContent(), "Copy request");
   });
 
   test("another model replaces the first, even while that is still at work", async () => {
@@ -370,24 +434,44 @@ test("a file can be dropped on the page, and one that is no generator gets one s
   await page.context().close();
 });
 
+test("what a user is typing stays when the directions are found, and so does what was said of it", async () => {
+  await visit();
+  await hold("directions");
+  await open();
+  await page.locator("#seed").fill("-1");
+  await release();
+  await directionsFound();
+  assert.equal(await message(), "A seed is a whole number from 0 to 9007199254740991.");
+  assert.equal(await page.locator("#seed").inputValue(), "-1");
+  await set({ "#seed": 4, "#directions .way:first-child input": 2 });
+  assert.equal(await message(), "");
+  await leave();
+});
+
 test("of two files the one that was chosen last is opened, however long the first takes", async () => {
   await visit();
   const file = join(folder, "colors.onnx");
   await writeFile(file, colorModel());
-  const firstIsRead = page.evaluate(() => {
-    return new Promise((resolve) => {
-      File.prototype.arrayBuffer = async function () {
-        delete File.prototype.arrayBuffer; // of Blob again, for the second
-        while (document.getElementById("about").textContent === "") await new Promise((wait) => setTimeout(wait, 10));
+  await page.evaluate(() => {
+    File.prototype.arrayBuffer = async function () {
+      delete File.prototype.arrayBuffer; // of Blob again, for the second
+      await new Promise((resolve) => (window.readOn = resolve));
+      return this.arrayBuffer();
+    };
+    const terminate = Worker.prototype.terminate;
+    window.oneIsClosed = new Promise((resolve) => {
+      Worker.prototype.terminate = function () {
+        terminate.call(this);
         resolve();
-        return this.arrayBuffer();
       };
     });
   });
   await page.setInputFiles("#file", MODEL);
+  await page.waitForFunction(() => window.readOn);
   await page.setInputFiles("#file", file);
-  await firstIsRead;
-  await page.waitForTimeout(1500); // enough time for the first to replace the second
+  await page.locator("#about", { hasText: "colors.onnx" }).waitFor();
+  await page.evaluate(() => window.readOn());
+  await page.evaluate(() => window.oneIsClosed); // the first, or the second if the first replaces it
   assert.match(await page.locator("#about").textContent(), /^colors.onnx/);
   assert.ok(await page.locator("#explorer").isVisible());
   assert.deepEqual(complaints, []);

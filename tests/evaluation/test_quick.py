@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import time
-
 import numpy as np
 import pytest
 import torch
 from evaluation_helpers import CPU, Brightness
+from helpers import FakeTime
 
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
@@ -47,13 +46,15 @@ def test_quick_fid_is_the_distance_from_the_fixed_seeds(digits: Dataset, referen
 def test_features_that_are_too_slow_must_be_requested_by_name(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """The estimate is for all images, the data's and the generated ones."""
     counts: list[int] = []
+    time = FakeTime()
+    monkeypatch.setattr(quick, "time", time)
 
     class Slow(Brightness):
         name = "slow"
 
         def __call__(self, images: Images) -> Outputs:
             counts.append(len(images))
-            time.sleep(0.01 * len(images))
+            time.now += 0.01 * len(images)
             return super().__call__(images)
 
     monkeypatch.setattr(quick, "load_network", lambda *arguments, **options: Slow())

@@ -11,7 +11,7 @@ import numpy as np
 import onnx
 import pytest
 from generators import TALL, assert_corners, export_corners
-from helpers import CHROMIUM, ROOT, need_program, refusal
+from helpers import CHROMIUM, PATIENCE_S, ROOT, need_program, refusal
 from PIL import Image
 
 from gan_plugin.explorer import write_page
@@ -32,7 +32,7 @@ def checkout(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def run(folder: Path, *words: object) -> None:
     done = subprocess.run(
-        [str(word) for word in words], cwd=folder, capture_output=True, text=True, timeout=600, check=False
+        [str(word) for word in words], cwd=folder, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stdout + done.stderr
 

@@ -22,7 +22,7 @@ import onnxruntime
 import pytest
 import torch
 from generators import as_contract_1, assert_corners, export_corners, with_metadata
-from helpers import BIN, ROOT
+from helpers import BIN, PATIENCE_S, ROOT
 from PIL import Image
 from torch import Tensor, nn
 
@@ -41,7 +41,7 @@ SANITIZED = "-O1 -g -fsanitize=address,undefined -fno-sanitize-recover=all"
 
 def run(*words: object, **options: Any) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [str(word) for word in words], capture_output=True, text=True, timeout=600, check=False, **options
+        [str(word) for word in words], capture_output=True, text=True, timeout=PATIENCE_S, check=False, **options
     )
 
 

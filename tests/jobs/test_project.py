@@ -9,7 +9,6 @@ import os
 import re
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 from pathlib import Path
 
@@ -17,7 +16,7 @@ import mlflow
 import numpy as np
 import onnx
 import pytest
-from helpers import QUICK, Project, Trained, error_of, options, refused
+from helpers import PATIENCE_S, QUICK, Project, Trained, error_of, options, refused, wait_for
 from PIL import Image
 
 from gan_plugin import flavor
@@ -292,9 +291,9 @@ def test_sigterm_leaves_a_checkpoint_and_a_killed_run(make_project: Callable[[],
     words = ["gan-plugin", "train", *options({"recipe": "dcgan", "image_size": 16, "batch_size": 64, "epochs": 500})]
     with (project.folder / "log").open("w") as log:
         process = subprocess.Popen(words, cwd=project.folder, env=project.environment(), stdout=log, stderr=log)
-        wait_for(lambda: "epoch 1/500" in (project.folder / "log").read_text(), process)
+        wait_for(lambda: "epoch 1/500" in (project.folder / "log").read_text(), process, project.folder / "log")
         process.send_signal(signal.SIGTERM)
-        assert process.wait(60) == 128 + signal.SIGTERM
+        assert process.wait(PATIENCE_S) == 128 + signal.SIGTERM
     (run,) = project.runs()
     assert run.info.status == "KILLED"
     (checkpoint,) = (project.folder / "outputs").rglob("checkpoint.safetensors")
@@ -320,17 +319,14 @@ def test_ctrl_c_on_mlflow_run_leaves_a_checkpoint(make_project: Callable[[], Pro
             stderr=output,
             start_new_session=True,
         )
-        wait_for(lambda: "epoch 1/500" in log.read_text(), process)
+        wait_for(lambda: "epoch 1/500" in log.read_text(), process, log)
         os.killpg(process.pid, signal.SIGINT)
-        process.wait(60)
+        process.wait(PATIENCE_S)
     (run,) = project.runs()
     assert run.info.status in ("FAILED", "KILLED")  # MLflow's parent overwrites the child's KILLED
-    wait_for_end = project.folder / "outputs" / run.info.run_id / "checkpoint.safetensors"
-    for _ in range(100):  # the parent does not wait for its child
-        if wait_for_end.exists():
-            break
-        time.sleep(0.1)
-    assert read_header(wait_for_end)["steps"] >= 22
+    checkpoint = project.folder / "outputs" / run.info.run_id / "checkpoint.safetensors"
+    wait_for(checkpoint.exists)  # the parent does not wait for its child
+    assert read_header(checkpoint)["steps"] >= 22
 
 
 def test_a_failed_parity_gate_registers_nothing(make_project: Callable[[], Project]) -> None:
@@ -348,13 +344,3 @@ def test_a_failed_parity_gate_registers_nothing(make_project: Callable[[], Proje
     assert "export/largest_difference" in run.data.metrics
     assert project.client.search_registered_models() == []
     assert project.client.list_artifacts(run.info.run_id, "checkpoint")  # the training is not lost
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes], wait_s: int = 120) -> None:
-    for _ in range(wait_s * 10):
-        if condition():
-            return
-        assert process.poll() is None, "the process ended"
-        time.sleep(0.1)
-    os.kill(process.pid, signal.SIGKILL)
-    raise AssertionError(f"nothing after {wait_s} s")

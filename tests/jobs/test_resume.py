@@ -4,11 +4,10 @@ from __future__ import annotations
 
 import signal
 import subprocess
-import time
 from collections.abc import Callable
 
 import pytest
-from helpers import QUICK, Project, options, refused
+from helpers import PATIENCE_S, QUICK, Project, options, refused, wait_for
 from mlflow.entities import Run
 from safetensors.torch import load_file
 
@@ -21,16 +20,6 @@ def start_training(project: Project, **parameters: object) -> subprocess.Popen[b
     words = ["gan-plugin", "train", *options(LONG | parameters)]
     with (project.folder / "log").open("a") as log:
         return subprocess.Popen(words, cwd=project.folder, env=project.environment(), stdout=log, stderr=log)
-
-
-def wait_for(condition: Callable[[], bool], process: subprocess.Popen[bytes]) -> None:
-    for _ in range(3000):
-        if condition():
-            return
-        assert process.poll() is None, "the process ended"
-        time.sleep(0.1)
-    process.kill()
-    raise AssertionError("nothing after five minutes")
 
 
 def newest_step(project: Project) -> int:
@@ -51,9 +40,9 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_run(make_project:
         wait_for(lambda steps=steps: newest_step(project) >= steps, process)  # type: ignore[misc]
         assert the_run(project).info.status == "RUNNING"
         process.send_signal(number)
-        assert process.wait(120) == (-number if number == signal.SIGKILL else 128 + number)
+        assert process.wait(PATIENCE_S) == (-number if number == signal.SIGKILL else 128 + number)
         assert the_run(project).info.status == ("RUNNING" if number == signal.SIGKILL else "KILLED")
-    assert start_training(project, epochs=6, resume="auto").wait(300) == 0, (project.folder / "log").read_text()
+    assert start_training(project, epochs=6, resume="auto").wait(PATIENCE_S) == 0, (project.folder / "log").read_text()
     run = the_run(project)
     assert run.info.status == "FINISHED"
     history = project.client.get_metric_history(run.info.run_id, "epoch")
@@ -61,7 +50,7 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_run(make_project:
     assert [version.version for version in project.client.search_model_versions("name = 'gan'")] == [1]
     assert "Going on with the run" in (project.folder / "log").read_text()
 
-    assert start_training(undisturbed, epochs=6).wait(300) == 0
+    assert start_training(undisturbed, epochs=6).wait(PATIENCE_S) == 0
     ours, theirs = (
         load_file(next((each.folder / "outputs").glob(f"*/{FILE_NAME}"))) for each in (project, undisturbed)
     )
@@ -81,12 +70,10 @@ def test_a_reader_of_the_output_that_goes_away_ends_nothing(make_project: Callab
 def test_without_a_server_all_is_on_disk_and_delivered_later(make_project: Callable[[], Project]) -> None:
     project = make_project()
     dead = "http://ann:secret@127.0.0.1:9"  # where nobody listens
-    started = time.monotonic()
     done = project.command(
         "gan-plugin", "train", *options(dict(QUICK)), MLFLOW_TRACKING_URI=dead, MLFLOW_HTTP_REQUEST_MAX_RETRIES="0"
     )
     assert done.returncode == 75
-    assert time.monotonic() - started < 300
     assert "Traceback" not in done.stderr
     assert "secret" not in done.stdout + done.stderr
     (folder,) = (project.folder / "outputs").iterdir()

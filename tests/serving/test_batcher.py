@@ -6,9 +6,7 @@ import base64
 import gc
 import io
 import threading
-import time
 import weakref
-from collections.abc import Callable
 from concurrent.futures import Future, ThreadPoolExecutor, wait
 from pathlib import Path
 from typing import Any
@@ -18,7 +16,7 @@ import numpy.typing as npt
 import PIL.Image
 import pytest
 import torch
-from helpers import ROOT
+from helpers import PATIENCE_S, ROOT, wait_for
 
 from gan_plugin.export import export_generator
 from gan_plugin.media.image import Image, png_base64
@@ -31,7 +29,6 @@ from gan_plugin.serving.session import LoadedSession
 from gan_plugin.spec import image_spec
 
 DIGITS = ROOT / "examples" / "digits.onnx"
-WAIT_S = 20
 
 
 class Device:
@@ -44,7 +41,7 @@ class Device:
     def __call__(self, z: Latents, labels: Labels) -> Image:
         self.runs.append(z[:, 0].astype(int).tolist())
         self.started.set()
-        assert self.go.wait(WAIT_S)
+        assert self.go.wait(PATIENCE_S)
         if (z[:, 0] == 13).any():
             raise ValueError("thirteen")
         return z[:, :1, None, None].astype(np.uint8)
@@ -62,24 +59,16 @@ def while_busy(device: Device, batcher: MicroBatcher, requests: list[Latents]) -
     """Send a first request, and while the device is busy with it the others, in order; then let it go on."""
     pool = ThreadPoolExecutor(len(requests) + 1)
     first = pool.submit(batcher, rows(99), None)
-    assert device.started.wait(WAIT_S)
+    assert device.started.wait(PATIENCE_S)
     futures = []
     for request in requests:
         before = batcher._waiting.qsize()
         futures.append(pool.submit(batcher, request, None))
-        until(lambda before=before: batcher._waiting.qsize() > before)
+        wait_for(lambda before=before: batcher._waiting.qsize() > before)
     device.go.set()
-    wait([first, *futures], WAIT_S)
+    wait([first, *futures], PATIENCE_S)
     assert pixels(first.result()) == [99]
     return futures
-
-
-def until(condition: Callable[[], bool]) -> None:
-    for _ in range(WAIT_S * 100):
-        if condition():
-            return
-        time.sleep(0.01)
-    raise AssertionError
 
 
 def watch(generator: OnnxGenerator) -> list[int]:
@@ -146,9 +135,8 @@ def test_the_thread_of_a_batcher_without_references_ends() -> None:
     (thread,) = threads() - before
     kept = weakref.ref(generator)
     del generator
-    gc.collect()
-    assert kept() is None
-    thread.join(WAIT_S)
+    wait_for(lambda: gc.collect() is not None and kept() is None)  # the thread lets go of it a moment after its answer
+    thread.join(PATIENCE_S)
     assert not thread.is_alive()
 
 
@@ -194,6 +182,7 @@ def test_runs_on_a_gpu_have_a_few_sizes_which_are_warmed_up(monkeypatch: pytest.
 
 def test_an_image_that_takes_long_gets_all_cores(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(generator_module, "cores", lambda: 2)
+    monkeypatch.setattr(generator_module, "SLOW_IMAGE_S", np.inf)
     assert OnnxGenerator(DIGITS).threads == 1
     assert OnnxGenerator(DIGITS, threads=2).threads == 2
     monkeypatch.setattr(generator_module, "SLOW_IMAGE_S", 0)
@@ -204,13 +193,18 @@ def test_an_image_that_takes_long_gets_all_cores(monkeypatch: pytest.MonkeyPatch
     assert OnnxGenerator(DIGITS, threads=1).threads == 1  # as was asked for
 
 
-@pytest.mark.parametrize("batching", ["off", "on"])
-def test_large_images_are_encoded_side_by_side_and_in_order(batching: str, tmp_path: Path) -> None:
+@pytest.fixture(scope="module")
+def large(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The ONNX file of a generator of large images."""
+    path, spec = tmp_path_factory.mktemp("large") / "g.onnx", image_spec(64, 64, 3)
     torch.manual_seed(0)
-    export_generator(
-        dcgan.Generator(8, image_spec(64, 64, 3)), Description(8, image_spec(64, 64, 3)), tmp_path / "g.onnx"
-    )
-    generator = OnnxGenerator(tmp_path / "g.onnx", device="cpu", batching=batching)
+    export_generator(dcgan.Generator(8, spec), Description(8, spec), path)
+    return path
+
+
+@pytest.mark.parametrize("batching", ["off", "on"])
+def test_large_images_are_encoded_side_by_side_and_in_order(batching: str, large: Path) -> None:
+    generator = OnnxGenerator(large, device="cpu", batching=batching)
     z = latents(range(21), 8)
     files = generator.encode(z, None, png_base64)
     decoded = np.stack([np.asarray(PIL.Image.open(io.BytesIO(base64.b64decode(file)))) for file in files])

@@ -13,7 +13,7 @@ from typing import Any
 import mlflow
 import numpy as np
 import pytest
-from helpers import ROOT
+from helpers import PATIENCE_S, ROOT
 
 from gan_plugin import flavor
 from gan_plugin.serving.generator import OnnxGenerator
@@ -66,7 +66,7 @@ def serve_fresh(model: Path, packages: Path) -> dict[str, Any]:
     words = [sys.executable, "-S", "-c", SERVE, str(model)]  # -S: no site-packages, and none of their .pth files
     environment = {"PYTHONPATH": str(packages), "PYTHONDONTWRITEBYTECODE": "1", "HOME": str(model.parent)}
     done = subprocess.run(
-        words, cwd=model.parent, env=environment, capture_output=True, text=True, timeout=300, check=False
+        words, cwd=model.parent, env=environment, capture_output=True, text=True, timeout=PATIENCE_S, check=False
     )
     assert done.returncode == 0, done.stderr
     answer: dict[str, Any] = json.loads(done.stdout)

@@ -265,7 +265,7 @@ def test_serving_from_a_fresh_environment(trained: Trained, server: Server, stor
     assert names == {
         "mlflow-skinny", "numpy", "pandas", "pillow", "onnxruntime-gpu", "onnxruntime", "uvloop", "httptools",
     }  # fmt: skip
-    with serving(trained.project, trained.model_uri, env_manager="uv", wait_s=600) as fresh:
+    with serving(trained.project, trained.model_uri, env_manager="uv") as fresh:
         assert fresh.records({"seed": 5}).body == server.records({"seed": 5}).body
         refused = fresh.records({"sede": 5})
         assert (refused.status, refused.body["message"].split(":")[0]) == (400, "Unknown column sede")

@@ -65,7 +65,7 @@ def test_the_generator(batching: str, project: Project) -> None:
 
 
 def test_every_form_of_an_answer(project: Project) -> None:
-    with serving(project, "model", env_manager="local", wait_s=120, SERVING_MODEL_CONFIG='{"device": "cpu"}') as server:
+    with serving(project, "model", SERVING_MODEL_CONFIG='{"device": "cpu"}') as server:
         rows = [{"seed": seed} for seed in range(3)]
         for image_format in ("png", "webp"):
             for row in server.records(*rows, format=image_format).body["predictions"]:

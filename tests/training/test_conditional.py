@@ -112,7 +112,7 @@ def test_a_training_that_diverges_is_failed_with_the_reason(make_project: Callab
 def test_a_training_that_fails_late_keeps_its_best_generator(make_project: Callable[[], Project]) -> None:
     """Every quick evaluation raises an alarm: the best is exported and logged, and not registered."""
     project = make_project()
-    parameters = {**QUICK, "epochs": 4, "evaluation_budget": 0.99, "retries": 0}
+    parameters = {**QUICK, "epochs": 4, "evaluation_budget": 1 - 1e-9, "retries": 0}
     code = (
         "import gan_plugin.training.guard as g; g.WORSE = 0.5; from gan_plugin.cli import main; main("
         + repr(["train", *options(parameters)])

@@ -12,7 +12,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 import torch
-from helpers import ROOT, refusal
+from helpers import ROOT, FakeTime, refusal
 from training_helpers import CPU, GRAY, Memory, Scripted, assert_same, evaluated_plan, plan, small_recipe, weights
 
 from gan_plugin.config.recipe import fit_batch, load_recipe, override
@@ -22,7 +22,7 @@ from gan_plugin.device import bf16_is_native, choose_device, choose_precision, c
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import Image
 from gan_plugin.objectives import OBJECTIVES
-from gan_plugin.training import progress, saving
+from gan_plugin.training import progress, saving, selection
 from gan_plugin.training.checkpoint import (
     FILE_NAME,
     GOOD_NAME,
@@ -309,17 +309,21 @@ def test_evaluations_change_nothing_about_the_training(dataset: Dataset, tmp_pat
     assert_same(weights(states[0]), weights(states[1]))
 
 
-def test_evaluations_keep_within_their_budget_but_for_the_last_epoch(dataset: Dataset, tmp_path: Path) -> None:
+def test_evaluations_keep_within_their_budget_but_for_the_last_epoch(
+    dataset: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """The evaluator's preparation, here an hour, counts: in so short a training only the end is evaluated."""
     evaluator = Scripted(7.0, seconds=3600.0)
     state = train(dataset, evaluated_plan(4, share=0.1), Memory(), folder=tmp_path, evaluator=evaluator)
     assert state.best is not None
     assert (state.best.step, state.best.evaluations) == (12, 1)
+    time = FakeTime()
+    monkeypatch.setattr(selection, "time", time)
     clock = EvaluationBudget(0.1, Scripted(seconds=10.0))
-    clock.start -= 91  # 10 s of evaluation before 91 s of training
-    assert clock.allows()
-    clock.start += 2
+    time.now += 89  # 10 s of evaluation before 89 s of training
     assert not clock.allows()
+    time.now += 2
+    assert clock.allows()
 
 
 def test_an_evaluator_that_fails_does_not_end_a_training(
