@@ -134,7 +134,7 @@ class TrainSettings:
         "10", whole_number(1), "Epochs from one checkpoint to the next, to which the guard may go back."
     )
     checkpoint_minutes: float = setting(
-        "5", positive_number(), "Minutes after which a checkpoint is saved in any case, for a run that is killed."
+        "5.0", positive_number(), "Minutes after which a checkpoint is saved in any case, for a run that is killed."
     )
     resume: str | None = setting(
         "none",
