@@ -78,6 +78,7 @@ def main() -> None:
     for way in CODE:
         chance = random.Random(arguments.seed)
         rounds = [start_at_once(way, arguments.processes) for _ in range(arguments.rounds)]
+        print(f"{way}: failed, and broken after that, by round: {rounds}", flush=True)
         broken_by_kills = [kill_one(way, chance.uniform(0.5, 4)) for _ in range(arguments.kills)]
         results[way] = {
             "processes": arguments.rounds * arguments.processes,

@@ -28,6 +28,7 @@ from multiprocessing.synchronize import Event
 from pathlib import Path
 
 import mlflow
+import psutil
 from mlflow import MlflowClient
 
 from gan_plugin.config.kinds import LOCK_SUFFIX
@@ -117,8 +118,10 @@ def tracking_server(database: str, folder: Path) -> Iterator[str]:
                 time.sleep(0.2)
             yield uri
         finally:
-            process.terminate()
-            process.wait(60)
+            for member in [*psutil.Process(process.pid).children(recursive=True), process]:
+                with contextlib.suppress(psutil.NoSuchProcess):
+                    member.kill()
+            process.wait()
 
 
 def main() -> None:
@@ -135,12 +138,12 @@ def main() -> None:
         uri = f"sqlite:///{folder}/mlflow.db"
         mlflow.set_tracking_uri(uri)
         open_stores()
-        if arguments.server:
-            uri = stack.enter_context(tracking_server(uri, folder))
         client = MlflowClient(uri, uri)
         client.create_registered_model(NAME)
         for _ in range(VERSIONS):
             client.create_model_version(NAME, "file:///nowhere")
+        if arguments.server:
+            uri = stack.enter_context(tracking_server(uri, folder))
         chance = random.Random(arguments.seed)
         rounds = [run_round(uri, chance) for _ in range(arguments.rounds)]
     failed = [outcome["wrong"] for outcome in rounds if outcome["wrong"]]
