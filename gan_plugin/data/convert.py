@@ -87,6 +87,8 @@ def orientation(image: PIL.Image.Image) -> int:
 def center_crop(image: PIL.Image.Image, size: Size) -> PIL.Image.Image:
     """Cut the largest part with the aspect ratio of ``size`` (height, width) out of the image's middle."""
     height, width = crop_size((image.height, image.width), size)
+    if (width, height) == image.size:
+        return image  # without the copy that a crop is
     left, top = (image.width - width) // 2, (image.height - height) // 2
     return image.crop((left, top, left + width, top + height))
 

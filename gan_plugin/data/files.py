@@ -49,7 +49,7 @@ def list_files(root: Path) -> Listing:
         if identity_of(root / start) in visited:
             repeated.append(str(start))
             continue
-        folders, found = [start], list[PurePosixPath]()
+        folders, nested = [start], list[PurePosixPath]()
         while folders:
             folder = folders.pop()
             visited.add(identity_of(root / folder))
@@ -58,10 +58,10 @@ def list_files(root: Path) -> Listing:
                 if not is_folder(entry):
                     files.append(str(path))
                 elif entry.is_symlink():
-                    found.append(path)
+                    nested.append(path)
                 else:
                     folders.append(path)
-        links = sorted([*links, *found])
+        links = sorted([*links, *nested])
     return Listing(sorted(files), repeated)
 
 
