@@ -16,6 +16,7 @@ import onnxruntime
 import pytest
 from helpers import BIN, ROOT
 
+from gan_plugin.cores import cores
 from gan_plugin.errors import UserError
 from gan_plugin.serving import cuda
 from gan_plugin.serving import session as session_module
@@ -67,6 +68,15 @@ def test_doctor_on_a_machine_without_a_gpu() -> None:
     assert screen["serving on the CPU"] == "yes"
     assert screen["serving on a GPU"] == "no: this machine has no NVIDIA driver (libcuda cannot be loaded)"
     assert screen["to fix that"] == "install it, or start the container with --gpus all"
+
+
+def test_doctor_names_cores_and_threads_and_why() -> None:
+    screen, _ = doctor(OMP_NUM_THREADS="3")
+    assert screen["threads of training"] == "OMP_NUM_THREADS=3 is kept"
+    assert screen["CPU cores"].startswith(f"{cores()}: ")
+    assert screen["CPU cores"].endswith(" are free of other programs now")
+    screen, _ = doctor(OMP_NUM_THREADS="", MKL_NUM_THREADS="")
+    assert re.match(rf"\d+ to begin with, at most {cores()}, ", screen["threads of training"])
 
 
 def test_doctor_ends_with_status_1_where_a_demanded_device_cannot_serve() -> None:
