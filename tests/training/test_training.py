@@ -398,7 +398,10 @@ def test_the_average_forgets_by_half_in_a_half_life() -> None:
     assert ema_decay(recipe, steps=1) < 1e-5  # the first, random weights are forgotten at once
 
 
-def test_calibration_gives_the_average_its_own_statistics_and_leaves_the_random_state() -> None:
+def test_calibration_gives_the_average_its_own_statistics_and_leaves_the_random_state(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.undo()  # over all of its images
     torch.manual_seed(0)
     state = new_state(small_recipe(), GRAY, CPU)
     norm = state.ema.dense_norm
