@@ -148,5 +148,5 @@ def run_of(folder: Path) -> RunRecord | None:
         )
     if not is_free(folder):
         raise UserError(f"The run {record.id} is still going on in another process: wait for its end, or end it.")
-    made = read_progress(folder).get(store)
-    return record if record.run_id is not None or made is None else replace(record, run_id=made.run_id)
+    delivered = read_progress(folder).get(store)
+    return record if record.run_id is not None or delivered is None else replace(record, run_id=delivered.run_id)

@@ -169,7 +169,7 @@ def begin(name: str, continued: RunRecord | None) -> RunRecord:
             continued, run_id=continued.run_id or by_project, process=this_process().to_json(), status="RUNNING"
         )
     seconds = None if is_local(store) else START_S
-    result = within(seconds, lambda: start(planned, name), lambda made: undo(made, planned))
+    result = within(seconds, lambda: start(planned, name), lambda late: undo(late, planned))
     if isinstance(result, RunRecord):
         if by_project is not None and by_project != result.run_id:
             in_background(point_to, by_project, result)
@@ -203,10 +203,10 @@ def start(planned: RunRecord, name: str) -> RunRecord:
     )
 
 
-def undo(made: RunRecord, planned: RunRecord) -> None:
+def undo(late: RunRecord, planned: RunRecord) -> None:
     """Delete a run that came too late: what training logs will be delivered to another."""
     if planned.run_id is None:
-        MlflowClient().delete_run(str(made.run_id))
+        MlflowClient().delete_run(str(late.run_id))
 
 
 def point_to(run_id: str, record: RunRecord) -> None:
