@@ -51,9 +51,7 @@ def test_a_training_that_is_killed_again_and_again_ends_as_one_run(make_project:
     assert "Going on with the run" in (project.folder / "log").read_text()
 
     assert start_training(undisturbed, epochs=6).wait(PATIENCE_S) == 0
-    ours, theirs = (
-        load_file(next((of.folder / "outputs").glob(f"*/{FILE_NAME}"))) for of in (project, undisturbed)
-    )
+    ours, theirs = (load_file(next((of.folder / "outputs").glob(f"*/{FILE_NAME}"))) for of in (project, undisturbed))
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not ours[name].equal(theirs[name])] == []
 
