@@ -49,6 +49,8 @@ def train(
 
     Raises:
         UserError: a parameter, the data or the device is wrong; the sentence says what would be right.
+        Undelivered: training is done and on disk, and MLflow does not have all of it; the message has the command
+            that delivers the rest.
         Diverged: training failed, in spite of returns to a good checkpoint.
         ExportError: the exported file does not compute what the generator does.
     """

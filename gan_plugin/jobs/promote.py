@@ -20,6 +20,7 @@ from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import check_fit, generator_of, results_of
 from gan_plugin.jobs.evaluate import evaluate_model, import_evaluators, load_pyfunc, reference_of, used_parameters
 from gan_plugin.metrics.catalog import NEED_HELD_OUT, NEED_LABELS, higher_is_better
+from gan_plugin.process import this_process
 from gan_plugin.registry import (
     ALIAS,
     annotate_version,
@@ -29,7 +30,7 @@ from gan_plugin.registry import (
     roll_back,
     set_champion,
 )
-from gan_plugin.tracking.run import log_parameters, project_run
+from gan_plugin.tracking.run import PROCESS, log_parameters, project_run
 
 
 class Refused(RuntimeError):
@@ -151,7 +152,7 @@ def evaluate_version(settings: PromoteSettings, dataset: SampleDataset, *, versi
     print(f"\n{uri}, the {role}:")
     model = load_pyfunc(uri, settings.device)
     with mlflow.start_run(run_name=f"{role} {settings.model_name} {version}", nested=True) as run:
-        mlflow.set_tags({"gan.role": role, "gan.model": uri})
+        mlflow.set_tags({PROCESS: this_process().to_json(), "gan.role": role, "gan.model": uri})
         return EvaluatedVersion(version, evaluate_model(model, dataset, settings, uri=uri), run.info.run_id)
 
 

@@ -119,8 +119,11 @@ def training_run(
 def finish(run: TrainingRun, delivery: DeliveryThread, status: str) -> None:
     """End the run, and deliver what is left; a signal ends the wait, and everything stays on disk."""
     run.spool.add("status", status=status)
-    run.spool.flush()
-    ended(run.folder, status)
+    try:
+        run.spool.flush()
+        ended(run.folder, status)
+    except OSError as error:
+        logger.error("%s cannot be written (%s): what was logged last is lost.", run.folder, error.strerror)
     try:
         with exit_on_signals():
             run.delivered = delivery.finish()
@@ -212,7 +215,12 @@ def undo(late: RunRecord, planned: RunRecord) -> None:
 def point_to(run_id: str, record: RunRecord) -> None:
     """Let the run that ``mlflow run`` made for a command say that another one goes on in its place."""
     sentence = f"This command went on with the run {record.name}, `{record.run_id}`."
-    tags = {"gan.continues": str(record.run_id), MLFLOW_RUN_NAME: f"resume-{record.name}", RUN_NOTE: sentence}
+    tags = {
+        PROCESS: record.process,
+        "gan.continues": str(record.run_id),
+        MLFLOW_RUN_NAME: f"resume-{record.name}",
+        RUN_NOTE: sentence,
+    }
     MlflowClient().log_batch(run_id, tags=[RunTag(name, text) for name, text in tags.items()])
 
 
