@@ -80,10 +80,12 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
     if settings.features is not None and settings.evaluation_budget:
         choose_features(settings.features, has_classes(dataset))  # refused before there is a run
     continued = None if resumed is None else resumed.run
-    with training_run(run_name(plan, dataset), output_dir, identity=plan.identity(dataset), continued=continued) as run:
-        with cpu_threads(plan.device, settings.threads):
-            log_start(run, settings, plan, dataset=dataset, resumed=resumed)
-            train_and_export(run, settings, plan, dataset=dataset, resumed=resumed)
+    with (
+        training_run(run_name(plan, dataset), output_dir, identity=plan.identity(dataset), continued=continued) as run,
+        cpu_threads(plan.device, settings.threads),
+    ):
+        log_start(run, settings, plan, dataset=dataset, resumed=resumed)
+        train_and_export(run, settings, plan, dataset=dataset, resumed=resumed)
     return announce(run)
 
 
