@@ -90,8 +90,7 @@ def save_model(
         MlflowException: ``path`` exists and is not empty.
     """
     _validate_and_prepare_target_save_path(str(path))
-    options = options or ServingOptions()
-    root = Path(path)
+    options, root = options or ServingOptions(), Path(path)
     shutil.copyfile(onnx_file, root / ONNX_FILE)
     description = OnnxGenerator(onnx_file, device="cpu").description
     copy_serving_code(root / CODE_FOLDER / "gan_plugin")

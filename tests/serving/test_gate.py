@@ -169,9 +169,9 @@ def test_a_body_that_is_too_long_gets_413_and_takes_no_memory() -> None:
     async def run() -> None:
         gate = gate_before()
         sentence = f"The body of the request is longer than {LIMITS.body_bytes:,} bytes: send several smaller requests."
-        whole = Connection(b"x" * LIMITS.body_bytes, b"")
-        await whole.through(gate)
-        assert whole.status == 200
+        longest = Connection(b"x" * LIMITS.body_bytes, b"")
+        await longest.through(gate)
+        assert longest.status == 200
         part = b"x" * LIMITS.body_bytes
         long = Connection(*[part] * 500, b"")
         tracemalloc.start()
