@@ -216,18 +216,18 @@ def odd_framing(rng: random.Random) -> Case:
 
 def noise(rng: random.Random) -> Case:
     """Return what is no HTTP at all, or HTTP that was damaged on its way."""
-    valid = request(json.dumps(content(rng)).encode())
+    complete = request(json.dumps(content(rng)).encode())
     data = rng.choice(
         [
             rng.randbytes(rng.choice([1, 10, 1000, 100_000])),
             b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03" + rng.randbytes(300),  # a greeting in TLS
             b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + rng.randbytes(30),
-            b"\r\n" * 50 + valid,
-            valid.replace(b"\r\n", b"\n"),
-            change_bytes(rng, valid),
-            change_bytes(rng, valid),
-            valid[: rng.randrange(len(valid))],
-            valid * 3,
+            b"\r\n" * 50 + complete,
+            complete.replace(b"\r\n", b"\n"),
+            change_bytes(rng, complete),
+            change_bytes(rng, complete),
+            complete[: rng.randrange(len(complete))],
+            complete * 3,
         ]
     )
     return Case("noise", data, is_whole=False)

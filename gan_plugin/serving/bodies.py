@@ -19,7 +19,7 @@ Receive = Callable[[], Awaitable[Message]]
 
 BODY_SECONDS = 30  # in which the body of a request must have come
 MIN_MEMORY = 64 * 2**20  # bytes for all bodies of a worker together
-MAX_BODIES_AT_ONCE = 4  # of the longest, which always fit into memory
+LONG_BODIES = 4  # that many of the longest always fit into memory
 CLOSE: Headers = [(b"connection", b"close")]  # or the rest of a body that nobody reads would be taken for a request
 
 
@@ -45,7 +45,7 @@ class Limits:
     @property
     def memory(self) -> int:
         """The bytes of all bodies together, those that wait for their answer included."""
-        return max(MIN_MEMORY, MAX_BODIES_AT_ONCE * self.body_bytes)
+        return max(MIN_MEMORY, LONG_BODIES * self.body_bytes)
 
 
 class RefusedBody(Exception):
@@ -100,9 +100,9 @@ class Bodies:
         late = refusal(408, f"The body of the request did not come within {self.seconds:g} s: send it faster.", CLOSE)
         timer = asyncio.get_running_loop().call_later(self.seconds, body.refuse, late)
         self.arriving[body] = None
-        received: bytes | None = None
+        content: bytes | None = None
         try:
-            received = await self._receive_all(body, receive)
+            content = await self._receive_all(body, receive)
         except asyncio.CancelledError:
             if body.refusal is None:
                 raise
@@ -111,13 +111,13 @@ class Bodies:
         finally:
             timer.cancel()
             del self.arriving[body]
-            if received is None:
+            if content is None:
                 self.held -= len(body.content)
         if body.size > self.limits.body_bytes:
             raise RefusedBody(self._too_long())
         if body.refusal is not None:
             raise RefusedBody(body.refusal)
-        return received
+        return content
 
     def release(self, size: int) -> None:
         """Count a body of ``size`` bytes as gone."""

@@ -129,8 +129,10 @@ def _split(table: Any, form: str, known: Sequence[str]) -> Cells:
         raise UserError(f"{form} has a column twice: it has {join_names(names)}.")
     for row, cells in enumerate(rows):
         if not isinstance(cells, list) or len(cells) != len(names):
-            shape = f"{len(cells)} values" if isinstance(cells, list) else _kind(cells)
-            raise UserError(f"Row {row} is {shape}, and should be a list of one value for each of {join_names(names)}.")
+            actual = f"{len(cells)} values" if isinstance(cells, list) else _kind(cells)
+            raise UserError(
+                f"Row {row} is {actual}, and should be a list of one value for each of {join_names(names)}."
+            )
     return {name: [cells[column] for cells in rows] for column, name in enumerate(names)}
 
 
