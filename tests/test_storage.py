@@ -140,7 +140,7 @@ def test_a_reader_never_meets_a_mixture_while_a_file_is_replaced(tmp_path: Path)
     writer = threading.Thread(target=replace_often)
     writer.start()
     try:
-        for _ in range(300):
+        for _ in range(1500):
             tensors, header = load_tensors(path)
             assert bool((tensors["x"] == header["value"]).all())
     finally:
