@@ -115,6 +115,11 @@ def _reason(error: BaseException) -> str:
     return without_password(re.sub(r"HTTPS?Connection(Pool)?\(.*?\): ", "", text)).rstrip(".")
 
 
+def describe(error: BaseException) -> str:
+    """Return the first line of what MLflow raised, without a full stop and without the password of its URI."""
+    return without_password(first_line(error)) if isinstance(error, Exception) else type(error).__name__
+
+
 def without_password(text: str) -> str:
     """Return a URI, or a text with URIs in it, less the user and password in them.
 

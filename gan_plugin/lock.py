@@ -118,6 +118,9 @@ def acquire(held: Lock, run_id: str) -> None:
                 raise
         holder, now = holder_of(held.client, held.name), time.monotonic()
         if holder is None:  # deleted in between
+            if now - begin > PATIENCE:
+                raise Locked(f"The lock of {held.name} comes and goes: promote again when its other promotions end.")
+            time.sleep(0.05)
             continue
         if holder.token == held.token:  # made by a request whose answer was lost, and which was repeated
             return

@@ -14,7 +14,8 @@ class ForgivingFile(io.FileIO):
     def write(self, data: object, /) -> int:
         """Write bytes, or drop them where they cannot be written."""
         try:
-            return super().write(data)  # type: ignore[arg-type]  # whatever a buffer passes on
+            written: int | None = super().write(data)  # type: ignore[arg-type]  # whatever a buffer passes on
+            return len(data) if written is None else written  # type: ignore[arg-type]  # a full pipe that does not wait
         except OSError:
             nowhere = os.open(os.devnull, os.O_WRONLY)
             os.dup2(nowhere, self.fileno())  # for C libraries and child processes as well

@@ -62,7 +62,9 @@ class ProcessIdentity:
             is_another = abs(process.create_time() - self.started) > TOLERANCE_S
             return bool(is_another or process.status() == psutil.STATUS_ZOMBIE)
         except psutil.NoSuchProcess:
-            return True
+            return not psutil.pid_exists(self.pid)  # where others' processes are hidden, psutil sees only that
+        except psutil.AccessDenied:
+            return False
 
 
 def this_process() -> ProcessIdentity:

@@ -9,13 +9,14 @@ from pathlib import Path
 import mlflow
 from mlflow import MlflowClient
 from mlflow.exceptions import MlflowException
+from mlflow.protos.databricks_pb2 import RESOURCE_DOES_NOT_EXIST, ErrorCode
 
-from gan_plugin.connection import connected, open_stores, without_password
-from gan_plugin.errors import UserError, first_line
+from gan_plugin.connection import connected, describe, without_password
+from gan_plugin.errors import UserError
 from gan_plugin.process import ProcessIdentity
 from gan_plugin.tracking.replay import TRIES, Delivery
 from gan_plugin.tracking.run import PROCESS, close_run
-from gan_plugin.tracking.spool import read_record
+from gan_plugin.tracking.spool import read_record, update_record
 from gan_plugin.tracking.training_run import locked
 
 PAUSE_S = 2.0  # between two tries
@@ -42,13 +43,14 @@ def replay_run(folder: Path) -> str | None:
                 failures += 1
                 if failures > TRIES:
                     raise UserError(
-                        f"MLflow at {delivery.store} does not take the rest of {folder} ({first_line(error)}): give "
+                        f"MLflow at {delivery.store} does not take the rest of {folder} ({describe(error)}): give "
                         "the same command again when it does; what was delivered stays."
                     ) from None
                 time.sleep(PAUSE_S)
             if time.monotonic() - last_line > LINE_S:
                 last_line = time.monotonic()
                 print(f"{delivery.share():.0%} of {folder} is delivered.", file=sys.stderr, flush=True)
+        update_record(folder, delivered=True)
         if record.status == "RUNNING":  # its process is dead, or it would hold the folder
             close_run(MlflowClient(), str(delivery.progress.run_id))
     print(f"All of {folder} is with MLflow at {delivery.store}, in the run {delivery.progress.run_id}.")
@@ -63,13 +65,19 @@ def close(run_id: str) -> None:
     Raises:
         UserError: there is no such run, it is not RUNNING, or its process lives.
     """
-    open_stores()
-    client = MlflowClient()
+    with connected():
+        close_left_run(MlflowClient(), run_id)
+
+
+def close_left_run(client: MlflowClient, run_id: str) -> None:
+    """Close a run; raises as :func:`close`."""
     try:
         run = client.get_run(run_id)
     except MlflowException as error:
+        if error.error_code != ErrorCode.Name(RESOURCE_DOES_NOT_EXIST):
+            raise
         raise UserError(
-            f"There is no run {run_id!r} at {without_password(mlflow.get_tracking_uri())}: {first_line(error)}."
+            f"There is no run {run_id!r} at {without_password(mlflow.get_tracking_uri())}: {describe(error)}."
         ) from None
     if run.info.status != "RUNNING":
         raise UserError(f"The run {run_id} has ended already: it is {run.info.status}.")

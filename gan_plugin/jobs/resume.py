@@ -67,11 +67,10 @@ def find_unfinished(output_dir: Path, identity: dict[str, Any]) -> Resumed | Non
     A damaged checkpoint is passed over for the one before it, with a line that says so.
     """
     store = without_password(mlflow.get_tracking_uri())
-    records = [read_record(path.parent) for path in output_dir.glob(f"*/{RECORD}")]
-    for record in sorted(records, key=lambda record: -record.started_ms):
-        folder = output_dir / record.id
+    records = [(path.parent, record) for path in output_dir.glob(f"*/{RECORD}") if (record := readable(path.parent))]
+    for folder, record in sorted(records, key=lambda entry: -entry[1].started_ms):
         same = not differences(record.identity, identity) and record.tracking_uri == store
-        if not same or record.status == "FINISHED" or not is_free(folder):
+        if not same or has_ended(record) or not is_free(folder):
             continue
         for name in NAMES:
             try:
@@ -83,6 +82,20 @@ def find_unfinished(output_dir: Path, identity: dict[str, Any]) -> Resumed | Non
             print(f"Going on with the run {record.id}, which did not end, from {folder / name}.", flush=True)
             return Resumed(folder / name, run_of(folder))
     return None
+
+
+def has_ended(record: RunRecord) -> bool:
+    """Return whether going on with a run would change nothing, or fail again."""
+    return record.status == "DIVERGED" or (record.status == "FINISHED" and record.delivered)
+
+
+def readable(folder: Path) -> RunRecord | None:
+    """Return what a folder says of its run, or None, with a warning, where that cannot be read."""
+    try:
+        return read_record(folder)
+    except UserError as error:
+        logger.warning("%s It is passed over.", error)
+        return None
 
 
 def find_checkpoint(resume: str, output_dir: Path) -> Path:
@@ -127,6 +140,7 @@ def download_checkpoint(run_id: str, folder: Path) -> Path:
         started_ms=run.info.start_time,
         process=run.data.tags.get(PROCESS, ""),
         status=run.info.status,
+        delivered=True,
     ).save(folder)
     return folder / FILE_NAME
 

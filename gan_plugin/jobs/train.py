@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import shlex
 import sys
 from collections.abc import Mapping
@@ -115,6 +116,7 @@ def train_and_export(
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
     except Diverged as diverged:
+        run.diverged = True
         run.spool.note("failed", str(diverged))
         if diverged.state is not None:
             export(run, diverged.state, plan, dataset=dataset, settings=settings, model_name=None)
@@ -231,10 +233,12 @@ def export(
     of_all = f" of {state.steps:,}" if step <= state.steps else ""  # after a rollback the best may be the younger one
     reason = f"Exported: the averaged generator of step {step:,}{of_all}. {export_reason(state)}"
     run.spool.note("exported", reason)
+    digest = hashlib.sha256(onnx_file.read_bytes()).hexdigest()
     uri = f"models:/{model_name}/VERSION"  # which is known when it is registered
     run.spool.add(
         "model",
-        file=onnx_file.name,
+        file=run.spool.keep(onnx_file, f"generator-{digest}.onnx"),
+        digest=digest,
         step=step,
         params={"recipe": recipe.name, "data": dataset.name, "data_digest": dataset.digest, "exported": reason},
         model_name=model_name,
@@ -262,8 +266,10 @@ def announce(run: TrainingRun) -> str:
     Raises:
         Undelivered: MLflow does not have everything.
     """
-    if not run.delivered or run.model_uri is None:
+    if not run.delivered:
         raise Undelivered(f"Training is done. {undelivered(run.folder)}")
+    if run.model_uri is None:
+        raise Undelivered(f"Training is done and {run.folder} has it, but MLflow refuses: {'; '.join(run.refused)}")
     uri = run.model_uri
     serve = f"mlflow models serve -m {uri} --env-manager local --port 5001"
     store = shlex.quote(without_password(mlflow.get_tracking_uri()))

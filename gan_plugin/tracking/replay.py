@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-import hashlib
+import functools
 import json
 import logging
 import os
@@ -20,16 +20,22 @@ from mlflow.entities import Dataset as LoggedDataset
 from mlflow.entities import DatasetInput, LoggedModelStatus, Metric, Param, RunTag
 from mlflow.entities.input_tag import InputTag
 from mlflow.exceptions import MlflowException
-from mlflow.protos.databricks_pb2 import BAD_REQUEST, INVALID_PARAMETER_VALUE, INVALID_STATE, ErrorCode
+from mlflow.protos.databricks_pb2 import (
+    BAD_REQUEST,
+    INVALID_PARAMETER_VALUE,
+    INVALID_STATE,
+    PERMISSION_DENIED,
+    ErrorCode,
+)
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 
 from gan_plugin import flavor
-from gan_plugin.connection import without_password
-from gan_plugin.errors import first_line
+from gan_plugin.connection import describe, without_password
 from gan_plugin.registry import set_description
 from gan_plugin.tracking.spool import EVENTS, FOLDER, Event, RunRecord, read_events, read_record
 
 DELIVERED = "delivered.json"  # in the spool's folder
+CLOSED = "gan.closed"  # the tag of a run that another process had to end
 LOCAL_RUN, EXPORT = "gan.local_run", "gan.export"  # tags by which a second delivery finds what the first one made
 MAX_BATCH = 1000  # metrics of one call, MLflow's limit
 POLL_S = 1.0  # between two looks for new events
@@ -38,6 +44,7 @@ PATIENCE_S = 60.0  # without any progress, at the end
 TRIES = 3  # of what MLflow refuses for what it is, before it is left out
 THUMBNAIL = 256  # pixels of the longer side of the copies that MLflow's UI shows first
 REFUSALS = tuple(map(ErrorCode.Name, (INVALID_PARAMETER_VALUE, BAD_REQUEST, INVALID_STATE)))
+MODEL_REFUSALS = (ErrorCode.Name(PERMISSION_DENIED),)  # a registered model may be somebody else's
 
 logger = logging.getLogger(__name__)
 
@@ -64,10 +71,15 @@ class Delivery:
 
     def __init__(self, folder: Path) -> None:
         self.folder, self.store = folder, without_password(mlflow.get_tracking_uri())
-        self.client = MlflowClient()
         self.progress = read_progress(folder).get(self.store, Progress())
         self.sent_files: dict[str, tuple[int, int]] = {}  # modified, size
         self.tries = 0
+        self.stopped = threading.Event()
+
+    @functools.cached_property
+    def client(self) -> MlflowClient:
+        """MLflow's client, made where it is used: for a database that does not answer, that alone takes minutes."""
+        return MlflowClient()
 
     def deliver_some(self) -> bool:
         """Deliver the next event, or the next metrics together; False where nothing is left.
@@ -85,13 +97,14 @@ class Delivery:
             for kind in {event["kind"] for event, _ in batch}:
                 self._send(kind, [event for event, _ in batch], run_id)
         except MlflowException as error:
-            if error.error_code not in REFUSALS:
+            refusals = REFUSALS + (MODEL_REFUSALS if batch[0][0]["kind"] == "model" else ())
+            if error.error_code not in refusals:
                 raise
             self.tries += 1
             if self.tries <= TRIES or len(batch) > 1:
                 raise
-            self.progress.refused.append(f"{batch[0][0]['kind']}: {first_line(error)}")
-            logger.error("MLflow refuses something that this run logged, and it is left out: %s", first_line(error))
+            self.progress.refused.append(f"{batch[0][0]['kind']}: {describe(error)}")
+            logger.error("MLflow refuses something that this run logged, and it is left out: %s", describe(error))
         self.tries = 0
         self.progress.offset = batch[-1][1]
         self._save()
@@ -161,7 +174,15 @@ class Delivery:
         elif kind == "model":
             self._send_model(run_id, first)
         elif kind == "status":
-            self.client.set_terminated(run_id, first["status"], first["time"])
+            self._send_status(run_id, first)
+
+    def _send_status(self, run_id: str, event: Event) -> None:
+        if event["status"] != "RUNNING":
+            self.client.set_terminated(run_id, event["status"], event["time"])
+            return
+        self.client.update_run(run_id, status="RUNNING")
+        if CLOSED in self.client.get_run(run_id).data.tags:  # the run goes on
+            self.client.delete_tag(run_id, CLOSED)
 
     def _send_metrics(self, run_id: str, events: list[Event]) -> None:
         metrics = [
@@ -207,8 +228,10 @@ class Delivery:
 
     def _send_model(self, run_id: str, event: Event) -> None:
         """Log and register a model, unless an earlier try did, or a run that went on exported the same file again."""
-        content = (self.folder / event["file"]).read_bytes()
-        key = f"{self.folder.name}:{event['step']}:{hashlib.sha256(content).hexdigest()}"
+        self.progress.model_uri = None
+        if not self._exists(self.folder / event["file"]):
+            return
+        key = f"{self.folder.name}:{event['step']}:{event['digest']}"
         experiment = self.client.get_run(run_id).info.experiment_id
         models = self.client.search_logged_models([experiment], filter_string=f"tags.`{EXPORT}` = '{key}'")
         if models:
@@ -219,15 +242,22 @@ class Delivery:
                 experiment, name="generator", source_run_id=run_id, tags={EXPORT: key}, params=params
             )
         if model.status != LoggedModelStatus.READY:
+            self._check_stopped()
             flavor.log_model(self.folder / event["file"], run_id=run_id, model_id=model.model_id, step=event["step"])
         name, uri = event["model_name"], f"models:/{model.model_id}"
         if name is not None:
             version = self._registered(name, run_id=run_id, source=uri)
             if version is None:
+                self._check_stopped()
                 version = str(mlflow.register_model(uri, name).version)
             uri = f"models:/{name}/{version}"
             set_description(self.client, name, version, text=event["description"].replace(event["uri"], uri))
         self.progress.model_uri = uri
+
+    def _check_stopped(self) -> None:
+        """Refuse to begin what takes long, and a second delivery would do again."""
+        if self.stopped.is_set():
+            raise RuntimeError("the delivery was given up")
 
     def _registered(self, name: str, *, run_id: str, source: str) -> str | None:
         versions = self.client.search_model_versions(f"run_id = '{run_id}'")
@@ -282,7 +312,7 @@ class DeliveryThread:
 
     def __init__(self, folder: Path) -> None:
         self.delivery = Delivery(folder)
-        self.closing, self.given_up = threading.Event(), threading.Event()
+        self.closing = threading.Event()
         self.moved_at = time.monotonic()
         self.problem: Exception | None = None
         self.thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
@@ -294,18 +324,18 @@ class DeliveryThread:
         self.moved_at = time.monotonic()
         while self.thread.is_alive() and time.monotonic() - self.moved_at < PATIENCE_S:
             self.thread.join(0.1)
-        self.given_up.set()  # what is left belongs to whoever replays it
+        self.delivery.stopped.set()  # what is left belongs to whoever replays it
         return not self.thread.is_alive() and self.delivery.is_complete()
 
     def _work(self) -> None:
         delay = POLL_S
-        while not self.given_up.is_set():
+        while not self.delivery.stopped.is_set():
             closing = self.closing.is_set()  # before the look at the events, or the last ones might be missed
             try:
                 moved = self.delivery.deliver_some()
             except Exception as error:
                 if self.problem is None:
-                    logger.warning("MLflow does not take what is logged; training goes on: %s", first_line(error))
+                    logger.warning("MLflow does not take what is logged; training goes on: %s", describe(error))
                 self.problem = error
                 time.sleep(POLL_S) if closing else self.closing.wait(delay)
                 delay = min(2 * delay, MAX_DELAY_S)

@@ -16,6 +16,7 @@ from mlflow.exceptions import MlflowException
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME, MLFLOW_RUN_NOTE
 
 from gan_plugin.config.kinds import text_of
+from gan_plugin.connection import describe
 from gan_plugin.data import Dataset
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
@@ -44,10 +45,13 @@ def project_run(name: str) -> Iterator[mlflow.ActiveRun]:
     run = mlflow.start_run(log_system_metrics=True, tags={PROCESS: this_process().to_json()})
     status = "FAILED"
     try:
-        close_dead_runs(MlflowClient(), run.info.experiment_id)
         if (run_name := name_of(run, name)) != run.info.run_name:
             mlflow.set_tag(MLFLOW_RUN_NAME, run_name)
         with exit_on_signals():
+            try:
+                close_dead_runs(MlflowClient(), run.info.experiment_id)
+            except Exception as error:  # of other runs, which are no reason to end this one
+                logger.warning("Runs that were left as RUNNING cannot be closed: %s", describe(error))
             yield run
             status = "FINISHED"
     except (KeyboardInterrupt, SystemExit):
@@ -78,7 +82,10 @@ def close_dead_runs(client: MlflowClient, experiment_id: str) -> None:
     """End the runs of an experiment whose process on this machine is gone, and say so: a killed one cannot itself."""
     for run in client.search_runs([experiment_id], "attributes.status = 'RUNNING'", max_results=1000):
         process = ProcessIdentity.from_json(run.data.tags.get(PROCESS, ""))
-        if process is not None and process.is_dead():
+        if process is None or not process.is_dead():
+            continue
+        again = client.get_run(run.info.run_id)  # it may have gone on meanwhile, in another process
+        if again.info.status == "RUNNING" and again.data.tags.get(PROCESS) == run.data.tags.get(PROCESS):
             close_run(client, run.info.run_id)
             logger.warning(
                 "The run %s (%s) was left as RUNNING by a process that is gone, and is KILLED now.",
@@ -89,7 +96,7 @@ def close_dead_runs(client: MlflowClient, experiment_id: str) -> None:
 
 def close_run(client: MlflowClient, run_id: str) -> None:
     """Give a run that nobody works at any more the status KILLED."""
-    client.set_tag(run_id, "gan.closed", "Its process ended without a word: it was killed, or the machine went down.")
+    client.set_tag(run_id, replay.CLOSED, "Its process ended without a word: it was killed, or the machine went down.")
     client.set_terminated(run_id, "KILLED")
 
 

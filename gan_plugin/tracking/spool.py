@@ -46,7 +46,8 @@ class RunRecord:
         started_ms: milliseconds since 1970.
         process: of the training, as :class:`gan_plugin.process.ProcessIdentity` writes it.
         identity: what a resumed run must agree on.
-        status: RUNNING, or how the run ended.
+        status: RUNNING, or how the run ended: as MLflow says it, or DIVERGED.
+        delivered: whether all of it is with MLflow.
     """
 
     id: str
@@ -59,6 +60,7 @@ class RunRecord:
     process: str
     identity: dict[str, Any] = field(default_factory=dict)
     status: str = "RUNNING"
+    delivered: bool = False
 
     def save(self, folder: Path) -> None:
         """Write the record into the run's folder."""
@@ -97,6 +99,8 @@ class Spool:
         self.lock = threading.Lock()
         self.unwritten: list[str] = []
         self.files.mkdir(parents=True, exist_ok=True)
+        for leftover in self.files.glob("*.partial"):  # of a killed process
+            leftover.unlink(missing_ok=True)
         self.path.touch()
         self.torn = self.path.stat().st_size > 0 and not self.path.read_bytes().endswith(b"\n")  # by a killed process
 
@@ -117,6 +121,19 @@ class Spool:
             self.add("file", file=path.relative_to(self.folder).as_posix(), folder=folder)
         elif self._write_file(path.name, lambda partial: shutil.copyfile(path, partial)):
             self.add("file", file=f"{FOLDER}/{FILES}/{path.name}", folder=folder)
+
+    def keep(self, path: Path, name: str) -> str:
+        """Keep a file that others will replace under a name of its own; returns the path to name in an event.
+
+        Raises:
+            OSError: it cannot be written.
+        """
+        kept = self.files / name
+        if not kept.exists():
+            partial = self.files / f"{name}.partial"
+            shutil.copyfile(path, partial)
+            os.replace(partial, kept)
+        return f"{FOLDER}/{FILES}/{name}"
 
     def json(self, name: str, content: Mapping[str, Any]) -> None:
         """Log a JSON file under an artifact path such as ``data/training.json``."""
@@ -197,15 +214,13 @@ def read_events(folder: Path, offset: int, limit: int) -> Iterator[tuple[Event, 
         return
     with file:
         file.seek(offset)
-        for _ in range(limit):
-            line = file.readline()
-            if not line.endswith(b"\n"):
-                return
+        while limit > 0 and (line := file.readline()).endswith(b"\n"):
             offset += len(line)
             try:
                 event = json.loads(line)
             except ValueError:
                 continue
+            limit -= 1
             yield event, offset
 
 
@@ -214,9 +229,9 @@ def milliseconds() -> int:
     return int(time.time() * 1000)
 
 
-def ended(folder: Path, status: str) -> None:
-    """Let a run's folder say how the run ended."""
-    replace(read_record(folder), status=status).save(folder)
+def update_record(folder: Path, **fields: Any) -> None:
+    """Let a run's folder say something else of the run."""
+    replace(read_record(folder), **fields).save(folder)
 
 
 def last_step(folder: Path, prefix: str) -> int:

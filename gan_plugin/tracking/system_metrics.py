@@ -1,46 +1,65 @@
-"""What the machine does meanwhile: MLflow's monitors, without its server."""
+"""What the machine does meanwhile: by MLflow's monitors, and into a run's folder.
+
+MLflow's own thread asks the server after every sample, and at its end waits for it.
+"""
 
 from __future__ import annotations
 
+import logging
+import threading
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from typing import Any
 
-from mlflow.system_metrics.system_metrics_monitor import SystemMetricsMonitor
+from mlflow.environment_variables import MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL
+from mlflow.system_metrics.metrics.cpu_monitor import CPUMonitor
+from mlflow.system_metrics.metrics.disk_monitor import DiskMonitor
+from mlflow.system_metrics.metrics.gpu_monitor import GPUMonitor
+from mlflow.system_metrics.metrics.network_monitor import NetworkMonitor
 
 from gan_plugin.tracking.spool import Spool, last_step
 
 PREFIX = "system/"
+INTERVAL_S = 10.0  # from one sample to the next, as MLflow has it
+END_S = 2.0  # that a sample which hangs is waited for
 
-
-class SpooledMonitor(SystemMetricsMonitor):
-    """MLflow's monitor of processor, memory, disk, network and GPU, whose values go to a run's folder.
-
-    MLflow's own asks the server after every sample, and at its end waits for it.
-    """
-
-    def __init__(self, spool: Spool) -> None:
-        super().__init__(run_id="")  # type: ignore[no-untyped-call]
-        self.spool, self.sample = spool, last_step(spool.folder, PREFIX) + 1
-
-    def monitor(self) -> None:
-        """Sample until :meth:`finish` is called."""
-        while not self._shutdown_event.is_set():
-            self.collect_metrics()  # type: ignore[no-untyped-call]
-            if self._shutdown_event.wait(self.sampling_interval):
-                return
-            values = self.aggregate_metrics()  # type: ignore[no-untyped-call]
-            self.spool.metrics({f"{PREFIX}{name}": value for name, value in values.items()}, self.sample)
-            self.sample += 1
-            for monitor in self.monitors:
-                monitor.clear_metrics()
+logger = logging.getLogger(__name__)
 
 
 @contextmanager
 def system_metrics(spool: Spool) -> Iterator[None]:
-    """Log what the machine does within a block."""
-    monitor = SpooledMonitor(spool)
-    monitor.start()  # type: ignore[no-untyped-call]
+    """Log what processor, memory, disk, network and GPU do within a block."""
+    ended = threading.Event()
+    thread = threading.Thread(target=_sample, args=(spool, ended), name="system-metrics", daemon=True)
+    thread.start()
     try:
         yield
     finally:
-        monitor.finish()  # type: ignore[no-untyped-call]
+        ended.set()
+        thread.join(END_S)
+
+
+def _sample(spool: Spool, ended: threading.Event) -> None:
+    interval = MLFLOW_SYSTEM_METRICS_SAMPLING_INTERVAL.get() or INTERVAL_S
+    sample = last_step(spool.folder, PREFIX) + 1
+    try:
+        monitors = _monitors()
+        while True:
+            for monitor in monitors:
+                monitor.collect_metrics()
+            if ended.wait(interval):
+                return
+            values = {name: value for monitor in monitors for name, value in monitor.aggregate_metrics().items()}
+            spool.metrics({f"{PREFIX}{name}": value for name, value in values.items()}, sample)
+            sample += 1
+            for monitor in monitors:
+                monitor.clear_metrics()
+    except Exception:
+        logger.warning("System metrics are no longer logged.", exc_info=True)
+
+
+def _monitors() -> list[Any]:
+    monitors: list[Any] = [CPUMonitor(), DiskMonitor(), NetworkMonitor()]
+    with suppress(Exception):  # without NVIDIA's library or a GPU
+        monitors.append(GPUMonitor())
+    return monitors

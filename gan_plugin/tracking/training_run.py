@@ -11,7 +11,7 @@ import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,15 +26,15 @@ from mlflow.tracking.context.registry import resolve_tags
 from mlflow.utils.mlflow_tags import MLFLOW_RUN_NAME
 
 from gan_plugin.config.kinds import text_of
-from gan_plugin.connection import RETRIES, TIMEOUT, limited_requests, open_stores, without_password
+from gan_plugin.connection import RETRIES, TIMEOUT, describe, limited_requests, open_stores, without_password
 from gan_plugin.data import Dataset
 from gan_plugin.datasets import SampleDataset
-from gan_plugin.errors import UserError, first_line
+from gan_plugin.errors import UserError
 from gan_plugin.process import this_process
 from gan_plugin.signals import exit_on_signals
 from gan_plugin.tracking.replay import DeliveryThread
 from gan_plugin.tracking.run import PROCESS, RUN_NOTE, check_no_active_run, close_dead_runs, name_of
-from gan_plugin.tracking.spool import RunRecord, Spool, ended, milliseconds
+from gan_plugin.tracking.spool import RunRecord, Spool, milliseconds, update_record
 from gan_plugin.tracking.system_metrics import system_metrics
 
 LOCK = "run.lock"  # in a run's folder, held by the process that trains or delivers
@@ -53,14 +53,18 @@ class TrainingRun:
         id: its folder's name, MLflow's run id where there is one.
         folder: for all that it writes.
         spool: takes in what it logs.
+        diverged: whether training failed, so that going on would fail again.
         delivered: whether everything is with MLflow; known at the end.
+        refused: what MLflow did not take for what it is.
         model_uri: of the model, once it is with MLflow.
     """
 
     id: str
     folder: Path
     spool: Spool
+    diverged: bool = False
     delivered: bool = False
+    refused: list[str] = field(default_factory=list)
     model_uri: str | None = None
 
     def parameters(self, used: Mapping[str, object]) -> None:
@@ -102,6 +106,7 @@ def training_run(
         stack.enter_context(locked(folder))
         record.save(folder)
         run = TrainingRun(record.id, folder, Spool(folder))
+        run.spool.add("status", status="RUNNING")
         run.spool.add("tags", values={PROCESS: record.process, MLFLOW_RUN_NAME: record.name})
         delivery = DeliveryThread(folder)
         status = "FAILED"
@@ -121,15 +126,17 @@ def finish(run: TrainingRun, delivery: DeliveryThread, status: str) -> None:
     run.spool.add("status", status=status)
     try:
         run.spool.flush()
-        ended(run.folder, status)
+        update_record(run.folder, status="DIVERGED" if run.diverged else status)
     except OSError as error:
         logger.error("%s cannot be written (%s): what was logged last is lost.", run.folder, error.strerror)
     try:
         with exit_on_signals():
-            run.delivered = delivery.finish()
+            run.delivered = delivery.finish() and not run.spool.unwritten
     except (KeyboardInterrupt, SystemExit):
         run.delivered = False
-    run.model_uri = delivery.delivery.progress.model_uri
+    run.model_uri, run.refused = delivery.delivery.progress.model_uri, delivery.delivery.progress.refused
+    if run.delivered:
+        update_record(run.folder, delivered=True)
     if not run.delivered and status != "FINISHED":
         logger.error("%s", undelivered(run.folder))
 
@@ -180,11 +187,11 @@ def begin(name: str, continued: RunRecord | None) -> RunRecord:
     if isinstance(result, UserError):
         raise result
     if is_local(store) or (isinstance(result, MlflowException) and result.error_code not in UNWELL):
-        raise UserError(f"No run can be made at {without_password(store)}: {first_line(result)}.") from result
+        raise UserError(f"No run can be made at {without_password(store)}: {describe(result)}.") from result
     logger.warning(
         "MLflow at %s does not answer (%s): training begins without it. What it logs waits in its folder.",
         without_password(store),
-        first_line(result),
+        describe(result),
     )
     return planned
 
@@ -258,14 +265,15 @@ def in_background(call: Callable[..., None], *arguments: object) -> None:
         try:
             call(*arguments)
         except Exception as error:
-            logger.warning("MLflow did not answer: %s", first_line(error))
+            logger.warning("MLflow did not answer: %s", describe(error))
 
     threading.Thread(target=work, name="mlflow-background", daemon=True).start()
 
 
 def is_local(store: str) -> bool:
     """Return whether a tracking URI names a file of this machine, which always answers in the end."""
-    return store.startswith("sqlite:") or "://" not in store or store.startswith("file:")
+    is_word = store.split(":", maxsplit=1)[0] in ("databricks", "databricks-uc", "uc")
+    return store.startswith(("sqlite:", "file:")) or ("://" not in store and not is_word)
 
 
 def make_folder(folder: Path) -> Path:
@@ -293,6 +301,8 @@ def locked(folder: Path) -> Iterator[None]:
         lock.acquire(timeout=0)
     except Timeout:
         raise UserError(f"The run in {folder} is in use by another process: wait for its end.") from None
+    except (OSError, NotImplementedError) as error:
+        raise UserError(f"{folder / LOCK} cannot be locked: {describe(error)}.") from None
     try:
         yield
     finally:

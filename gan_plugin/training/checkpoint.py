@@ -63,11 +63,13 @@ def link(path: Path, other: Path) -> None:
     temporary = other.with_name(f"{other.name}.link")
     temporary.unlink(missing_ok=True)
     try:
-        os.link(path, temporary)
-    except OSError:
-        shutil.copyfile(path, temporary)
-    os.replace(temporary, other)
-    temporary.unlink(missing_ok=True)  # two names of one file are left by rename as they are
+        try:
+            os.link(path, temporary)
+        except OSError:
+            shutil.copyfile(path, temporary)
+        os.replace(temporary, other)
+    finally:
+        temporary.unlink(missing_ok=True)  # rename leaves two names of one file as they are
 
 
 def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:

@@ -39,6 +39,8 @@ class Checkpoints:
         self, folder: Path, identity: dict[str, Any], tracker: Tracker, *, interval_s: float, resume: Path | None
     ) -> None:
         self.path, self.identity, self.tracker, self.interval_s = folder / FILE_NAME, identity, tracker, interval_s
+        for leftover in [*folder.glob("*.new"), *folder.glob("*.link")]:  # of a killed process
+            leftover.unlink(missing_ok=True)
         self.newest = self.last_good = resume
         if resume is not None:
             self.last_good = self._keep_good(resume)
@@ -71,8 +73,12 @@ class Checkpoints:
     def save_good(self, state: TrainingState) -> None:
         """Write a checkpoint that the guard may go back to."""
         if self.save(state):
-            self.last_good = self._good
-            link(self.path, self.last_good)
+            try:
+                link(self.path, self._good)
+            except OSError as error:  # a disk without hard links, and no room for a copy
+                logger.warning("%s cannot be written (%s): the guard keeps the one before.", self._good, error.strerror)
+            else:
+                self.last_good = self._good
 
     @property
     def _good(self) -> Path:
@@ -87,6 +93,9 @@ class Checkpoints:
                 return good
         except UserError:
             pass  # there is none, or none to go back to
-        good.parent.mkdir(parents=True, exist_ok=True)
-        link(resume, good)
+        try:
+            good.parent.mkdir(parents=True, exist_ok=True)
+            link(resume, good)
+        except OSError:
+            return resume
         return good
