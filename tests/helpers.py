@@ -187,9 +187,9 @@ def wait_for(
     """Wait until ``condition`` holds, while ``process``, which writes into ``log``, goes on."""
     deadline = time.monotonic() + PATIENCE_S
     while not condition():
-        said = "" if log is None else log.read_text()
-        assert process is None or process.poll() is None, f"the process has ended:\n{said}"
-        assert time.monotonic() < deadline, f"nothing after {PATIENCE_S} s:\n{said}"
+        output = "" if log is None else log.read_text()
+        assert process is None or process.poll() is None, f"the process has ended:\n{output}"
+        assert time.monotonic() < deadline, f"nothing after {PATIENCE_S} s:\n{output}"
         time.sleep(0.1)
 
 
