@@ -7,7 +7,6 @@ import json
 import logging
 import os
 import threading
-import time
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -38,9 +37,6 @@ DELIVERED = "delivered.json"  # in the spool's folder
 CLOSED = "gan.closed"  # the tag of a run that another process had to end
 LOCAL_RUN, EXPORT = "gan.local_run", "gan.export"  # tags by which a second delivery finds what the first one made
 MAX_BATCH = 1000  # metrics of one call, MLflow's limit
-POLL_S = 1.0  # between two looks for new events
-MAX_DELAY_S = 30.0  # between two tries
-PATIENCE_S = 60.0  # without any progress, at the end
 TRIES = 3  # of what MLflow refuses for what it is, before it is left out
 THUMBNAIL = 256  # pixels of the longer side of the copies that MLflow's UI shows first
 REFUSALS = tuple(map(ErrorCode.Name, (INVALID_PARAMETER_VALUE, BAD_REQUEST, INVALID_STATE)))
@@ -305,47 +301,3 @@ def read_progress(folder: Path) -> dict[str, Progress]:
         return {store: Progress(**values) for store, values in content.items()}
     except (OSError, TypeError, ValueError):  # a power cut may leave an empty file: then all is delivered again
         return {}
-
-
-class DeliveryThread:
-    """Delivers a run while it goes on, from a thread of its own; whatever happens there, training goes on."""
-
-    def __init__(self, folder: Path) -> None:
-        self.delivery = Delivery(folder)
-        self.closing = threading.Event()
-        self.moved_at = time.monotonic()
-        self.problem: Exception | None = None
-        self.thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
-        self.thread.start()
-
-    def finish(self) -> bool:
-        """Deliver what is left, as long as there is progress; return whether everything is with MLflow."""
-        self.closing.set()
-        self.moved_at = time.monotonic()
-        while self.thread.is_alive() and time.monotonic() - self.moved_at < PATIENCE_S:
-            self.thread.join(0.1)
-        self.delivery.stopped.set()  # what is left belongs to whoever replays it
-        return not self.thread.is_alive() and self.delivery.is_complete()
-
-    def _work(self) -> None:
-        delay = POLL_S
-        while not self.delivery.stopped.is_set():
-            closing = self.closing.is_set()  # before the look at the events, or the last ones might be missed
-            try:
-                moved = self.delivery.deliver_some()
-            except Exception as error:
-                if self.problem is None:
-                    logger.warning("MLflow does not take what is logged; training goes on: %s", describe(error))
-                self.problem = error
-                time.sleep(POLL_S) if closing else self.closing.wait(delay)
-                delay = min(2 * delay, MAX_DELAY_S)
-                continue
-            if self.problem is not None:
-                logger.warning("MLflow takes what is logged again.")
-            self.problem, delay = None, POLL_S
-            if moved:
-                self.moved_at = time.monotonic()
-            elif closing:
-                return
-            else:
-                self.closing.wait(POLL_S)

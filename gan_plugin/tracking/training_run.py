@@ -32,7 +32,7 @@ from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
 from gan_plugin.process import this_process
 from gan_plugin.signals import exit_on_signals
-from gan_plugin.tracking.replay import DeliveryThread
+from gan_plugin.tracking.delivery import DeliveryThread
 from gan_plugin.tracking.run import PROCESS, RUN_NOTE, check_no_active_run, close_dead_runs, name_of
 from gan_plugin.tracking.spool import RunRecord, Spool, milliseconds, update_record
 from gan_plugin.tracking.system_metrics import system_metrics

@@ -19,8 +19,9 @@ from gan_plugin.export import export_generator
 from gan_plugin.networks.dcgan import Generator
 from gan_plugin.serving.generator import Description
 from gan_plugin.spec import image_spec
-from gan_plugin.tracking import replay
-from gan_plugin.tracking.replay import Delivery, DeliveryThread, log_parameters
+from gan_plugin.tracking import delivery
+from gan_plugin.tracking.delivery import DeliveryThread
+from gan_plugin.tracking.replay import Delivery, log_parameters
 from gan_plugin.tracking.spool import RunRecord, Spool
 
 
@@ -49,11 +50,11 @@ def log_some(spool: Spool, steps: int) -> None:
 
 
 def deliver(folder: Path) -> Delivery:
-    delivery = Delivery(folder)
-    while delivery.deliver_some():
+    all_of_it = Delivery(folder)
+    while all_of_it.deliver_some():
         pass
-    assert delivery.is_complete()
-    return delivery
+    assert all_of_it.is_complete()
+    return all_of_it
 
 
 def check_delivered(client: MlflowClient, run_id: str, steps: int) -> None:
@@ -102,10 +103,13 @@ def test_a_model_is_logged_and_registered_once(client: MlflowClient, tmp_path: P
     run_id = client.create_run("0").info.run_id
     spool = new_run(tmp_path / "run", run_id)
     spec = image_spec(16, 16, 1)
-    export_generator(Generator(8, spec), Description(8, spec), tmp_path / "run" / "generator.onnx")
+    onnx_file = tmp_path / "run" / "generator.onnx"
+    export_generator(Generator(8, spec), Description(8, spec), onnx_file)
     uri = "models:/toy/VERSION"
-    model: dict[str, Any] = {"file": "generator.onnx", "step": 3, "params": {"recipe": "r1"}, "model_name": "toy"}
-    spool.add("model", **model, uri=uri, description=f"Serve it: {uri}.")
+    model: dict[str, Any] = {"file": spool.keep(onnx_file, "g.onnx"), "digest": "d", "step": 3, "model_name": "toy"}
+    for _ in range(2):  # a run that went on exports the same again
+        spool.add("model", **model, params={"recipe": "r1"}, uri=uri, description=f"Serve it: {uri}.")
+    onnx_file.unlink()  # the one that waits is another
     assert deliver(tmp_path / "run").progress.model_uri == "models:/toy/1"
     (tmp_path / "run" / "spool" / "delivered.json").unlink()
     assert deliver(tmp_path / "run").progress.model_uri == "models:/toy/1"
@@ -120,8 +124,8 @@ def test_a_model_is_logged_and_registered_once(client: MlflowClient, tmp_path: P
 def test_what_mlflow_refuses_is_left_out_and_the_rest_arrives(
     client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
-    monkeypatch.setattr(replay, "POLL_S", 0.01)
-    monkeypatch.setattr(replay, "MAX_DELAY_S", 0.02)
+    monkeypatch.setattr(delivery, "POLL_S", 0.01)
+    monkeypatch.setattr(delivery, "MAX_DELAY_S", 0.02)
     run_id = client.create_run("0").info.run_id
     spool = new_run(tmp_path / "run", run_id)
     for step, name in enumerate(["a", "no|name", "a"]):
@@ -143,7 +147,7 @@ def proxy(server_port: int, proxies: ModuleType, monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_MAX_RETRIES", "3")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_FACTOR", "0")
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_BACKOFF_JITTER", "0")
-    monkeypatch.setattr(replay, "MAX_DELAY_S", 0.2)
+    monkeypatch.setattr(delivery, "MAX_DELAY_S", 0.2)
     proxy = proxies.Proxy(server_port)
     mlflow.set_tracking_uri(proxy.uri)
     yield proxy
@@ -175,7 +179,7 @@ def test_a_server_that_is_away_costs_no_time_and_what_it_missed_arrives_later(
     client = MlflowClient(f"http://127.0.0.1:{server_port}")
     run_id = client.create_run("0").info.run_id
     spool = new_run(tmp_path / "run", run_id)
-    monkeypatch.setattr(replay, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(delivery, "PATIENCE_S", 1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     proxy.set_mode(mode)
     thread = DeliveryThread(tmp_path / "run")

@@ -1,0 +1,61 @@
+"""Delivery while a run goes on, from a thread of its own: whatever happens there, training goes on."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from pathlib import Path
+
+from gan_plugin.connection import describe
+from gan_plugin.tracking.replay import Delivery
+
+POLL_S = 1.0  # between two looks for new events
+MAX_DELAY_S = 30.0  # between two tries
+PATIENCE_S = 60.0  # without any progress, at the end
+
+logger = logging.getLogger(__name__)
+
+
+class DeliveryThread:
+    """Delivers a run while it goes on."""
+
+    def __init__(self, folder: Path) -> None:
+        self.delivery = Delivery(folder)
+        self.closing = threading.Event()
+        self.moved_at = time.monotonic()
+        self.problem: Exception | None = None
+        self.thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
+        self.thread.start()
+
+    def finish(self) -> bool:
+        """Deliver what is left, as long as there is progress; return whether everything is with MLflow."""
+        self.closing.set()
+        self.moved_at = time.monotonic()
+        while self.thread.is_alive() and time.monotonic() - self.moved_at < PATIENCE_S:
+            self.thread.join(0.1)
+        self.delivery.stopped.set()  # what is left belongs to whoever replays it
+        return not self.thread.is_alive() and self.delivery.is_complete()
+
+    def _work(self) -> None:
+        delay = POLL_S
+        while not self.delivery.stopped.is_set():
+            closing = self.closing.is_set()  # before the look at the events, or the last ones might be missed
+            try:
+                moved = self.delivery.deliver_some()
+            except Exception as error:
+                if self.problem is None:
+                    logger.warning("MLflow does not take what is logged; training goes on: %s", describe(error))
+                self.problem = error
+                time.sleep(POLL_S) if closing else self.closing.wait(delay)
+                delay = min(2 * delay, MAX_DELAY_S)
+                continue
+            if self.problem is not None:
+                logger.warning("MLflow takes what is logged again.")
+            self.problem, delay = None, POLL_S
+            if moved:
+                self.moved_at = time.monotonic()
+            elif closing:
+                return
+            else:
+                self.closing.wait(POLL_S)
