@@ -13,6 +13,7 @@ from gan_plugin.tracking.replay import Delivery
 POLL_S = 1.0  # between two looks for new events
 MAX_DELAY_S = 30.0  # between two tries
 PATIENCE_S = 60.0  # without any progress, at the end
+FIRST_PATIENCE_S = 10.0  # with a server that has never answered
 
 logger = logging.getLogger(__name__)
 
@@ -23,6 +24,7 @@ class DeliveryThread:
     def __init__(self, folder: Path) -> None:
         self.delivery = Delivery(folder)
         self.closing = threading.Event()
+        self.has_answered = False
         self.moved_at = time.monotonic()
         self.problem: Exception | None = None
         self.thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
@@ -32,10 +34,13 @@ class DeliveryThread:
         """Deliver what is left, as long as there is progress; return whether everything is with MLflow."""
         self.closing.set()
         self.moved_at = time.monotonic()
-        while self.thread.is_alive() and time.monotonic() - self.moved_at < PATIENCE_S:
+        while self.thread.is_alive() and time.monotonic() - self.moved_at < self._patience():
             self.thread.join(0.1)
         self.delivery.stopped.set()  # what is left belongs to whoever replays it
         return not self.thread.is_alive() and self.delivery.is_complete()
+
+    def _patience(self) -> float:
+        return PATIENCE_S if self.has_answered else FIRST_PATIENCE_S
 
     def _work(self) -> None:
         delay = POLL_S
@@ -52,7 +57,7 @@ class DeliveryThread:
                 continue
             if self.problem is not None:
                 logger.warning("MLflow takes what is logged again.")
-            self.problem, delay = None, POLL_S
+            self.problem, delay, self.has_answered = None, POLL_S, True
             if moved:
                 self.moved_at = time.monotonic()
             elif closing:

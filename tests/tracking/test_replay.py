@@ -179,7 +179,7 @@ def test_a_server_that_is_away_costs_no_time_and_what_it_missed_arrives_later(
     client = MlflowClient(f"http://127.0.0.1:{server_port}")
     run_id = client.create_run("0").info.run_id
     spool = new_run(tmp_path / "run", run_id)
-    monkeypatch.setattr(delivery, "PATIENCE_S", 1.0)
+    monkeypatch.setattr(delivery, "FIRST_PATIENCE_S", 1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     proxy.set_mode(mode)
     thread = DeliveryThread(tmp_path / "run")
