@@ -48,9 +48,13 @@ def test_a_hangup_that_nohup_ignores_stays_ignored() -> None:
 
 
 def test_a_hangup_asks_to_stop() -> None:
-    with StopSignals().installed() as stop:
-        signal.raise_signal(signal.SIGHUP)
-        signal.raise_signal(signal.SIGHUP)  # the terminal and the shell may both send one
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # whatever started the tests may have it ignored
+    try:
+        with StopSignals().installed() as stop:
+            signal.raise_signal(signal.SIGHUP)
+            signal.raise_signal(signal.SIGHUP)  # the terminal and the shell may both send one
+    finally:
+        signal.signal(signal.SIGHUP, before)
     assert stop.exit_status() == 128 + signal.SIGHUP
 
 

@@ -71,7 +71,7 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
         skip_unreadable=settings.skip_unreadable,
     )
     plan = make_plan(recipe, settings, overrides=overrides, dataset=dataset)
-    output_dir = make_folder(Path(settings.output_dir).resolve())
+    output_dir = make_folder(Path(settings.output_dir).resolve(), settings.output_dir)
     if settings.resume == AUTO:
         resumed = find_unfinished(output_dir, plan.identity(dataset))
     if resumed is not None:

@@ -102,7 +102,7 @@ def training_run(
     with ExitStack() as stack:
         stack.enter_context(limited_requests(LIMITS))
         record = replace(begin(name, continued), identity=identity)
-        folder = make_folder(output_dir / record.id)
+        folder = make_folder(output_dir / record.id, str(output_dir))
         stack.enter_context(locked(folder))
         record.save(folder)
         run = TrainingRun(record.id, folder, Spool(folder))
@@ -137,6 +137,8 @@ def finish(run: TrainingRun, delivery: DeliveryThread, status: str) -> None:
     run.model_uri, run.refused = delivery.delivery.progress.model_uri, delivery.delivery.progress.refused
     if run.delivered:
         update_record(run.folder, delivered=True)
+    if run.model_uri is not None and status == "FAILED":
+        print(f"{run.model_uri} is logged, and not registered.", flush=True)
     if not run.delivered and status != "FINISHED":
         logger.error("%s", undelivered(run.folder))
 
@@ -276,7 +278,7 @@ def is_local(store: str) -> bool:
     return store.startswith(("sqlite:", "file:")) or ("://" not in store and not is_word)
 
 
-def make_folder(folder: Path) -> Path:
+def make_folder(folder: Path, output_dir: str) -> Path:
     """Make a run's own folder before training, because its first file is written long after.
 
     Raises:
@@ -285,7 +287,7 @@ def make_folder(folder: Path) -> Path:
     try:
         folder.mkdir(parents=True, exist_ok=True)
     except OSError as error:
-        raise UserError(f"output_dir={str(folder.parent)!r} cannot be written to: {error.strerror}.") from None
+        raise UserError(f"output_dir={output_dir!r} cannot be written to: {error.strerror}.") from None
     return folder
 
 

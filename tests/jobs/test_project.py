@@ -21,7 +21,7 @@ from PIL import Image
 
 from gan_plugin import flavor
 from gan_plugin.data import load_dataset
-from gan_plugin.training.checkpoint import read_header
+from gan_plugin.training.checkpoint import FILE_NAME, read_header
 
 STEPS = 4  # 2 epochs of 1,438 // 512 steps
 
@@ -96,10 +96,11 @@ def test_the_data_set_is_an_input_with_a_digest_over_all_images(trained: Trained
 def test_a_checkpoint_is_kept_and_training_goes_on_from_it(trained: Trained) -> None:
     run_id = trained.run.info.run_id
     longer = {**QUICK, "epochs": 3}
-    done = trained.project.mlflow_run("train", **longer, resume=run_id, model_name="resumed")
+    done = trained.project.mlflow_run("train", **longer, resume=run_id, new_run="true", model_name="resumed")
     assert done.returncode == 0, done.stderr
     run = trained.project.runs()[0]
-    assert run.data.tags["resumed_from"] == run_id
+    assert run.info.run_id != run_id
+    assert run.data.tags["resumed_from"].endswith(f"{run_id}/{FILE_NAME}")
     history = trained.project.client.get_metric_history(run.info.run_id, "loss/generator")
     assert [metric.step for metric in history] == [6]  # the third epoch only
     drifted = trained.project.mlflow_run("train", **{**longer, "seed": 4}, resume=run_id)

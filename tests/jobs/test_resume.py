@@ -19,7 +19,14 @@ LONG = {"recipe": "dcgan", "image_size": 16, "batch_size": 64, "evaluation_budge
 def start_training(project: Project, **parameters: object) -> subprocess.Popen[bytes]:
     words = ["gan-plugin", "train", *options(LONG | parameters)]
     with (project.folder / "log").open("a") as log:
-        return subprocess.Popen(words, cwd=project.folder, env=project.environment(), stdout=log, stderr=log)
+        return subprocess.Popen(
+            words,
+            cwd=project.folder,
+            env=project.environment(),
+            stdout=log,
+            stderr=log,
+            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # which nohup would ignore
+        )
 
 
 def newest_step(project: Project) -> int:
