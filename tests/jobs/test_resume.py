@@ -18,15 +18,12 @@ LONG = {"recipe": "dcgan", "image_size": 16, "batch_size": 64, "evaluation_budge
 
 def start_training(project: Project, **parameters: object) -> subprocess.Popen[bytes]:
     words = ["gan-plugin", "train", *options(LONG | parameters)]
-    with (project.folder / "log").open("a") as log:
-        return subprocess.Popen(
-            words,
-            cwd=project.folder,
-            env=project.environment(),
-            stdout=log,
-            stderr=log,
-            preexec_fn=lambda: signal.signal(signal.SIGHUP, signal.SIG_DFL),  # which nohup would ignore
-        )
+    before = signal.signal(signal.SIGHUP, signal.SIG_DFL)  # which the child would inherit from nohup as ignored
+    try:
+        with (project.folder / "log").open("a") as log:
+            return subprocess.Popen(words, cwd=project.folder, env=project.environment(), stdout=log, stderr=log)
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def newest_step(project: Project) -> int:
