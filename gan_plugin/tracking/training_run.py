@@ -10,7 +10,7 @@ import shlex
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
@@ -136,7 +136,8 @@ def finish(run: TrainingRun, delivery: DeliveryThread, status: str) -> None:
         run.delivered = False
     run.model_uri, run.refused = delivery.delivery.progress.model_uri, delivery.delivery.progress.refused
     if run.delivered:
-        update_record(run.folder, delivered=True)
+        with suppress(OSError):  # of a full disk: then resume=auto delivers it again, which changes nothing
+            update_record(run.folder, delivered=True)
     if run.model_uri is not None and status == "FAILED":
         print(f"{run.model_uri} is logged, and not registered.", flush=True)
     if not run.delivered and status != "FINISHED":
@@ -178,7 +179,11 @@ def begin(name: str, continued: RunRecord | None) -> RunRecord:
         )
     else:
         planned = replace(
-            continued, run_id=continued.run_id or by_project, process=this_process().to_json(), status="RUNNING"
+            continued,
+            run_id=continued.run_id or by_project,
+            process=this_process().to_json(),
+            status="RUNNING",
+            delivered=False,
         )
     seconds = None if is_local(store) else START_S
     result = within(seconds, lambda: start(planned, name), lambda late: undo(late, planned))

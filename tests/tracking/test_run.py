@@ -18,6 +18,8 @@ from gan_plugin.data import load_dataset
 from gan_plugin.jobs import replay
 from gan_plugin.signals import StopSignals
 from gan_plugin.tracking.run import log_dataset, project_run
+from gan_plugin.tracking.spool import RunRecord
+from gan_plugin.tracking.training_run import begin
 
 
 def test_the_run_ends_with_the_status_it_earned(client: MlflowClient) -> None:
@@ -96,6 +98,27 @@ def test_the_next_run_closes_those_whose_process_is_gone(
         with ThreadPoolExecutor(1) as pool:  # as another process would
             pool.submit(lambda: project_run("z").__enter__()).result()
         assert client.get_run(alive.info.run_id).info.status == "RUNNING"
+
+
+def test_a_run_that_goes_on_is_no_longer_done(client: MlflowClient) -> None:
+    """Or resume=auto would begin another where this one is killed again, or ends without its server."""
+    run_id = client.create_run("0").info.run_id
+    client.set_terminated(run_id)
+    done = RunRecord(
+        id=run_id,
+        run_id=run_id,
+        tracking_uri=mlflow.get_tracking_uri(),
+        experiment="Default",
+        name="r1-digits",
+        tags={},
+        started_ms=1,
+        process="",
+        status="FINISHED",
+        delivered=True,
+    )
+    record = begin("r1-digits", done)
+    assert (record.run_id, record.status, record.delivered) == (run_id, "RUNNING", False)
+    assert client.get_run(run_id).info.status == "RUNNING"
 
 
 def test_a_run_is_closed_by_hand_unless_its_process_lives(client: MlflowClient) -> None:
