@@ -22,14 +22,13 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
 
+from busy import busy
+
 from gan_plugin.cores import VARIABLES, control_groups, cores
 
 HERE = Path(__file__).parent
 RESULTS = HERE.parent / "results" / "reliability-sharing.json"
 KINDS = ("torch", "gan_plugin")
-BUSY = (
-    "import os\nparent = os.getppid()\nwhile os.getppid() == parent:\n    sum(range(100_000))"  # ends with its parent
-)
 PERIOD_US = 100_000
 
 
@@ -90,18 +89,6 @@ class Worker:
 
 
 @contextlib.contextmanager
-def load(count: int) -> Iterator[None]:
-    """Run processes that only compute."""
-    processes = [subprocess.Popen([sys.executable, "-c", BUSY]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
-
-
-@contextlib.contextmanager
 def control_group(quota: float | None) -> Iterator[Path | None]:
     """Make a control group with a quota below this process's own; None without a quota.
 
@@ -137,7 +124,7 @@ def measure(situation: Situation, options: argparse.Namespace) -> dict[str, Work
                     worker.run(options.seconds)
                     worker.rates.clear()
                     worker.threads.clear()
-            with load(situation.busy):
+            with busy(situation.busy):
                 for _ in range(options.rounds):
                     for worker in workers.values():
                         worker.run(options.seconds)

@@ -17,26 +17,14 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from xml.etree import ElementTree
+
+from busy import busy
 
 ROOT = Path(__file__).parents[2]
 RESULT = ROOT / "benchmarks" / "results" / "reliability-suite.json"
 OUTCOMES = ("failure", "error", "skipped")
-
-
-@contextmanager
-def busy(count: int) -> Iterator[None]:
-    """Keep ``count`` cores busy, in processes that end with the block."""
-    processes = [subprocess.Popen([sys.executable, "-c", "while True: pass"]) for _ in range(count)]
-    try:
-        yield
-    finally:
-        for process in processes:
-            process.kill()
-            process.wait()
 
 
 def run_suite(words: list[str]) -> dict[str, object]:
