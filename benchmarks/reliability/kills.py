@@ -11,20 +11,25 @@ undisturbed one, to the bit, and one version of the model.
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
 import tempfile
 import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import click
 import onnx
+import torch
 from mlflow import MlflowClient
 from safetensors.torch import load_file
+from torch import Tensor
 
 from gan_plugin.process import ProcessIdentity
 from gan_plugin.storage import DamagedFileError, load_tensors
@@ -32,9 +37,11 @@ from gan_plugin.tracking.spool import read_events, read_record
 
 RESULTS = Path(__file__).parents[1] / "results" / "reliability-kills.json"
 COMMAND = [Path(sys.executable).parent / "gan-plugin", "train", "--data=digits", "--recipe=dcgan", "--image-size=16"]
-COMMAND += ["--batch-size=64", "--epochs=8", "--resume=auto", "--checkpoint-minutes=0.01", "--checkpoint-every=2"]
+COMMAND += ["--family=r3gan", "--width=16", "--blocks=1", "--batch-size=64", "--epochs=4", "--resume=auto"]
+COMMAND += ["--checkpoint-minutes=0.01", "--checkpoint-every=2"]
 COMMAND += ["--threads=1"]  # a change of it would change the last bits
-MAX_KILLS = 4  # of one training, so that most end
+COMMAND += ["--evaluation-budget=0.99"]  # after each epoch, or the best generator would depend on the machine's speed
+MAX_KILLS = 8  # of one training
 
 
 class Training:
@@ -51,17 +58,23 @@ class Training:
             return subprocess.Popen(COMMAND, cwd=self.folder, env=environment, stdout=log, stderr=log)
 
     def phase(self) -> str:
-        """Return what the run was doing, by what it logged last."""
+        """Return what the run was doing, by what it has written."""
         (folder, *_) = [*self.folder.glob("outputs/*"), None]
         if folder is None or not (folder / "spool" / "events.jsonl").exists():
             return "start"
+        if [*folder.glob("*.partial"), *folder.glob("*.new"), *folder.glob("*.link")]:
+            return "while a file was written"
         events = [event for event, _ in read_events(folder, 0, 10**6)]
-        kinds = [event["kind"] for event in events]
-        if "status" in kinds:
-            return "end"
-        if "model" in kinds:
+        values = [event.get("values", {}) for event in events]
+        since = max(number for number, event in enumerate(events) if event.get("status") == "RUNNING")
+        if "status" in (event["kind"] for event in events[since + 1 :]):
+            record = read_record(folder)
+            return "end" if record.status == "FINISHED" and record.delivered else "delivery of the rest"
+        if "model" in (event["kind"] for event in events[since:]):
             return "logging and registration"
-        return "export" if events and events[-1].get("values", {}).get("evaluation/share") is not None else "training"
+        if any("evaluation/share" in some for some in values[since:]):
+            return "export"
+        return "training" if any("epoch" in some for some in values) else "getting ready"
 
     def damaged(self) -> list[str]:
         """Return the files of the run that do not load."""
@@ -97,18 +110,18 @@ class Training:
         versions = client.search_model_versions("name = 'gan'")
         return {"finished": len(runs), "epochs": epochs, "versions": len(versions)}
 
-    def weights(self) -> dict[str, object]:
+    def weights(self) -> dict[str, Tensor]:
         """Return the weights of the run that ended."""
         (folder,) = [path for path in self.folder.glob("outputs/*") if read_record(path).status == "FINISHED"]
         return load_file(folder / "checkpoint.safetensors")
 
 
 @click.command()
-@click.option("--rounds", default=200, show_default=True, help="Kills in all.")
+@click.option("--rounds", default=200, show_default=True, help="Kills in all, at least.")
 @click.option("--seed", default=0, show_default=True)
-def main(rounds: int, seed: int) -> None:
+@click.option("--jobs", default=2, show_default=True, help="Trainings at a time.")
+def main(rounds: int, seed: int, jobs: int) -> None:
     """Kill trainings at random moments and look whether anything was lost."""
-    generator = random.Random(seed)
     problems: list[str] = []
     phases: collections.Counter[str] = collections.Counter()
     with tempfile.TemporaryDirectory() as name:
@@ -117,44 +130,67 @@ def main(rounds: int, seed: int) -> None:
         if undisturbed.start().wait() != 0:
             raise click.ClickException((undisturbed.folder / "log").read_text())
         duration, expected, weights = time.monotonic() - start, undisturbed.outcome(), undisturbed.weights()
-        trainings = 0
-        while sum(phases.values()) < rounds:
-            trainings += 1
-            training = Training(Path(name) / str(trainings))
-            problems += kill_some(training, generator, phases, duration=duration)
-            if training.outcome() != expected:
-                problems.append(f"training {trainings} ended with {training.outcome()}, not {expected}")
-                continue
-            mine = training.weights()
-            if different := [key for key in weights if not weights[key].equal(mine[key])]:  # type: ignore[attr-defined]
-                problems.append(f"training {trainings} has other weights: {', '.join(different[:3])}")
-            click.echo(f"{sum(phases.values())} kills, {trainings} trainings, {len(problems)} problems")
-    result = {"kills": sum(phases.values()), "trainings": trainings, "phases": dict(phases), "problems": problems}
+        numbers = itertools.count(1)
+
+        def work() -> None:
+            while phases.total() < rounds:
+                number = next(numbers)
+                training = Training(Path(name) / str(number))
+                killed, found = kill_some(training, random.Random(f"{seed}-{number}"), duration=duration)
+                if training.outcome() != expected:
+                    found.append(f"it ended with {training.outcome()}, not {expected}")
+                elif different := different_weights(weights, training.weights()):
+                    found.append(f"it has other weights: {', '.join(different[:3])}")
+                phases.update(killed)
+                problems.extend(f"training {number}, killed in {', '.join(killed)}: {problem}" for problem in found)
+                click.echo(f"{phases.total()} kills, {number} trainings, {len(problems)} problems")
+                if found:
+                    click.echo("\n".join(found) + "\n" + (training.folder / "log").read_text())
+                else:
+                    shutil.rmtree(training.folder)
+
+        with ThreadPoolExecutor(jobs) as pool:
+            for future in [pool.submit(work) for _ in range(jobs)]:
+                future.result()
+        trainings = next(numbers) - 1
+    result = {"kills": phases.total(), "trainings": trainings, "phases": dict(phases), "problems": problems}
     RESULTS.write_text(json.dumps(result, indent=1) + "\n")
     click.echo(json.dumps(result, indent=1))
     sys.exit(bool(problems))
 
 
-def kill_some(
-    training: Training, generator: random.Random, phases: collections.Counter[str], *, duration: float
-) -> list[str]:
-    """Kill a training a few times, then let it end; return what was wrong."""
-    problems = []
+def kill_some(training: Training, generator: random.Random, *, duration: float) -> tuple[list[str], list[str]]:
+    """Kill a training a few times, then let it end; return in which phases, and what was wrong."""
+    phases, problems = list[str](), list[str]()
     for _ in range(generator.randint(1, MAX_KILLS)):
         process = training.start()
         try:
-            process.wait(generator.uniform(0, duration))
-            break  # it was faster
+            status = process.wait(generator.uniform(0, duration))
         except subprocess.TimeoutExpired:
             process.send_signal(signal.SIGKILL)
             process.wait()
-        phases[training.phase()] += 1
-        problems += training.damaged()
-    process = training.start()
-    if process.wait() != 0:
-        problems.append("the last command failed: " + (training.folder / "log").read_text()[-500:])
+            phases.append(training.phase())
+            problems += training.damaged()
+            if phases[-1] == "end":  # the same command would begin another training
+                break
+        else:
+            break  # it was faster
+    else:
+        status = training.start().wait()
+    if phases[-1:] != ["end"] and status != 0:
+        problems.append(f"the last command failed with status {status}")
     problems += [f"{run_id} is RUNNING, and its process is gone" for run_id in training.untrue()]
-    return problems
+    return phases, problems
+
+
+def different_weights(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+    """Return the names of what differs between two checkpoints."""
+    return sorted(name for name in expected | found if not same(expected.get(name), found.get(name)))
+
+
+def same(one: Tensor | None, other: Tensor | None) -> bool:
+    """Return whether two tensors are there and equal to the bit."""
+    return one is not None and other is not None and one.dtype == other.dtype and bool(torch.equal(one, other))
 
 
 if __name__ == "__main__":

@@ -50,7 +50,7 @@ def replay_run(folder: Path) -> str | None:
             if time.monotonic() - last_line > LINE_S:
                 last_line = time.monotonic()
                 print(f"{delivery.share():.0%} of {folder} is delivered.", file=sys.stderr, flush=True)
-        update_record(folder, delivered=True)
+        update_record(folder, delivered=delivery.progress.model_uri is not None)
         if record.status == "RUNNING":  # its process is dead, or it would hold the folder
             close_run(MlflowClient(), str(delivery.progress.run_id))
     print(f"All of {folder} is with MLflow at {delivery.store}, in the run {delivery.progress.run_id}.")

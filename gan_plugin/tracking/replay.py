@@ -28,14 +28,14 @@ from mlflow.protos.databricks_pb2 import (
 )
 from mlflow.utils.mlflow_tags import MLFLOW_LOGGED_IMAGES
 
-from gan_plugin import flavor
 from gan_plugin.connection import describe, without_password
 from gan_plugin.registry import set_description
+from gan_plugin.tracking.logged_model import complete, find_or_create
 from gan_plugin.tracking.spool import EVENTS, FOLDER, Event, RunRecord, read_events, read_record
 
 DELIVERED = "delivered.json"  # in the spool's folder
 CLOSED = "gan.closed"  # the tag of a run that another process had to end
-LOCAL_RUN, EXPORT = "gan.local_run", "gan.export"  # tags by which a second delivery finds what the first one made
+LOCAL_RUN = "gan.local_run"  # the tag by which a second delivery finds the run that the first one made
 MAX_BATCH = 1000  # metrics of one call, MLflow's limit
 TRIES = 3  # of what MLflow refuses for what it is, before it is left out
 THUMBNAIL = 256  # pixels of the longer side of the copies that MLflow's UI shows first
@@ -228,18 +228,10 @@ class Delivery:
         if not self._exists(self.folder / event["file"]):
             return
         key = f"{self.folder.name}:{event['step']}:{event['digest']}"
-        experiment = self.client.get_run(run_id).info.experiment_id
-        models = self.client.search_logged_models([experiment], filter_string=f"tags.`{EXPORT}` = '{key}'")
-        if models:
-            model = models[0]
-        else:
-            params = {**event["params"], **self.client.get_run(run_id).data.params}
-            model = self.client.create_logged_model(
-                experiment, name="generator", source_run_id=run_id, tags={EXPORT: key}, params=params
-            )
+        model = find_or_create(self.client, run_id, key=key, params=event["params"])
         if model.status != LoggedModelStatus.READY:
             self._check_stopped()
-            flavor.log_model(self.folder / event["file"], run_id=run_id, model_id=model.model_id, step=event["step"])
+            complete(self.client, model, run_id=run_id, step=event["step"], onnx_file=self.folder / event["file"])
         name, uri = event["model_name"], f"models:/{model.model_id}"
         if name is not None:
             version = self._registered(name, run_id=run_id, source=uri)

@@ -47,7 +47,7 @@ class RunRecord:
         process: of the training, as :class:`gan_plugin.process.ProcessIdentity` writes it.
         identity: what a resumed run must agree on.
         status: RUNNING, or how the run ended: as MLflow says it, or DIVERGED.
-        delivered: whether all of it is with MLflow.
+        delivered: whether all of it is with MLflow, a model among it.
     """
 
     id: str

@@ -135,7 +135,7 @@ def finish(run: TrainingRun, delivery: DeliveryThread, status: str) -> None:
     except (KeyboardInterrupt, SystemExit):
         run.delivered = False
     run.model_uri, run.refused = delivery.delivery.progress.model_uri, delivery.delivery.progress.refused
-    if run.delivered:
+    if run.delivered and run.model_uri is not None:  # a model that was refused can be offered again
         with suppress(OSError):  # of a full disk: then resume=auto delivers it again, which changes nothing
             update_record(run.folder, delivered=True)
     if run.model_uri is not None and status == "FAILED":

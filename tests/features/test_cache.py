@@ -151,7 +151,9 @@ def test_a_full_or_read_only_disk_costs_one_warning(
 
 AS_ANOTHER_USER = """
 import logging, os, torch
+from safetensors.torch import save
 from gan_plugin.features.cache import cached
+save({"x": torch.zeros(1)})  # has it import all of numpy, whose folder the other user may not be able to read
 logging.basicConfig(level=logging.WARNING, format="%(message)s")
 os.setgroups([])
 os.setgid(65534)

@@ -121,6 +121,43 @@ def test_a_model_is_logged_and_registered_once(client: MlflowClient, tmp_path: P
     assert (output.model_id, output.step) == (logged.model_id, 3)
 
 
+CALLS = ("create_logged_model", "log_outputs", "log_batch", "log_model_artifacts", "finalize_logged_model")
+
+
+@pytest.mark.parametrize("lost", [*CALLS, "_create_model_version"])
+def test_a_model_is_logged_once_though_an_answer_was_lost(
+    client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, lost: str
+) -> None:
+    """Each call was done, and its process killed before it knew."""
+    torch.manual_seed(0)
+    run_id = client.create_run("0").info.run_id
+    spool = new_run(tmp_path / "run", run_id)
+    spec = image_spec(16, 16, 1)
+    export_generator(Generator(8, spec), Description(8, spec), tmp_path / "run" / "generator.onnx")
+    spool.metrics({"fid": 4.0}, 3)
+    assert deliver(tmp_path / "run").progress.refused == []
+    words = {"params": {}, "model_name": "toy", "uri": "models:/toy/VERSION", "description": "A toy."}
+    spool.add("model", file="generator.onnx", digest="d", step=3, **words)
+    original = getattr(MlflowClient, lost)
+
+    def cut_off(*arguments: Any, **options: Any) -> None:
+        original(*arguments, **options)
+        raise ConnectionError(lost)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MlflowClient, lost, cut_off)
+        with pytest.raises(ConnectionError, match=lost):
+            deliver(tmp_path / "run")
+    progress = deliver(tmp_path / "run").progress
+    assert (progress.model_uri, progress.refused) == ("models:/toy/1", [])
+    assert len(client.search_model_versions("name = 'toy'")) == 1
+    (logged,) = client.search_logged_models(["0"])
+    assert [(metric.key, metric.value, metric.step) for metric in logged.metrics] == [("fid", 4.0, 3)]
+    (output,) = client.get_run(run_id).outputs.model_outputs
+    assert (output.model_id, output.step) == (logged.model_id, 3)
+    assert [metric.value for metric in client.get_metric_history(run_id, "fid")] == [4.0]
+
+
 def test_what_mlflow_refuses_is_left_out_and_the_rest_arrives(
     client: MlflowClient, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
