@@ -80,8 +80,12 @@ def quota_of(folder: Path) -> Quota | None:
         return None
 
 
-def control_groups() -> Iterator[Path]:
-    """Yield the folders of the control groups that may limit this process's CPU time, its own first."""
+def control_groups(controller: str = "cpu") -> Iterator[Path]:
+    """Yield the folders of the control groups that may limit this process, its own first.
+
+    Args:
+        controller: of what they limit, ``cpu`` or ``memory``; version 1 has a hierarchy for each.
+    """
     try:
         groups = [line.split(":", 2) for line in GROUPS.read_text().splitlines()]
         mounts = [line.split() for line in MOUNTS.read_text().splitlines()]
@@ -90,12 +94,12 @@ def control_groups() -> Iterator[Path]:
     paths = {  # one for each version
         "cgroup2" if number == "0" else "cgroup": path
         for number, controllers, path in groups
-        if number == "0" or "cpu" in controllers.split(",")
+        if number == "0" or controller in controllers.split(",")
     }
     for mount in mounts:
         root, folder, rest = mount[3], Path(mount[4]), mount[mount.index("-") + 1 :]
         kind, options = rest[0], rest[-1].split(",")
-        if kind not in paths or (kind == "cgroup" and "cpu" not in options):
+        if kind not in paths or (kind == "cgroup" and controller not in options):
             continue
         # A container may see its own group alone: mounted as the root, and under a path that does not exist inside.
         path = PurePosixPath(paths[kind])

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
 import psutil
 from PIL import Image
 
+from gan_plugin.cores import control_groups
 from gan_plugin.errors import UserError
 
 MAX_FILE_BYTES = 2**29  # of one encoded image: several of Pillow's decoders read the whole file
 MIN_BUDGET = 2**30  # bytes of images that are decoded at the same time
-CGROUP = Path("/sys/fs/cgroup")
 
 
 class Budget:
@@ -71,16 +71,28 @@ def check_memory(needed: int, what: str) -> None:
         )
 
 
-def available_memory(cgroup: Path = CGROUP) -> int:
-    """Return how many bytes of memory are free for this process: of the machine's, and of its container's."""
-    free = int(psutil.virtual_memory().available)
+def available_memory(groups: Iterable[Path] | None = None) -> int:
+    """Return how many bytes of memory are free for this process: of the machine's, and of its container's.
+
+    Args:
+        groups: the folders of control groups that limit it; None for those that it is in.
+    """
+    groups = control_groups("memory") if groups is None else groups
+    of_groups = [free for group in groups if (free := free_memory_of(group)) is not None]
+    return min([int(psutil.virtual_memory().available), *of_groups])
+
+
+def free_memory_of(group: Path) -> int | None:
+    """Return how many bytes a control group has left, what its cache would give back among it; None without a limit."""
+    version_2 = ("memory.max", "memory.current", "inactive_file")
+    version_1 = ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file")
+    limit_name, used_name, cache_name = version_2 if (group / version_2[0]).exists() else version_1
     try:
-        limit, used = (int((cgroup / name).read_text()) for name in ("memory.max", "memory.current"))
-        statistics = dict(line.split() for line in (cgroup / "memory.stat").read_text().splitlines())
-        reclaimable = int(statistics["inactive_file"])
-    except (OSError, ValueError, KeyError):  # there is no limit, or no such group
-        return free
-    return min(free, limit - used + reclaimable)
+        limit, used = (int((group / name).read_text()) for name in (limit_name, used_name))
+        statistics = dict(line.split() for line in (group / "memory.stat").read_text().splitlines())
+        return limit - used + int(statistics[cache_name])
+    except (OSError, ValueError, KeyError):  # of version 2's limit "max", too
+        return None
 
 
 def in_gigabytes(count: int) -> str:

@@ -6,6 +6,8 @@ import gzip
 import os
 import socket
 import struct
+import subprocess
+import sys
 import threading
 import time
 from pathlib import Path
@@ -16,9 +18,12 @@ from data_helpers import encoded, noise, save
 from helpers import refusal
 from PIL import Image
 
+from gan_plugin.cores import control_groups
 from gan_plugin.data import decode, limits, load_dataset, unpacked
 from gan_plugin.data.files import list_files
 from gan_plugin.data.limits import Budget, available_memory
+
+LIMITS = ("memory.max", "memory.limit_in_bytes")  # of the two versions of control groups
 
 
 def test_folders_that_link_to_each_other_are_read_once(tmp_path: Path) -> None:
@@ -116,15 +121,48 @@ def test_what_does_not_fit_into_memory_is_refused_before_it_is_read(
     assert message.startswith(f"{tmp_path}/images with its 3 images would take 0.0 GB of memory and 0.0 GB are free")
 
 
-def test_the_memory_of_a_container_counts(tmp_path: Path) -> None:
-    machine = available_memory(tmp_path)
-    assert machine > 2**20
-    (tmp_path / "memory.max").write_text("1000000\n")
-    (tmp_path / "memory.current").write_text("700000\n")
-    (tmp_path / "memory.stat").write_text("anon 500000\ninactive_file 100000\n")
-    assert available_memory(tmp_path) == 400_000
-    (tmp_path / "memory.max").write_text("max\n")
-    assert available_memory(tmp_path) > 2**20
+@pytest.mark.parametrize(
+    ("limit", "used", "cache"),
+    [
+        ("memory.max", "memory.current", "inactive_file"),
+        ("memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file"),  # of version 1
+    ],
+)
+def test_the_memory_of_a_container_counts(tmp_path: Path, limit: str, used: str, cache: str) -> None:
+    outer, inner = tmp_path / "outer", tmp_path / "inner"
+    for group, most in ((outer, "2000000"), (inner, "1000000")):
+        group.mkdir()
+        (group / limit).write_text(f"{most}\n")
+        (group / used).write_text("700000\n")
+        (group / "memory.stat").write_text(f"anon 500000\n{cache} 100000\n")
+    assert available_memory([inner, outer]) == 400_000
+    (inner / limit).write_text(f"{2**63 - 4096}\n")  # as version 1 says that there is none
+    assert available_memory([inner, outer]) == 1_400_000
+    (outer / limit).write_text("max\n")
+    assert available_memory([inner, outer]) > 2**20
+
+
+def test_the_memory_of_a_real_control_group_counts() -> None:
+    """Needs root and a control group that can be divided, as on a machine of one's own."""
+    parent = next(control_groups("memory"), None)
+    if parent is None:
+        pytest.skip("there are no control groups")
+    group = parent / f"test-limits-{os.getpid()}"
+    try:
+        group.mkdir()
+    except OSError as error:
+        pytest.skip(f"no control group can be made here: {error}")
+    try:
+        limit = next((path for path in map(group.joinpath, LIMITS) if path.exists()), None)
+        if limit is None:
+            pytest.skip("control groups limit no memory here")
+        limit.write_text(str(2**30))
+        program = "from gan_plugin.data.limits import available_memory; print(available_memory())"
+        joined = f"open({str(group / 'cgroup.procs')!r}, 'w').write('0'); {program}"
+        done = subprocess.run([sys.executable, "-c", joined], capture_output=True, text=True, check=True)
+        assert 2**29 < int(done.stdout) < 2**30
+    finally:
+        group.rmdir()
 
 
 def test_images_are_decoded_together_while_there_is_room(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
