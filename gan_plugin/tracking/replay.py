@@ -16,7 +16,7 @@ import mlflow
 import PIL.Image
 from mlflow import MlflowClient
 from mlflow.entities import Dataset as LoggedDataset
-from mlflow.entities import DatasetInput, LoggedModelStatus, Metric, Param, RunTag
+from mlflow.entities import DatasetInput, Experiment, LoggedModelStatus, Metric, Param, RunTag
 from mlflow.entities.input_tag import InputTag
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import (
@@ -131,7 +131,11 @@ class Delivery:
         if record.run_id is not None and record.tracking_uri == self.store:
             run_id = record.run_id
         else:
-            run_id = find_delivered(self.client, record) or make_run(self.client, record)
+            if record.tracking_uri == self.store and record.experiment_id is not None:
+                experiment = self.client.get_experiment(record.experiment_id)
+            else:
+                experiment = self.client.get_experiment_by_name(record.experiment)
+            run_id = find_delivered(self.client, record, experiment) or make_run(self.client, record, experiment)
         self.progress.run_id = run_id
         self._save()
         return run_id
@@ -266,18 +270,16 @@ def log_parameters(client: MlflowClient, run_id: str, texts: Mapping[str, str]) 
     )
 
 
-def find_delivered(client: MlflowClient, record: RunRecord) -> str | None:
-    """Return the run that an earlier delivery made in this store, or None."""
-    experiment = client.get_experiment_by_name(record.experiment)
+def find_delivered(client: MlflowClient, record: RunRecord, experiment: Experiment | None) -> str | None:
+    """Return the run that an earlier delivery made in this experiment, or None."""
     if experiment is None:
         return None
     runs = client.search_runs([experiment.experiment_id], f"tags.`{LOCAL_RUN}` = '{record.id}'", max_results=1)
     return runs[0].info.run_id if runs else None
 
 
-def make_run(client: MlflowClient, record: RunRecord) -> str:
-    """Make the run that a record describes, in its experiment, which is made where it is missing."""
-    experiment = client.get_experiment_by_name(record.experiment)
+def make_run(client: MlflowClient, record: RunRecord, experiment: Experiment | None) -> str:
+    """Make the run that a record describes, in an experiment, which is made where it is missing."""
     experiment_id = client.create_experiment(record.experiment) if experiment is None else experiment.experiment_id
     run = client.create_run(
         experiment_id, start_time=record.started_ms, tags=record.tags | {LOCAL_RUN: record.id}, run_name=record.name

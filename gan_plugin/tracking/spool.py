@@ -41,6 +41,7 @@ class RunRecord:
         run_id: MLflow's run id; None where there is no run yet.
         tracking_uri: where the run is, or was meant to be, without a password.
         experiment: name of the experiment.
+        experiment_id: where the run was meant to be, for an experiment of which no name was known.
         name: the run's.
         tags: with which MLflow is to make the run, if it has not yet.
         started_ms: milliseconds since 1970.
@@ -58,6 +59,7 @@ class RunRecord:
     tags: dict[str, str]
     started_ms: int
     process: str
+    experiment_id: str | None = None
     identity: dict[str, Any] = field(default_factory=dict)
     status: str = "RUNNING"
     delivered: bool = False

@@ -19,7 +19,7 @@ import mlflow
 from filelock import FileLock, Timeout
 from mlflow import MlflowClient
 from mlflow.entities import RunTag
-from mlflow.environment_variables import MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID
+from mlflow.environment_variables import MLFLOW_EXPERIMENT_ID, MLFLOW_EXPERIMENT_NAME, MLFLOW_RUN_ID
 from mlflow.exceptions import MlflowException
 from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, TEMPORARILY_UNAVAILABLE, ErrorCode
 from mlflow.tracking.context.registry import resolve_tags
@@ -172,6 +172,7 @@ def begin(name: str, continued: RunRecord | None) -> RunRecord:
             run_id=by_project,
             tracking_uri=without_password(store),
             experiment=MLFLOW_EXPERIMENT_NAME.get() or "Default",
+            experiment_id=None if MLFLOW_EXPERIMENT_NAME.get() else MLFLOW_EXPERIMENT_ID.get(),
             name=f"{name}-{identifier[:6]}",
             tags=resolve_tags(),
             started_ms=milliseconds(),

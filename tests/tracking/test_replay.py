@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
 from typing import Any
@@ -25,8 +26,8 @@ from gan_plugin.tracking.replay import Delivery, log_parameters
 from gan_plugin.tracking.spool import RunRecord, Spool
 
 
-def new_run(folder: Path, run_id: str | None) -> Spool:
-    RunRecord(
+def new_run(folder: Path, run_id: str | None, **known: str) -> Spool:
+    record = RunRecord(
         id="local",
         run_id=run_id,
         tracking_uri=mlflow.get_tracking_uri(),
@@ -35,7 +36,8 @@ def new_run(folder: Path, run_id: str | None) -> Spool:
         tags={"own": "tag"},
         started_ms=1_000,
         process="",
-    ).save(folder)
+    )
+    replace(record, **known).save(folder)
     return Spool(folder)
 
 
@@ -119,6 +121,19 @@ def test_a_model_is_logged_and_registered_once(client: MlflowClient, tmp_path: P
     assert (logged.source_run_id, logged.params["recipe"]) == (run_id, "r1")
     (output,) = client.get_run(run_id).outputs.model_outputs
     assert (output.model_id, output.step) == (logged.model_id, 3)
+
+
+def test_a_run_goes_to_the_experiment_of_which_only_the_id_was_known(client: MlflowClient, tmp_path: Path) -> None:
+    experiment_id = client.create_experiment("mine")
+    new_run(tmp_path / "run", None, experiment_id=experiment_id).metrics({"a": 1}, 1)
+    for _ in range(2):
+        run_id = str(deliver(tmp_path / "run").progress.run_id)
+        assert client.get_run(run_id).info.experiment_id == experiment_id
+        (tmp_path / "run" / "spool" / "delivered.json").unlink()
+    assert len(client.search_runs([experiment_id])) == 1
+    # the id of another store says nothing here
+    new_run(tmp_path / "other", None, experiment_id=experiment_id, tracking_uri="http://other").metrics({"a": 1}, 1)
+    assert client.get_run(str(deliver(tmp_path / "other").progress.run_id)).info.experiment_id == "0"
 
 
 CALLS = ("create_logged_model", "log_outputs", "log_batch", "log_model_artifacts", "finalize_logged_model")
