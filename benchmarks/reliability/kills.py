@@ -72,9 +72,9 @@ class Training:
             return "end" if record.status == "FINISHED" and record.delivered else "delivery of the rest"
         if "model" in (event["kind"] for event in events[since:]):
             return "logging and registration"
-        if any("evaluation/share" in some for some in values[since:]):
+        if any("evaluation/share" in entry for entry in values[since:]):
             return "export"
-        return "training" if any("epoch" in some for some in values) else "getting ready"
+        return "training" if any("epoch" in entry for entry in values) else "getting ready"
 
     def damaged(self) -> list[str]:
         """Return the files of the run that do not load."""
@@ -136,16 +136,16 @@ def main(rounds: int, seed: int, jobs: int) -> None:
             while phases.total() < rounds:
                 number = next(numbers)
                 training = Training(Path(name) / str(number))
-                killed, found = kill_some(training, random.Random(f"{seed}-{number}"), duration=duration)
+                killed, wrong = kill_some(training, random.Random(f"{seed}-{number}"), duration=duration)
                 if training.outcome() != expected:
-                    found.append(f"it ended with {training.outcome()}, not {expected}")
+                    wrong.append(f"it ended with {training.outcome()}, not {expected}")
                 elif different := different_weights(weights, training.weights()):
-                    found.append(f"it has other weights: {', '.join(different[:3])}")
+                    wrong.append(f"it has other weights: {', '.join(different[:3])}")
                 phases.update(killed)
-                problems.extend(f"training {number}, killed in {', '.join(killed)}: {problem}" for problem in found)
+                problems.extend(f"training {number}, killed in {', '.join(killed)}: {problem}" for problem in wrong)
                 click.echo(f"{phases.total()} kills, {number} trainings, {len(problems)} problems")
-                if found:
-                    click.echo("\n".join(found) + "\n" + (training.folder / "log").read_text())
+                if wrong:
+                    click.echo("\n".join(wrong) + "\n" + (training.folder / "log").read_text())
                 else:
                     shutil.rmtree(training.folder)
 
@@ -183,9 +183,9 @@ def kill_some(training: Training, generator: random.Random, *, duration: float) 
     return phases, problems
 
 
-def different_weights(expected: dict[str, Tensor], found: dict[str, Tensor]) -> list[str]:
+def different_weights(expected: dict[str, Tensor], actual: dict[str, Tensor]) -> list[str]:
     """Return the names of what differs between two checkpoints."""
-    return sorted(name for name in expected | found if not same(expected.get(name), found.get(name)))
+    return sorted(name for name in expected | actual if not same(expected.get(name), actual.get(name)))
 
 
 def same(one: Tensor | None, other: Tensor | None) -> bool:

@@ -5,10 +5,12 @@ from __future__ import annotations
 import logging
 import threading
 import time
+from concurrent.futures import Future, wait
 from pathlib import Path
 
 from gan_plugin.connection import describe
 from gan_plugin.tracking.replay import Delivery
+from gan_plugin.tracking.spool import RunRecord
 
 POLL_S = 1.0  # between two looks for new events
 MAX_DELAY_S = 30.0  # between two tries
@@ -19,10 +21,15 @@ logger = logging.getLogger(__name__)
 
 
 class DeliveryThread:
-    """Delivers a run while it goes on."""
+    """Delivers a run while it goes on.
 
-    def __init__(self, folder: Path) -> None:
-        self.delivery = Delivery(folder)
+    Args:
+        folder: of the run.
+        begun: the attempt to make the run in MLflow; as long as it waits for the server, no other run is made.
+    """
+
+    def __init__(self, folder: Path, begun: Future[RunRecord]) -> None:
+        self.delivery, self.begun = Delivery(folder), begun
         self.closing = threading.Event()
         self.has_answered = False
         self.moved_at = time.monotonic()
@@ -44,6 +51,8 @@ class DeliveryThread:
 
     def _work(self) -> None:
         delay = POLL_S
+        while not self.begun.done() and not self.delivery.stopped.is_set():
+            wait([self.begun], POLL_S)
         while not self.delivery.stopped.is_set():
             closing = self.closing.is_set()  # before the look at the events, or the last ones might be missed
             try:

@@ -21,9 +21,9 @@ EXPORT = "gan.export"  # the tag by which a second try finds what the first one 
 def find_or_create(client: MlflowClient, run_id: str, *, key: str, params: Mapping[str, str]) -> LoggedModel:
     """Return the model that an earlier try made for this key, or a new one, whose files are still to come."""
     run = client.get_run(run_id)
-    found = client.search_logged_models([run.info.experiment_id], filter_string=f"tags.`{EXPORT}` = '{key}'")
-    if found:
-        return found[0]
+    existing = client.search_logged_models([run.info.experiment_id], filter_string=f"tags.`{EXPORT}` = '{key}'")
+    if existing:
+        return existing[0]
     return client.create_logged_model(
         run.info.experiment_id,
         name="generator",

@@ -131,14 +131,16 @@ class Delivery:
         if record.run_id is not None and record.tracking_uri == self.store:
             run_id = record.run_id
         else:
-            if record.tracking_uri == self.store and record.experiment_id is not None:
-                experiment = self.client.get_experiment(record.experiment_id)
-            else:
-                experiment = self.client.get_experiment_by_name(record.experiment)
+            experiment = self._find_experiment(record)
             run_id = find_delivered(self.client, record, experiment) or make_run(self.client, record, experiment)
         self.progress.run_id = run_id
         self._save()
         return run_id
+
+    def _find_experiment(self, record: RunRecord) -> Experiment | None:
+        if record.tracking_uri == self.store and record.experiment_id is not None:
+            return self.client.get_experiment(record.experiment_id)
+        return self.client.get_experiment_by_name(record.experiment)
 
     def _save(self) -> None:
         everything = read_progress(self.folder) | {self.store: self.progress}

@@ -10,6 +10,7 @@ import shlex
 import threading
 import uuid
 from collections.abc import Callable, Iterator, Mapping
+from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager, suppress
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -33,6 +34,7 @@ from gan_plugin.errors import UserError
 from gan_plugin.process import this_process
 from gan_plugin.signals import exit_on_signals
 from gan_plugin.tracking.delivery import DeliveryThread
+from gan_plugin.tracking.replay import LOCAL_RUN
 from gan_plugin.tracking.run import PROCESS, RUN_NOTE, check_no_active_run, close_dead_runs, name_of
 from gan_plugin.tracking.spool import RunRecord, Spool, milliseconds, update_record
 from gan_plugin.tracking.system_metrics import system_metrics
@@ -101,14 +103,15 @@ def training_run(
     check_no_active_run()
     with ExitStack() as stack:
         stack.enter_context(limited_requests(LIMITS))
-        record = replace(begin(name, continued), identity=identity)
+        record, begun = begin(name, continued)
+        record = replace(record, identity=identity)
         folder = make_folder(output_dir / record.id, str(output_dir))
         stack.enter_context(locked(folder))
         record.save(folder)
         run = TrainingRun(record.id, folder, Spool(folder))
         run.spool.add("status", status="RUNNING")
         run.spool.add("tags", values={PROCESS: record.process, MLFLOW_RUN_NAME: record.name})
-        delivery = DeliveryThread(folder)
+        delivery = DeliveryThread(folder, begun)
         status = "FAILED"
         try:
             with exit_on_signals(), system_metrics(run.spool):
@@ -156,8 +159,11 @@ def undelivered(folder: Path) -> str:
 # ---- the beginning ---------------------------------------------------------------------------------------------------
 
 
-def begin(name: str, continued: RunRecord | None) -> RunRecord:
+def begin(name: str, continued: RunRecord | None) -> tuple[RunRecord, Future[RunRecord]]:
     """Make the run in MLflow, or go on with one; where the server does not answer, describe the one to be made.
+
+    Returns:
+        What is known of the run, and the attempt to make it, which may still be waiting for the server.
 
     Raises:
         UserError: MLflow answers, and refuses.
@@ -186,29 +192,33 @@ def begin(name: str, continued: RunRecord | None) -> RunRecord:
             status="RUNNING",
             delivered=False,
         )
-    seconds = None if is_local(store) else START_S
-    result = within(seconds, lambda: start(planned, name), lambda late: undo(late, planned))
-    if isinstance(result, RunRecord):
-        if by_project is not None and by_project != result.run_id:
-            in_background(point_to, by_project, result)
-        return result
-    if isinstance(result, UserError):
-        raise result
-    if is_local(store) or (isinstance(result, MlflowException) and result.error_code not in UNWELL):
-        raise UserError(f"No run can be made at {without_password(store)}: {describe(result)}.") from result
-    logger.warning(
-        "MLflow at %s does not answer (%s): training begins without it. What it logs waits in its folder.",
-        without_password(store),
-        describe(result),
-    )
-    return planned
+    begun = in_thread(start, planned, name)
+    try:
+        record = begun.result(None if is_local(store) else START_S)
+    except UserError:
+        raise
+    except Exception as error:  # of a server that was too slow, too
+        reason = describe(error) if begun.done() else f"no answer within {START_S:g} s"
+        if is_local(store) or (isinstance(error, MlflowException) and error.error_code not in UNWELL):
+            raise UserError(f"No run can be made at {without_password(store)}: {reason}.") from error
+        logger.warning(
+            "MLflow at %s does not answer (%s): training begins without it. What it logs waits in its folder.",
+            without_password(store),
+            reason,
+        )
+        return planned, begun
+    if by_project is not None and by_project != record.run_id:
+        in_background(point_to, by_project, record)
+    return record, begun
 
 
 def start(planned: RunRecord, name: str) -> RunRecord:
     """Make the run, or go on with it, and return what is known of it then."""
     if is_local(mlflow.get_tracking_uri()):
         open_stores()
-    run = mlflow.start_run(run_id=planned.run_id, log_system_metrics=False, tags={PROCESS: planned.process})
+    # If the answer is late or lost, the delivery finds the run by the second tag, and makes no other.
+    tags = {PROCESS: planned.process} | ({LOCAL_RUN: planned.id} if planned.run_id is None else {})
+    run = mlflow.start_run(run_id=planned.run_id, log_system_metrics=False, tags=tags)
     client, experiment_id = MlflowClient(), run.info.experiment_id
     in_background(close_dead_runs, client, experiment_id)
     return replace(
@@ -219,12 +229,6 @@ def start(planned: RunRecord, name: str) -> RunRecord:
         name=name_of(run, name),
         tags={tag: text for tag, text in run.data.tags.items() if tag != MLFLOW_RUN_NAME},
     )
-
-
-def undo(late: RunRecord, planned: RunRecord) -> None:
-    """Delete a run that came too late: what training logs will be delivered to another."""
-    if planned.run_id is None:
-        MlflowClient().delete_run(str(late.run_id))
 
 
 def point_to(run_id: str, record: RunRecord) -> None:
@@ -239,31 +243,18 @@ def point_to(run_id: str, record: RunRecord) -> None:
     MlflowClient().log_batch(run_id, tags=[RunTag(name, text) for name, text in tags.items()])
 
 
-def within(
-    seconds: float | None, call: Callable[[], RunRecord], undo: Callable[[RunRecord], None]
-) -> RunRecord | Exception:
-    """Return what a call returns or raises, or a TimeoutError; what it returns later is undone."""
-    lock, results = threading.Lock(), list[RunRecord | Exception]()
-    answered = threading.Event()
+def in_thread(call: Callable[..., RunRecord], *arguments: object) -> Future[RunRecord]:
+    """Call something that may wait for a server for very long, so that nobody else has to."""
+    future: Future[RunRecord] = Future()
 
     def work() -> None:
         try:
-            result: RunRecord | Exception = call()
+            future.set_result(call(*arguments))
         except Exception as error:
-            result = error
-        with lock:
-            in_time = not results
-            results.append(result)
-            answered.set()
-        if not in_time and isinstance(result, RunRecord):
-            undo(result)
+            future.set_exception(error)
 
     threading.Thread(target=work, name="mlflow-start", daemon=True).start()
-    answered.wait(seconds)
-    with lock:
-        if not results:
-            results.append(TimeoutError(f"no answer within {seconds:g} s"))
-        return results[0]
+    return future
 
 
 def in_background(call: Callable[..., None], *arguments: object) -> None:

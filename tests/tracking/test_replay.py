@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 from collections.abc import Iterator
+from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
@@ -21,9 +22,14 @@ from gan_plugin.networks.dcgan import Generator
 from gan_plugin.serving.generator import Description
 from gan_plugin.spec import image_spec
 from gan_plugin.tracking import delivery
+from gan_plugin.tracking import training_run as module
 from gan_plugin.tracking.delivery import DeliveryThread
 from gan_plugin.tracking.replay import Delivery, log_parameters
 from gan_plugin.tracking.spool import RunRecord, Spool
+from gan_plugin.tracking.training_run import training_run
+
+BEGUN: Future[RunRecord] = Future()  # an attempt to make a run that has ended
+BEGUN.set_exception(ConnectionError())
 
 
 def new_run(folder: Path, run_id: str | None, **known: str) -> Spool:
@@ -94,7 +100,7 @@ def test_a_run_that_no_server_made_is_made_once(client: MlflowClient, tmp_path: 
 def test_metrics_arrive_while_training_goes_on(client: MlflowClient, tmp_path: Path) -> None:
     run_id = client.create_run("0").info.run_id
     spool = new_run(tmp_path / "run", run_id)
-    thread = DeliveryThread(tmp_path / "run")
+    thread = DeliveryThread(tmp_path / "run", BEGUN)
     spool.metrics({"a": 1}, 1)
     wait_for(lambda: client.get_metric_history(run_id, "a"))
     assert thread.finish()
@@ -182,7 +188,7 @@ def test_what_mlflow_refuses_is_left_out_and_the_rest_arrives(
     spool = new_run(tmp_path / "run", run_id)
     for step, name in enumerate(["a", "no|name", "a"]):
         spool.metrics({name: 1}, step)
-    thread = DeliveryThread(tmp_path / "run")
+    thread = DeliveryThread(tmp_path / "run", BEGUN)
     assert thread.finish()
     assert [metric.step for metric in client.get_metric_history(run_id, "a")] == [0, 2]
     (sentence,) = thread.delivery.progress.refused
@@ -212,7 +218,7 @@ def test_nothing_is_lost_where_every_other_request_fails(proxy: Any, server_port
     run_id = client.create_run("0").info.run_id
     proxy.set_mode("500")
     spool = new_run(tmp_path / "run", run_id)
-    thread = DeliveryThread(tmp_path / "run")
+    thread = DeliveryThread(tmp_path / "run", BEGUN)
     log_some(spool, steps=30)
     assert thread.finish()
     check_delivered(client, run_id, 30)
@@ -234,7 +240,7 @@ def test_a_server_that_is_away_costs_no_time_and_what_it_missed_arrives_later(
     monkeypatch.setattr(delivery, "FIRST_PATIENCE_S", 1.0)
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     proxy.set_mode(mode)
-    thread = DeliveryThread(tmp_path / "run")
+    thread = DeliveryThread(tmp_path / "run", BEGUN)
     log_some(spool, steps=30)
     assert not thread.finish()
     thread.thread.join(PATIENCE_S)  # it leaves the rest to whoever replays it
@@ -244,6 +250,25 @@ def test_a_server_that_is_away_costs_no_time_and_what_it_missed_arrives_later(
     proxy.set_mode("pass")
     deliver(tmp_path / "run")
     check_delivered(client, run_id, 30)
+
+
+def test_a_run_whose_server_answers_late_is_the_only_one(
+    proxy: Any, server_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    client = MlflowClient(f"http://127.0.0.1:{server_port}")
+    experiment_id = client.create_experiment("late")
+    monkeypatch.setattr(module, "START_S", 0.5)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", proxy.uri)
+    monkeypatch.setenv("MLFLOW_EXPERIMENT_ID", experiment_id)
+    proxy.set_mode("freeze")
+    with training_run("late", tmp_path, identity={}) as run:
+        run.spool.metrics({"a": 1}, 1)
+        assert client.search_runs([experiment_id]) == []
+        proxy.set_mode("pass")  # and what was sent meanwhile arrives
+    assert run.delivered
+    (only,) = client.search_runs([experiment_id])
+    assert (only.info.status, only.data.metrics["a"]) == ("FINISHED", 1)
+    assert only.info.run_name.startswith("late-")
 
 
 def test_parameters_never_clash_with_what_mlflow_run_has_logged(client: MlflowClient) -> None:

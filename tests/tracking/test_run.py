@@ -16,10 +16,11 @@ from mlflow import MlflowClient
 
 from gan_plugin.data import load_dataset
 from gan_plugin.jobs import replay
+from gan_plugin.jobs.resume import has_ended
 from gan_plugin.signals import StopSignals
 from gan_plugin.tracking.run import log_dataset, project_run
-from gan_plugin.tracking.spool import RunRecord
-from gan_plugin.tracking.training_run import begin
+from gan_plugin.tracking.spool import RunRecord, read_record
+from gan_plugin.tracking.training_run import begin, training_run
 
 
 def test_the_run_ends_with_the_status_it_earned(client: MlflowClient) -> None:
@@ -116,9 +117,20 @@ def test_a_run_that_goes_on_is_no_longer_done(client: MlflowClient) -> None:
         status="FINISHED",
         delivered=True,
     )
-    record = begin("r1-digits", done)
+    record, _ = begin("r1-digits", done)
     assert (record.run_id, record.status, record.delivered) == (run_id, "RUNNING", False)
     assert client.get_run(run_id).info.status == "RUNNING"
+
+
+def test_a_run_whose_model_mlflow_does_not_have_has_not_ended(client: MlflowClient, tmp_path: Path) -> None:
+    """Or resume=auto would train it anew, where only the model is left to be logged."""
+    with training_run("x", tmp_path, identity={}) as run:
+        run.spool.add("model", file="gone.onnx", digest="d", step=1, params={}, model_name="gan")
+    assert run.delivered
+    assert len(run.refused) == 1
+    record = read_record(run.folder)
+    assert record.status == "FINISHED"
+    assert not has_ended(record)
 
 
 def test_a_run_is_closed_by_hand_unless_its_process_lives(client: MlflowClient) -> None:
