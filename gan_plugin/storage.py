@@ -114,10 +114,16 @@ def save_tensors(path: Path, tensors: Mapping[str, Tensor], header: Mapping[str,
     def write(partial: Path) -> None:
         try:
             save_file(contiguous, partial, metadata=metadata)
-        except safetensors.SafetensorError as error:  # what it makes of a full disk
-            raise OSError(str(error)) from error
+        except safetensors.SafetensorError as error:
+            raise os_error(str(error), path) from error
 
     write_atomically(path, write)
+
+
+def os_error(text: str, path: Path) -> OSError:
+    """Return the system's error, a full disk for example, that safetensors words as ``… (os error 28)``."""
+    number = re.search(r"\(os error (\d+)\)", text)
+    return OSError(text) if number is None else OSError(int(number[1]), os.strerror(int(number[1])), str(path))
 
 
 def load_tensors(path: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:

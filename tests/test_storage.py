@@ -85,7 +85,7 @@ def test_a_failed_write_leaves_the_old_file_and_nothing_else(tmp_path: Path) -> 
 def test_a_file_system_that_is_full_leaves_the_old_file(tmp_path: Path) -> None:
     """The limit on a file's size refuses a write as a full disk does, without one."""
     program = """
-import resource, signal, sys, torch
+import errno, resource, signal, sys, torch
 from pathlib import Path
 from gan_plugin.storage import load_tensors, save_tensors
 path = Path(sys.argv[1])
@@ -95,12 +95,12 @@ resource.setrlimit(resource.RLIMIT_FSIZE, (10_000, 10_000))
 try:
     save_tensors(path, {"x": torch.zeros(10_000)}, {})
 except OSError as error:
-    print(type(error).__name__, len(load_tensors(path)[0]["x"]), [file.name for file in path.parent.iterdir()])
+    print(errno.errorcode[error.errno], error.filename == str(path), len(load_tensors(path)[0]["x"]), [file.name for file in path.parent.iterdir()])
 """
     done = subprocess.run(
         [sys.executable, "-c", program, tmp_path / "file"], capture_output=True, text=True, check=True
     )
-    assert done.stdout.strip() == "OSError 10 ['file']"
+    assert done.stdout.strip() == "EFBIG True 10 ['file']"
 
 
 def test_two_writers_at_once_both_succeed(tmp_path: Path) -> None:

@@ -69,27 +69,10 @@ class Training:
         since = max(number for number, event in enumerate(events) if event.get("status") == "RUNNING")
         if "status" in (event["kind"] for event in events[since + 1 :]):
             record = read_record(folder)
-            return "end" if record.status == "FINISHED" and record.delivered else "delivery of the rest"
-        if "model" in (event["kind"] for event in events[since:]):
-            return "logging and registration"
+            return "end" if record.status == "FINISHED" and record.delivered else "logging and registration"
         if any("evaluation/share" in entry for entry in values[since:]):
             return "export"
         return "training" if any("epoch" in entry for entry in values) else "getting ready"
-
-    def damaged(self) -> list[str]:
-        """Return the files of the run that do not load."""
-        bad = []
-        for path in self.folder.glob("outputs/*/*"):
-            try:
-                if path.suffix == ".safetensors":
-                    load_tensors(path)
-                elif path.suffix == ".json":
-                    read_record(path.parent)
-                elif path.suffix == ".onnx":
-                    onnx.load(path)
-            except (DamagedFileError, ValueError, OSError) as error:
-                bad.append(f"{path.name}: {error}")
-        return bad
 
     def untrue(self) -> list[str]:
         """Return the runs that are RUNNING though their process is gone."""
@@ -170,7 +153,7 @@ def kill_some(training: Training, generator: random.Random, *, duration: float) 
             process.send_signal(signal.SIGKILL)
             process.wait()
             phases.append(training.phase())
-            problems += training.damaged()
+            problems += damaged_files(training.folder)
             if phases[-1] == "end":  # the same command would begin another training
                 break
         else:
@@ -181,6 +164,22 @@ def kill_some(training: Training, generator: random.Random, *, duration: float) 
         problems.append(f"the last command failed with status {status}")
     problems += [f"{run_id} is RUNNING, and its process is gone" for run_id in training.untrue()]
     return phases, problems
+
+
+def damaged_files(folder: Path) -> list[str]:
+    """Return the files of the runs in a folder that do not load."""
+    bad = []
+    for path in folder.glob("outputs/*/*"):
+        try:
+            if path.suffix == ".safetensors":
+                load_tensors(path)
+            elif path.suffix == ".json":
+                read_record(path.parent)
+            elif path.suffix == ".onnx":
+                onnx.load(path)
+        except (DamagedFileError, ValueError, OSError) as error:
+            bad.append(f"{path.name}: {error}")
+    return bad
 
 
 def different_weights(expected: dict[str, Tensor], actual: dict[str, Tensor]) -> list[str]:
