@@ -4,7 +4,7 @@
     python benchmarks/reliability/outages.py --only frozen --only flapping
 
 A proxy stands between the training and a real ``mlflow server``, and behaves as the scenario says. After the training
-what was not delivered is replayed to the server without the proxy. Then every value, image and file must be there
+what was not delivered is replayed, when the proxy does nothing. Then every value, image and file must be there
 exactly once, with one version of the model.
 """
 
@@ -83,18 +83,19 @@ def measure(scenario: str, epochs: int, folder: Path) -> dict[str, object]:
                 words, cwd=folder, env=environment(proxy.uri), stdout=log, stderr=log, check=False
             ).returncode
         took = time.monotonic() - start
-        proxy.close()
+        proxy.follow(lambda second: "pass")
         (run_folder,) = (folder / "outputs").iterdir()
         replayed = subprocess.run(
             [BIN / "gan-plugin", "replay", run_folder],
             cwd=folder,
-            env=environment(f"http://127.0.0.1:{port}"),
+            env=environment(proxy.uri),
             capture_output=True,
             text=True,
             check=False,
         )
         events = [event for event, _ in read_events(run_folder, 0, 10**7)]
         times = times_of(events)
+        proxy.close()
         server = MlflowClient(f"http://127.0.0.1:{port}")
         lost = missing(server, events) if replayed.returncode == 0 else [replayed.stderr]
     return {"scenario": scenario, "status": status, "seconds": took, **times, "lost or twice": lost}

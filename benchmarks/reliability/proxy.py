@@ -23,6 +23,7 @@ class Proxy:
     def __init__(self, server_port: int, mode: Mode = "pass") -> None:
         self.server_port, self.mode = server_port, mode
         self.requests = 0
+        self.followed: Callable[[float], Mode] | None = None
         self.open: set[socket.socket] = set()
         self.listener = socket.create_server(("127.0.0.1", 0), backlog=128)
         self.port = self.listener.getsockname()[1]
@@ -41,11 +42,12 @@ class Proxy:
                 close(connection)
 
     def follow(self, mode_at: Callable[[float], Mode]) -> None:
-        """Change the mode as a function of the seconds from now says."""
+        """Change the mode as a function of the seconds from now says, until another is to be followed."""
         start = time.monotonic()
+        self.followed = mode_at
 
         def work() -> None:
-            while True:
+            while self.followed is mode_at:
                 mode = mode_at(time.monotonic() - start)
                 if mode != self.mode:
                     self.set_mode(mode)
