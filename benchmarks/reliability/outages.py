@@ -1,7 +1,7 @@
 """Train behind a tracking server on bad days: what it costs, and what is lost.
 
     python benchmarks/reliability/outages.py --epochs 20
-    python benchmarks/reliability/outages.py --only frozen --only flapping
+    python benchmarks/reliability/outages.py --only "frozen for good" --only "flapping every 5 s"
 
 A proxy stands between the training and a real ``mlflow server``, and behaves as the scenario says. After the training
 what was not delivered is replayed, when the proxy does nothing. Then every value, image and file must be there

@@ -75,7 +75,7 @@ class Proxy:
             with socket.create_connection(("127.0.0.1", self.server_port)) as server:
                 self.open.add(server)
                 self._forward(client, server)
-        except OSError:
+        except (OSError, ValueError):  # another thread closed one of them
             pass
         finally:
             close(client)
