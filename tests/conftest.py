@@ -25,6 +25,11 @@ from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_training import train_classifier
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Begin with the files whose tests run whole commands: begun last, they would keep one process busy alone."""
+    items.sort(key=lambda item: not item.path.is_relative_to(ROOT / "tests" / "jobs"))
+
+
 @pytest.fixture(autouse=True)
 def seed() -> None:
     """Whatever is drawn without a seed is the same each time, whichever tests this process has run before."""
