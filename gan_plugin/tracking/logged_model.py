@@ -10,7 +10,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from mlflow import MlflowClient
-from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric
+from mlflow.entities import LoggedModel, LoggedModelOutput, LoggedModelStatus, Metric, Run
 from mlflow.models import Model
 
 from gan_plugin import flavor
@@ -35,10 +35,10 @@ def find_or_create(client: MlflowClient, run_id: str, *, key: str, params: Mappi
 
 def complete(client: MlflowClient, model: LoggedModel, *, run_id: str, step: int, onnx_file: Path) -> None:
     """Link a model to its run and to the metrics of its step, upload its files, and say that it is ready."""
-    outputs = client.get_run(run_id).outputs
-    if model.model_id not in {output.model_id for output in (outputs.model_outputs if outputs else ())}:
+    run = client.get_run(run_id)
+    if model.model_id not in {output.model_id for output in (run.outputs.model_outputs if run.outputs else ())}:
         client.log_outputs(run_id, [LoggedModelOutput(model.model_id, step=step)])
-    link_metrics(client, model.model_id, run_id=run_id, step=step)
+    link_metrics(client, model.model_id, run, step=step)
     entry = Model(
         artifact_path=model.artifact_location, model_uuid=model.model_id, run_id=run_id, model_id=model.model_id
     )
@@ -49,9 +49,10 @@ def complete(client: MlflowClient, model: LoggedModel, *, run_id: str, step: int
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 
 
-def link_metrics(client: MlflowClient, model_id: str, *, run_id: str, step: int) -> None:
+def link_metrics(client: MlflowClient, model_id: str, run: Run, *, step: int) -> None:
     """Let a run's metrics of one step be its model's, too."""
-    histories = [client.get_metric_history(run_id, name) for name in client.get_run(run_id).data.metrics]
+    run_id = run.info.run_id
+    histories = [client.get_metric_history(run_id, name) for name in run.data.metrics]
     of_step = [
         Metric(metric.key, metric.value, metric.timestamp, metric.step, model_id=model_id, run_id=run_id)
         for history in histories
