@@ -106,6 +106,17 @@ def test_metrics_arrive_while_training_goes_on(client: MlflowClient, tmp_path: P
     assert thread.finish()
 
 
+def test_no_run_is_made_while_an_attempt_to_make_it_waits(client: MlflowClient, tmp_path: Path) -> None:
+    begun: Future[RunRecord] = Future()
+    new_run(tmp_path / "run", None).metrics({"a": 1}, 1)
+    thread = DeliveryThread(tmp_path / "run", begun)
+    thread.thread.join(2.0)  # time enough to make one
+    assert client.search_runs(["0"]) == []
+    begun.set_exception(ConnectionError())
+    assert thread.finish()
+    assert len(client.search_runs(["0"])) == 1
+
+
 def test_a_model_is_logged_and_registered_once(client: MlflowClient, tmp_path: Path) -> None:
     torch.manual_seed(0)
     run_id = client.create_run("0").info.run_id
