@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import errno
 import logging
+import time
 import webbrowser
 from collections.abc import Callable
 from pathlib import Path
@@ -28,6 +29,7 @@ from gan_plugin.config.settings import (
 )
 from gan_plugin.errors import UserError
 from gan_plugin.output import forgive_output
+from gan_plugin.process import age_s
 from gan_plugin.spec import MAX_SEED
 
 MAX_SEEDS = 10_000  # on one sheet
@@ -105,12 +107,13 @@ def main() -> None:
 def train(**texts: str | None) -> None:
     """Train a GAN, verify its ONNX export, log and register it."""
     settings, overrides = parse_training(without_none(texts))
+    started = time.monotonic() - age_s()
     from gan_plugin.export import ExportError
     from gan_plugin.jobs.train import Undelivered, run_training
     from gan_plugin.training.loop import Diverged
 
     try:
-        run_training(settings, overrides)
+        run_training(settings, overrides, started=started)
     except (Diverged, ExportError) as error:
         raise click.ClickException(str(error)) from None
     except Undelivered as error:

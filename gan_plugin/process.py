@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import time
 from dataclasses import asdict, dataclass
 from pathlib import Path
 
@@ -79,3 +80,9 @@ def _space() -> str:
         return f"{BOOT_ID.read_text().strip()}/{PID_NAMESPACE.readlink()}"
     except OSError:  # another system than Linux
         return str(int(psutil.boot_time()))
+
+
+def age_s() -> float:
+    """Return the seconds since this process began."""
+    began: float = psutil.Process().create_time()
+    return max(time.time() - began, 0.0)

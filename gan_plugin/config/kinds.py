@@ -69,6 +69,11 @@ def fraction() -> Accepts:
     return _number("a number from 0 to below 1", lambda value: 0 <= value < 1)
 
 
+def share() -> Accepts:
+    """Accept numbers in (0, 1]."""
+    return _number("a number above 0, at most 1", lambda value: 0 < value <= 1)
+
+
 def _number(phrase: str, possible: Callable[[float], bool]) -> Accepts:
     def parse(text: str) -> float:
         value = float(text)

@@ -24,6 +24,7 @@ from gan_plugin.config.kinds import (
     parse_value,
     positive_number,
     ramp,
+    share,
     text_of,
     unknown_parameter,
     whole_number,
@@ -40,7 +41,7 @@ else:
 
 RECIPES = resources.files("gan_plugin.config") / "recipes"
 SUFFIX = ".toml"
-STEPS_AN_EPOCH = 100
+STEPS = 4_500  # of a training, which its batch is fitted to
 MIN_BATCH = 16
 
 
@@ -159,20 +160,24 @@ class Recipe:
     beta1: float = parameter(0.5, fraction(), "Adam's beta1, or SGD's momentum.", part=MOMENTUM)
     beta2: Ramp = parameter(Ramp(0.999, 0.999), FRACTION_RAMP, "Adam's beta2, or RMSprop's alpha.", part=SQUARES)
     ema_half_life: Ramp = parameter(
-        Ramp(2_000, 2_000), RAMP_FROM_ZERO, "Half-life of the averaged generator's weights, in images."
+        Ramp(0.05, 0.05),
+        FRACTION_RAMP,
+        "Half-life of the averaged generator's weights, as a fraction of the images seen so far.",
     )
-    anneal: int = parameter(0, whole_number(0), "Images over which values A..B are annealed.", part=RAMP)
+    anneal: float = parameter(
+        1.0, share(), "Share of the training over which values A..B go from A to B, where they then stay.", part=RAMP
+    )
 
-    def at(self, images: float) -> Hyperparameters:
-        """Return the value of every ramp after ``images`` images of training."""
-        return self._end if images >= self.anneal else self._values(images)
+    def at(self, progress: float) -> Hyperparameters:
+        """Return the value of every ramp after a share ``progress`` of the training, 0…1."""
+        return self._end if progress >= self.anneal else self._values(progress / self.anneal)
 
-    def _values(self, images: float) -> Hyperparameters:
-        return Hyperparameters(*(getattr(self, name).at(images, self.anneal) for name in Hyperparameters._fields))
+    def _values(self, annealed: float) -> Hyperparameters:
+        return Hyperparameters(*(getattr(self, name).at(annealed) for name in Hyperparameters._fields))
 
     @functools.cached_property
     def _end(self) -> Hyperparameters:
-        return self._values(self.anneal)
+        return self._values(1.0)
 
 
 HYPERPARAMETERS = {field.name: field for field in dataclasses.fields(Recipe) if field.metadata}
@@ -254,14 +259,22 @@ def override(recipe: Recipe, **values: object) -> Recipe:
     return dataclasses.replace(recipe, **overrides | ramps)
 
 
-def fit_batch(recipe: Recipe, images: int) -> Recipe:
-    """Return the recipe with a batch for about a hundred steps per epoch, at least 16 and at most its own.
+def fit_batch(recipe: Recipe, data: int, seen: int) -> Recipe:
+    """Return the recipe with a batch for about STEPS steps in all.
 
     In 50 epochs over 1,438 digits a batch of 64 makes 1,100 steps, which is too few; one of 16 makes 4,450. The 512 of
-    CIFAR-10's 50,000 images stays.
+    50 epochs over CIFAR-10 stays.
+
+    Args:
+        data: images of the data.
+        seen: images that the training sees, again and again the same ones.
     """
-    target = max(2 ** round(math.log2(max(images / STEPS_AN_EPOCH, 1))), MIN_BATCH)
-    batch_size = min(recipe.batch_size, target, images)
+    return limit_batch(recipe, 2 ** round(math.log2(max(seen / STEPS, 1))), data)
+
+
+def limit_batch(recipe: Recipe, batch_size: int, data: int) -> Recipe:
+    """Return the recipe with this batch, but at least MIN_BATCH, and no more than its own and than there is data."""
+    batch_size = min(recipe.batch_size, max(batch_size, MIN_BATCH), data)
     return dataclasses.replace(recipe, batch_size=batch_size - batch_size % recipe.pack)
 
 

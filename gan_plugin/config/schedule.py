@@ -13,15 +13,15 @@ class Ramp(NamedTuple):
     start: float
     end: float
 
-    def at(self, images: float, anneal: float) -> float:
-        """Return v(t) = v₁ + (v₀ − v₁)·½(1 + cos(π t/T)) after t images, T = ``anneal``; v₁ from T on.
+    def at(self, annealed: float) -> float:
+        """Return v(t) = v₁ + (v₀ − v₁)·½(1 + cos π t) at t = ``annealed``, 0…1.
 
-        >>> Ramp(2.0, 1.0).at(50, 100)
+        >>> Ramp(2.0, 1.0).at(0.5)
         1.5
         """
-        if images >= anneal or self.start == self.end:
+        if annealed >= 1 or self.start == self.end:
             return self.end
-        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * images / anneal))
+        return self.end + (self.start - self.end) * 0.5 * (1 + math.cos(math.pi * annealed))
 
     def __str__(self) -> str:
         return f"{self.start}" if self.start == self.end else f"{self.start}..{self.end}"

@@ -73,6 +73,7 @@ def thresholds() -> Accepts:
     return Accepts(f"bounds as in fid_ratio<=20,coverage>=0.2 (possible are {possible}), or none", parse)
 
 
+EPOCHS = 50  # where neither epochs nor minutes is given
 MIN_EVALUATED = 50  # with fewer images, no metric means anything
 MAX_EVALUATED = 1_000_000
 DEVICE = one_of(AUTO, "cuda", "cpu")
@@ -96,7 +97,13 @@ class TrainSettings:
     image_size: Size | None = setting("auto", SIZE, "Size of the images in pixels; auto is the data's own, else 64.")
     channels: int | None = setting("auto", CHANNELS, "1 for gray, 3 for RGB; auto is 1 where every image is gray.")
     skip_unreadable: bool = setting("false", yes_or_no(), UNREADABLE)
-    epochs: int = setting("50", whole_number(1), "Passes over the data.")
+    epochs: int | None = setting("auto", or_auto(whole_number(1)), f"Passes over the data; auto is {EPOCHS}.")
+    minutes: float | None = setting(
+        "none",
+        or_none(positive_number()),
+        "Minutes that the run may take, its export and registration included, in place of epochs: the machine's speed "
+        "decides how many images it sees.",
+    )
     recipe: str = setting(
         "r1", any_text(), "Training method: a name that gan-plugin recipes lists, or the path of a .toml file."
     )

@@ -29,13 +29,18 @@ def describe_run(plan: TrainingPlan, dataset: Dataset) -> str:
             f"A GAN trained by the recipe **{plan.recipe.name}** on **{dataset.name}**.",
             "",
             *summary_lines(plan, dataset),
-            f"- Training: {plan.epochs:,} epochs in batches of {plan.recipe.batch_size}, seed {plan.seed}, on "
+            f"- Training: {duration(plan)} in batches of {plan.recipe.batch_size}, seed {plan.seed}, on "
             f"{plan.device.type} in {precision_name(plan.precision)}.",
             "",
             "Losses and quick evaluations are under *Model metrics*, grids of samples from fixed seeds under "
             "*Artifacts*, the exported generator under *Logged models*.",
         ]
     )
+
+
+def duration(plan: TrainingPlan) -> str:
+    """Return how long a training goes on, in words."""
+    return f"{plan.minutes:g} minutes" if plan.epochs is None else f"{plan.epochs:,} epochs"
 
 
 def describe_version(plan: TrainingPlan, dataset: Dataset, *, uri: str, reason: str) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
+from collections.abc import Collection
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -61,20 +62,26 @@ def find_resumed(settings: TrainSettings) -> Resumed | None:
     return Resumed(checkpoint, None if settings.new_run else run_of(checkpoint.parent))
 
 
-def find_unfinished(output_dir: Path, identity: dict[str, Any]) -> Resumed | None:
+def find_unfinished(output_dir: Path, identity: dict[str, Any], fitted: Collection[str]) -> Resumed | None:
     """Find the newest run of these settings that did not end, and that nobody is at; None where there is none.
 
     A damaged checkpoint is passed over for the one before it, with a line that says so.
+
+    Args:
+        output_dir: where runs have their folders.
+        identity: what the run must agree on.
+        fitted: the names in it that may differ, since nobody asked for them.
     """
     store = without_password(mlflow.get_tracking_uri())
     records = [(path.parent, record) for path in output_dir.glob(f"*/{RECORD}") if (record := readable(path.parent))]
     for folder, record in sorted(records, key=lambda entry: -entry[1].started_ms):
-        same = not differences(record.identity, identity) and record.tracking_uri == store
+        adopted = identity | {name: record.identity[name] for name in fitted if name in record.identity}
+        same = not differences(record.identity, adopted) and record.tracking_uri == store
         if not same or has_ended(record) or not is_free(folder):
             continue
         for name in NAMES:
             try:
-                check_identity(read_header(folder / name), identity)
+                check_identity(read_header(folder / name), adopted)
             except UserError as error:
                 if (folder / name).exists():
                     logger.warning("%s", error)

@@ -5,7 +5,9 @@ from __future__ import annotations
 import hashlib
 import shlex
 import sys
+import time
 from collections.abc import Mapping
+from dataclasses import replace
 from pathlib import Path
 
 import mlflow
@@ -29,18 +31,21 @@ from gan_plugin.features import choose_features
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import name_in_cache, save_classifier
 from gan_plugin.jobs.describe import describe_run, describe_version, run_name
+from gan_plugin.jobs.rehearsal import plan_time
 from gan_plugin.jobs.resume import AUTO, Resumed, find_resumed, find_unfinished
 from gan_plugin.serving.generator import Description
 from gan_plugin.signals import StopSignals
 from gan_plugin.spec import size_text
 from gan_plugin.tracking.run import RUN_NOTE
 from gan_plugin.tracking.training_run import TrainingRun, make_folder, training_run, undelivered
+from gan_plugin.training.budget import Clock
 from gan_plugin.training.checkpoint import check_identity, read_header
 from gan_plugin.training.loop import Diverged, Interrupted, train
 from gan_plugin.training.plan import TrainingPlan, check_resumed, make_plan, spec_of, steps_per_epoch
 from gan_plugin.training.selection import export_reason
 from gan_plugin.training.state import TrainingState
 
+REHEARSAL = "rehearsal.onnx"
 PRECISIONS = {"float32": torch.float32, "float16": torch.float16}  # of the exported file
 
 
@@ -48,17 +53,19 @@ class Undelivered(RuntimeError):
     """Training is done, and MLflow does not have all of it; the message has the command that delivers the rest."""
 
 
-def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> str:
+def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, started: float | None = None) -> str:
     """Train, export, prove, log and register a generator; returns the registered model's URI.
 
     Args:
         overrides: the recipe's fields that the user set.
+        started: since when minutes count, by ``time.monotonic``; None is now.
 
     Raises:
         UserError: a setting, the data or the device is wrong, before there is a run.
         Undelivered: all is done and on disk, and MLflow does not have all of it.
         SystemExit: SIGTERM, SIGHUP or Ctrl-C came; the checkpoint is written and the run KILLED.
     """
+    started = time.monotonic() if started is None else started
     recipe = override(load_recipe(settings.recipe), **overrides)
     choose_precision(settings.precision, choose_device(settings.device))  # refused before the data is read
     check_data_argument(settings.data, settings.split)
@@ -72,12 +79,14 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
     )
     plan = make_plan(recipe, settings, overrides=overrides, dataset=dataset)
     output_dir = make_folder(Path(settings.output_dir).resolve(), settings.output_dir)
+    fitted = {"batch_size"} - overrides.keys()
     if settings.resume == AUTO:
-        resumed = find_unfinished(output_dir, plan.identity(dataset))
+        resumed = find_unfinished(output_dir, plan.identity(dataset), fitted)
     if resumed is not None:
         header = read_header(resumed.checkpoint)
+        plan = replace(plan, recipe=override(plan.recipe, **{name: header["identity"].get(name) for name in fitted}))
         check_identity(header, plan.identity(dataset))
-        check_resumed(header["steps"], steps_per_epoch=steps_per_epoch(dataset, plan.recipe), epochs=plan.epochs)
+        check_resumed(header, plan, steps_per_epoch=steps_per_epoch(dataset, plan.recipe))
     if settings.features is not None and settings.evaluation_budget:
         choose_features(settings.features, has_classes(dataset))  # refused before there is a run
     continued = None if resumed is None else resumed.run
@@ -86,12 +95,18 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object]) -> st
         cpu_threads(plan.device, settings.threads),
     ):
         log_start(run, settings, plan, dataset=dataset, resumed=resumed)
-        train_and_export(run, settings, plan, dataset=dataset, resumed=resumed)
+        train_and_export(run, settings, plan, dataset=dataset, resumed=resumed, started=started)
     return announce(run)
 
 
 def train_and_export(
-    run: TrainingRun, settings: TrainSettings, plan: TrainingPlan, *, dataset: Dataset, resumed: Resumed | None
+    run: TrainingRun,
+    settings: TrainSettings,
+    plan: TrainingPlan,
+    *,
+    dataset: Dataset,
+    resumed: Resumed | None,
+    started: float,
 ) -> None:
     """Train in a run that has begun, and export the generator, also that of a training that diverged at its best.
 
@@ -101,6 +116,17 @@ def train_and_export(
     """
     evaluator = make_evaluator(run, settings, dataset, plan=plan)
     run.parameters({"features": None if evaluator is None else evaluator.network.name})
+    clock = Clock(started)
+    if plan.minutes is not None:
+        clock = plan_time(
+            plan,
+            dataset,
+            evaluator,
+            started=started,
+            spent=0.0 if resumed is None else read_header(resumed.checkpoint)["seconds"],
+            file=run.folder / REHEARSAL,
+            dtype=PRECISIONS[settings.export_precision],
+        )
     stop = StopSignals()
     try:
         with stop.installed():
@@ -112,6 +138,7 @@ def train_and_export(
                 resume=None if resumed is None else resumed.checkpoint,
                 stop_requested=stop.requested,
                 evaluator=evaluator,
+                clock=clock,
             )
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
@@ -146,6 +173,7 @@ def used_parameters(settings: TrainSettings, plan: TrainingPlan, dataset: Datase
     spec = dataset.spec
     return {
         **explicit_texts(settings),
+        **({} if plan.epochs is None else {"epochs": plan.epochs}),
         **resolved(plan.recipe),
         "image_size": size_text(spec.size),
         "channels": spec.channels,

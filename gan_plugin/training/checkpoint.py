@@ -23,7 +23,7 @@ from gan_plugin.training.state import Best, TrainingState
 FILE_NAME = "checkpoint.safetensors"
 PREVIOUS_NAME = "checkpoint.previous.safetensors"
 GOOD_NAME = "checkpoint.good.safetensors"
-VERSION = 5
+VERSION = 6
 
 
 def save_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:
@@ -44,6 +44,7 @@ def save_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
             tensors |= {f"optimizer.{name}.{i}.{key}": value for key, value in values.items()}
     tensors |= {f"ada.{key}": value for key, value in state.ada.state().items()}
     header: dict[str, Any] = {"version": VERSION, "steps": state.steps, "identity": identity}
+    header |= {"progress": state.progress, "seconds": state.seconds}
     header |= {"rollbacks": state.rollbacks, "guard": vars(state.guard)}
     if state.best is not None:
         tensors |= {f"best.{key}": value for key, value in state.best.weights.items()}
@@ -95,7 +96,8 @@ def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
     if "random.cuda" in tensors and on_cuda(state):
         torch.cuda.set_rng_state(tensors["random.cuda"])
     state.ada.load(_under(tensors, "ada"))
-    state.steps, state.rollbacks, state.guard = header["steps"], header["rollbacks"], GuardState(**header["guard"])
+    state.steps, state.progress, state.seconds = header["steps"], header["progress"], header["seconds"]
+    state.rollbacks, state.guard = header["rollbacks"], GuardState(**header["guard"])
     if "best" in header:
         device = next(state.ema.parameters()).device
         weights = {key: value.to(device) for key, value in _under(tensors, "best").items()}

@@ -13,17 +13,18 @@ CALIBRATION_SEEDS = np.arange(1024) + 2**52  # far from the seeds that people as
 CALIBRATION_BATCH = 128
 
 
-def ema_decay(recipe: Recipe, steps: int) -> float:
+def ema_decay(recipe: Recipe, steps: int, half_life: float) -> float:
     """Return the decay β = ½^(images / half-life), Karras et al. 2018 (arXiv:1710.10196), for one generator step.
 
-    A constant half-life grows to its value with a twentieth of the images seen, so that the first, random weights are
-    soon forgotten (Karras et al. 2020, arXiv:2006.06676, "ramp-up"); one with a ramp follows that.
+    The half-life grows with the images seen, so that the first, random weights are soon forgotten, and a longer
+    training averages over more: Karras et al. 2024, arXiv:2312.02696, section 3.1.
+
+    Args:
+        recipe: its batch and discriminator_steps say how many images a generator step stands for.
+        steps: until now.
+        half_life: as a fraction of the images seen.
     """
-    seen = steps * recipe.batch_size
-    half_life = recipe.at(seen).ema_half_life
-    if recipe.ema_half_life.start == recipe.ema_half_life.end:
-        half_life = min(half_life, 0.05 * seen)
-    return float(0.5 ** (recipe.batch_size * recipe.discriminator_steps / half_life)) if half_life else 0.0
+    return float(0.5 ** (recipe.discriminator_steps / (half_life * steps))) if half_life else 0.0
 
 
 @torch.no_grad()

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gan_plugin.augment import adaptive_augment, diff_augment, scheduled_augment
-from gan_plugin.config.recipe import Recipe
+from gan_plugin.config.recipe import Recipe, moving_values
 from gan_plugin.data.loader import Batch
 from gan_plugin.device import autocast, memory_format
 from gan_plugin.media.image import normalize
@@ -33,7 +33,8 @@ class GanStep:
         self.objective = OBJECTIVES[recipe.objective]
         self.penalty = PENALTIES.get(recipe.penalty)
         self.update = self.alternating_update if recipe.updates == "alternating" else self.simultaneous_update
-        self.values = recipe.at(state.steps * recipe.batch_size)
+        self.values = recipe.at(state.progress)
+        self.has_ramps = bool(moving_values(recipe))
         self.generator_weights = list(state.generator.parameters())
         self.discriminator_weights = list(state.discriminator.parameters())
         self.device = self.generator_weights[0].device
@@ -41,13 +42,13 @@ class GanStep:
 
     def __call__(self, batch: Batch, generator_batch: Batch) -> dict[str, Tensor]:
         state, recipe = self.state, self.recipe
-        self.values = recipe.at(state.steps * recipe.batch_size)
-        if recipe.anneal:
+        self.values = recipe.at(state.progress)
+        if self.has_ramps:
             follow_ramps(state.optimizers, recipe, self.values)
         generator_moved = self.update(batch, generator_batch)
         state.steps += 1
         if generator_moved:
-            update_ema(state.ema, state.generator, ema_decay(recipe, state.steps))
+            update_ema(state.ema, state.generator, ema_decay(recipe, state.steps, self.values.ema_half_life))
         return self.metrics
 
     # ---- updates -----------------------------------------------------------------------------------------------------

@@ -20,7 +20,8 @@ from gan_plugin.data.loader import BatchLoader
 from gan_plugin.device import tuned
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.tracking.tracker import Tracker
-from gan_plugin.training.checkpoint import load_checkpoint
+from gan_plugin.training.budget import Budget, Clock, make_budget
+from gan_plugin.training.checkpoint import load_checkpoint, read_header
 from gan_plugin.training.ema import update_batch_norm
 from gan_plugin.training.gan import GanStep, needs_two_batches, work_cycle
 from gan_plugin.training.guard import Guard, GuardError, chance_loss, guard_seeds, real_diversity
@@ -63,8 +64,9 @@ def train(
     resume: Path | None = None,
     stop_requested: Callable[[], bool] = lambda: False,
     evaluator: Evaluator | None = None,
+    clock: Clock | None = None,
 ) -> TrainingState:
-    """Train for ``plan.epochs`` over the dataset; ``ema`` of the state returned is the generator to keep.
+    """Train for ``plan.epochs`` or ``plan.minutes``; ``ema`` of the state returned is the generator to keep.
 
     Args:
         folder: where the checkpoint is written, again and again under the same name.
@@ -72,6 +74,7 @@ def train(
         stop_requested: called after every step.
         evaluator: called after an epoch when that keeps within ``plan.evaluation_budget`` of the time, and after the
             last; then ``ema`` is the best of those evaluated, and ``best`` of the state says which.
+        clock: of a training that ends in time; None counts from now, and keeps nothing for what comes after.
 
     Raises:
         UserError: the data and the plan do not fit together.
@@ -84,9 +87,8 @@ def train(
     state = new_state(plan.recipe, spec_of(dataset, plan.recipe), plan.device)
     if resume is not None:
         load_checkpoint(resume, state, plan.identity(dataset))
-        check_resumed(state.steps, steps_per_epoch=epoch_steps, epochs=plan.epochs)
+        check_resumed(read_header(resume), plan, steps_per_epoch=epoch_steps)
         reset_best(state, evaluator)
-    budget = EvaluationBudget(plan.evaluation_budget, evaluator)
     trainer = Trainer(
         dataset,
         plan,
@@ -96,7 +98,8 @@ def train(
         ),
         stop_requested=stop_requested,
         evaluator=evaluator,
-        budget=budget,
+        evaluation_budget=EvaluationBudget(plan.evaluation_budget, evaluator),
+        budget=make_budget(plan, epoch_steps=epoch_steps, spent=state.seconds, clock=clock or Clock()),
     )
     while True:
         try:
@@ -105,7 +108,7 @@ def train(
         except GuardError as error:
             state = roll_back(state, error, trainer)
     if trainer.evaluator is not None:
-        tracker.metrics({"evaluation/share": budget.used()}, state.steps)
+        tracker.metrics({"evaluation/share": trainer.evaluation_budget.used()}, state.steps)
     return finish(state, plan.recipe)
 
 
@@ -120,10 +123,11 @@ class Trainer:
     checkpoints: Checkpoints
     stop_requested: Callable[[], bool]
     evaluator: Evaluator | None
-    budget: EvaluationBudget
+    evaluation_budget: EvaluationBudget
+    budget: Budget
 
     def run(self, state: TrainingState) -> None:
-        """Train ``state`` to the end of the last epoch.
+        """Train ``state`` until its budget is used up, for steps or in time.
 
         Raises:
             GuardError, Interrupted: as ``train`` says.
@@ -144,18 +148,22 @@ class Trainer:
             state=state.guard,
         )
         progress = ProgressLogger(self.tracker, plan, guard, steps_per_epoch=epoch_steps, steps=state.steps)
+        self.budget.update(state)
         with contextlib.closing(progress):
-            for epoch in range(state.steps // epoch_steps, plan.epochs):
-                orders = loader.orders(epoch)
+            while not self.budget.is_over(state):
+                orders = loader.orders(state.steps // epoch_steps)
                 for index in tuned(range(state.steps % epoch_steps, epoch_steps), "training", cycle=work_cycle(recipe)):
                     progress.step(step(*loader.batches(orders, index)), state.steps)
+                    self.budget.update(state)
+                    if self.budget.is_over(state):
+                        break
                     if state.steps % epoch_steps and self.stop_requested():
                         self.stop(state)
                     if state.steps % epoch_steps and progress.has_read_all and self.checkpoints.is_due():
                         self.save_meanwhile(state, guard)
-                progress.epoch(epoch + 1, state.steps)
-                self.end_epoch(state, guard, epoch + 1)
-                if epoch + 1 < plan.epochs and self.stop_requested():
+                progress.epoch(state.steps)
+                self.end_epoch(state, guard, -(-state.steps // epoch_steps))
+                if not self.budget.is_over(state) and self.stop_requested():
                     self.stop(state)
                 progress.reset_timer()
 
@@ -163,9 +171,9 @@ class Trainer:
         """Log samples, evaluate and save a checkpoint, where they are due; the guard checks what there is."""
         check_weights(state)
         plan, sizes = self.plan, {"latent_size": self.plan.recipe.latent_size, "classes": state.spec.classes}
-        is_last = epoch == plan.epochs
+        is_last = self.budget.is_over(state)
         samples_due = is_last or epoch % plan.samples_every == 0
-        evaluation_due = self.evaluator is not None and (is_last or self.budget.allows())
+        evaluation_due = self.evaluator is not None and (is_last or self.evaluation_budget.allows())
         if samples_due or evaluation_due:
             generator = exported_generator(state, plan.recipe)
         if samples_due:

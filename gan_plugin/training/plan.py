@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
 
 import torch
 
 from gan_plugin.config.recipe import Recipe, check_effect, fit_augmentation, fit_batch, override, resolved
-from gan_plugin.config.settings import TrainSettings
+from gan_plugin.config.settings import EPOCHS, TrainSettings
 from gan_plugin.data import Dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError
 from gan_plugin.spec import SampleSpec
 from gan_plugin.training.rules import check_combination, without_unused
+from gan_plugin.training.speed import fit_batch_to_time
 
 
 @dataclass(frozen=True)
@@ -23,7 +24,8 @@ class TrainingPlan:
 
     Attributes:
         recipe: the method, fitted to the data.
-        epochs: passes over the data.
+        epochs: passes over the data; None for a training that ends in time.
+        minutes: that the run may take; None for a training of so many epochs.
         seed: of all that is random.
         device: where training runs.
         precision: in which autocast computes; weights are float32.
@@ -37,7 +39,8 @@ class TrainingPlan:
 
     recipe: Recipe
     _: KW_ONLY
-    epochs: int
+    epochs: int | None
+    minutes: float | None = None
     seed: int
     device: torch.device
     precision: torch.dtype
@@ -70,11 +73,11 @@ def make_plan(
     recipe = without_unused(fit(recipe, overrides, dataset))
     check_effect(recipe, overrides.keys())
     check_combination(recipe, dataset)
-    check_updates(recipe, dataset, settings.epochs)
     device = choose_device(settings.device)
-    return TrainingPlan(
+    plan = TrainingPlan(
         recipe=recipe,
-        epochs=settings.epochs,
+        epochs=epochs_of(settings),
+        minutes=settings.minutes,
         seed=settings.seed,
         device=device,
         precision=choose_precision(settings.precision, device),
@@ -85,10 +88,44 @@ def make_plan(
         guard=settings.guard,
         retries=settings.retries,
     )
+    if "batch_size" not in overrides:
+        plan = replace(plan, recipe=fit_batch_to(plan, dataset))
+    check_updates(plan, dataset)
+    return plan
+
+
+def epochs_of(settings: TrainSettings) -> int | None:
+    """Return the passes over the data; None for a training that ends in time.
+
+    Raises:
+        UserError: both are given.
+    """
+    if settings.minutes is None:
+        return EPOCHS if settings.epochs is None else settings.epochs
+    if settings.epochs is not None:
+        raise UserError(
+            f"epochs={settings.epochs} and minutes={settings.minutes:g} both say how long to train: give one of them."
+        )
+    return None
+
+
+def fit_batch_to(plan: TrainingPlan, dataset: Dataset) -> Recipe:
+    """Fit the batch to the number of images that the training sees, which in minutes depends on the machine's speed."""
+    if plan.epochs is not None:
+        return fit_batch(plan.recipe, len(dataset), plan.epochs * len(dataset))
+    assert plan.minutes is not None
+    return fit_batch_to_time(
+        plan.recipe,
+        dataset,
+        spec_of(dataset, plan.recipe),
+        device=plan.device,
+        precision=plan.precision,
+        seconds=60 * plan.minutes,
+    )
 
 
 def fit(recipe: Recipe, overrides: Mapping[str, object], dataset: Dataset) -> Recipe:
-    """Fit the recipe to the data where the user left it open: its batch, its augmentation, whether it takes labels.
+    """Fit the recipe to the data where the user left it open: its augmentation, whether it takes labels.
 
     Raises:
         UserError: labels were asked of data that has none, or a bound for an augmentation that is settled.
@@ -103,8 +140,6 @@ def fit(recipe: Recipe, overrides: Mapping[str, object], dataset: Dataset) -> Re
             f"augment_below changes nothing where augment={recipe.augment} is settled: leave augment_below out, or "
             "give a recipe that augments, and no augment."
         )
-    if "batch_size" not in overrides:
-        recipe = fit_batch(recipe, len(dataset))
     if "augment" not in overrides:
         recipe = fit_augmentation(recipe, len(dataset))
     return override(recipe, conditional=recipe.conditional and classes > 1)
@@ -128,27 +163,39 @@ def steps_per_epoch(dataset: Dataset, recipe: Recipe) -> int:
     return len(dataset) // recipe.batch_size
 
 
-def check_updates(recipe: Recipe, dataset: Dataset, epochs: int) -> None:
+def check_updates(plan: TrainingPlan, dataset: Dataset) -> None:
     """Refuse a training in which the generator would never be updated.
 
     Raises:
         UserError: the data is less than a batch, or the training shorter than ``discriminator_steps``.
     """
-    steps = steps_per_epoch(dataset, recipe) * epochs
-    if steps < recipe.discriminator_steps:
+    epoch_steps = steps_per_epoch(dataset, plan.recipe)
+    if plan.epochs is not None and epoch_steps * plan.epochs < plan.recipe.discriminator_steps:
         raise UserError(
-            f"discriminator_steps={recipe.discriminator_steps} is more than the training's {steps} steps, in which the "
-            "generator would never learn: give a smaller one, more epochs, or a smaller batch_size."
+            f"discriminator_steps={plan.recipe.discriminator_steps} is more than the training's "
+            f"{epoch_steps * plan.epochs} steps, in which the generator would never learn: give a smaller one, more "
+            "epochs, or a smaller batch_size."
         )
 
 
-def check_resumed(steps: int, *, steps_per_epoch: int, epochs: int) -> None:
-    """Refuse fewer epochs than a checkpoint has behind it. Equally many are fine: an export may have failed before.
+def check_resumed(header: Mapping[str, Any], plan: TrainingPlan, *, steps_per_epoch: int) -> None:
+    """Refuse less training than a checkpoint has behind it. Equally much is fine: an export may have failed before.
+
+    Args:
+        header: of the checkpoint.
+        plan: of the training that goes on from it.
+        steps_per_epoch: of that training.
 
     Raises:
         UserError: names both numbers.
     """
-    if steps > epochs * steps_per_epoch:
+    steps, minutes = header["steps"], header["seconds"] / 60
+    if plan.epochs is not None and steps > plan.epochs * steps_per_epoch:
         raise UserError(
-            f"epochs={epochs} is less than the {steps / steps_per_epoch:.4g} epochs behind the checkpoint: give more."
+            f"epochs={plan.epochs} is less than the {steps / steps_per_epoch:.4g} epochs behind the checkpoint: give "
+            "more."
+        )
+    if plan.minutes is not None and minutes > plan.minutes:
+        raise UserError(
+            f"minutes={plan.minutes:g} is less than the {minutes:.4g} minutes behind the checkpoint: give more."
         )

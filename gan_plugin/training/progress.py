@@ -30,7 +30,7 @@ class ProgressLogger:
         self.timer, self.first_step = time.perf_counter(), steps
         self.last_line = time.perf_counter()
         self.bar = tqdm(
-            total=plan.epochs * steps_per_epoch,
+            total=None if plan.epochs is None else plan.epochs * steps_per_epoch,
             initial=steps,
             unit="step",
             smoothing=0.05,
@@ -68,9 +68,16 @@ class ProgressLogger:
         if time.perf_counter() - self.last_line > LINE_EVERY:
             self._print_line(step)
 
-    def epoch(self, epoch: int, step: int) -> None:
-        """Log the end of an epoch."""
-        self.tracker.metrics({"epoch": epoch, "throughput/images_per_second": self._images_per_second(step)}, step)
+    def epoch(self, step: int) -> None:
+        """Log the end of an epoch, or of a training that ends within one.
+
+        Raises:
+            GuardError: as ``step``.
+        """
+        if not self.has_read_all:
+            self._read(step)
+        epoch, rate = step / self.steps_per_epoch, self._images_per_second(step)
+        self.tracker.metrics({"epoch": epoch, "throughput/images_per_second": rate}, step)
         self._print_line(step)
         self.first_step = step
 
@@ -82,7 +89,8 @@ class ProgressLogger:
         """Print a plain line, where there is no bar."""
         self.last_line = time.perf_counter()
         if self.bar.disable:
-            epochs = f"{step / self.steps_per_epoch:.4g}/{self.plan.epochs}"
+            epochs = f"{step / self.steps_per_epoch:.4g}"
+            epochs += "" if self.plan.epochs is None else f"/{self.plan.epochs}"
             losses = {name: value for name, value in self.latest.items() if name.startswith("loss/")}
             text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
             print(f"epoch {epochs}  {text}  {self._images_per_second(step):,.0f} images/s", flush=True)

@@ -19,7 +19,7 @@ def without_unused(recipe: Recipe) -> Recipe:
     """
     defaults: dict[str, Any] = {name: HYPERPARAMETERS[name].default for name in without_effect(recipe)}
     left = dataclasses.replace(recipe, **defaults)
-    return left if moving_values(left) else dataclasses.replace(left, anneal=0)
+    return left if moving_values(left) else dataclasses.replace(left, anneal=Recipe.anneal)
 
 
 def check_combination(recipe: Recipe, dataset: Dataset) -> None:
@@ -31,8 +31,6 @@ def check_combination(recipe: Recipe, dataset: Dataset) -> None:
     FAMILIES[recipe.family].check(recipe, dataset.spec)
     check_training(recipe)
     check_groups(recipe, len(dataset))
-    if recipe.anneal == 0 and (moving := moving_values(recipe)):
-        raise UserError(f"{moving[0]} goes from one value to another in no images: give anneal, for example 200000.")
 
 
 def check_training(recipe: Recipe) -> None:

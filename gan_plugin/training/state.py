@@ -49,6 +49,8 @@ class TrainingState:
         optimizers: by the name of the network that they move.
         ada: the controller of adaptive augmentation.
         steps: batches that the discriminators have learned from.
+        progress: how much of the training is behind, 0…1.
+        seconds: that the run has taken, where it ends in time.
         best: None as long as nothing has been evaluated.
         rollbacks: how often the guard has gone back to a checkpoint.
         guard: what the guard remembers.
@@ -59,6 +61,8 @@ class TrainingState:
     optimizers: dict[str, torch.optim.Optimizer]
     ada: AdaController
     steps: int = 0
+    progress: float = 0.0
+    seconds: float = 0.0
     best: Best | None = None
     rollbacks: int = 0
     guard: GuardState = field(default_factory=GuardState)

@@ -1,0 +1,92 @@
+"""A run that ends in time, planned: what comes after the last step is tried out before the first one, and timed."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import torch
+
+from gan_plugin.data import Dataset
+from gan_plugin.errors import UserError
+from gan_plugin.evaluation.quick import QuickFid
+from gan_plugin.export import ParityError, export_generator
+from gan_plugin.serving.generator import Description
+from gan_plugin.training.budget import Clock
+from gan_plugin.training.plan import TrainingPlan, spec_of
+from gan_plugin.training.samples import exported_generator
+from gan_plugin.training.speed import seconds_per_step
+from gan_plugin.training.state import new_state
+
+DELIVERY_S = 4.0  # until MLflow has the last of it; a server that is slower makes the run late
+MIN_TRAINING = 0.1  # of the time
+
+
+def plan_time(
+    plan: TrainingPlan,
+    dataset: Dataset,
+    evaluator: QuickFid | None,
+    *,
+    started: float,
+    spent: float,
+    file: Path,
+    dtype: torch.dtype,
+) -> Clock:
+    """Return how much time is kept for the end of a run, and print what its minutes are spent on.
+
+    Args:
+        plan: with minutes.
+        dataset: the training images.
+        evaluator: of the generator, while it trains.
+        started: when the run began, by ``time.monotonic``.
+        spent: seconds that the run had taken before that.
+        file: where an untrained generator may be written to for a moment.
+        dtype: of the exported file.
+
+    Raises:
+        UserError: the minutes leave no time to train; the sentence says how many would.
+    """
+    assert plan.minutes is not None
+    reserve = rehearse(plan, dataset, evaluator, file=file, dtype=dtype) + DELIVERY_S
+    spec = spec_of(dataset, plan.recipe)
+    step_s = seconds_per_step(plan.recipe, dataset, spec, device=plan.device, precision=plan.precision)
+    ready_s = spent + time.monotonic() - started
+    left = 60 * plan.minutes - ready_s - reserve
+    if spent == 0 and left < MIN_TRAINING * 60 * plan.minutes:
+        raise UserError(
+            f"minutes={plan.minutes:g} leaves no time to train: getting ready took {ready_s:.0f} s, and evaluation, "
+            f"export and registration take {reserve:.0f} s; give at least "
+            f"{(ready_s + reserve) / (1 - MIN_TRAINING) / 60:.2g} more."
+        )
+    images = max(left, 0) / step_s * plan.recipe.batch_size
+    print(
+        f"Of {plan.minutes:g} minutes {ready_s:.0f} s are spent, and {reserve:.0f} s are kept for the last evaluation, "
+        f"the export and the registration: {max(left, 0):.0f} s of training, about {images:,.0f} images in batches of "
+        f"{plan.recipe.batch_size}.",
+        flush=True,
+    )
+    return Clock(started, reserve)
+
+
+def rehearse(
+    plan: TrainingPlan, dataset: Dataset, evaluator: QuickFid | None, *, file: Path, dtype: torch.dtype
+) -> float:
+    """Evaluate and export an untrained generator, and return the seconds that it took.
+
+    Raises:
+        ExportError: these networks cannot be exported: known before the time is spent.
+    """
+    spec = spec_of(dataset, plan.recipe)
+    with torch.random.fork_rng(devices=[]):
+        state = new_state(plan.recipe, spec, plan.device)
+        start = time.monotonic()
+        generator = exported_generator(state, plan.recipe)
+        if evaluator is not None:
+            evaluator(generator)
+        try:
+            export_generator(generator, Description(plan.recipe.latent_size, spec), file, dtype=dtype)
+        except ParityError:
+            pass  # of random weights: only the time is asked for
+        finally:
+            file.unlink(missing_ok=True)
+        return time.monotonic() - start

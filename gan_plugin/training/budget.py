@@ -1,0 +1,92 @@
+"""How long a training goes on, in steps or in time, and how much of it is behind: what every ramp follows."""
+
+from __future__ import annotations
+
+import time
+from dataclasses import dataclass, field
+from typing import Protocol
+
+from gan_plugin.training.plan import TrainingPlan
+from gan_plugin.training.state import TrainingState
+
+
+@dataclass(frozen=True)
+class Clock:
+    """What a run in time needs to know beside its minutes.
+
+    Attributes:
+        started: when it began, by ``time.monotonic``.
+        reserve: seconds that are kept for what comes after the last step.
+    """
+
+    started: float = field(default_factory=time.monotonic)
+    reserve: float = 0.0
+
+
+class Budget(Protocol):
+    """Decides how much of a training is behind, and when it ends."""
+
+    def update(self, state: TrainingState) -> None:
+        """Set ``progress`` of the state, 0…1, before each step and at the end."""
+
+    def is_over(self, state: TrainingState) -> bool:
+        """Return whether the training has come to its end."""
+
+
+class StepBudget:
+    """A training of a number of steps."""
+
+    def __init__(self, steps: int) -> None:
+        self.steps = steps
+
+    def update(self, state: TrainingState) -> None:
+        """Set the progress to the share of the steps."""
+        state.progress = min(state.steps / self.steps, 1.0)
+
+    def is_over(self, state: TrainingState) -> bool:
+        """Return whether all steps are done."""
+        return state.steps >= self.steps
+
+
+class TimeBudget:
+    """A training that ends in time, however fast the machine is, or becomes.
+
+    Of the training that is left, each step uses the share that its time is of the time that is left. So the progress
+    follows the clock, goes on from where a checkpoint was, and never jumps.
+
+    Args:
+        seconds: that the run may take in all.
+        spent: seconds that it has taken until now, those before an interruption included.
+        reserve: seconds that are kept for what comes after the last step.
+    """
+
+    def __init__(self, seconds: float, spent: float, reserve: float) -> None:
+        self.now = time.monotonic()
+        self.start = self.now - spent
+        self.end = self.start + seconds - reserve
+
+    def update(self, state: TrainingState) -> None:
+        """Advance the progress by the time since the last call."""
+        before, self.now = self.now, time.monotonic()
+        left = self.end - before
+        used = 1.0 if left <= 0 else min((self.now - before) / left, 1.0)
+        state.progress += (1 - state.progress) * used
+        state.seconds = self.now - self.start
+
+    def is_over(self, state: TrainingState) -> bool:
+        """Return whether the time is over."""
+        return state.progress >= 1
+
+
+def make_budget(plan: TrainingPlan, *, epoch_steps: int, spent: float, clock: Clock) -> Budget:
+    """Return what ends a training: its epochs, or its minutes.
+
+    Args:
+        epoch_steps: steps of an epoch.
+        spent: seconds that the run had taken before this process.
+        clock: of this process.
+    """
+    if plan.minutes is None:
+        assert plan.epochs is not None
+        return StepBudget(plan.epochs * epoch_steps)
+    return TimeBudget(60 * plan.minutes, spent + time.monotonic() - clock.started, clock.reserve)

@@ -1,0 +1,62 @@
+"""How fast a step is on this machine, and the batch that a training of so many minutes has time for."""
+
+from __future__ import annotations
+
+import math
+import time
+
+import torch
+
+from gan_plugin.config.recipe import MIN_BATCH, STEPS, Recipe, limit_batch
+from gan_plugin.data import Dataset
+from gan_plugin.data.loader import Batch
+from gan_plugin.spec import SampleSpec
+from gan_plugin.training.gan import GanStep, work_cycle
+from gan_plugin.training.state import new_state
+
+TRIAL_S = 1.0  # of steps, after one cycle that only warms up
+CHEAPER = 0.75  # what half a batch has to take of a whole one's time to be worth it
+
+
+def fit_batch_to_time(
+    recipe: Recipe, dataset: Dataset, spec: SampleSpec, *, device: torch.device, precision: torch.dtype, seconds: float
+) -> Recipe:
+    """Return the recipe with the largest batch, at most its own, that makes about STEPS steps in so many seconds.
+
+    On a device where half a batch takes as long as a whole one, the larger batch stays.
+
+    Args:
+        spec: of what the generator makes.
+        seconds: of training.
+    """
+    recipe = limit_batch(recipe, recipe.batch_size, len(dataset))
+    step_s = seconds_per_step(recipe, dataset, spec, device=device, precision=precision)
+    while recipe.batch_size > MIN_BATCH and seconds / step_s < STEPS / math.sqrt(2):
+        smaller = limit_batch(recipe, recipe.batch_size // 2, len(dataset))
+        smaller_s = seconds_per_step(smaller, dataset, spec, device=device, precision=precision)
+        if smaller_s > CHEAPER * step_s:
+            break
+        recipe, step_s = smaller, smaller_s
+    return recipe
+
+
+def seconds_per_step(
+    recipe: Recipe, dataset: Dataset, spec: SampleSpec, *, device: torch.device, precision: torch.dtype
+) -> float:
+    """Time steps of fresh networks, which are thrown away; torch's random state on the CPU stays as it was."""
+    with torch.random.fork_rng(devices=[]):
+        step = GanStep(new_state(recipe, spec, device), recipe, precision)
+        labels = None if dataset.labels is None or not recipe.conditional else dataset.labels[: recipe.batch_size]
+        batch = Batch(dataset.samples[: recipe.batch_size].to(device), None if labels is None else labels.to(device))
+
+        def run_cycle() -> None:
+            for _ in range(work_cycle(recipe)):
+                metrics = step(batch, batch)
+            metrics["loss/discriminator"].item()  # waits for the device
+
+        run_cycle()
+        cycles, start = 0, time.perf_counter()
+        while time.perf_counter() < start + TRIAL_S:
+            run_cycle()
+            cycles += 1
+        return (time.perf_counter() - start) / (cycles * work_cycle(recipe))
