@@ -65,7 +65,7 @@ SCHEDULED = Part("augment=scheduled", lambda recipe: recipe.augment == "schedule
 MULTIPLE = Part("discriminators=2 or more", lambda recipe: recipe.discriminators > 1)
 MOMENTUM = Part("optimizer=adam or sgd", lambda recipe: recipe.optimizer != "rmsprop")
 SQUARES = Part("optimizer=adam or rmsprop", lambda recipe: recipe.optimizer != "sgd")
-RAMP = Part("a value A..B", lambda recipe: bool(moving_values(recipe)))
+RAMP = Part("a value A..B", lambda recipe: recipe.is_annealed)
 
 POSITIVE_RAMP, RAMP_FROM_ZERO, FRACTION_RAMP = (ramp(end()) for end in (positive_number, non_negative_number, fraction))
 
@@ -170,7 +170,13 @@ class Recipe:
 
     def at(self, progress: float) -> Hyperparameters:
         """Return the value of every ramp after a share ``progress`` of the training, 0…1."""
-        return self._end if progress >= self.anneal else self._values(progress / self.anneal)
+        moves = progress < self.anneal and self.is_annealed
+        return self._values(progress / self.anneal) if moves else self._end
+
+    @functools.cached_property
+    def is_annealed(self) -> bool:
+        """Whether any value changes while training goes on."""
+        return bool(moving_values(self))
 
     def _values(self, annealed: float) -> Hyperparameters:
         return Hyperparameters(*(getattr(self, name).at(annealed) for name in Hyperparameters._fields))

@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from gan_plugin.augment import adaptive_augment, diff_augment, scheduled_augment
-from gan_plugin.config.recipe import Recipe, moving_values
+from gan_plugin.config.recipe import Recipe
 from gan_plugin.data.loader import Batch
 from gan_plugin.device import autocast, memory_format
 from gan_plugin.media.image import normalize
@@ -34,7 +34,6 @@ class GanStep:
         self.penalty = PENALTIES.get(recipe.penalty)
         self.update = self.alternating_update if recipe.updates == "alternating" else self.simultaneous_update
         self.values = recipe.at(state.progress)
-        self.has_ramps = bool(moving_values(recipe))
         self.generator_weights = list(state.generator.parameters())
         self.discriminator_weights = list(state.discriminator.parameters())
         self.device = self.generator_weights[0].device
@@ -43,7 +42,7 @@ class GanStep:
     def __call__(self, batch: Batch, generator_batch: Batch) -> dict[str, Tensor]:
         state, recipe = self.state, self.recipe
         self.values = recipe.at(state.progress)
-        if self.has_ramps:
+        if recipe.is_annealed:
             follow_ramps(state.optimizers, recipe, self.values)
         generator_moved = self.update(batch, generator_batch)
         state.steps += 1

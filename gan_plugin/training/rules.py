@@ -5,7 +5,7 @@ from __future__ import annotations
 import dataclasses
 from typing import Any
 
-from gan_plugin.config.recipe import HYPERPARAMETERS, Recipe, moving_values, without_effect
+from gan_plugin.config.recipe import HYPERPARAMETERS, Recipe, without_effect
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.networks import FAMILIES
@@ -19,7 +19,7 @@ def without_unused(recipe: Recipe) -> Recipe:
     """
     defaults: dict[str, Any] = {name: HYPERPARAMETERS[name].default for name in without_effect(recipe)}
     left = dataclasses.replace(recipe, **defaults)
-    return left if moving_values(left) else dataclasses.replace(left, anneal=Recipe.anneal)
+    return left if left.is_annealed else dataclasses.replace(left, anneal=Recipe.anneal)
 
 
 def check_combination(recipe: Recipe, dataset: Dataset) -> None:
