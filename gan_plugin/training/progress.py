@@ -76,8 +76,9 @@ class ProgressLogger:
         """
         if not self.has_read_all:
             self._read(step)
-        epoch, rate = step / self.steps_per_epoch, self._images_per_second(step)
-        self.tracker.metrics({"epoch": epoch, "throughput/images_per_second": rate}, step)
+        epoch, images = step / self.steps_per_epoch, step * self.plan.recipe.batch_size
+        rate = self._images_per_second(step)
+        self.tracker.metrics({"epoch": epoch, "images": images, "throughput/images_per_second": rate}, step)
         self._print_line(step)
         self.first_step = step
 

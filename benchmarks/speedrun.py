@@ -1,0 +1,134 @@
+"""What a generator reaches in minutes: training against the clock, from the start of the process to the exported file.
+
+    python benchmarks/speedrun.py run fashion --recipes r1,r3gan --seeds 3 --change "the recipes that ship"
+    python benchmarks/speedrun.py table fashion
+
+``run`` gives the command that users have, with ``minutes``, one training at a time on all cores, and evaluates
+afterwards, off the clock. Each result is a JSON file beside a sheet of samples; what is there already is not done
+again. ``table`` prints the log of what has been measured, as Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import subprocess
+import time
+from datetime import datetime, timezone
+from pathlib import Path
+from statistics import mean
+from typing import Any, NamedTuple
+
+import click
+from mlflow import MlflowClient
+from recipes import FOLDER, command, device, mean_and_std
+
+
+class Course(NamedTuple):
+    """Data and time of a speedrun.
+
+    Attributes:
+        data: as ``--data`` takes it; None is asked for with ``--data``.
+        minutes: from the start of the process to the exported file, registered.
+        options: further ones of the training.
+    """
+
+    data: str | None
+    minutes: float
+    options: dict[str, Any]
+
+
+COURSES = {
+    "fashion": Course("/usr/share/datasets/fashion-mnist", 10, {}),
+    "emoji": Course(None, 30, {"image_size": 64}),
+    "emoji-10": Course(None, 10, {"image_size": 64}),
+}
+COLUMNS = ("fid_ratio/classifier", "fid_ratio/self-supervised", "recall/classifier", "precision/classifier")
+CRITIC = "critic_auroc/"
+
+
+@click.group()
+def main() -> None:
+    """Race against the clock."""
+
+
+@main.command()
+@click.argument("course", type=click.Choice(sorted(COURSES)))
+@click.option("--recipes", default="r1", show_default=True)
+@click.option("--seeds", default=3, show_default=True)
+@click.option("--data", help="Where the course names none.")
+@click.option("--change", required=True, help="What is new since the last record, in a few words.")
+def run(course: str, *, recipes: str, seeds: int, data: str | None, change: str) -> None:
+    """Train each recipe with each seed in the course's minutes, and evaluate it."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    commit = subprocess.run(
+        ["git", "rev-parse", "--short=9", "HEAD"], capture_output=True, text=True, check=True
+    ).stdout.strip()
+    for seed in range(seeds):
+        for recipe in recipes.split(","):
+            path = FOLDER / f"speedrun-{course}-{commit}-{Path(recipe).stem}-{seed}.json"
+            if not path.exists():
+                measure(COURSES[course], recipe, seed, path=path, data=data, about={"commit": commit, "change": change})
+
+
+def measure(course: Course, recipe: str, seed: int, *, path: Path, data: str | None, about: dict[str, str]) -> None:
+    store = Path("outputs/speedrun").resolve() / path.stem
+    store.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+    source = {"data": data or course.data, **course.options}
+    parameters = {"recipe": recipe, "seed": seed, "minutes": course.minutes, "output_dir": store, **source}
+    start = time.perf_counter()
+    trained = command("train", environment, log=store / "train.log", parameters=parameters)
+    seconds = time.perf_counter() - start
+    if trained != 0:
+        raise SystemExit(f"{store}: train ended with {trained}")
+    model = {"model": "models:/gan/1"}
+    evaluated = command("evaluate", environment, log=store / "evaluate.log", parameters=model | source)
+    sheet = {"seeds": "0-63", "out": path.with_suffix(".png")}
+    sampled = command("sample", environment, log=store / "sample.log", parameters=model | sheet)
+    if evaluated or sampled:
+        raise SystemExit(f"{store}: evaluate ended with {evaluated}, sample with {sampled}")
+    evaluation, training = MlflowClient(environment["MLFLOW_TRACKING_URI"]).search_runs(["0"])  # the newest first
+    result = {
+        "date": datetime.now(timezone.utc).date().isoformat(),
+        **about,
+        "recipe": Path(recipe).stem,
+        "seed": seed,
+        "minutes": course.minutes,
+        "seconds": seconds,
+        "device": device(),
+        "images": training.data.metrics["images"],
+        "images_per_second": training.data.metrics["throughput/images_per_second"],
+        "metrics": evaluation.data.metrics,
+    }
+    path.write_text(json.dumps(result, indent=1))
+    print(path.stem, {name: round(evaluation.data.metrics.get(name, float("nan")), 3) for name in COLUMNS}, flush=True)
+
+
+@main.command()
+@click.argument("course", type=click.Choice(sorted(COURSES)))
+def table(course: str) -> None:
+    """Print the log of records, the newest first."""
+    records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    for path in sorted(FOLDER.glob(f"speedrun-{course}-*.json")):
+        result = json.loads(path.read_text())
+        if f"speedrun-{course}-{result['commit']}" in path.stem:  # and not another course whose name begins so
+            records.setdefault((result["date"], result["commit"], result["recipe"]), []).append(result)
+    heads = ["date", "commit", "change", "recipe", "seeds", "seconds", "images", *COLUMNS, "critic"]
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
+    for (date, commit, recipe), results in sorted(records.items(), reverse=True):
+        seconds = mean_and_std([result["seconds"] for result in results])
+        images = f"{mean(result['images'] for result in results):,.0f}"
+        cells = [mean_and_std([result["metrics"][name] for result in results]) for name in COLUMNS]
+        critic = mean_and_std([max(critics(result["metrics"])) for result in results])
+        row = [date, commit, results[0]["change"], f"`{recipe}`", str(len(results)), seconds, images, *cells, critic]
+        print(f"| {' | '.join(row)} |")
+
+
+def critics(metrics: dict[str, float]) -> list[float]:
+    """Return the AUROC of the critics at all scales."""
+    return [value for name, value in metrics.items() if name.startswith(CRITIC)]
+
+
+if __name__ == "__main__":
+    main()
