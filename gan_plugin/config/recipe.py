@@ -60,6 +60,7 @@ class Part:
 
 DCGAN = Part("family=dcgan", lambda recipe: recipe.family == "dcgan")
 R3GAN = Part("family=r3gan", lambda recipe: recipe.family == "r3gan")
+SIZED = Part("family=subpixel or r3gan", lambda recipe: recipe.family != "dcgan")
 PENALTY = Part("a penalty", lambda recipe: recipe.penalty != "none")
 SCHEDULED = Part("augment=scheduled", lambda recipe: recipe.augment == "scheduled")
 MULTIPLE = Part("discriminators=2 or more", lambda recipe: recipe.discriminators > 1)
@@ -93,16 +94,19 @@ class Recipe:
 
     # networks
     _: KW_ONLY
-    family: str = parameter("dcgan", one_of("dcgan", "r3gan"), "Network family.")
+    family: str = parameter("dcgan", one_of("dcgan", "subpixel", "r3gan"), "Network family.")
     latent_size: int = parameter(100, whole_number(1, 4096), "Length of z.")
     width: int = parameter(
         0,
         whole_number(16, 4096, multiple_of=16),
-        "Channels of the coarsest stages; each stage beyond full_stages has half of those before it.",
-        part=R3GAN,
+        "Channels: of r3gan's coarsest stages, where each stage beyond full_stages has half of those before it; of "
+        "subpixel's finest stage, where each one before it has twice as many, up to 256.",
+        part=SIZED,
     )
     full_stages: int = parameter(4, whole_number(1, 8), "Number of stages with the full width.", part=R3GAN)
-    blocks: int = parameter(0, whole_number(1, 16), "Residual blocks per stage.", part=R3GAN)
+    blocks: int = parameter(
+        0, whole_number(1, 16), "Blocks per stage, residual ones in r3gan and in the discriminator.", part=SIZED
+    )
     dropout: float = parameter(0.0, fraction(), "Dropout probability in the discriminator.", part=DCGAN)
     conditional: bool = parameter(
         False, yes_or_no(), "Condition the generator on the class; a recipe's true applies to labeled data only."

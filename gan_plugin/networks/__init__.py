@@ -8,7 +8,7 @@ from typing import NamedTuple
 from torch import nn
 
 from gan_plugin.config.recipe import Recipe
-from gan_plugin.networks import dcgan, r3gan
+from gan_plugin.networks import dcgan, r3gan, subpixel
 from gan_plugin.networks.wrappers import Discriminators, OneHotGenerator, add_spectral_norm
 from gan_plugin.spec import SampleSpec
 
@@ -32,6 +32,7 @@ class Family(NamedTuple):
 
 FAMILIES: dict[str, Family] = {
     "dcgan": Family(dcgan.build_generator, dcgan.build_discriminator, dcgan.check),
+    "subpixel": Family(subpixel.build_generator, subpixel.build_discriminator, subpixel.check),
     "r3gan": Family(r3gan.build_generator, r3gan.build_discriminator, r3gan.check),
 }
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.errors import UserError
+from gan_plugin.networks.projection import ProjectionDiscriminator
 from gan_plugin.spec import MAX_SIDE, MIN_SIDE, SampleSpec, Size, is_possible_size, size_text
 
 KERNEL = 5
@@ -210,7 +211,7 @@ def normed_activation(channels: int) -> list[nn.Module]:
     return [nn.BatchNorm2d(channels, EPSILON, MOMENTUM), nn.LeakyReLU(SLOPE)]
 
 
-class Discriminator(nn.Module):
+class Discriminator(ProjectionDiscriminator):
     """Discriminator of images float32 [B, pack·channels, height, width] in −1…1: logit [B], large for real images.
 
     ``pack`` images are classified together, stacked on their channels. Where ``spec`` has classes it takes labels int64
@@ -226,11 +227,7 @@ class Discriminator(nn.Module):
             layers += [nn.Conv2d(before, after, KERNEL, strides(high, low), KERNEL // 2), nn.LeakyReLU(SLOPE)]
             layers += [Dropout(dropout)] if dropout else []
         self.features = nn.Sequential(*layers)
-        self.feature_size = channels[-1] * math.prod(sizes[-1])  # 128·7·7
-        self.logit = nn.Linear(self.feature_size, 1)
-        self.label = nn.Embedding(spec.classes * pack, self.feature_size) if spec.classes else None
-        self.first_row: Tensor
-        self.register_buffer("first_row", torch.arange(pack) * spec.classes, persistent=False)
+        self.add_head(channels[-1] * math.prod(sizes[-1]), classes=spec.classes, pack=pack)  # from 128·7·7
         self.apply(init_like_keras)
         if self.label is not None:
             nn.init.normal_(self.label.weight, std=self.feature_size**-0.5)
@@ -239,14 +236,3 @@ class Discriminator(nn.Module):
         """Return the features [B, feature_size] of images."""
         features: Tensor = self.features(x).flatten(1)  # [B, 128·7·7]
         return features
-
-    def score(self, features: Tensor, label: Tensor | None = None) -> Tensor:
-        """Return the logits [B] of features."""
-        logit: Tensor = self.logit(features).squeeze(1)
-        if self.label is None or label is None:
-            return logit
-        rows: Tensor = self.label(label + self.first_row)  # [B, pack, feature_size]: a table for each place in a pack
-        return logit + (rows.sum(1) * features).sum(1)
-
-    def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
-        return self.score(self.embed(x), label)

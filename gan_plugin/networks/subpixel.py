@@ -1,0 +1,202 @@
+"""Networks that are never wide at the image's own resolution, where arithmetic costs most and is least efficient.
+
+The generator ends with a sub-pixel convolution (Shi et al. 2016, arXiv:1609.05158) and one small convolution over the
+image, which blends what neighboring kernels have made; the discriminator begins with the inverse, which turns each 2×2
+pixels into channels. In between both work at half of each side and below, as in :mod:`~gan_plugin.networks.dcgan`, down
+to at most 8×8. The generator enlarges by nearest neighbors and plain convolutions, which leave no checkerboard (Odena
+et al. 2016, doi:10.23915/distill.00003), and has batch norm; the discriminator is residual, has no normalization, and
+at least as much arithmetic as the generator.
+
+With labels the generator's batch norms have a gain and a bias for each class, and the discriminator a projection, as in
+:mod:`~gan_plugin.networks.dcgan`. Images with an odd side are made a pixel larger, and cut.
+"""
+
+from __future__ import annotations
+
+import math
+from itertools import pairwise
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_plugin.config.recipe import Recipe
+from gan_plugin.errors import UserError
+from gan_plugin.networks import dcgan
+from gan_plugin.networks.dcgan import ClassAffine, feature_map_sizes, strides
+from gan_plugin.networks.projection import ProjectionDiscriminator
+from gan_plugin.spec import SampleSpec, Size
+
+SLOPE = 0.2  # of LeakyReLU
+LAST_MAPS = 8  # feature maps at the image's own resolution
+MAX_WIDTH = 256
+
+
+def check(recipe: Recipe, spec: SampleSpec) -> None:
+    """Refuse what this family has no networks for.
+
+    Raises:
+        UserError: width or blocks is missing, or a side is not from 16 to 1,024 pixels.
+    """
+    if not (recipe.width and recipe.blocks):
+        raise UserError("family=subpixel needs width and blocks: give both, for example width=64 and blocks=1.")
+    dcgan.check(recipe, spec)
+
+
+def build_generator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
+    """Return an untrained generator of samples of ``spec``."""
+    return Generator(recipe.latent_size, spec, width=recipe.width, blocks=recipe.blocks)
+
+
+def build_discriminator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
+    """Return one untrained discriminator of samples of ``spec``."""
+    return Discriminator(spec, width=recipe.width, blocks=recipe.blocks, pack=recipe.pack)
+
+
+def stage_widths(stages: int, width: int) -> list[int]:
+    """Return the channels of each stage, from the finest on: twice those before, up to MAX_WIDTH or ``width``.
+
+    >>> stage_widths(4, 48)
+    [48, 96, 192, 256]
+    """
+    return [min(width * 2**i, max(MAX_WIDTH, width)) for i in range(stages)]
+
+
+def conv(before: int, after: int, kernel: int | Size = 3, stride: int | Size = 1, *, gain: float = 2**0.5) -> nn.Conv2d:
+    """Return a convolution that keeps the size at stride 1; weights N(0, gain² / fan_in), He et al. 2015."""
+    sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
+    layer = nn.Conv2d(before, after, sides, stride, ((sides[0] - 1) // 2, (sides[1] - 1) // 2))
+    nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
+    assert layer.bias is not None
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+class NormedActivation(nn.Module):
+    """Batch norm, with a gain and a bias for each class where there are classes, and leaky ReLU."""
+
+    def __init__(self, width: int, classes: int) -> None:
+        super().__init__()
+        self.norm = nn.BatchNorm2d(width, affine=classes == 0)
+        self.affine = ClassAffine(classes, width) if classes else None
+
+    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+        x = self.norm(x)
+        return F.leaky_relu(x if self.affine is None else self.affine(x, label), SLOPE)
+
+
+class Generator(nn.Module):
+    """Generator of images float32 [B, channels, height, width] in −1…1 from z float32 [B, latent_size].
+
+    Where ``spec`` has classes it takes labels int64 [B], too. Shapes in comments are those of 28×28×1 at width 64.
+    """
+
+    def __init__(self, latent_size: int, spec: SampleSpec, *, width: int, blocks: int) -> None:
+        super().__init__()
+        self.size = spec.size
+        self.sizes = feature_map_sizes(spec.size)[:0:-1]  # 7×7, 14×14
+        widths = stage_widths(len(self.sizes), width)[::-1]  # 128, 64
+        self.start = (widths[0], *self.sizes[0])
+        self.dense = nn.Linear(latent_size, math.prod(self.start), bias=False)
+        nn.init.normal_(self.dense.weight, std=latent_size**-0.5)
+        self.dense_norm = NormedActivation(widths[0], spec.classes)
+        self.blocks = nn.ModuleList([NormedConvs(w, blocks, spec.classes) for w in widths])
+        self.transitions = nn.ModuleList([NormedConv(a, b, spec.classes) for a, b in pairwise(widths)])
+        self.subpixel = conv(widths[-1], 4 * LAST_MAPS)
+        self.to_image = conv(LAST_MAPS, spec.channels, gain=1)
+
+    def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
+        x = self.dense_norm(self.dense(z).view(-1, *self.start), label)  # [B, 128, 7, 7]
+        for i, (size, stage) in enumerate(zip(self.sizes, self.blocks)):
+            if i:
+                x = self.transitions[i - 1](F.interpolate(x, size), label)  # [B, 64, 14, 14]
+            x = stage(x, label)
+        x = F.leaky_relu(F.pixel_shuffle(self.subpixel(x), 2), SLOPE)  # [B, 8, 28, 28]
+        height, width = self.size
+        return torch.tanh(self.to_image(x)[:, :, :height, :width])  # [B, 1, 28, 28]
+
+
+class NormedConv(nn.Module):
+    """A 3×3 convolution, batch norm and leaky ReLU."""
+
+    def __init__(self, before: int, after: int, classes: int) -> None:
+        super().__init__()
+        self.conv = conv(before, after)
+        self.activation = NormedActivation(after, classes)
+
+    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+        y: Tensor = self.activation(self.conv(x), label)
+        return y
+
+
+class NormedConvs(nn.ModuleList):
+    """Several of them in a row, of equal width."""
+
+    def __init__(self, width: int, count: int, classes: int) -> None:
+        super().__init__([NormedConv(width, width, classes) for _ in range(count)])
+
+    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+        for layer in self:
+            x = layer(x, label)
+        return x
+
+
+class Block(nn.Module):
+    """x + conv ∘ act ∘ conv ∘ act, initially the identity: Goyal et al. 2017, arXiv:1706.02677, section 5.1."""
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        self.first, self.last = conv(width, width), conv(width, width, gain=0)
+
+    def forward(self, x: Tensor) -> Tensor:
+        y: Tensor = x + self.last(F.leaky_relu(self.first(F.leaky_relu(x, SLOPE)), SLOPE))
+        return y
+
+
+class Downsampling(nn.Module):
+    """Leaky ReLU, then a convolution that halves what is longer in ``high``, every pixel of which counts equally."""
+
+    def __init__(self, before: int, after: int, *, high: Size, low: Size) -> None:
+        super().__init__()
+        stride = strides(high, low)
+        self.missing = (high[1] % 2 * (stride[1] - 1), high[0] % 2 * (stride[0] - 1))  # for even sides: width, height
+        self.conv = conv(before, after, (2 + stride[0], 2 + stride[1]), stride)
+
+    def forward(self, x: Tensor) -> Tensor:
+        right, bottom = self.missing
+        y: Tensor = self.conv(F.pad(F.leaky_relu(x, SLOPE), (0, right, 0, bottom)))
+        return y
+
+
+class Discriminator(ProjectionDiscriminator):
+    """Discriminator of images float32 [B, pack·channels, height, width] in −1…1: logit [B], large for real images.
+
+    ``pack`` images are classified together, stacked on their channels. Where ``spec`` has classes it takes labels int64
+    [B, pack], too.
+    """
+
+    def __init__(self, spec: SampleSpec, *, width: int, blocks: int, pack: int = 1) -> None:
+        super().__init__()
+        self.missing = (spec.width % 2, spec.height % 2)
+        sizes = feature_map_sizes(spec.size)[1:]  # 14×14, 7×7
+        widths = stage_widths(len(sizes), width)  # 64, 128
+        self.from_image = conv(4 * spec.channels * pack, widths[0])
+        self.blocks = nn.ModuleList([nn.Sequential(*[Block(w) for _ in range(blocks)]) for w in widths])
+        self.transitions = nn.ModuleList(
+            [
+                Downsampling(before, after, high=high, low=low)
+                for (before, after), (high, low) in zip(pairwise(widths), pairwise(sizes))
+            ]
+        )
+        self.add_head(widths[-1] * math.prod(sizes[-1]), classes=spec.classes, pack=pack)  # from 128·7·7
+        for weight in (self.logit.weight, *([] if self.label is None else [self.label.weight])):
+            nn.init.normal_(weight, std=self.feature_size**-0.5)
+        nn.init.zeros_(self.logit.bias)
+
+    def embed(self, x: Tensor) -> Tensor:
+        """Return the features [B, feature_size] of images."""
+        right, bottom = self.missing
+        x = self.from_image(F.pixel_unshuffle(F.pad(x, (0, right, 0, bottom)), 2))  # [B, 64, 14, 14]
+        for i, stage in enumerate(self.blocks):
+            x = stage(x if i == 0 else self.transitions[i - 1](x))  # [B, 128, 7, 7]
+        return F.leaky_relu(x, SLOPE).flatten(1)
