@@ -62,10 +62,9 @@ def stage_widths(stages: int, width: int) -> list[int]:
     return [min(width * 2**i, max(MAX_WIDTH, width)) for i in range(stages)]
 
 
-def conv(before: int, after: int, kernel: int | Size = 3, stride: int | Size = 1, *, gain: float = 2**0.5) -> nn.Conv2d:
+def conv(before: int, after: int, kernel: Size = (3, 3), *, stride: Size = (1, 1), gain: float = 2**0.5) -> nn.Conv2d:
     """Return a convolution that keeps the size at stride 1; weights N(0, gain² / fan_in), He et al. 2015."""
-    sides = kernel if isinstance(kernel, tuple) else (kernel, kernel)
-    layer = nn.Conv2d(before, after, sides, stride, ((sides[0] - 1) // 2, (sides[1] - 1) // 2))
+    layer = nn.Conv2d(before, after, kernel, stride, ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2))
     nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
@@ -160,7 +159,7 @@ class Downsampling(nn.Module):
         super().__init__()
         stride = strides(high, low)
         self.missing = (high[1] % 2 * (stride[1] - 1), high[0] % 2 * (stride[0] - 1))  # for even sides: width, height
-        self.conv = conv(before, after, (2 + stride[0], 2 + stride[1]), stride)
+        self.conv = conv(before, after, (2 + stride[0], 2 + stride[1]), stride=stride)
 
     def forward(self, x: Tensor) -> Tensor:
         right, bottom = self.missing

@@ -16,12 +16,13 @@ from gan_plugin.spec import Size, image_spec
 
 SIZES: dict[str, list[Size]] = {
     "dcgan": [(16, 16), (28, 28), (17, 33), (256, 128), (64, 1024), (1024, 1024)],
+    "subpixel": [(16, 16), (28, 28), (17, 33), (256, 128), (64, 1024), (1024, 1024)],
     "r3gan": [(16, 16), (28, 28), (32, 48), (256, 128), (64, 1024), (1024, 1024)],
 }
 
 
 def small(family: str, **values: object) -> Recipe:
-    widths = {"width": 16, "blocks": 1} if family == "r3gan" else {}
+    widths = {"width": 16, "blocks": 1} if family != "dcgan" else {}
     return override(load_recipe(family), latent_size=8, **(widths | values))
 
 
@@ -55,6 +56,11 @@ def test_sides_below_16_and_above_1024_are_refused(family: str, size: Size, near
     assert sentence.endswith(f": give {nearest}.")
 
 
+def test_what_has_no_width_is_refused() -> None:
+    for values in ({"width": 0}, {"blocks": 0}):
+        assert "needs width and blocks" in refusal(lambda values=values: check(small("subpixel", **values), (28, 28)))
+
+
 def test_what_r3gan_does_not_go_with_is_refused() -> None:
     assert "needs width and blocks" in refusal(lambda: check(small("r3gan", blocks=0), (28, 28)))
     assert "spectral_norm is not possible" in refusal(lambda: check(small("r3gan", spectral_norm=True), (28, 28)))
@@ -63,7 +69,10 @@ def test_what_r3gan_does_not_go_with_is_refused() -> None:
     check(small("dcgan", spectral_norm=True), (36, 37))
 
 
-@pytest.mark.parametrize(("family", "size"), [("dcgan", (19, 40)), ("dcgan", (64, 16)), ("r3gan", (16, 40))])
+@pytest.mark.parametrize(
+    ("family", "size"),
+    [(f, size) for f in ("dcgan", "subpixel") for size in ((19, 40), (64, 16))] + [("r3gan", (16, 40))],
+)
 @pytest.mark.parametrize("class_names", [(), ("cat", "dog")])
 def test_the_file_of_a_generator_of_rectangles_equals_it(
     family: str, size: Size, class_names: tuple[str, ...], tmp_path: Path

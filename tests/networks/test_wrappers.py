@@ -20,7 +20,7 @@ def tiny(**values: object) -> Recipe:
     return override(load_recipe("dcgan"), latent_size=16, **values)
 
 
-@pytest.mark.parametrize("recipe", ["dcgan", "r3gan"])
+@pytest.mark.parametrize("recipe", ["dcgan", "subpixel", "r3gan"])
 def test_labels_reach_generator_and_discriminators(recipe: str) -> None:
     torch.manual_seed(0)
     spec = image_spec(16, 16, 1, class_names="abc")

@@ -1,0 +1,74 @@
+"""The sub-pixel networks: where they are wide, how they begin, and that every pixel counts."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import pytest
+import torch
+from torch import Tensor, nn
+
+from gan_plugin.networks.subpixel import LAST_MAPS, Discriminator, Downsampling, Generator
+from gan_plugin.spec import Size, image_spec
+
+WIDTH = 16
+
+
+def multiplications(network: nn.Module, *inputs: Tensor) -> dict[Size, int]:
+    """Return the multiply-adds of a network's convolutions, by the size of what they make."""
+    counts: dict[Size, int] = {}
+
+    def count(layer: Any, _: object, output: Tensor) -> None:
+        size = output.shape[2], output.shape[3]
+        counts[size] = counts.get(size, 0) + output[0].numel() * layer.weight[0].numel()
+
+    for layer in network.modules():
+        if isinstance(layer, nn.Conv2d):
+            layer.register_forward_hook(count)
+    network(*inputs)
+    return counts
+
+
+def test_hardly_any_arithmetic_is_at_the_images_own_resolution() -> None:
+    spec = image_spec(64, 64, 3)
+    generator = Generator(8, spec, width=WIDTH, blocks=1)
+    work = multiplications(generator, torch.randn(2, 8))
+    assert work[64, 64] == 64 * 64 * 3 * LAST_MAPS * 9
+    assert work[64, 64] < 0.1 * sum(work.values())
+    other = multiplications(Discriminator(spec, width=WIDTH, blocks=1), torch.rand(2, 3, 64, 64))
+    assert (64, 64) not in other
+    assert sum(other.values()) > 0.9 * sum(work.values())
+
+
+@pytest.mark.parametrize("size", [(28, 28), (25, 37), (16, 64)])
+def test_every_pixel_reaches_the_logit(size: Size) -> None:
+    torch.manual_seed(0)
+    discriminator = Discriminator(image_spec(*size, 1), width=WIDTH, blocks=1)
+    x = torch.rand(1, 1, *size, requires_grad=True)
+    (slope,) = torch.autograd.grad(discriminator(x).sum(), x)
+    assert slope.abs().min() > 0
+
+
+def test_blocks_of_the_discriminator_begin_as_the_identity() -> None:
+    discriminator = Discriminator(image_spec(28, 28, 1), width=WIDTH, blocks=2)
+    for stage in discriminator.blocks:
+        x = torch.randn(2, stage[0].first.in_channels, 7, 7)
+        torch.testing.assert_close(stage(x), x)
+
+
+@pytest.mark.parametrize(
+    ("high", "low"), [((14, 14), (7, 7)), ((13, 10), (7, 5)), ((16, 8), (8, 8)), ((9, 8), (5, 8)), ((8, 32), (8, 16))]
+)
+def test_downsampling_halves_what_is_to_be_halved(high: Size, low: Size) -> None:
+    layer = Downsampling(3, 5, high=high, low=low)
+    assert layer(torch.randn(2, 3, *high)).shape == (2, 5, *low)
+
+
+def test_an_untrained_generators_images_have_no_checkerboard() -> None:
+    """Neighboring columns differ alike, whether one sub-pixel convolution made both or not."""
+    torch.manual_seed(0)
+    generator = Generator(64, image_spec(64, 64, 1), width=32, blocks=1)
+    images = generator(torch.randn(64, 64)).detach()
+    steps = (images[..., 1:] - images[..., :-1]).abs().mean((0, 1, 2))[4:-4]  # [W − 9], without the edges
+    even, odd = steps[::2].mean(), steps[1::2].mean()
+    assert 0.8 < even / odd < 1.25
