@@ -23,7 +23,7 @@ from gan_plugin.metrics.labels import mode_count
 from gan_plugin.metrics.neighbors import COVERAGE_K, PRECISION_K, Neighborhood
 from gan_plugin.serving.generator import Description, OnnxGenerator
 
-WAYS_TO_HOLD_OUT = "held_out=auto gives one for a training split that is large enough, a split's name for any"
+WAYS_TO_HOLD_OUT = "give held_out=auto and a training split large enough to be divided, or the name of another split"
 
 
 def evaluation_notes(model: Description, generated: Generated, reference: Reference) -> list[str]:
