@@ -62,7 +62,7 @@ def work(data: str, *, images: int, features: str, device_name: str, folder: Pat
     import torch
 
     from gan_plugin.config.recipe import load_recipe
-    from gan_plugin.data import load_dataset, load_held_out
+    from gan_plugin.data import load_divided, load_held_out
     from gan_plugin.device import choose_device
     from gan_plugin.evaluation.evaluate import evaluate_generator
     from gan_plugin.evaluation.reference import gaussian_of, manifold_of, prepare_reference
@@ -79,8 +79,8 @@ def work(data: str, *, images: int, features: str, device_name: str, folder: Pat
         nonlocal began
         seconds[stage], began = time.perf_counter() - began, time.perf_counter()
 
-    reference_images = load_dataset(data)
-    held_out = load_held_out(data, reference_images)
+    division = load_divided(data)
+    reference_images, held_out = division.dataset, load_held_out(data, division)
     lap("reading images")
     reference = prepare_reference(reference_images, held_out, features, device=device)
     lap("feature network")

@@ -21,11 +21,11 @@ if TYPE_CHECKING:
 
 
 class SampleDataset(NumpyDataset):
-    """Reference samples and, where the data has another split, held-out ones.
+    """Reference samples and, where there are any, held-out ones.
 
     Attributes:
         reference: the samples that a generator was trained on and is compared with.
-        held_out: samples of another split, from which each metric's real-data baseline comes; or None.
+        held_out: samples that it was not trained on, from which each metric's real-data baseline comes; or None.
     """
 
     def __init__(self, reference: "Dataset", held_out: Optional["Dataset"] = None) -> None:
@@ -90,34 +90,41 @@ def from_samples(
     name: str | None = None,
     digest: str | None = None,
 ) -> SampleDataset:
-    """Load images by :func:`gan_plugin.data.load_dataset`, and held-out ones from another split.
+    """Load images as :func:`gan_plugin.data.load_dataset` does, divided as for training, and the held-out ones.
 
     Args:
         data: "digits", a folder, a parquet file or "hub:owner/name".
         split: the reference, usually what the generator was trained on.
-        held_out: the split of the real-data baseline; None takes "test" or "validation" where there is one.
+        held_out: the split of the real-data baseline, or "none"; None takes "test" or "validation" where there is one,
+            else the part of the split "train" that training leaves out, too.
         image_size: (height, width), or the side of a square; None keeps the data's own size.
         channels: 1 or 3; None decides by the images.
         skip_unreadable: leave out images that cannot be read.
         name: a name that replaces the data's own.
-        digest: the digest that the data must have.
+        digest: the digest that the reference must have.
 
     Raises:
         UserError: an argument is wrong, an image cannot be read, or the digest is another.
     """
     import dataclasses
 
-    from gan_plugin.data import load_dataset, load_held_out
+    from gan_plugin.data import load_divided, load_held_out
     from gan_plugin.errors import UserError
 
-    reference = load_dataset(
-        data, split=split, image_size=image_size, channels=channels, skip_unreadable=skip_unreadable
+    division = load_divided(
+        data,
+        split=split,
+        held_out=held_out,
+        image_size=image_size,
+        channels=channels,
+        skip_unreadable=skip_unreadable,
     )
+    reference = division.dataset
     if digest is not None and digest != reference.digest:
         raise UserError(f"data={data!r} has the digest {reference.digest}, not {digest}: these are other images.")
     if name is not None:
         reference = dataclasses.replace(reference, name=name)
-    return SampleDataset(reference, load_held_out(data, reference, held_out=held_out, skip_unreadable=skip_unreadable))
+    return SampleDataset(reference, load_held_out(data, division, skip_unreadable=skip_unreadable))
 
 
 def dataset_source(source: str) -> DatasetSource:

@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import dataclasses
 import json
+import shutil
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import mlflow.data
 import numpy as np
@@ -15,7 +17,7 @@ import torch
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from PIL import Image
 
-from gan_plugin.data import Dataset, load_dataset, load_held_out
+from gan_plugin.data import Dataset, load_dataset, load_divided, load_held_out
 from gan_plugin.data.dataset import make_dataset
 from gan_plugin.data.sources import check_held_out
 from gan_plugin.datasets import SampleDataset, dataset_source, from_samples
@@ -59,27 +61,30 @@ def image_folder(root: Path, **counts: int) -> str:
     return str(root)
 
 
+def held_out_of(data: str, **options: Any) -> tuple[str, int] | None:
+    """The split that is held out, and how many images it has."""
+    division = load_divided(data, **options)
+    held_out = load_held_out(data, division)
+    assert division.held_out_split == (held_out and held_out.split)
+    return held_out and (held_out.split, len(held_out))
+
+
 def test_held_out_images_come_from_test_or_else_validation(tmp_path: Path) -> None:
-    both = image_folder(tmp_path / "both", train=4, test=3, val=2)
-    reference = load_dataset(both)
-    held_out = load_held_out(both, reference)
-    assert (held_out and held_out.split, held_out and len(held_out)) == ("test", 3)
-    held_out = load_held_out(both, reference, held_out="validation")
-    assert (held_out and held_out.split, held_out and len(held_out)) == ("validation", 2)
-    one = image_folder(tmp_path / "one", train=4, val=2)
-    held_out = load_held_out(one, load_dataset(one))
-    assert held_out is not None
-    assert len(held_out) == 2
-    none = image_folder(tmp_path / "none", a=4)
-    assert load_held_out(none, load_dataset(none)) is None
-    assert load_held_out(both, load_dataset(both, split="test")) is None  # train is not held out
-    assert load_held_out(both, reference, held_out="none") is None
+    both = image_folder(tmp_path / "both", train=40, test=3, val=2)
+    assert held_out_of(both) == ("test", 3)
+    assert held_out_of(both, held_out="validation") == ("validation", 2)
+    assert len(load_divided(both).dataset) == 40  # all that there are for training
+    one = image_folder(tmp_path / "one", train=40, val=2)
+    assert held_out_of(one) == ("validation", 2)
+    alone = image_folder(tmp_path / "alone", train=40)
+    assert held_out_of(alone) == ("drawn by digest", 8)
+    assert held_out_of(both, split="test") is None  # train is not held out
+    assert held_out_of(both, held_out="none") is None
 
 
 def test_held_out_images_take_the_size_and_channels_of_the_reference(tmp_path: Path) -> None:
     data = image_folder(tmp_path, train=4, test=3)
-    reference = load_dataset(data, image_size=(32, 20), channels=3)
-    held_out = load_held_out(data, reference)
+    held_out = load_held_out(data, load_divided(data, image_size=(32, 20), channels=3))
     assert held_out is not None
     assert held_out.samples.shape == (3, 3, 32, 20)
 
@@ -87,16 +92,20 @@ def test_held_out_images_take_the_size_and_channels_of_the_reference(tmp_path: P
 def test_a_held_out_split_that_cannot_be_is_refused(tmp_path: Path) -> None:
     plain = image_folder(tmp_path / "plain", a=4)
     with pytest.raises(UserError, match="has no split 'test': without sub-folders named like splits, all of it"):
-        load_held_out(plain, load_dataset(plain), held_out="test")
-    digits = load_dataset("digits")
+        load_divided(plain, held_out="test")
     with pytest.raises(UserError, match="held_out='train' holds the same images as split 'train': give a split"):
-        load_held_out("digits", digits, held_out="train")
+        load_divided("digits", held_out="train")
+    copied = image_folder(tmp_path / "copied", train=4, test=4)
+    for file in Path(copied, "train").iterdir():
+        shutil.copy(file, Path(copied, "test"))
+    with pytest.raises(UserError, match="held_out='test' holds the same images as split 'train': give a split"):
+        load_held_out(copied, load_divided(copied))
     many = image_folder(tmp_path / "many", **{f"train__c{i:02}": 1 for i in range(12)}, test__c00=1, test__c02=1)
     with pytest.raises(UserError, match=r"the classes …, c02 \(2 in all\) and split 'train' has …, c01, .*, c10, …"):
-        load_held_out(many, load_dataset(many))
+        load_held_out(many, load_divided(many))
     other = image_folder(tmp_path / "other", train__a=2, train__b=2, test__b=2)
     with pytest.raises(UserError, match="Split 'test' has the classes b and split 'train' has a, b: give both"):
-        load_held_out(other, load_dataset(other))
+        load_held_out(other, load_divided(other))
 
 
 def test_the_same_classes_in_another_order_are_refused() -> None:

@@ -30,6 +30,7 @@ NAMES = [f"{i:04d}_{'of_the_catalog_of_the_museum_' * 3}ü" for i in range(1000)
 PER_CLASS = 2  # images: as many as a class's distance needs
 # as few steps of as small networks as there are
 TINY = {"recipe": "r3gan", "width": 16, "blocks": 1, "epochs": 1, "batch_size": 512, "augment": "none"}
+ALL = {"data": "things", "held_out": "none"}  # or there would not be two images of each class
 LOOK_AROUND = """
 import { chromium } from "playwright-core";
 const [executablePath, address, name] = process.argv.slice(2);
@@ -61,7 +62,7 @@ def project(make_project: Callable[[], Project]) -> Project:
         for i, image in enumerate(images):
             Image.fromarray(image).save(folder / f"{i}.bmp")
     done = project.command(
-        "gan-plugin", "train", *options({"data": "things", "conditional": "true", "evaluation_budget": 0, **TINY})
+        "gan-plugin", "train", *options({**ALL, "conditional": "true", "evaluation_budget": 0, **TINY})
     )
     assert done.returncode == 0, done.stdout + done.stderr
     return project
@@ -94,7 +95,7 @@ def test_they_are_evaluated_and_reported(
     monkeypatch.setenv("MLFLOW_TRACKING_URI", project.tracking_uri)
     for name in ("EPOCHS", "MIN_STEPS"):  # noise teaches a classifier nothing, however long
         monkeypatch.setattr(classifier_training, name, 1)
-    texts = {"model": "models:/gan/1", "data": "things", "images": str(PER_CLASS * len(NAMES)), "device": "cpu"}
+    texts = {"model": "models:/gan/1", **ALL, "images": str(PER_CLASS * len(NAMES)), "device": "cpu"}
     metrics = run_evaluation(parse(EvaluateSettings, texts))
     run = project.runs()[0]
     assert run.info.status == "FINISHED"

@@ -85,6 +85,10 @@ FEATURES = (
 )
 WEIGHTS = "File with Inception's weights; none looks in the cache, then downloads."
 DATA = "digits, a folder (IDX files, images, or parquet), a .parquet file, or hub:owner/name"
+HELD_OUT = (
+    "Split that is held out of training, for the real-data baseline of each metric; auto is test or validation where "
+    "the data has one, else a part of split train, drawn by digest; none holds nothing out."
+)
 UNREADABLE = "Leave out images that cannot be read, and count them."
 
 
@@ -94,6 +98,7 @@ class TrainSettings:
 
     data: str = setting("digits", any_text(), f"Data set: {DATA}.")
     split: str = setting("train", any_text(), "Split of the data to train on.")
+    held_out: str | None = setting("auto", or_auto(any_text()), HELD_OUT)
     image_size: Size | None = setting("auto", SIZE, "Size of the images in pixels; auto is the data's own, else 64.")
     channels: int | None = setting("auto", CHANNELS, "1 for gray, 3 for RGB; auto is 1 where every image is gray.")
     skip_unreadable: bool = setting("false", yes_or_no(), UNREADABLE)
@@ -159,12 +164,7 @@ class DataSettings:
 
     data: str = setting("digits", any_text(), f"Data set to compare with: {DATA}.")
     split: str = setting("train", any_text(), "Split to compare with, usually the one that the model was trained on.")
-    held_out: str | None = setting(
-        "auto",
-        or_auto(any_text()),
-        "Split for the real-data baseline of each metric; auto is test or validation where the data has one, none is "
-        "no baseline.",
-    )
+    held_out: str | None = setting("auto", or_auto(any_text()), HELD_OUT)
     image_size: Size | None = setting("auto", SIZE, "Size of the images in pixels; auto is the data's own.")
     channels: int | None = setting("auto", CHANNELS, "1 for gray, 3 for RGB; auto is what the images are.")
     skip_unreadable: bool = setting("false", yes_or_no(), UNREADABLE)

@@ -4,6 +4,7 @@ Every source is loaded as a ``Dataset``: 8-bit images of one size in one tensor.
 """
 
 from gan_plugin.data.dataset import Dataset
-from gan_plugin.data.sources import check_data_argument, load_dataset, load_held_out
+from gan_plugin.data.held_out import Division
+from gan_plugin.data.sources import check_data_argument, load_dataset, load_divided, load_held_out
 
-__all__ = ["Dataset", "check_data_argument", "load_dataset", "load_held_out"]
+__all__ = ["Dataset", "Division", "check_data_argument", "load_dataset", "load_divided", "load_held_out"]

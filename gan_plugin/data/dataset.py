@@ -36,6 +36,7 @@ class Dataset:
         split: the split that was read, such as "train".
         digest: 32 hexadecimal characters, a SHA-256 over the shape, every pixel, every label and the class names.
         notes: sentences about the conversion: resizing, cropping, color, images left out.
+        drawn_from: the digest of all images, where these are the part of them that is trained on, or is held out.
     """
 
     samples: torch.Tensor
@@ -47,6 +48,7 @@ class Dataset:
     split: str
     digest: str
     notes: tuple[str, ...]
+    drawn_from: str | None = None
 
     def __len__(self) -> int:
         return self.samples.shape[0]

@@ -94,14 +94,30 @@ class HubDataset:
         """Download (or take from the library's cache) and decode; arguments as those of ``load_dataset``.
 
         Raises:
-            UserError: the data set cannot be loaded, has no such split or no column of images, or holds
-                unreadable ones.
+            UserError: as ``splits``; or there is no column of images, or it holds unreadable ones.
+        """
+        return read_table(
+            self.splits()[self.split],
+            image_size=image_size,
+            channels=channels,
+            skip_unreadable=skip_unreadable,
+            name=PurePosixPath(self.repo_id).name,
+            source=self.data,
+            split=self.split,
+            notes=(),
+        )
+
+    def splits(self) -> datasets.DatasetDict:
+        """Return the tables of all splits, downloaded or from the library's cache; no image is decoded.
+
+        Raises:
+            UserError: the data set cannot be loaded, or has no such split.
         """
         logger.info("Loading %s from the Hugging Face hub, or from what was downloaded before.", self.repo_id)
         try:
             with offline_if_unreachable():
                 # All splits, which costs no more: the library prepares every one before it returns any.
-                splits = import_datasets().load_dataset(self.repo_id, self.config)
+                splits: datasets.DatasetDict = import_datasets().load_dataset(self.repo_id, self.config)
         except Exception as error:  # as above, and every error a network knows
             raise UserError(
                 f"data={self.data!r} cannot be loaded from the Hugging Face hub "
@@ -111,16 +127,7 @@ class HubDataset:
         if self.split not in splits:
             names = ", ".join(map(repr, splits))
             raise SplitNotFoundError(f"data={self.data!r} has no split {self.split!r}: its splits are {names}.")
-        return read_table(
-            splits[self.split],
-            image_size=image_size,
-            channels=channels,
-            skip_unreadable=skip_unreadable,
-            name=PurePosixPath(self.repo_id).name,
-            source=self.data,
-            split=self.split,
-            notes=(),
-        )
+        return splits
 
 
 def find_hub_dataset(data: str, split: str) -> HubDataset:

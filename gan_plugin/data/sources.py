@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import os
+from contextlib import suppress
 from pathlib import Path
 from typing import Protocol
 
+from gan_plugin.config.kinds import NONE
 from gan_plugin.data.dataset import Dataset, SplitNotFoundError, check_channels, list_first
 from gan_plugin.data.digits import find_digits
 from gan_plugin.data.files import canonical_split, check_text, list_files
 from gan_plugin.data.folder import find_image_files, is_image_file
+from gan_plugin.data.held_out import DRAWN, Division, divide
 from gan_plugin.data.idx import find_idx, is_idx_folder
 from gan_plugin.data.parquet import find_hub_dataset, find_parquet_files
 from gan_plugin.data.sizes import as_size
@@ -63,13 +66,15 @@ def load_dataset(
     return find_source(data, split).load(size, channels, skip_unreadable)
 
 
-def check_data_argument(data: str, split: str = "train") -> None:
-    """Refuse data that does not exist, without opening an image or asking the hub; arguments as ``load_dataset``.
+def check_data_argument(data: str, split: str = "train", held_out: str | None = None) -> None:
+    """Refuse data that does not exist, without opening an image or asking the hub; arguments as ``load_divided``.
 
     Raises:
         UserError: there is no such data, it holds no images, or it has no such split.
     """
     find_source(data, split)
+    if held_out not in (None, NONE):
+        check_named(data, split, held_out)
 
 
 def find_source(data: str, split: str) -> Source:
@@ -115,45 +120,109 @@ def find_in_folder(folder: Path, split: str) -> Source:
     raise UserError(f"{folder} holds {content}: give a folder of image files, IDX files or parquet files.")
 
 
-def load_held_out(
-    data: str, reference: Dataset, *, held_out: str | None = None, skip_unreadable: bool = False
-) -> Dataset | None:
-    """Load real images that nothing was trained on, in the size and channels of ``reference``.
+def load_divided(
+    data: str,
+    *,
+    split: str = "train",
+    held_out: str | None = None,
+    image_size: int | Size | None = None,
+    channels: int | None = None,
+    skip_unreadable: bool = False,
+) -> Division:
+    """Read a split without what is held out of it; no other split is read.
+
+    Args:
+        data: as for ``load_dataset``, like the arguments that are not named here.
+        split: the split to train on.
+        held_out: as for ``find_held_out``.
+
+    Raises:
+        UserError: as ``load_dataset``; or the split to hold out does not exist, or is ``split``.
+    """
+    held_out_split = find_held_out(data, split, held_out)
+    dataset = load_dataset(data, split=split, image_size=image_size, channels=channels, skip_unreadable=skip_unreadable)
+    if held_out_split == DRAWN:
+        return divide(dataset)
+    return Division(dataset, drawn=None, held_out_split=held_out_split)
+
+
+def find_held_out(data: str, split: str, held_out: str | None) -> str | None:
+    """Find what is held out of training, without reading an image.
 
     Args:
         data: as for ``load_dataset``.
-        reference: the images that a generator was trained on and is compared with.
-        held_out: the split, or "none"; None takes "test", else "validation", else none where the data has neither
-            or ``reference`` is itself one of them.
+        split: the split to train on.
+        held_out: a split, or "none"; None takes the data's own "test", else "validation", else a part that is drawn
+            from ``split``, and nothing where that is not the one for training.
+
+    Returns:
+        A split of the data, ``DRAWN``, or None for nothing.
+
+    Raises:
+        UserError: the split does not exist, or is ``split``.
+    """
+    if held_out == NONE:
+        return None
+    if held_out is not None:
+        check_named(data, split, held_out)
+        if data.startswith("hub:"):
+            find_hub_dataset(data, held_out).splits()
+        return held_out
+    if canonical_split(split) != "train":
+        return None
+    return find_own_split(data, split) or DRAWN
+
+
+def find_own_split(data: str, split: str) -> str | None:
+    """Return the split beside ``split`` that the data has to be held out, or None; no image is read.
+
+    Raises:
+        UserError: the hub is asked for its data set, which cannot be loaded or has no ``split``.
+    """
+    if data.startswith("hub:"):
+        names = find_hub_dataset(data, split).splits()
+        return next((name for name in HELD_OUT_SPLITS if name in names), None)
+    for name in HELD_OUT_SPLITS:
+        with suppress(SplitNotFoundError):
+            find_source(data, name)
+            return name
+    return None
+
+
+def check_named(data: str, split: str, held_out: str) -> None:
+    """Refuse to hold out a split that does not exist, or that is ``split``; the hub is not asked.
+
+    Raises:
+        UserError: it is so.
+    """
+    if held_out == split:
+        raise same_images(split, held_out)
+    find_source(data, held_out)
+
+
+def load_held_out(data: str, division: Division, *, skip_unreadable: bool = False) -> Dataset | None:
+    """Return the images that are held out, in the size and channels of those to train on; None where none are.
+
+    Args:
+        data: as for ``load_dataset``.
+        division: of the same data.
         skip_unreadable: as for ``load_dataset``.
 
     Raises:
-        UserError: that split does not exist, is the reference itself, or has other classes.
+        UserError: an image cannot be read, or the split holds the same images, or has other classes.
     """
-    if held_out == "none":
-        return None
-    if held_out is not None:
-        splits: tuple[str, ...] = (held_out,)
-    elif canonical_split(reference.split) == "train":
-        splits = HELD_OUT_SPLITS
-    else:
-        return None
-    for split in splits:
-        try:
-            dataset = load_dataset(
-                data,
-                split=split,
-                image_size=reference.spec.size,
-                channels=reference.spec.channels,
-                skip_unreadable=skip_unreadable,
-            )
-        except SplitNotFoundError:
-            if held_out is not None:
-                raise
-            continue
-        check_held_out(dataset, reference)
-        return dataset
-    return None
+    if division.drawn is not None or division.held_out_split is None:
+        return division.drawn
+    spec = division.dataset.spec
+    dataset = load_dataset(
+        data,
+        split=division.held_out_split,
+        image_size=spec.size,
+        channels=spec.channels,
+        skip_unreadable=skip_unreadable,
+    )
+    check_held_out(dataset, division.dataset)
+    return dataset
 
 
 def check_held_out(held_out: Dataset, reference: Dataset) -> None:
@@ -163,13 +232,17 @@ def check_held_out(held_out: Dataset, reference: Dataset) -> None:
         UserError: the two hold the same images, or number their classes differently.
     """
     if held_out.digest == reference.digest:
-        raise UserError(
-            f"held_out={held_out.split!r} holds the same images as split {reference.split!r}: give a split that "
-            "nothing was trained on."
-        )
+        raise same_images(reference.split, held_out.split)
     if held_out.spec.class_names != reference.spec.class_names:
         actual, expected = different_classes(held_out.spec.class_names, reference.spec.class_names)
         raise UserError(
             f"Split {held_out.split!r} has the classes {actual} and split {reference.split!r} has {expected}: give "
             "both the same, or held_out=none."
         )
+
+
+def same_images(split: str, held_out: str) -> UserError:
+    """Return the refusal of a held-out split whose images are those that are trained on."""
+    return UserError(
+        f"held_out={held_out!r} holds the same images as split {split!r}: give a split that nothing was trained on."
+    )

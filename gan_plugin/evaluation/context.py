@@ -23,6 +23,8 @@ from gan_plugin.metrics.labels import mode_count
 from gan_plugin.metrics.neighbors import COVERAGE_K, PRECISION_K, Neighborhood
 from gan_plugin.serving.generator import Description, OnnxGenerator
 
+WAYS_TO_HOLD_OUT = "give held_out=auto and a training split large enough to be divided, or the name of another split"
+
 
 def evaluation_notes(model: Description, generated: Generated, reference: Reference) -> list[str]:
     """Return sentences on the whole evaluation."""
@@ -30,15 +32,21 @@ def evaluation_notes(model: Description, generated: Generated, reference: Refere
     training_digest, held_out = model.data_digest, reference.held_out
     if held_out is not None and training_digest == held_out.digest:
         notes.append("The model was trained on the held-out images, so its real-data baselines mean nothing.")
+    elif reference.dataset.drawn_from is not None and training_digest == reference.dataset.drawn_from:
+        notes.append(
+            "The model was trained on the held-out images as well, as with held_out=none: what it may have memorized "
+            "of them is not in authenticity and nearest images; held_out=none compares with all that it was trained on."
+        )
     elif training_digest != reference.dataset.digest:
         notes.append(
             "The model was not trained on the reference images, or does not record it: authenticity and nearest "
-            "images are about the reference, not about what it may have memorized."
+            "images are about the reference, not about what it may have memorized. A model that was trained with "
+            "another held_out is to be evaluated with that one."
         )
     if held_out is None:
         notes.append(
-            f"Nothing of {reference.dataset.name} is held out here, so there is no real-data baseline: a split test, "
-            "or one named with held_out, gives it."
+            f"Nothing of {reference.dataset.name} is held out here, so there is no real-data baseline: "
+            f"{WAYS_TO_HOLD_OUT}."
         )
     return notes + class_notes(generated, reference.dataset.spec.classes)
 

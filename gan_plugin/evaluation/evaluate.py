@@ -25,7 +25,7 @@ def evaluate_generator(
     """Generate ``count`` images from the seeds ``first_seed``, ``first_seed + 1``, … and compare them with real ones.
 
     Args:
-        count: at least :data:`~gan_plugin.evaluation.reference.MIN_SAMPLES`.
+        count: at least :data:`~gan_plugin.metrics.neighbors.MIN_SAMPLES`.
         device: where distances are computed; the networks run where they were loaded.
     """
     generated = generate(generator, reference, count=count, first_seed=first_seed)

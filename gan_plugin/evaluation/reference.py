@@ -19,10 +19,8 @@ from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.media.image import CHANNELS_LAST, Images
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian
-from gan_plugin.metrics.neighbors import COVERAGE_K, Manifold, fit_manifold
+from gan_plugin.metrics.neighbors import MIN_SAMPLES, Manifold, fit_manifold
 from gan_plugin.waiting import announced
-
-MIN_SAMPLES = COVERAGE_K + 1
 
 
 @dataclass(frozen=True)
@@ -55,7 +53,7 @@ def prepare_reference(
 
     Args:
         dataset: the images that generators were trained on.
-        held_out: real images of another split, or None.
+        held_out: real images that they were not trained on, or None.
         features: None (auto), "classifier", "inception" or "onnx:…".
         device: where the networks run.
         inception_weights: file of Inception's weights.

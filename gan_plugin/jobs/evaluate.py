@@ -41,7 +41,7 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
     Raises:
         UserError: the model, the data or the device is wrong, they do not fit together, or MLflow does not answer.
     """
-    check_data_argument(settings.data, settings.split)
+    check_data_argument(settings.data, settings.split, settings.held_out)
     choose_device(settings.device)  # refused before there is a run
     import_evaluators()
     with connected(), project_run(f"evaluate-{settings.model.removeprefix('models:/')}") as run:

@@ -16,6 +16,7 @@ from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.device import choose_device
 from gan_plugin.errors import UserError
+from gan_plugin.evaluation.context import WAYS_TO_HOLD_OUT
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import check_fit, generator_of, results_of
 from gan_plugin.jobs.evaluate import evaluate_model, import_evaluators, load_pyfunc, reference_of, used_parameters
@@ -70,7 +71,7 @@ def run_promotion(settings: PromoteSettings) -> str:
         Refused: the candidate did not pass; the champion stays as it was.
     """
     if not settings.rollback:  # refused before there is a run, like the version
-        check_data_argument(settings.data, settings.split)
+        check_data_argument(settings.data, settings.split, settings.held_out)
         choose_device(settings.device)
     with connected():
         return rollback_champion(settings) if settings.rollback else promote_version(settings)
@@ -115,8 +116,8 @@ def check_metrics(settings: PromoteSettings, dataset: SampleDataset) -> None:
     metrics = required_metrics(settings)
     if dataset.held_out is None and (missing := metrics.intersection(NEED_HELD_OUT)):
         raise UserError(
-            f"{', '.join(sorted(missing))} needs held-out images and data={settings.data!r} has no split for them: "
-            "name one with held_out, add a split test to the data, or leave the metric out of thresholds."
+            f"{', '.join(sorted(missing))} needs held-out images, and nothing of data={settings.data!r} is held out "
+            f"here: {WAYS_TO_HOLD_OUT}; or leave the metric out of thresholds."
         )
     if not has_classes(dataset.reference) and (missing := metrics.intersection(NEED_LABELS)):
         raise UserError(

@@ -21,7 +21,7 @@ from gan_plugin import flavor
 from gan_plugin.config.recipe import load_recipe, override, resolved
 from gan_plugin.config.settings import TrainSettings, explicit_texts
 from gan_plugin.connection import without_password
-from gan_plugin.data import Dataset, check_data_argument, load_dataset
+from gan_plugin.data import Dataset, Division, check_data_argument, load_divided
 from gan_plugin.device import choose_device, choose_precision, cpu_threads, precision_name
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
@@ -68,15 +68,17 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, st
     started = time.monotonic() if started is None else started
     recipe = override(load_recipe(settings.recipe), **overrides)
     choose_precision(settings.precision, choose_device(settings.device))  # refused before the data is read
-    check_data_argument(settings.data, settings.split)
+    check_data_argument(settings.data, settings.split, settings.held_out)
     resumed = find_resumed(settings)
-    dataset = load_dataset(
+    division = load_divided(
         settings.data,
         split=settings.split,
+        held_out=settings.held_out,
         image_size=settings.image_size,
         channels=settings.channels,
         skip_unreadable=settings.skip_unreadable,
     )
+    dataset = division.dataset
     plan = make_plan(recipe, settings, overrides=overrides, dataset=dataset)
     output_dir = make_folder(Path(settings.output_dir).resolve(), settings.output_dir)
     fitted = {"batch_size"} - overrides.keys()
@@ -94,7 +96,7 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, st
         training_run(run_name(plan, dataset), output_dir, identity=plan.identity(dataset), continued=continued) as run,
         cpu_threads(plan.device, settings.threads),
     ):
-        log_start(run, settings, plan, dataset=dataset, resumed=resumed)
+        log_start(run, settings, plan, division=division, resumed=resumed)
         train_and_export(run, settings, plan, dataset=dataset, resumed=resumed, started=started)
     return announce(run)
 
@@ -154,11 +156,14 @@ def train_and_export(
 
 
 def log_start(
-    run: TrainingRun, settings: TrainSettings, plan: TrainingPlan, *, dataset: Dataset, resumed: Resumed | None
+    run: TrainingRun, settings: TrainSettings, plan: TrainingPlan, *, division: Division, resumed: Resumed | None
 ) -> None:
     """Log the run's parameters, each as it is used, and its data; print what is about to happen."""
-    run.parameters(used_parameters(settings, plan, dataset))
+    dataset = division.dataset
+    run.parameters(used_parameters(settings, plan, division))
     run.dataset(dataset, context="training")
+    if division.drawn is not None:  # a split of the data's own is not read to train
+        run.dataset(division.drawn, context="held-out")
     run.spool.note(RUN_NOTE, describe_run(plan, dataset))
     if resumed is not None:
         run.spool.note("resumed_from", str(resumed.checkpoint))
@@ -168,13 +173,14 @@ def log_start(
     print(f"on {plan.device.type} in {precision_name(plan.precision)}", flush=True)
 
 
-def used_parameters(settings: TrainSettings, plan: TrainingPlan, dataset: Dataset) -> dict[str, object]:
+def used_parameters(settings: TrainSettings, plan: TrainingPlan, division: Division) -> dict[str, object]:
     """Return every parameter of the run with the value that it has in effect: none is ``auto``."""
-    spec = dataset.spec
+    spec = division.dataset.spec
     return {
         **explicit_texts(settings),
         **({} if plan.epochs is None else {"epochs": plan.epochs}),
         **resolved(plan.recipe),
+        "held_out": "none" if division.held_out_split is None else division.held_out_split,
         "image_size": size_text(spec.size),
         "channels": spec.channels,
         "device": plan.device.type,

@@ -28,6 +28,7 @@ from torch import Tensor
 
 PRECISION_K = 3  # Kynkäänniemi et al. 2019
 COVERAGE_K = 5  # Naeem et al. 2020
+MIN_SAMPLES = COVERAGE_K + 1  # of a set: each point and its neighbors
 
 TOLERANCE = 1e-12
 BLOCK = 2**24  # distances held at a time: 128 MiB

@@ -158,7 +158,10 @@ def on_cuda(state: TrainingState) -> bool:
 def differences(then: dict[str, Any], now: dict[str, Any]) -> list[str]:
     """Return a phrase for each entry in which two identities differ."""
     names = [*then, *(name for name in now if name not in then)]
-    return [f"{k} was {then.get(k)!r} and is {now.get(k)!r}" for k in names if then.get(k) != now.get(k)]
+    remarks = {"data": " (digests of the images to train on, which held_out decides, too)"}
+    return [
+        f"{k} was {then.get(k)!r} and is {now.get(k)!r}{remarks.get(k, '')}" for k in names if then.get(k) != now.get(k)
+    ]
 
 
 def _under(tensors: dict[str, Tensor], name: str) -> dict[str, Tensor]:

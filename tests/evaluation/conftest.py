@@ -6,7 +6,7 @@ import pytest
 from evaluation_helpers import COUNT, CPU
 from generators import open_bank
 
-from gan_plugin.data import Dataset, load_dataset, load_held_out
+from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.evaluation.evaluate import evaluate_generator
 from gan_plugin.evaluation.reference import Reference, prepare_reference
 from gan_plugin.evaluation.results import Evaluation
@@ -18,10 +18,8 @@ def digits() -> Dataset:
 
 
 @pytest.fixture(scope="session")
-def held_out(digits: Dataset) -> Dataset:
-    dataset = load_held_out("digits", digits)
-    assert dataset is not None
-    return dataset
+def held_out() -> Dataset:
+    return load_dataset("digits", split="test", image_size=16)
 
 
 @pytest.fixture(scope="session")

@@ -16,6 +16,7 @@ from torch import nn
 from gan_plugin.config.recipe import fit_batch, load_recipe
 from gan_plugin.data import Dataset
 from gan_plugin.data.dataset import make_dataset
+from gan_plugin.data.held_out import divide
 from gan_plugin.device import choose_precision
 from gan_plugin.evaluation.context import evaluation_notes
 from gan_plugin.evaluation.evaluate import evaluate_generator
@@ -139,7 +140,7 @@ def test_a_singular_reference_is_noted(digits: Dataset, reference: Reference, tm
 def test_notes_compare_the_digest_of_the_training_images(
     digits: Dataset, held_out: Dataset, reference: Reference
 ) -> None:
-    def notes_for(digest: str) -> str:
+    def notes_for(digest: str, reference: Reference = reference) -> str:
         generated = Generated(
             Outputs(torch.zeros(1, 1), None),
             None,
@@ -156,6 +157,14 @@ def test_notes_compare_the_digest_of_the_training_images(
         "The model was trained on the held-out images, so its real-data baselines"
     )
     assert notes_for("other").startswith("The model was not trained on the reference images, or does not record it: ")
+    division = divide(digits)
+    divided = dataclasses.replace(reference, dataset=division.dataset, held_out=division.drawn)
+    assert notes_for(division.dataset.digest, divided) == ""
+    assert notes_for(digits.digest, divided).startswith(
+        "The model was trained on the held-out images as well, as with "
+    )
+    undivided = dataclasses.replace(reference, held_out=None)
+    assert "is to be evaluated with that one" in notes_for(division.dataset.digest, undivided)
 
 
 def test_equal_seeds_give_equal_metrics_and_leave_the_random_state(

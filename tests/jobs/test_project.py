@@ -253,6 +253,8 @@ def test_sample_refuses(store: Trained, words: tuple[str, ...], sentence: str) -
         ({"recipe": "biggan"}, "recipe='biggan' is unknown: give one of dcgan, dcgan-minimax, "),
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
         ({"split": "dev"}, "data='digits' has no split 'dev': its splits are 'train' and 'test'."),
+        ({"held_out": "dev"}, "data='digits' has no split 'dev': its splits are 'train' and 'test'."),
+        ({"held_out": "train"}, "held_out='train' holds the same images as split 'train': give a split that nothing"),
         ({"batch_size": 2000}, "batch_size=2000 is more than the 1438 images of the data: give a smaller one."),
         ({"output_dir": "MLproject"}, "output_dir='MLproject' cannot be written to: "),
         (

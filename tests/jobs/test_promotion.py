@@ -289,7 +289,10 @@ def test_a_deleted_champion_is_reported_and_rolled_back_from(client: MlflowClien
         ({"version": 7}, "gan has no version 7: its versions are 1, 2."),
         ({"version": 1}, "gan version 1 is the champion already: give another version."),
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder"),
-        ({"held_out": "none"}, "fid_ratio needs held-out images and data='digits' has no split for them: name one"),
+        (
+            {"held_out": "none"},
+            "fid_ratio needs held-out images, and nothing of data='digits' is held out here: give held_out=auto",
+        ),
     ],
 )
 def test_what_cannot_be_compared_is_refused_before_any_evaluation(
