@@ -153,7 +153,9 @@ class Recipe:
     )
 
     # optimizers
-    batch_size: int = parameter(64, whole_number(2), "Images per step; a recipe's own is made smaller for little data.")
+    batch_size: int = parameter(
+        64, whole_number(2), "Images per step; a recipe's own is made smaller for a short training."
+    )
     optimizer: str = parameter("adam", one_of("adam", "rmsprop", "sgd"), "Optimizer of all networks.")
     generator_lr: Ramp = parameter(Ramp(2e-4, 2e-4), POSITIVE_RAMP, "Learning rate of the generator.")
     discriminator_lr: Ramp = parameter(Ramp(2e-4, 2e-4), POSITIVE_RAMP, "Learning rate of the discriminator.")

@@ -33,7 +33,7 @@ def minutes() -> float:
     """Half a minute, and more where this machine, or what else it does, takes long to import what a run needs."""
     start = time.monotonic()
     subprocess.run([sys.executable, "-c", "import gan_plugin.jobs.train"], check=True)
-    return max(0.5, math.ceil(6 * (time.monotonic() - start)) / 60)
+    return max(0.5, math.ceil(3 * (time.monotonic() - start)) / 60)
 
 
 def start_training(project: Project, parameters: dict[str, object]) -> subprocess.Popen[bytes]:
@@ -136,7 +136,6 @@ def test_what_does_not_say_how_long_to_train_is_refused(in_project: Project) -> 
     assert refused("train", TINY | {"minutes": 0}) == "minutes='0' is not possible: give a number above 0, or none."
 
 
-@pytest.mark.usefixtures("in_project")
 def test_a_resumed_training_keeps_the_batch_that_was_fitted_before(
     in_project: Project, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import itertools
 from collections.abc import Callable
 from pathlib import Path
 
@@ -86,7 +87,7 @@ def test_a_training_that_slows_down_ends_in_time_and_has_annealed_everything(
     assert (shares[45], shares[-1]) == (pytest.approx(0.5), 1)
     assert len(shares) == 1 + 45 + 15
     assert shares == sorted(shares)
-    assert max(b - a for a, b in zip(shares, shares[1:])) < 0.04  # nothing jumps
+    assert max(b - a for a, b in itertools.pairwise(shares)) < 0.04  # nothing jumps
 
 
 def test_a_step_beyond_the_end_leaves_progress_at_one(time: FakeTime, state: TrainingState) -> None:
