@@ -40,7 +40,8 @@ def train(
         epochs: passes over the data.
         model_name: name of the registered model.
         parameters: any other parameter of ``gan-plugin train --help``, for example ``batch_size=64``,
-            ``image_size=(256, 128)``, ``generator_lr=(1e-3, 1e-4)`` for a value that changes, or ``device="cpu"``.
+            ``minutes=10`` in place of epochs, ``image_size=(256, 128)``, ``generator_lr=(1e-3, 1e-4)`` for a value that
+            changes, or ``device="cpu"``.
 
     A parameter that is None or left out has the default of the command line.
 

@@ -58,7 +58,7 @@ def test_every_function_is_documented_and_typed() -> None:
 
 def test_python_refuses_like_the_command_line() -> None:
     assert refusal(lambda: gan_plugin.train(epochs=0)) == (
-        "epochs='0' is not possible: give a whole number of at least 1."
+        "epochs='0' is not possible: give a whole number of at least 1, or auto."
     )
     assert refusal(lambda: gan_plugin.train(learning_rate=1)).startswith("Unknown parameter learning_rate: ")
     assert refusal(lambda: gan_plugin.evaluate(model="models:/gan/1", image=100)) == (
@@ -69,7 +69,7 @@ def test_python_refuses_like_the_command_line() -> None:
 
 @pytest.mark.usefixtures("short_cas")
 def test_train_evaluate_promote_load_and_save(project: Project) -> None:
-    values = {**SMALL, "generator_lr": (4e-4, 1e-4), "anneal": 1_000, "guard": False}
+    values = {**SMALL, "generator_lr": (4e-4, 1e-4), "anneal": 0.5, "guard": False}
     uri = gan_plugin.train(recipe=Path("my recipe.toml"), model_name="mine", **values)
     assert uri == "models:/mine/1"
     params = used(project.runs()[0])
@@ -106,7 +106,7 @@ def test_parameters_through_mlflow_run(project: Project) -> None:
         "recipe": "my recipe.toml",
         "batch-size": 256,
         "generator_lr": "4e-4..1e-4",
-        "anneal": 1000,
+        "anneal": 0.5,
         "precision": "auto",
         "output_dir": "it's $HOME; here",
     }

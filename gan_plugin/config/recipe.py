@@ -157,7 +157,9 @@ class Recipe:
     )
 
     # optimizers
-    batch_size: int = parameter(64, whole_number(2), "Images per step; a recipe's own is made smaller for little data.")
+    batch_size: int = parameter(
+        64, whole_number(2), "Images per step; a recipe's own is made smaller for a short training."
+    )
     optimizer: str = parameter("adam", one_of("adam", "rmsprop", "sgd"), "Optimizer of all networks.")
     generator_lr: Ramp = parameter(Ramp(2e-4, 2e-4), POSITIVE_RAMP, "Learning rate of the generator.")
     discriminator_lr: Ramp = parameter(Ramp(2e-4, 2e-4), POSITIVE_RAMP, "Learning rate of the discriminator.")
@@ -283,9 +285,12 @@ def fit_batch(recipe: Recipe, data: int, seen: int) -> Recipe:
 
 
 def limit_batch(recipe: Recipe, batch_size: int, data: int) -> Recipe:
-    """Return the recipe with this batch, but at least MIN_BATCH, and no more than its own and than there is data."""
+    """Return the recipe with this batch, but at least MIN_BATCH, and no more than its own and than there is data.
+
+    It holds at least one pack, and nothing but packs.
+    """
     batch_size = min(recipe.batch_size, max(batch_size, MIN_BATCH), data)
-    return dataclasses.replace(recipe, batch_size=batch_size - batch_size % recipe.pack)
+    return dataclasses.replace(recipe, batch_size=max(batch_size - batch_size % recipe.pack, recipe.pack))
 
 
 def fit_augmentation(recipe: Recipe, images: int) -> Recipe:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import time
 from pathlib import Path
 
@@ -53,10 +54,10 @@ def plan_time(
     ready_s = spent + time.monotonic() - started
     left = 60 * plan.minutes - ready_s - reserve
     if spent == 0 and left < MIN_TRAINING * 60 * plan.minutes:
+        needed = math.ceil((ready_s + reserve) / (1 - MIN_TRAINING) / 6) / 10  # minutes, in tenths
         raise UserError(
             f"minutes={plan.minutes:g} leaves no time to train: getting ready took {ready_s:.0f} s, and evaluation, "
-            f"export and registration take {reserve:.0f} s; give at least "
-            f"{(ready_s + reserve) / (1 - MIN_TRAINING) / 60:.2g} more."
+            f"export and registration take {reserve:.0f} s: give at least {needed:.1f}."
         )
     images = max(left, 0) / step_s * plan.recipe.batch_size
     print(

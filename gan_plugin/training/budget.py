@@ -52,7 +52,8 @@ class TimeBudget:
     """A training that ends in time, however fast the machine is, or becomes.
 
     Of the training that is left, each step uses the share that its time is of the time that is left. So the progress
-    follows the clock, goes on from where a checkpoint was, and never jumps.
+    follows the clock, and goes on from where a checkpoint was. It is never ahead of the time: where that has been
+    prolonged, the schedules are stretched with it.
 
     Args:
         seconds: that the run may take in all.
@@ -68,10 +69,12 @@ class TimeBudget:
     def update(self, state: TrainingState) -> None:
         """Advance the progress by the time since the last call."""
         before, self.now = self.now, time.monotonic()
-        left = self.end - before
-        used = 1.0 if left <= 0 else min((self.now - before) / left, 1.0)
-        state.progress += (1 - state.progress) * used
         state.seconds = self.now - self.start
+        if self.now >= self.end:
+            state.progress = 1.0
+            return
+        progress = min(state.progress, (before - self.start) / (self.end - self.start))
+        state.progress = progress + (1 - progress) * (self.now - before) / (self.end - before)
 
     def is_over(self, state: TrainingState) -> bool:
         """Return whether the time is over."""

@@ -8,7 +8,15 @@ from typing import Any
 
 import torch
 
-from gan_plugin.config.recipe import Recipe, check_effect, fit_augmentation, fit_batch, override, resolved
+from gan_plugin.config.recipe import (
+    Recipe,
+    check_effect,
+    fit_augmentation,
+    fit_batch,
+    limit_batch,
+    override,
+    resolved,
+)
 from gan_plugin.config.settings import EPOCHS, TrainSettings
 from gan_plugin.data import Dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
@@ -125,7 +133,7 @@ def fit_batch_to(plan: TrainingPlan, dataset: Dataset) -> Recipe:
 
 
 def fit(recipe: Recipe, overrides: Mapping[str, object], dataset: Dataset) -> Recipe:
-    """Fit the recipe to the data where the user left it open: its augmentation, whether it takes labels.
+    """Fit the recipe to the data where the user left it open: its augmentation, whether it takes labels, no more batch.
 
     Raises:
         UserError: labels were asked of data that has none, or a bound for an augmentation that is settled.
@@ -140,6 +148,8 @@ def fit(recipe: Recipe, overrides: Mapping[str, object], dataset: Dataset) -> Re
             f"augment_below changes nothing where augment={recipe.augment} is settled: leave augment_below out, or "
             "give a recipe that augments, and no augment."
         )
+    if "batch_size" not in overrides:
+        recipe = limit_batch(recipe, recipe.batch_size, len(dataset))
     if "augment" not in overrides:
         recipe = fit_augmentation(recipe, len(dataset))
     return override(recipe, conditional=recipe.conditional and classes > 1)

@@ -26,12 +26,12 @@ def fit_batch_to_time(
     On a device where half a batch takes as long as a whole one, the larger batch stays.
 
     Args:
+        recipe: whose batch the data has enough images for.
         spec: of what the generator makes.
         seconds: of training.
     """
-    recipe = limit_batch(recipe, recipe.batch_size, len(dataset))
     step_s = seconds_per_step(recipe, dataset, spec, device=device, precision=precision)
-    while recipe.batch_size > MIN_BATCH and seconds / step_s < STEPS / math.sqrt(2):
+    while recipe.batch_size > max(MIN_BATCH, recipe.pack) and seconds / step_s < STEPS / math.sqrt(2):
         smaller = limit_batch(recipe, recipe.batch_size // 2, len(dataset))
         smaller_s = seconds_per_step(smaller, dataset, spec, device=device, precision=precision)
         if smaller_s > CHEAPER * step_s:
@@ -56,7 +56,7 @@ def seconds_per_step(
 
         run_cycle()
         cycles, start = 0, time.perf_counter()
-        while time.perf_counter() < start + TRIAL_S:
+        while cycles == 0 or time.perf_counter() < start + TRIAL_S:
             run_cycle()
             cycles += 1
         return (time.perf_counter() - start) / (cycles * work_cycle(recipe))

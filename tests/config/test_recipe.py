@@ -58,18 +58,21 @@ def test_the_accepted_words_are_those_that_training_knows(name: str, names: set[
 def test_the_values_at_a_moment_are_those_of_all_ramps() -> None:
     assert set(Hyperparameters._fields) == RAMPS
     recipe = load_recipe("r3gan-cifar10")
-    for images in (0, 1_000_000, 19_999_999.5, 20_000_000, 1e9):
-        values = recipe.at(images)
-        assert values == tuple(getattr(recipe, name).at(images, recipe.anneal) for name in Hyperparameters._fields)
+    for progress in (0, 0.004, 0.0799999, 0.08, 1):
+        values = recipe.at(progress)
+        assert values == tuple(getattr(recipe, name).at(progress / recipe.anneal) for name in Hyperparameters._fields)
     assert recipe.at(0).beta2 == 0.9
-    assert recipe.at(1e9) == (0.005, 0.55, 5e-5, 5e-5, 0.99, 5_000_000)
+    assert recipe.at(0.04).beta2 == pytest.approx(0.945)  # half-way of the 0.08 over which it is annealed
+    assert recipe.at(1) == (0.005, 0.55, 5e-5, 5e-5, 0.99, 0.02)
 
 
 def test_values_that_do_not_move_are_computed_once() -> None:
     steady, annealed = load_recipe("dcgan"), load_recipe("r3gan")
-    assert steady.at(0) is steady.at(1e6)
-    assert annealed.at(200_000) is annealed.at(300_000)
-    assert annealed.at(100_000) != annealed.at(200_000)
+    assert steady.at(0) is steady.at(1)
+    early = override(annealed, anneal=0.2)
+    assert early.at(0.2) is early.at(0.3)
+    assert early.at(0.1) != early.at(0.2)
+    assert annealed.at(0.9) != annealed.at(1)  # where nothing is said, to the end
     faster = override(steady, generator_lr=1e-3)  # not the values of the recipe that it was made from
     assert (faster.at(0).generator_lr, steady.at(0).generator_lr) == (1e-3, 2e-4)
     assert (moving_values(steady), len(moving_values(annealed))) == ([], 5)
@@ -109,7 +112,7 @@ def test_what_published_recipes_resolve_to() -> None:
     wgan = resolved(load_recipe("wgan-gp"))
     assert (wgan["generator_lr"], wgan["beta1"], wgan["beta2"], wgan["discriminator_steps"]) == (1e-4, 0.0, 0.9, 5)
     r3gan = resolved(load_recipe("r3gan-ffhq64"))
-    assert (r3gan["width"], r3gan["full_stages"], r3gan["ema_half_life"]) == (768, 4, "0.0..500000.0")
+    assert (r3gan["width"], r3gan["full_stages"], r3gan["ema_half_life"]) == (768, 4, 0.005)
 
 
 # ---- a user's own ----------------------------------------------------------------------------------------------------
@@ -122,10 +125,10 @@ def write(folder: Path, text: str) -> str:
 
 
 def test_a_recipe_from_a_file(tmp_path: Path) -> None:
-    text = 'summary = "R1 with less"\npenalty = "r1"\npenalty_weight = "2..0.5"\nanneal = 1_000\nspectral_norm = true\n'
+    text = 'summary = "R1 with less"\npenalty = "r1"\npenalty_weight = "2..0.5"\nanneal = 0.5\nspectral_norm = true\n'
     recipe = load_recipe(write(tmp_path, text))
     assert (recipe.name, recipe.summary, recipe.spectral_norm) == ("mine", "R1 with less", True)
-    assert (recipe.at(0).penalty_weight, recipe.at(1_000).penalty_weight) == (2.0, 0.5)
+    assert (recipe.at(0).penalty_weight, recipe.at(0.5).penalty_weight) == (2.0, 0.5)
     assert override(recipe, name="dcgan", summary="", **{k: f.default for k, f in HYPERPARAMETERS.items()}) == Recipe(
         "dcgan", ""
     )

@@ -72,9 +72,12 @@ SIZES = "HEIGHTxWIDTH or one number for both, each from 16 to 1024"
 @pytest.mark.parametrize(
     ("name", "text", "phrase"),
     [
-        ("epochs", "0", "a whole number of at least 1"),
-        ("epochs", "many", "a whole number of at least 1"),
-        ("epochs", "3.0", "a whole number of at least 1"),
+        ("epochs", "0", "a whole number of at least 1, or auto"),
+        ("epochs", "many", "a whole number of at least 1, or auto"),
+        ("epochs", "3.0", "a whole number of at least 1, or auto"),
+        ("minutes", "0", "a number above 0, or none"),
+        ("anneal", "0", "a number above 0, at most 1"),
+        ("anneal", "200000", "a number above 0, at most 1"),
         ("batch_size", "1", "a whole number of at least 2"),
         ("batch_size", "auto", "a whole number of at least 2"),
         ("image_size", "15", f"{SIZES}, or auto"),
@@ -173,7 +176,7 @@ def test_values_from_python_are_checked_like_text() -> None:
     assert parse(PromoteSettings, texts).thresholds == (Threshold("coverage", 0.3), Threshold("fid", 5.0))
     assert parse(PromoteSettings, texts_of(PromoteSettings, {"thresholds": ()})).thresholds == ()
     assert refusal(lambda: parse_training(texts_of(TrainSettings, {"epochs": 2.5}))) == (
-        "epochs='2.5' is not possible: give a whole number of at least 1."
+        "epochs='2.5' is not possible: give a whole number of at least 1, or auto."
     )
 
 

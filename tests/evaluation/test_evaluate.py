@@ -215,7 +215,7 @@ def test_more_training_is_better_and_real_is_best(
     digits: Dataset, held_out: Dataset, reference: Reference, tmp_path: Path
 ) -> None:
     """Noise < an early checkpoint < a trained model < held-out real images, by every metric that can tell."""
-    recipe = fit_batch(load_recipe("dcgan"), len(digits))
+    recipe = fit_batch(load_recipe("dcgan"), len(digits), 12 * len(digits))
     recorder = Recorder()
     plan = TrainingPlan(
         recipe,

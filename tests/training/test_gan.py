@@ -78,12 +78,12 @@ def assert_descended(before: nn.Module, after: nn.Module, *, loss: Tensor, lr: f
 @pytest.mark.parametrize(("steps", "weight"), [(0, 10 * 4), (2, 0), (4, 6 * 4), (8, 2 * 4)])
 def test_alternating_updates_descend_a_relativistic_loss_with_r1_and_r2(steps: int, weight: float) -> None:
     """Each network from its own images and labels; the penalty, at every fourth step, is a quarter's and ramped."""
-    penalized = {"penalty": "r1+r2", "penalty_every": 4, "penalty_weight": "10..2", "anneal": 8 * BATCH}
+    penalized = {"penalty": "r1+r2", "penalty_every": 4, "penalty_weight": "10..2"}
     recipe = small_recipe(
         objective="relativistic", conditional=True, discriminators=2, softmax_inverse_temperature=2, **penalized
     )
     state = lively_state(recipe, LABELED)
-    state.steps = steps
+    state.steps, state.progress = steps, steps / 8
     before = copy.deepcopy(state)
     batch, generators = random_batch(1, labeled=True), random_batch(2, labeled=True)
     torch.manual_seed(3)
@@ -113,10 +113,10 @@ def test_alternating_updates_descend_a_relativistic_loss_with_r1_and_r2(steps: i
 
 @pytest.mark.parametrize(("steps", "weight"), [(0, 10 * 4), (3, 0), (4, 6 * 4)])
 def test_simultaneous_updates_descend_their_losses_with_r1(steps: int, weight: float) -> None:
-    penalized = {"penalty": "r1", "penalty_every": 4, "penalty_weight": "10..2", "anneal": 8 * BATCH}
+    penalized = {"penalty": "r1", "penalty_every": 4, "penalty_weight": "10..2"}
     recipe = small_recipe(updates="simultaneous", discriminators=2, softmax_inverse_temperature=2, **penalized)
     state = lively_state(recipe)
-    state.steps = steps
+    state.steps, state.progress = steps, steps / 8
     before = copy.deepcopy(state)
     batch = random_batch(1)
     torch.manual_seed(3)
@@ -203,12 +203,12 @@ def test_where_nothing_else_is_asked_for_both_networks_move_at_every_step(update
 
 @pytest.mark.parametrize("discriminator_steps", [1, 5])
 def test_a_move_of_the_average_forgets_as_much_as_the_discriminators_steps_make(discriminator_steps: int) -> None:
-    """At a half-life of ten steps' images."""
-    recipe = small_recipe(discriminator_steps=discriminator_steps, ema_half_life=10 * BATCH)
+    """At a half-life of ten steps' images, which is a hundredth of those seen."""
+    recipe = small_recipe(discriminator_steps=discriminator_steps, ema_half_life=0.01)
     state = lively_state(recipe)
     for weight in state.ema.parameters():
         nn.init.normal_(weight)  # far from the generator, as after many steps
-    state.steps = 1004  # late enough for the whole half-life
+    state.steps = 999  # before the thousandth step
     before, batch = weights(state)["ema"], random_batch(1)
     GanStep(state, recipe, torch.float32)(batch, batch)
     after, share = weights(state), 0.5 ** (discriminator_steps / 10)
@@ -295,9 +295,9 @@ def test_all_that_a_discriminator_sees_is_augmented(
 
 @pytest.mark.parametrize(("steps", "p"), [(0, 0.0), (2, 0.4 * (1 - 0.5**0.5)), (4, 0.4), (8, 0.8)])
 def test_the_scheduled_probability_follows_its_ramp(steps: int, p: float, augmented: Augmented) -> None:
-    recipe = small_recipe(augment="scheduled", augment_p="0..0.8", anneal=8 * BATCH)
+    recipe = small_recipe(augment="scheduled", augment_p="0..0.8")
     state = lively_state(recipe)
-    state.steps = steps
+    state.steps, state.progress = steps, steps / 8
     GanStep(state, recipe, torch.float32)(random_batch(1), random_batch(2))
     assert augmented.probabilities == pytest.approx([p] * 3)
 

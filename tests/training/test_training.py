@@ -387,15 +387,16 @@ def test_the_average_forgets_by_half_in_a_half_life() -> None:
             value.zero_()
         for value in state.generator.state_dict().values():
             value.fill_(1)
-    recipe = small_recipe(ema_half_life=1000, batch_size=100)
-    decay = ema_decay(recipe, steps=10_000)
-    for _ in range(10):  # 10 × 100 images are one half-life
+    recipe = small_recipe()
+    decay = ema_decay(recipe, steps=10_000, half_life=0.001)
+    for _ in range(10):  # steps of 10,000 are one half-life
         update_ema(state.ema, state.generator, decay)
     averaged = state.ema.state_dict()
     for name in ("dense.weight", "dense_norm.running_var", "upsample.1.running_mean"):
         torch.testing.assert_close(averaged[name], torch.full_like(averaged[name], 0.5))
     assert averaged["dense_norm.num_batches_tracked"] == 1
-    assert ema_decay(recipe, steps=1) < 1e-5  # the first, random weights are forgotten at once
+    assert ema_decay(recipe, steps=1, half_life=0.05) < 1e-5  # the first, random weights are forgotten at once
+    assert ema_decay(recipe, steps=1, half_life=0) == 0
 
 
 def test_calibration_gives_the_average_its_own_statistics_and_leaves_the_random_state(
@@ -436,9 +437,11 @@ def test_cuda_is_never_replaced_in_silence() -> None:
 
 
 def test_little_data_gets_smaller_batches() -> None:
-    sizes = {n: fit_batch(load_recipe("dcgan"), n).batch_size for n in (10, 300, 1797, 3300, 60_000)}
+    sizes = {n: fit_batch(load_recipe("dcgan"), n, 50 * n).batch_size for n in (10, 300, 1797, 3300, 60_000)}
     assert sizes == {10: 10, 300: 16, 1797: 16, 3300: 32, 60_000: 64}
-    assert fit_batch(load_recipe("r3gan-cifar10"), 50_000).batch_size == 512  # as published
+    assert fit_batch(load_recipe("r3gan-cifar10"), 50_000, 50 * 50_000).batch_size == 512  # as published
+    assert fit_batch(load_recipe("dcgan"), 60_000, 60_000).batch_size == 16  # one epoch
+    assert fit_batch(load_recipe("dcgan"), 1797, 200 * 1797).batch_size == 64
 
 
 def test_recipes() -> None:

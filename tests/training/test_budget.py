@@ -1,0 +1,236 @@
+"""How long a training goes on, in steps and in time, and the share of it that is behind, which every ramp follows."""
+
+from __future__ import annotations
+
+import dataclasses
+import itertools
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+import torch
+from helpers import FakeTime, refusal
+from training_helpers import CPU, GRAY, Memory, plan, small_recipe
+
+from gan_plugin.config.recipe import Recipe, load_recipe, override
+from gan_plugin.config.settings import TrainSettings
+from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.training import budget, speed
+from gan_plugin.training.budget import Budget, Clock, StepBudget, TimeBudget
+from gan_plugin.training.checkpoint import FILE_NAME, read_header
+from gan_plugin.training.loop import Interrupted, train
+from gan_plugin.training.plan import TrainingPlan, make_plan
+from gan_plugin.training.speed import fit_batch_to_time, seconds_per_step
+from gan_plugin.training.state import TrainingState, new_state
+
+
+@pytest.fixture(scope="module")
+def dataset() -> Dataset:
+    digits = load_dataset("digits", image_size=16)
+    return dataclasses.replace(digits, samples=digits.samples[:100], labels=None, spec=digits.spec.unlabeled())
+
+
+@pytest.fixture
+def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
+    clock = FakeTime()
+    monkeypatch.setattr(budget, "time", clock)
+    return clock
+
+
+@pytest.fixture
+def state() -> TrainingState:
+    return new_state(small_recipe(), GRAY, CPU)
+
+
+def spend(limit: Budget, state: TrainingState, time: FakeTime, *, step_s: Callable[[float], float]) -> list[float]:
+    """Make steps until the budget is used up, each as long as ``step_s`` says of the moment; the progress of each."""
+    limit.update(state)
+    shares = [state.progress]
+    while not limit.is_over(state):
+        time.now += step_s(time.now)
+        limit.update(state)
+        shares.append(state.progress)
+    return shares
+
+
+# ---- steps -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_training_of_steps_is_behind_by_its_share_of_them(state: TrainingState) -> None:
+    limit = StepBudget(8)
+    shares = []
+    for state.steps in (0, 2, 7, 8, 9):
+        limit.update(state)
+        shares.append((state.progress, limit.is_over(state)))
+    assert shares == [(0, False), (0.25, False), (0.875, False), (1, True), (1, True)]
+
+
+# ---- time ------------------------------------------------------------------------------------------------------------
+
+
+def test_at_constant_speed_progress_is_a_line_from_the_first_step_to_the_end(
+    time: FakeTime, state: TrainingState
+) -> None:
+    time.now = 20.0  # that getting ready took
+    limit = TimeBudget(seconds=130.0, spent=20.0, reserve=10.0)
+    shares = spend(limit, state, time, step_s=lambda now: 0.5)
+    assert shares == pytest.approx([step / 200 for step in range(201)])
+    assert (time.now, state.seconds) == (120, 120)  # the rest is kept
+
+
+def test_a_training_that_slows_down_ends_in_time_and_has_annealed_everything(
+    time: FakeTime, state: TrainingState
+) -> None:
+    limit = TimeBudget(seconds=100.0, spent=0.0, reserve=10.0)
+    shares = spend(limit, state, time, step_s=lambda now: 1.0 if now < 45 else 3.0)
+    assert time.now == 90
+    assert (shares[45], shares[-1]) == (pytest.approx(0.5), 1)
+    assert len(shares) == 1 + 45 + 15
+    assert shares == sorted(shares)
+    assert max(b - a for a, b in itertools.pairwise(shares)) < 0.04  # nothing jumps
+
+
+def test_a_step_beyond_the_end_leaves_progress_at_one(time: FakeTime, state: TrainingState) -> None:
+    limit = TimeBudget(seconds=10.0, spent=0.0, reserve=0.0)
+    assert spend(limit, state, time, step_s=lambda now: 7.0) == pytest.approx([0, 0.7, 1])
+    assert (state.progress, state.seconds) == (1, 14)
+    time.now += 5
+    limit.update(state)
+    assert state.progress == 1
+
+
+def test_a_checkpoint_goes_on_where_it_was_within_the_same_minutes(time: FakeTime, state: TrainingState) -> None:
+    state.progress, state.seconds = 0.4, 50.0
+    time.now = 1000.0  # of another process, 10 s after it began
+    limit = TimeBudget(seconds=120.0, spent=state.seconds + 10.0, reserve=20.0)
+    shares = spend(limit, state, time, step_s=lambda now: 1.0)
+    assert shares[0] == 0.4
+    assert shares[20] == pytest.approx(0.7)  # half of the time that was left
+    assert (shares[-1], time.now, state.seconds) == (1, 1040, 100)
+
+
+def test_minutes_that_are_prolonged_stretch_what_is_behind(time: FakeTime, state: TrainingState) -> None:
+    """Or a training that has come to its end would not go on at all."""
+    state.progress, state.seconds = 1.0, 60.0
+    limit = TimeBudget(seconds=240.0, spent=state.seconds, reserve=0.0)
+    shares = spend(limit, state, time, step_s=lambda now: 1.0)
+    assert shares[:2] == pytest.approx([60 / 240, 61 / 240])
+    assert (time.now, shares[-1]) == (180, 1)
+
+
+@pytest.mark.parametrize(("spent", "reserve"), [(100.0, 0.0), (95.0, 10.0), (0.0, 100.0), (0.0, 300.0)])
+def test_where_no_time_is_left_the_training_is_over_at_once(
+    spent: float, reserve: float, time: FakeTime, state: TrainingState
+) -> None:
+    assert spend(TimeBudget(seconds=100.0, spent=spent, reserve=reserve), state, time, step_s=lambda now: 1.0) == [1]
+
+
+def in_minutes(minutes: float, **values: object) -> TrainingPlan:
+    return dataclasses.replace(plan(**values), epochs=None, minutes=minutes)
+
+
+def test_a_training_in_minutes_stops_goes_on_and_ends_within_an_epoch(
+    dataset: Dataset, tmp_path: Path, time: FakeTime
+) -> None:
+    """Of three steps an epoch, a second each, seven go into ten seconds of which three are kept."""
+    steps = []
+
+    def tick(last: int) -> bool:
+        time.now += 1
+        steps.append(time.now)
+        return len(steps) == last
+
+    clock, tenth = Clock(started=0.0, reserve=3.0), in_minutes(1 / 6, generator_lr="1e-3..1e-4")
+    with pytest.raises(Interrupted):
+        train(dataset, tenth, Memory(), folder=tmp_path, stop_requested=lambda: tick(4), clock=clock)
+    header = read_header(tmp_path / FILE_NAME)
+    assert (header["steps"], header["progress"], header["seconds"]) == (4, pytest.approx(3 / 7), 3)
+
+    time.now = 500.0
+    memory, clock = Memory(), Clock(started=500.0, reserve=3.0)
+    state = train(
+        dataset,
+        tenth,
+        memory,
+        folder=tmp_path,
+        resume=tmp_path / FILE_NAME,
+        stop_requested=lambda: tick(99),
+        clock=clock,
+    )
+    assert (state.steps, state.progress, state.seconds) == (9, 1, 7)
+    assert state.optimizers["generator"].param_groups[0]["lr"] < 2e-4  # near the end of its ramp
+    assert memory.values[9]["epoch"] == 3
+    assert set(memory.images) == {6, 9}
+
+    done = train(dataset, tenth, Memory(), folder=tmp_path, resume=tmp_path / FILE_NAME, clock=clock)
+    assert done.steps == 9  # nothing to train, but something to export
+    shorter = in_minutes(0.1, generator_lr="1e-3..1e-4")
+    assert refusal(
+        lambda: train(dataset, shorter, Memory(), folder=tmp_path, resume=tmp_path / FILE_NAME, clock=clock)
+    ) == ("minutes=0.1 is less than the 0.1167 minutes behind the checkpoint: give more.")
+
+
+# ---- the batch that there is time for --------------------------------------------------------------------------------
+
+
+def fitted_batch(
+    dataset: Dataset, patch: pytest.MonkeyPatch, *, seconds: float, step_s: Callable[[int], float], **values: object
+) -> int:
+    """The batch for data of 1,000 images, where a step takes as long as ``step_s`` says of a batch."""
+    patch.setattr(speed, "seconds_per_step", lambda recipe, *rest, **options: step_s(recipe.batch_size))
+    images = dataclasses.replace(dataset, samples=torch.zeros(1000, 1, 16, 16, dtype=torch.uint8))
+    recipe = override(load_recipe("dcgan"), **{"batch_size": 256, **values})
+    return fit_batch_to_time(recipe, images, GRAY, device=CPU, precision=torch.float32, seconds=seconds).batch_size
+
+
+def test_few_minutes_get_a_small_batch_and_many_the_recipes(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of 256 images a step takes 256 ms: 4,500 of them take 19 minutes."""
+    sizes = {
+        minutes: fitted_batch(dataset, monkeypatch, seconds=60 * minutes, step_s=lambda size: size / 1000)
+        for minutes in (0.1, 1, 2.4, 5, 10, 20, 100)
+    }
+    assert sizes == {0.1: 16, 1: 16, 2.4: 32, 5: 64, 10: 128, 20: 256, 100: 256}
+
+
+def test_a_batch_stays_where_half_of_it_takes_as_long(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """As on a GPU, which is not full: below 64 images a step takes as long as one of 64."""
+    assert fitted_batch(dataset, monkeypatch, seconds=60, step_s=lambda size: max(size, 64) / 1000) == 64
+    assert fitted_batch(dataset, monkeypatch, seconds=60, step_s=lambda size: 0.5) == 256
+
+
+def test_a_batch_that_time_halves_holds_whole_packs(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    def fitted(pack: int, batch_size: int) -> int:
+        step = {"step_s": lambda size: size / 1000, "pack": pack, "batch_size": batch_size}
+        return fitted_batch(dataset, monkeypatch, seconds=1, **step)  # type: ignore[arg-type]
+
+    assert [fitted(3, 255), fitted(10, 250), fitted(100, 200)] == [15, 10, 100]
+
+
+def test_trying_out_steps_leaves_the_random_state(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "TRIAL_S", 1e-9)
+    before = torch.get_rng_state()
+    assert 0 < seconds_per_step(small_recipe(), dataset, GRAY, device=CPU, precision=torch.float32) < 60
+    assert torch.equal(torch.get_rng_state(), before)
+
+
+# ---- the plan --------------------------------------------------------------------------------------------------------
+
+
+def planned(recipe: Recipe, dataset: Dataset, **values: object) -> TrainingPlan:
+    return make_plan(recipe, TrainSettings(device="cpu", **values), overrides={}, dataset=dataset)  # type: ignore[arg-type]
+
+
+def test_a_training_has_epochs_or_minutes(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(speed, "TRIAL_S", 1e-9)
+    recipe = load_recipe("dcgan")
+    plans = [planned(recipe, dataset, **values) for values in ({}, {"epochs": 7}, {"minutes": 0.5})]
+    assert [(settled.epochs, settled.minutes) for settled in plans] == [(50, None), (7, None), (None, 0.5)]
+    assert refusal(lambda: planned(recipe, dataset, epochs=50, minutes=0.5)) == (
+        "epochs=50 and minutes=0.5 both say how long to train: give one of them."
+    )
+
+
+@pytest.mark.parametrize(("pack", "batch_size"), [(3, 15), (32, 32), (100, 100)])
+def test_a_batch_that_nobody_asked_for_holds_whole_packs(pack: int, batch_size: int, dataset: Dataset) -> None:
+    recipe = override(load_recipe("dcgan"), pack=pack)
+    assert planned(recipe, dataset).recipe.batch_size == batch_size
