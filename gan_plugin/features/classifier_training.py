@@ -44,7 +44,8 @@ def train_classifier(
         device: where to train; the classifier stays there.
         seed: of the initial weights, the images' order and their shifts.
     """
-    spec = image_spec(*images.shape[2:], images.shape[1])
+    _, channels, height, width = images.shape
+    spec = image_spec(height, width, channels)
     examples = Examples(len(images), lambda rows: (images[rows], labels[rows]))
     return Classifier(fit(spec, examples, classes, device=device, seed=seed), spec, device)
 
@@ -59,7 +60,8 @@ def train_rotation(images: Tensor, *, device: torch.device, seed: int = 0) -> Ro
         device: where to train; the network stays there.
         seed: as there.
     """
-    spec = image_spec(*images.shape[2:], images.shape[1])
+    _, channels, height, width = images.shape
+    spec = image_spec(height, width, channels)
     angles = (0, 1, 2, 3) if spec.height == spec.width else (0, 2)  # in quarters of a turn
 
     def rotated(rows: Tensor) -> tuple[Tensor, Tensor]:
@@ -75,14 +77,14 @@ def train_rotation(images: Tensor, *, device: torch.device, seed: int = 0) -> Ro
 class Examples(NamedTuple):
     """What is learned from: ``at`` gives images uint8 [B, C, H, W] and labels int64 [B] of rows int64 [B]."""
 
-    count: int
+    total: int
     at: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
 def fit(spec: SampleSpec, examples: Examples, classes: int, *, device: torch.device, seed: int) -> Network:
     """Train the layers on examples of ``classes`` labels; returns them in eval mode."""
     batch = training_batch(spec.height, spec.width)
-    steps = min(max(EPOCHS * examples.count // batch, MIN_STEPS), MAX_STEPS)
+    steps = min(max(EPOCHS * examples.total // batch, MIN_STEPS), MAX_STEPS)
     # Everything random here is drawn on the CPU, so only that generator's state changes, and is restored.
     with torch.random.fork_rng(devices=[]), exact_float32(device):
         torch.default_generator.manual_seed(seed)
@@ -92,7 +94,7 @@ def fit(spec: SampleSpec, examples: Examples, classes: int, *, device: torch.dev
         optimizer = torch.optim.AdamW(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
         limit = max(1, min(spec.size) // SHIFT)
-        for rows in tuned(draw_rows(examples.count, batch, steps), "training of the classifier"):
+        for rows in tuned(draw_rows(examples.total, batch, steps), "training of the classifier"):
             images, labels = examples.at(rows)
             loss = training_loss(network, decoder, shift(images, limit).to(device), labels=labels.to(device))
             optimizer.zero_grad()

@@ -55,7 +55,8 @@ class Network(nn.Module):
         super().__init__()
         height, width, before = shape
         strides = first_stride(height), first_stride(width)
-        layers, self.sides = [], []
+        layers: list[nn.Module] = []
+        self.sides: list[tuple[int, int, int]] = []  # channels, height and width of each map
         while not layers or max(height, width) > MIN_MAP:
             height, width = -(-height // strides[0]), -(-width // strides[1])
             channels = map_channels(max(height, width))
@@ -103,7 +104,7 @@ class Components(nn.Module):
 
 
 def texture(x: Tensor) -> Tensor:
-    """Return mean and log standard deviation over the positions of feature maps [B, channels, h, w]: [B, 2·channels]."""
+    """Return mean and log standard deviation over positions, [B, 2·channels], of feature maps [B, channels, h, w]."""
     flat = x.flatten(2)
     return torch.cat([flat.mean(2), (flat.var(2, correction=0) + MIN_VARIANCE).log() / 2], 1)
 

@@ -122,8 +122,7 @@ def fit_components(network: Network, images: Tensor, device: torch.device) -> No
     parts = [network.statistics(images[batch].to(device)) for batch in rows.split(size)]
     for component, statistics in zip(network.components, zip(*parts)):
         mean, projection = principal_components(torch.cat(statistics).cpu())
-        component.mean.copy_(mean)
-        component.projection.copy_(projection)
+        component.load_state_dict({"mean": mean, "projection": projection})
 
 
 def principal_components(x: Tensor) -> tuple[Tensor, Tensor]:
