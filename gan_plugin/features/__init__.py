@@ -84,7 +84,8 @@ def choose_features(features: str | None, labeled: bool) -> str:
         UserError: it is none of these, the data has no labels to train a classifier on, the package that Inception
             needs is not installed, or there is no such ONNX file.
     """
-    return checked(features or ("classifier" if labeled else "self-supervised"), labeled)
+    automatic = "classifier" if labeled else "self-supervised"
+    return checked(automatic if features is None else features, labeled)
 
 
 def choose_quick_features(features: str | None, labeled: bool) -> str:
@@ -93,7 +94,8 @@ def choose_quick_features(features: str | None, labeled: bool) -> str:
     None stands for the classifier where there are labels, else for "rotation": not for "self-supervised", so that an
     evaluation has a network that has not chosen what it evaluates.
     """
-    return checked(features or ("classifier" if labeled else "rotation"), labeled)
+    automatic = "classifier" if labeled else "rotation"
+    return checked(automatic if features is None else features, labeled)
 
 
 def checked(features: str, labeled: bool) -> str:

@@ -2,9 +2,11 @@
 
 A small convolutional network learns to fill in hidden patches (Pathak et al. 2016). Its features are read at several
 depths, because each sees something else: mean and log standard deviation over the positions of the first three feature
-maps follow texture (blur, checkerboards, gray levels that are missing), the last map follows the layout. Of each depth
-the 16 largest principal components over the training images are kept, each scaled to about variance 1, so that a
-Fréchet distance is in units of the data's own standard deviations.
+maps follow texture, the last map follows the layout. What learns to fill in becomes smooth, so the pixels' own fine
+detail stands beside the first map: how much of it there is (blur), and how much in the places that have little
+(checkerboards, gray levels that are missing). Of each depth the 16 largest principal components over the training
+images are kept, each scaled to about variance 1, so that a Fréchet distance is in units of the data's own standard
+deviations.
 """
 
 from __future__ import annotations
@@ -27,6 +29,7 @@ COMPONENTS = 16  # features from each of them
 MIN_MAP = 4  # each side is reduced until it is no longer than this
 MIN_VARIANCE = 1e-4  # within a feature map: keeps the logarithm finite where a map is constant
 SLOPE = 0.2  # of the activation below 0
+MIN_DETAIL = 2 / 127.5  # two gray levels: less is not told apart from none
 
 
 class Layer(nn.Module):
@@ -65,6 +68,7 @@ class Network(nn.Module):
             before, strides = channels, (1 + (height > MIN_MAP), 1 + (width > MIN_MAP))
         self.layers = nn.ModuleList(layers)
         sizes = [2 * channels for channels, _, _ in self.sides[:TEXTURES]] + [before * height * width]
+        sizes[0] += 4 * shape[2]
         self.components = nn.ModuleList(Components(size) for size in sizes)
         # torch's annotations lack this form of to()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
@@ -79,8 +83,10 @@ class Network(nn.Module):
 
     def statistics(self, images: Tensor) -> list[Tensor]:
         """Return what is measured at each depth, float [B, size], of images uint8 [B, C, H, W]."""
-        maps = self.maps(signed(images))
-        return [texture(x) for x in maps[:TEXTURES]] + [maps[-1].flatten(1)]
+        x = signed(images)
+        maps = self.maps(x)
+        finest, *coarser = (texture(of_depth) for of_depth in maps[:TEXTURES])
+        return [torch.cat([texture(x), detail(x), finest], 1), *coarser, maps[-1].flatten(1)]
 
     def forward(self, images: Tensor) -> Tensor:
         """Return features [B, 64] of images uint8 [B, C, H, W]."""
@@ -107,6 +113,12 @@ def texture(x: Tensor) -> Tensor:
     """Return mean and log standard deviation over positions, [B, 2·channels], of feature maps [B, channels, h, w]."""
     flat = x.flatten(2)
     return torch.cat([flat.mean(2), (flat.var(2, correction=0) + MIN_VARIANCE).log() / 2], 1)
+
+
+def detail(x: Tensor) -> Tensor:
+    """Return log energy and mean log amplitude of what a mean over 3×3 pixels leaves out of images: [B, 2·C]."""
+    rest = (x - F.avg_pool2d(x, 3, 1, 1, count_include_pad=False)).flatten(2)
+    return torch.cat([(rest.square().mean(2) + MIN_VARIANCE).log() / 2, (rest.abs() + MIN_DETAIL).log().mean(2)], 1)
 
 
 def first_stride(side: int) -> int:

@@ -24,7 +24,7 @@ from gan_plugin.spec import image_spec
 
 SEED = 20_001  # far from the classifier's, though equal ones would give different layers different weights
 BATCH_PIXELS, MAX_BATCH, MIN_BATCH = 32 * 64 * 64, 64, 4  # what a batch holds
-STEPS = 150
+STEPS = 100
 PEAK_RATE, WEIGHT_DECAY = 2e-3, 0.05
 HIDDEN = 0.3  # share of the patches
 MIN_PATCH, PATCHES = 4, 16  # a patch is a 16th of a side, and at least 4 pixels
