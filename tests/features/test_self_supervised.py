@@ -12,7 +12,7 @@ from features_helpers import CPU, noise, noisy_dataset, pixels
 from helpers import refusal
 from PIL import Image, ImageFilter
 
-from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.data import load_dataset
 from gan_plugin.features import load_network, self_supervised_training
 from gan_plugin.features.classifier import RotationNetwork
 from gan_plugin.features.classifier_store import classifier_of, rotation_of
