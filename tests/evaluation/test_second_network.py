@@ -15,6 +15,8 @@ from gan_plugin.evaluation.results import Evaluation
 from gan_plugin.serving.generator import OnnxGenerator
 
 SENTENCE = "Training chose the generator by these features."
+pytestmark = pytest.mark.usefixtures("short_cas")
+
 BOTH = ["fid", "fid_ratio", "kid", "precision", "recall", "density", "coverage", "authenticity"]
 
 
