@@ -1,8 +1,9 @@
 """What feature networks see: python benchmarks/features.py --data digits /usr/share/datasets/fashion-mnist
 
-For each data set and network: seconds of training on one core, the Fréchet distance of held-out real images to the training images,
-that distance relative to the one between two parts of the training images (1 means that the network does not know its
-training images better), and how many times farther away held-out images are once they are damaged. Prints Markdown.
+For each data set and network: seconds of training on one core, the Fréchet distance of held-out real images to the
+training images, that distance relative to the one between two parts of the training images (1 means that the network
+does not know its training images better), and how many times farther away held-out images are once they are damaged.
+Prints Markdown.
 """
 
 from __future__ import annotations

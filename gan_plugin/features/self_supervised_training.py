@@ -1,7 +1,7 @@
 """Training of the feature network "self-supervised": fill in hidden patches, then find the principal components.
 
-A third of an image's patches are hidden, and a linear layer on each feature map predicts the pixels below; what is
-predicted is their sum. The loss is on hidden pixels only, so every map must learn from what surrounds them: the fine
+A third of an image's patches are hidden, and a linear layer on each feature map predicts the pixels below, at the size
+of the finest map; what is predicted is their sum. The loss is on hidden pixels only, so every map must learn from what surrounds them: the fine
 ones how texture goes on, the coarse ones what the image shows.
 """
 
@@ -95,7 +95,9 @@ def draw_hidden(count: int, height: int, width: int) -> Tensor:
 
 
 def filling_loss(network: Network, decoders: nn.ModuleList, images: Tensor, *, hidden: Tensor) -> Tensor:
-    """Compute the mean squared error of hidden pixels, relative to the pixels' variance over the batch.
+    """Compute the mean squared error where pixels are hidden, relative to the pixels' variance over the batch.
+
+    It is at the size of the finest map: of images up to 64 pixels their own, of larger ones less.
 
     Args:
         network: in train mode.
@@ -105,12 +107,13 @@ def filling_loss(network: Network, decoders: nn.ModuleList, images: Tensor, *, h
     """
     x = signed(images)
     maps = network.maps(x.masked_fill(hidden, 0))
-    size = x.shape[2:]
+    size = maps[0].shape[2:]
+    target, is_hidden = F.adaptive_avg_pool2d(x, size), F.interpolate(hidden.float(), size)
     filled = torch.stack(
         [F.interpolate(decoder(of_depth), size, mode="bilinear") for decoder, of_depth in zip(decoders, maps)]
     ).sum(0)
-    variance = x.var(0, correction=0).mean().clamp(min=MIN_VARIANCE)
-    error = ((filled - x).square() * hidden).sum() / (hidden.sum().clamp(min=1) * x.shape[1])
+    variance = target.var(0, correction=0).mean().clamp(min=MIN_VARIANCE)
+    error = ((filled - target).square() * is_hidden).sum() / (is_hidden.sum().clamp(min=1) * x.shape[1])
     return error / variance
 
 

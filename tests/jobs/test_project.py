@@ -142,13 +142,12 @@ def test_unlabeled_images_are_trained_on_and_evaluated_offline(
     for i, image in enumerate(load_dataset("digits").samples[:64, 0].numpy()):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     project = make_project()
-    small = {"data": tmp_path, "recipe": "dcgan", "epochs": 2, "batch_size": 32, "evaluation_budget": 0.999}
+    data: dict[str, object] = {"data": tmp_path, "image_size": 16}
+    small = {**data, "recipe": "dcgan", "epochs": 2, "batch_size": 32, "evaluation_budget": 0.999}
     done = project.command("gan-plugin", "train", *options(small))
     assert done.returncode == 0, done.stderr
     assert "fid_2k/rotation is measured during training" in done.stdout
-    evaluated = project.command(
-        "gan-plugin", "evaluate", *options({"model": "models:/gan/1", "data": tmp_path, "images": 64})
-    )
+    evaluated = project.command("gan-plugin", "evaluate", *options({**data, "model": "models:/gan/1", "images": 64}))
     assert evaluated.returncode == 0, evaluated.stderr
     metrics = project.runs()[0].data.metrics
     assert {name.partition("/")[2] for name in metrics} >= {"self-supervised", "pixels"}
