@@ -1,8 +1,8 @@
 """Training of the feature network "self-supervised": fill in hidden patches, then find the principal components.
 
 A third of an image's patches are hidden, and a linear layer on each feature map predicts the pixels below, at the size
-of the finest map; what is predicted is their sum. The loss is on hidden pixels only, so every map must learn from what surrounds them: the fine
-ones how texture goes on, the coarse ones what the image shows.
+of the finest map; what is predicted is their sum. The loss is on hidden pixels only, so every map must learn from what
+surrounds them: the fine ones how texture goes on, the coarse ones what the image shows.
 """
 
 from __future__ import annotations
@@ -107,7 +107,8 @@ def filling_loss(network: Network, decoders: nn.ModuleList, images: Tensor, *, h
     """
     x = signed(images)
     maps = network.maps(x.masked_fill(hidden, 0))
-    size = maps[0].shape[2:]
+    _, height, width = network.sides[0]
+    size = height, width
     target, is_hidden = F.adaptive_avg_pool2d(x, size), F.interpolate(hidden.float(), size)
     filled = torch.stack(
         [F.interpolate(decoder(of_depth), size, mode="bilinear") for decoder, of_depth in zip(decoders, maps)]
