@@ -74,7 +74,10 @@ DAMAGES: dict[str, Callable[[Images], Images]] = {
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--data", nargs="+", default=["digits"], help="Data sets.")
+    parser.add_argument(
+        "--data", nargs="+", default=["digits"], help="Data sets, with classes for the network classifier."
+    )
+    parser.add_argument("--networks", nargs="+", default=NETWORKS, help="Feature networks.")
     parser.add_argument("--image-size", type=int, help="Size of images that have no size of their own, in pixels.")
     parser.add_argument("--images", type=int, default=12_000, help="Training images at most; a sixth of that held out.")
     options = parser.parse_args()
@@ -83,7 +86,7 @@ def main() -> None:
     size = None if options.image_size is None else (options.image_size, options.image_size)
     for data in options.data:
         training, held_out = split(load_dataset(data, image_size=size), data, options.images)
-        for name in NETWORKS if has_classes(training) else NETWORKS[1:]:
+        for name in options.networks:
             with tempfile.TemporaryDirectory() as cache:  # or training would take no time
                 os.environ["GAN_PLUGIN_CACHE"] = cache
                 start = time.process_time()
