@@ -82,7 +82,7 @@ def main() -> None:
     parser.add_argument("--images", type=int, default=12_000, help="Training images at most; a sixth of that held out.")
     options = parser.parse_args()
     columns = ["data", "network", "training, s of a core", "held out", "overfitting", *DAMAGES, "a class missing"]
-    print(row(columns), row(["---"] * len(columns)), sep="\n")
+    print(row(columns), row(["---"] * len(columns)), sep="\n", flush=True)
     size = None if options.image_size is None else (options.image_size, options.image_size)
     for data in options.data:
         training, held_out = split(load_dataset(data, image_size=size), data, options.images)
