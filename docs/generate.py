@@ -63,6 +63,8 @@ METADATA = {
     "run_id": "MLflow run that trained it",
     "data": "name of the training data",
     "data_digest": "digest of the training images",
+    "seen_features": "JSON list of the digests of the feature networks by which training chose the generator; since "
+    "version 3",
 }
 
 
@@ -248,7 +250,12 @@ def onnx_metadata() -> str:
     written = Description.from_metadata(metadata).to_metadata()
     described = meanings(METADATA, [key.removeprefix(METADATA_PREFIX) for key in written])
     rows = (
-        (code(METADATA_PREFIX + name), text, code(metadata[METADATA_PREFIX + name])) for name, text in described.items()
+        (
+            code(METADATA_PREFIX + name),
+            text,
+            code(metadata[METADATA_PREFIX + name]) if METADATA_PREFIX + name in metadata else "",
+        )
+        for name, text in described.items()
     )
     return table(("key", "value", f"in `{EXAMPLE.name}`"), rows)
 

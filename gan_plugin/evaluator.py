@@ -90,11 +90,11 @@ def generator_of(model: PyFuncModel | None) -> OnnxGenerator:
 
 
 def evaluate_on(dataset: SampleDataset, generator: OnnxGenerator, settings: EvaluatorSettings) -> Evaluation:
-    """Evaluate a generator, with the networks on the device of the settings; logs the data's classifier."""
+    """Evaluate a generator, with the networks on the device of the settings; logs those trained on the data."""
     from gan_plugin.device import choose_device, cpu_threads
     from gan_plugin.evaluation.evaluate import evaluate_generator
     from gan_plugin.evaluation.reference import prepare_reference
-    from gan_plugin.features.classifier_store import classifier_file
+    from gan_plugin.features.store import network_file
 
     device = choose_device(settings.device)
     weights = None if settings.inception_weights is None else Path(settings.inception_weights)
@@ -102,8 +102,8 @@ def evaluate_on(dataset: SampleDataset, generator: OnnxGenerator, settings: Eval
         reference = prepare_reference(
             dataset.reference, dataset.held_out, settings.features, device=device, inception_weights=weights
         )
-        if reference.classifier is not None:
-            with classifier_file(reference.classifier) as file:
+        for network in reference.trained_networks:
+            with network_file(network) as file:
                 mlflow.log_artifact(str(file), ARTIFACT_FOLDER)
         return evaluate_generator(generator, reference, count=settings.images, first_seed=settings.seed, device=device)
 

@@ -200,7 +200,10 @@ def test_the_entry_point_logs_the_same_as_a_notebook(
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
         ({"held_out": "validation"}, "data='digits' has no split 'validation': its splits are 'train' and 'test'."),
         ({"held_out": "train"}, "held_out='train' holds the same images as split 'train': give a split"),
-        ({"features": "vgg"}, "features='vgg' is unknown: give one of classifier, inception, onnx:PATH."),
+        (
+            {"features": "vgg"},
+            "features='vgg' is unknown: give one of classifier, self-supervised, rotation, inception, onnx:PATH.",
+        ),
         ({"features": "onnx:nowhere.onnx"}, "features=onnx:nowhere.onnx does not exist: "),
         ({"device": "cuda"}, "device=cuda is not possible, "),
     ],

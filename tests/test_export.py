@@ -96,7 +96,7 @@ def test_the_metadata_describe_the_generator(tmp_path: Path) -> None:
     export_generator(generator, description, tmp_path / "g.onnx")
     model = onnx.load(tmp_path / "g.onnx")
     assert {p.key: p.value for p in model.metadata_props} == {
-        "gan.contract": "2",
+        "gan.contract": "3",
         "gan.kind": "image",
         "gan.layout": "HWC",
         "gan.range": "0..255",
@@ -109,6 +109,7 @@ def test_the_metadata_describe_the_generator(tmp_path: Path) -> None:
         "gan.run_id": "abc",
         "gan.data": "digits",
         "gan.data_digest": "1f",
+        "gan.seen_features": "[]",
     }
     assert {o.domain: o.version for o in model.opset_import}[""] == 18
     (z,), (image,) = model.graph.input, model.graph.output

@@ -79,9 +79,14 @@ MAX_EVALUATED = 1_000_000
 DEVICE = one_of(AUTO, "cuda", "cpu")
 SIZE = or_auto(image_size())
 CHANNELS = or_auto(channel_count())
+NETWORKS = "classifier, self-supervised, rotation, inception, or onnx:PATH"
 FEATURES = (
-    "Network whose features are compared: classifier (auto for data of two classes or more), inception (auto for "
-    "other data), or onnx:PATH."
+    f"Network whose features are compared: {NETWORKS}. auto is classifier with self-supervised beside it, and for data "
+    "of fewer than two classes self-supervised alone."
+)
+QUICK_FEATURES = (
+    f"Network by whose features the generator is chosen: {NETWORKS}. auto is classifier, and for data of fewer than "
+    "two classes rotation."
 )
 WEIGHTS = "File with Inception's weights; none looks in the cache, then downloads."
 DATA = "digits, a folder (IDX files, images, or parquet), a .parquet file, or hub:owner/name"
@@ -129,7 +134,7 @@ class TrainSettings:
         "Precision of the exported generator; float16, for GPUs, halves the file and has to pass a parity gate, too.",
     )
     model_name: str = setting("gan", registered_name(), "Name of the registered model.")
-    features: str | None = setting("auto", or_auto(any_text()), FEATURES)
+    features: str | None = setting("auto", or_auto(any_text()), QUICK_FEATURES)
     inception_weights: str | None = setting("none", or_none(any_text()), WEIGHTS)
     evaluation_budget: float = setting(
         "0.1",

@@ -18,12 +18,14 @@ from gan_plugin.evaluation.results import (
     Projection,
     regular_indices,
 )
+from gan_plugin.features import FeatureNetwork, Outputs
 from gan_plugin.metrics.frechet import Gaussian
 from gan_plugin.metrics.labels import mode_count
 from gan_plugin.metrics.neighbors import COVERAGE_K, PRECISION_K, Neighborhood
 from gan_plugin.serving.generator import Description, OnnxGenerator
 
 WAYS_TO_HOLD_OUT = "give held_out=auto and a training split large enough to be divided, or the name of another split"
+NOT_RECORDED = "no network, or it is not recorded"
 
 
 def evaluation_notes(model: Description, generated: Generated, reference: Reference) -> list[str]:
@@ -48,7 +50,28 @@ def evaluation_notes(model: Description, generated: Generated, reference: Refere
             f"Nothing of {reference.dataset.name} is held out here, so there is no real-data baseline: "
             f"{WAYS_TO_HOLD_OUT}."
         )
-    return notes + class_notes(generated, reference.dataset.spec.classes)
+    return notes + seen_notes(model, reference) + class_notes(generated, reference.dataset.spec.classes)
+
+
+def seen_notes(model: Description, reference: Reference) -> list[str]:
+    """Return a sentence on which network's numbers are independent of how training chose the generator."""
+    seen, disjoint = split_networks(model, reference)
+    if not seen:
+        return []
+    start = f"Training chose the generator by the features of {' and '.join(seen)}"
+    if disjoint:
+        return [f"{start}: the numbers in those of {' and '.join(disjoint)} are independent of that choice."]
+    return [
+        f"{start}, so no number here is independent of that choice: another network, named with features, gives one."
+    ]
+
+
+def split_networks(model: Description, reference: Reference) -> tuple[list[str], list[str]]:
+    """Return the names of the networks by which training chose the generator, and of the others."""
+    by_seen: dict[bool, list[str]] = {True: [], False: []}
+    for network in reference.networks:
+        by_seen[network.digest in model.seen_features].append(network.name)
+    return by_seen[True], by_seen[False]
 
 
 def class_notes(generated: Generated, classes: int) -> list[str]:
@@ -70,18 +93,30 @@ def class_notes(generated: Generated, classes: int) -> list[str]:
 
 def protocol(model: Description, generated: Generated, reference: Reference) -> dict[str, str]:
     """Return what the metrics depend on, in words."""
-    count, dimensions = generated.outputs.features.shape
+    count = len(generated.outputs.features)
     first_seed, classifier = generated.first_seed, reference.classifier
+    second = {}
+    if reference.second is not None and generated.second is not None:
+        second = {"second features": features_in_words(reference.second, generated.second)}
+    seen, disjoint = split_networks(model, reference)
     return {
         "model": f"recipe {model.recipe or 'unknown'}, trained in run {model.run_id or 'unknown'}",
         "generated": f"{count:,} images of the seeds {first_seed:,} to {first_seed + count - 1:,}",
         "reference": in_words(reference.dataset),
         "held out": "none" if reference.held_out is None else in_words(reference.held_out),
-        "features": f"{reference.network.name}, {dimensions:,} dimensions, digest {reference.network.digest}",
+        "features": features_in_words(reference.network, generated.outputs),
+        **second,
+        "chosen in training by": ", ".join(seen) or (NOT_RECORDED if not model.seen_features else "none of these"),
+        "independent of that choice": ", ".join(disjoint) or "none of these",
         "resize": reference.network.resize,
         "neighbors": f"k = {PRECISION_K} for precision and recall, {COVERAGE_K} for density and coverage",
         "classes": "none" if classifier is None else f"as predicted by the classifier {classifier.digest}",
     }
+
+
+def features_in_words(network: FeatureNetwork, outputs: Outputs) -> str:
+    """Return a network's name, dimensions and digest."""
+    return f"{network.name}, {outputs.features.shape[1]:,} dimensions, digest {network.digest}"
 
 
 def in_words(dataset: Dataset) -> str:

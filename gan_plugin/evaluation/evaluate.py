@@ -11,7 +11,7 @@ import torch
 from gan_plugin.evaluation.classes import class_rows, label_measurements
 from gan_plugin.evaluation.context import evaluation_notes, nearest_pairs, project, protocol
 from gan_plugin.evaluation.generated import generate
-from gan_plugin.evaluation.measures import feature_distances, neighborhood_measurements
+from gan_plugin.evaluation.measures import feature_distances, neighborhood_measurements, second_measurements, with_seen
 from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, manifold_of
 from gan_plugin.evaluation.results import MAX_SAMPLES, Evaluation, regular_indices
 from gan_plugin.metrics.neighbors import compare, fit_manifold
@@ -33,14 +33,16 @@ def evaluate_generator(
     real = manifold_of(reference.network, reference.dataset, device)
     neighborhood = compare(real, fit_manifold(features))
     real_pixels = as_pixels(reference.dataset)
+    measurements = [
+        *feature_distances(generated, reference),
+        *neighborhood_measurements(neighborhood, real=real, features=features, reference=reference),
+        *label_measurements(generated, reference, device),
+        *second_measurements(generated, reference, device),
+    ]
     return Evaluation(
         network=reference.network.name,
         protocol=protocol(generator.description, generated, reference),
-        measurements=(
-            *feature_distances(generated, reference),
-            *neighborhood_measurements(neighborhood, real=real, features=features, reference=reference),
-            *label_measurements(generated, reference, device),
-        ),
+        measurements=tuple(with_seen(measurements, reference, generator.description.seen_features)),
         classes=tuple(class_rows(generated, reference, device)),
         notes=tuple(evaluation_notes(generator.description, generated, reference)),
         samples=generated.pixels[:MAX_SAMPLES],

@@ -31,6 +31,7 @@ class Generated:
         requested: int64 [M], the classes that the generator was given; None for one that takes no label.
         pixels: uint8 [≤ MAX_KEPT, H, W, C].
         first_seed: the first of the seeds.
+        second: outputs of the reference's second network; None without one.
     """
 
     outputs: Outputs
@@ -39,6 +40,7 @@ class Generated:
     requested: Tensor | None
     pixels: Images
     first_seed: int
+    second: Outputs | None = None
 
     @property
     def labels(self) -> Tensor | None:
@@ -50,12 +52,15 @@ def generate(generator: OnnxGenerator, reference: Reference, *, count: int, firs
     """Generate ``count`` images in blocks, of which only features, labels and the first pixels are kept."""
     classes = generator.description.spec.classes
     outputs: list[Outputs] = []
+    second: list[Outputs] = []
     predicted: list[Tensor] = []
     pixels: list[Images] = []
     for start in tqdm(range(0, count, BLOCK), unit_scale=BLOCK, unit=" images", disable=not sys.stderr.isatty()):
         seeds = np.arange(first_seed + start, first_seed + min(start + BLOCK, count))
         block = generator.sample(seeds)
         outputs.append(reference.network(block))
+        if reference.second is not None:
+            second.append(reference.second(block))
         if reference.classifier is not None:
             same = reference.network is reference.classifier
             logits = outputs[-1].logits if same else None
@@ -69,6 +74,7 @@ def generate(generator: OnnxGenerator, reference: Reference, *, count: int, firs
         requested=torch.from_numpy(default_labels(all_seeds, classes)) if classes else None,
         pixels=np.concatenate(pixels),
         first_seed=first_seed,
+        second=concatenate(second) if second else None,
     )
 
 

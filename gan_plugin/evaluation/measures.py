@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
 from dataclasses import replace
 
 import torch
@@ -119,6 +120,27 @@ def neighborhood_measurements(
     ]
 
 
+def second_measurements(generated: Generated, reference: Reference, device: torch.device) -> list[Measurement]:
+    """Measure in the features of the reference's second network what the main one's are measured by; none without it.
+
+    Args:
+        generated: with the second network's outputs.
+        reference: the real images.
+        device: where distances are computed.
+    """
+    if reference.second is None or generated.second is None:
+        return []
+    generated, reference = replace(generated, outputs=generated.second), replace(reference, network=reference.second)
+    features = generated.outputs.features.to(device)
+    real = manifold_of(reference.network, reference.dataset, device)
+    neighborhood = compare(real, fit_manifold(features))
+    measurements = [
+        *feature_distances(generated, reference),
+        *neighborhood_measurements(neighborhood, real=real, features=features, reference=reference),
+    ]
+    return [replace(measurement, network=reference.network.name) for measurement in measurements]
+
+
 def recall_measurement(neighborhood: Neighborhood, real: Manifold, features: Tensor) -> Measurement:
     """Measure recall from at most as many generated images as there are real ones.
 
@@ -130,6 +152,17 @@ def recall_measurement(neighborhood: Neighborhood, real: Manifold, features: Ten
         return Measurement("recall", neighborhood.recall)
     recall = compare(real, fit_manifold(features[:count])).recall
     return Measurement("recall", recall, note=f"From {count:,} generated images, as many as real ones.")
+
+
+def with_seen(measurements: list[Measurement], reference: Reference, seen: Collection[str]) -> list[Measurement]:
+    """Note beside a network's fid where training chose the generator by it: where its digest is one of ``seen``."""
+    networks = {"" if network is reference.network else network.name: network for network in reference.networks}
+    return [
+        replace(measurement, note=join(measurement.note, "Training chose the generator by these features."))
+        if measurement.name == "fid" and networks[measurement.network].digest in seen
+        else measurement
+        for measurement in measurements
+    ]
 
 
 # ---- notes beside a number -------------------------------------------------------------------------------------------

@@ -13,7 +13,7 @@ from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.reference import as_pixels, gaussian_of, has_classes
 from gan_plugin.evaluation.results import regular_indices
-from gan_plugin.features import FeatureNetwork, choose_features, load_network
+from gan_plugin.features import FeatureNetwork, choose_quick_features, load_network
 from gan_plugin.metrics.catalog import METRICS
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from gan_plugin.networks.wrappers import Quantized, generator_inputs
@@ -80,7 +80,7 @@ def make_quick_fid(
 
     Args:
         dataset: the training images.
-        features: as ``choose_features`` takes it; None chooses by the data.
+        features: as ``choose_quick_features`` takes it; None chooses by the data.
         latent_size: length of z.
         classes: of the generator; 0 for one that takes no label.
         device: where the feature network runs.
@@ -91,7 +91,7 @@ def make_quick_fid(
             that its preparation would take longer than PATIENCE.
     """
     start = time.perf_counter()
-    chosen = choose_features(features, has_classes(dataset))
+    chosen = choose_quick_features(features, has_classes(dataset))
     network = load_network(chosen, dataset, device, inception_weights=weights)
     subset = reference_subset(dataset)
     count = len(subset) + IMAGES

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
+from typing import Any
 
 import torch
 
@@ -17,6 +18,7 @@ from gan_plugin.features import FeatureNetwork, Outputs, choose_features, load_n
 from gan_plugin.features.cache import Content, cached
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import classifier_of
+from gan_plugin.features.trained import TrainedNetwork
 from gan_plugin.media.image import CHANNELS_LAST, Images
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian
 from gan_plugin.metrics.neighbors import MIN_SAMPLES, Manifold, fit_manifold
@@ -32,6 +34,7 @@ class Reference:
         held_out: real images that they were not trained on; None where there are none.
         network: in whose features they are compared.
         classifier: of the data's own labels; None for data without labels, or with one class only.
+        second: another network in whose features they are compared, too; None for no other.
     """
 
     dataset: Dataset
@@ -39,6 +42,18 @@ class Reference:
     held_out: Dataset | None
     network: FeatureNetwork
     classifier: Classifier | None
+    second: FeatureNetwork | None = None
+
+    @property
+    def networks(self) -> list[FeatureNetwork]:
+        """The networks in whose features images are compared, the main one first."""
+        return [self.network] if self.second is None else [self.network, self.second]
+
+    @property
+    def trained_networks(self) -> list[TrainedNetwork[Any]]:
+        """Those of the networks that were trained on the dataset, each of them once."""
+        networks = dict.fromkeys([self.classifier, *self.networks])
+        return [network for network in networks if isinstance(network, TrainedNetwork)]
 
 
 def prepare_reference(
@@ -54,7 +69,8 @@ def prepare_reference(
     Args:
         dataset: the images that generators were trained on.
         held_out: real images that they were not trained on, or None.
-        features: None (auto), "classifier", "inception" or "onnx:…".
+        features: as ``choose_features`` takes it; None (auto) chooses by the data, and for labeled data adds
+            "self-supervised" as the second network.
         device: where the networks run.
         inception_weights: file of Inception's weights.
 
@@ -70,7 +86,8 @@ def prepare_reference(
     chosen = choose_features(features, has_classes(dataset))
     classifier = classifier_of(dataset, device)[0] if has_classes(dataset) else None
     if classifier is not None and chosen == "classifier":
-        return Reference(dataset, held_out=held_out, network=classifier, classifier=classifier)
+        second = load_network("self-supervised", dataset, device) if features is None else None
+        return Reference(dataset, held_out=held_out, network=classifier, classifier=classifier, second=second)
     network = load_network(chosen, dataset, device, inception_weights=inception_weights)
     return Reference(dataset, held_out=held_out, network=network, classifier=classifier)
 

@@ -1,8 +1,12 @@
 """Feature networks: images in, features out, in which generated images are compared with real ones.
 
-"classifier" is a small network trained on the data's own labels and needs no download. "inception" is the one that
-published results use. "onnx:<path or URI>" is any network of the user's own. Metrics in the features of different
-networks cannot be compared, so a network's name is part of the name of every metric.
+"classifier" is a small network trained on the data's own labels, "self-supervised" another one trained on the images
+alone, and "rotation" has the classifier's layers and learns which way up an image is; none of them needs a download.
+"inception" is the one that published results use. "onnx:<path or URI>" is any network of the user's own. Metrics in the
+features of different networks cannot be compared, so a network's name is part of the name of every metric.
+
+Training chooses the generator by the classifier or, for data without labels, by "rotation". So "self-supervised" is a
+network that neither trained nor chose a generator.
 """
 
 from __future__ import annotations
@@ -15,14 +19,15 @@ import torch
 
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
-from gan_plugin.features.classifier_store import check_labeled, classifier_of
+from gan_plugin.features.classifier_store import check_labeled, classifier_of, rotation_of
 from gan_plugin.features.inception import import_extractor, load_inception
 from gan_plugin.features.network import FeatureNetwork, Outputs
 from gan_plugin.features.onnx_network import check_onnx_argument, load_onnx_network
+from gan_plugin.features.self_supervised_training import self_supervised_of
 from gan_plugin.media.image import CHANNELS_LAST
 from gan_plugin.waiting import announced
 
-__all__ = ["FeatureNetwork", "Outputs", "choose_features", "load_network"]
+__all__ = ["FeatureNetwork", "Outputs", "choose_features", "choose_quick_features", "load_network"]
 
 
 class Loader(NamedTuple):
@@ -45,6 +50,14 @@ LOADERS = {
         check=lambda _, labeled: check_labeled(labeled),
         load=lambda _, dataset, device, weights: classifier_of(dataset, device)[0],
     ),
+    "self-supervised": Loader(
+        check=lambda _, labeled: None,
+        load=lambda _, dataset, device, weights: self_supervised_of(dataset, device)[0],
+    ),
+    "rotation": Loader(
+        check=lambda _, labeled: None,
+        load=lambda _, dataset, device, weights: rotation_of(dataset, device)[0],
+    ),
     "inception": Loader(
         check=lambda _, labeled: import_extractor(),
         load=lambda _, dataset, device, weights: load_inception(weights, device),
@@ -57,11 +70,11 @@ LOADERS = {
 
 
 def choose_features(features: str | None, labeled: bool) -> str:
-    """Choose the feature network, and refuse early what can be refused without a network or the data.
+    """Choose the main feature network of an evaluation, and refuse early what can be refused without it or the data.
 
     Args:
-        features: "classifier", "inception", "onnx:<path or URI>", or None: the classifier where there are
-            labels, else Inception.
+        features: "classifier", "self-supervised", "rotation", "inception", "onnx:<path or URI>", or None: the
+            classifier where there are labels, else "self-supervised".
         labeled: whether the data has labels of at least two classes.
 
     Returns:
@@ -71,15 +84,29 @@ def choose_features(features: str | None, labeled: bool) -> str:
         UserError: it is none of these, the data has no labels to train a classifier on, the package that Inception
             needs is not installed, or there is no such ONNX file.
     """
-    chosen = features if features is not None else "classifier" if labeled else "inception"
-    loader, argument = find_loader(chosen)
-    try:
-        loader.check(argument, labeled)
-    except UserError as error:
-        if features is None:
-            raise UserError(f"The data has no classes, so features=auto stands for {chosen}, and {error}") from None
-        raise
-    return chosen
+    automatic = "classifier" if labeled else "self-supervised"
+    return checked(automatic if features is None else features, labeled)
+
+
+def choose_quick_features(features: str | None, labeled: bool) -> str:
+    """Choose the network by which training chooses the generator, as :func:`choose_features` for evaluations.
+
+    None stands for the classifier where there are labels, else for "rotation": not for "self-supervised", so that an
+    evaluation has a network that has not chosen what it evaluates.
+    """
+    automatic = "classifier" if labeled else "rotation"
+    return checked(automatic if features is None else features, labeled)
+
+
+def checked(features: str, labeled: bool) -> str:
+    """Return the name of a network that can be had for the data.
+
+    Raises:
+        UserError: as :func:`choose_features`.
+    """
+    loader, argument = find_loader(features)
+    loader.check(argument, labeled)
+    return features
 
 
 def load_network(
@@ -88,8 +115,8 @@ def load_network(
     """Load the network and try it on one of the data's images.
 
     Args:
-        features: what ``choose_features`` returned.
-        dataset: the reference data, on whose labels "classifier" is trained unless the cache holds it.
+        features: what ``choose_features`` or ``choose_quick_features`` returned.
+        dataset: the reference data, on which those networks are trained that need it, unless the cache holds them.
         device: where the network runs.
         inception_weights: file of Inception's weights; None for the one fetched before, or a download.
 

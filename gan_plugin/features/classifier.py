@@ -7,28 +7,17 @@ data's own standard deviation.
 
 from __future__ import annotations
 
-import hashlib
-from dataclasses import KW_ONLY, dataclass
-from functools import cached_property
-from typing import ClassVar
+from collections.abc import Mapping
+from typing import Any, ClassVar, Self
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_plugin.device import tuned
-from gan_plugin.errors import UserError
-from gan_plugin.features.network import (
-    Outputs,
-    as_tensor,
-    batch_size,
-    batches,
-    check_images,
-    concatenate,
-    exact_float32,
-)
-from gan_plugin.media.image import Images, normalize
-from gan_plugin.spec import SampleSpec, shape_text
+from gan_plugin.features.network import Outputs
+from gan_plugin.features.trained import TrainedNetwork, signed
+from gan_plugin.media.image import Images
+from gan_plugin.spec import SampleSpec
 
 VERSION = 1  # of network and training together: another version makes other features of the same data
 
@@ -92,65 +81,43 @@ def map_channels(side: int) -> int:
     return 64 if side <= 8 else 32 if side <= 32 else 16
 
 
-def signed(images: Tensor) -> Tensor:
-    """Map uint8 [B, C, H, W] to float32 −1…1, laid out like the network's weights."""
-    return normalize(images.float()).contiguous(memory_format=torch.channels_last)
-
-
-@dataclass(frozen=True, eq=False)
-class Classifier:
-    """A trained network; a ``FeatureNetwork`` for images of the shape that it was trained on.
-
-    Attributes:
-        network: with its weights, on ``device``.
-        spec: shape of the images, and one name per class, or none where the training got no names.
-        device: where it runs.
-        data_digest: digest of the dataset that it was trained on, or "".
-    """
-
-    network: Network
-    spec: SampleSpec
-    device: torch.device
-    _: KW_ONLY
-    data_digest: str = ""
+class Classifier(TrainedNetwork[Network]):
+    """A classifier of the data's labels: features [N, 64], logits [N, K]."""
 
     name: ClassVar[str] = "classifier"
-    resize: ClassVar[str] = "none"
+    version: ClassVar[int] = VERSION
+
+    @classmethod
+    def untrained(cls, spec: SampleSpec, facts: Mapping[str, Any], device: torch.device) -> Self:
+        """Return one for images of this shape and ``facts["classes"]`` classes, to load weights into."""
+        return cls(Network(spec.shape, facts["classes"]), spec, device)
 
     @property
     def classes(self) -> int:
         """Number of logits."""
         return self.network.logits.out_features
 
-    @cached_property
-    def digest(self) -> str:
-        """The first 32 hexadecimal characters of a SHA-256 over names and bytes of the weights."""
-        hasher = hashlib.sha256(f"classifier {VERSION}".encode())
-        for key, value in sorted(self.network.state_dict().items()):
-            hasher.update(f"{key} {list(value.shape)}".encode())
-            hasher.update(value.cpu().contiguous().numpy().tobytes())
-        return hasher.hexdigest()[:32]
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The number of classes."""
+        return {"classes": self.classes}
 
-    def __call__(self, images: Images) -> Outputs:
-        """Compute features [N, 64] and logits [N, K] of images uint8 [N, H, W, C].
+    def outputs(self, images: Tensor) -> Outputs:
+        """Compute features and logits of one batch, uint8 [B, C, H, W] on ``device``."""
+        return Outputs(*self.network(images))
 
-        Raises:
-            UserError: the images have another shape than the ones trained on.
-        """
-        check_images(images)
-        if images.shape[1:] != self.spec.shape:
-            raise UserError(
-                f"features=classifier was trained on images of {self.spec} and cannot take images "
-                f"of {shape_text(images.shape[1:])}: give reference data of that size."
-            )
-        with torch.inference_mode(), exact_float32(self.device):
-            count = batch_size(self.spec.height, self.spec.width)
-            return concatenate(
-                [
-                    Outputs(*self.network(as_tensor(batch, self.device)))
-                    for batch in tuned(batches(images, count), f"features of {min(count, len(images))} images")
-                ]
-            )
+
+class RotationNetwork(Classifier):
+    """The same layers, trained to tell by how much an image was rotated (Gidaris et al. 2018), which takes no labels.
+
+    It has no logits: which way up an image is says nothing about its content.
+    """
+
+    name: ClassVar[str] = "rotation"
+
+    def outputs(self, images: Tensor) -> Outputs:
+        """Compute features of one batch, uint8 [B, C, H, W] on ``device``."""
+        return Outputs(self.network(images)[0], None)
 
 
 def predict_labels(network: Classifier, images: Images) -> Tensor:

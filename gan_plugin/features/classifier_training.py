@@ -11,16 +11,18 @@ images alike; ``tests/features/test_classifier.py`` checks that.
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_plugin.device import tuned
-from gan_plugin.features.classifier import FEATURES, LARGE, Classifier, Network, signed
+from gan_plugin.features.classifier import FEATURES, LARGE, Classifier, Network, RotationNetwork
 from gan_plugin.features.network import exact_float32
-from gan_plugin.spec import image_spec
+from gan_plugin.features.trained import signed
+from gan_plugin.spec import SampleSpec, image_spec
 
 BATCH = 128
 EPOCHS, MIN_STEPS, MAX_STEPS = 10, 300, 1500  # about half a minute for Fashion-MNIST on two CPU cores
@@ -42,26 +44,64 @@ def train_classifier(
         device: where to train; the classifier stays there.
         seed: of the initial weights, the images' order and their shifts.
     """
-    count, channels, height, width = images.shape
+    _, channels, height, width = images.shape
     spec = image_spec(height, width, channels)
-    batch = training_batch(height, width)
-    steps = min(max(EPOCHS * count // batch, MIN_STEPS), MAX_STEPS)
+    examples = Examples(len(images), lambda rows: (images[rows], labels[rows]))
+    return Classifier(fit(spec, examples, classes, device=device, seed=seed), spec, device)
+
+
+def train_rotation(images: Tensor, *, device: torch.device, seed: int = 0) -> RotationNetwork:
+    """Train the same layers to tell by how much an image was rotated (Gidaris et al. 2018), as the classifier is.
+
+    Each image is an example of every rotation that keeps its shape: of four, or where the sides differ of two.
+
+    Args:
+        images: as in :func:`train_classifier`.
+        device: where to train; the network stays there.
+        seed: as there.
+    """
+    _, channels, height, width = images.shape
+    spec = image_spec(height, width, channels)
+    angles = (0, 1, 2, 3) if spec.height == spec.width else (0, 2)  # in quarters of a turn
+
+    def rotated(rows: Tensor) -> tuple[Tensor, Tensor]:
+        labels = rows % len(angles)
+        batch = images[rows // len(angles)]
+        turned = [torch.rot90(batch[i], angles[label], (1, 2)) for i, label in enumerate(labels.tolist())]
+        return torch.stack(turned), labels
+
+    examples = Examples(len(angles) * len(images), rotated)
+    return RotationNetwork(fit(spec, examples, len(angles), device=device, seed=seed), spec, device)
+
+
+class Examples(NamedTuple):
+    """What is learned from: ``at`` gives images uint8 [B, C, H, W] and labels int64 [B] of rows int64 [B]."""
+
+    total: int
+    at: Callable[[Tensor], tuple[Tensor, Tensor]]
+
+
+def fit(spec: SampleSpec, examples: Examples, classes: int, *, device: torch.device, seed: int) -> Network:
+    """Train the layers on examples of ``classes`` labels; returns them in eval mode."""
+    batch = training_batch(spec.height, spec.width)
+    steps = min(max(EPOCHS * examples.total // batch, MIN_STEPS), MAX_STEPS)
     # Everything random here is drawn on the CPU, so only that generator's state changes, and is restored.
     with torch.random.fork_rng(devices=[]), exact_float32(device):
         torch.default_generator.manual_seed(seed)
         network = Network(spec.shape, classes).to(device)
-        decoder = nn.Linear(FEATURES, channels * SMALL_SIDE**2).to(device)
+        decoder = nn.Linear(FEATURES, spec.channels * SMALL_SIDE**2).to(device)
         weights = [*network.parameters(), *decoder.parameters()]
         optimizer = torch.optim.AdamW(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
-        for rows in tuned(draw_rows(count, batch, steps), "training of the classifier"):
-            batch_images = shift(images[rows], max(1, min(height, width) // SHIFT)).to(device)
-            loss = training_loss(network, decoder, batch_images, labels=labels[rows].to(device))
+        limit = max(1, min(spec.size) // SHIFT)
+        for rows in tuned(draw_rows(examples.total, batch, steps), "training of the classifier"):
+            images, labels = examples.at(rows)
+            loss = training_loss(network, decoder, shift(images, limit).to(device), labels=labels.to(device))
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
-    return Classifier(network.eval().requires_grad_(False), spec, device)
+    return network.eval().requires_grad_(False)
 
 
 def training_batch(height: int, width: int) -> int:

@@ -38,7 +38,7 @@ TIMEOUT_S = 30  # for the connection and for each part that is read
 BATCH = 32  # images, resized to 299×299: about 500 MB
 ALTERNATIVES = (
     "give inception_weights=PATH of a copy, run `gan-plugin fetch inception` on a machine with network, "
-    "or choose features=onnx:PATH or, for labeled data, features=classifier"
+    "or choose features=self-supervised, features=onnx:PATH or, for labeled data, features=classifier"
 )
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that jobs print its messages
@@ -102,13 +102,13 @@ def import_extractor() -> Any:
     except ModuleNotFoundError as error:
         raise UserError(
             f"features=inception needs {error.name}, which is not installed: pip install 'gan_plugin[inception]', "
-            "or choose features=onnx:PATH or, for labeled data, features=classifier."
+            "or choose features=self-supervised, features=onnx:PATH or, for labeled data, features=classifier."
         ) from None
     except Exception as error:  # a torchvision built for another torch fails with almost anything
         raise UserError(
             f"features=inception needs torch-fidelity, which cannot be imported ({first_line(error)}): "
             f"install the torchvision that belongs to torch {torch.__version__}, "
-            "or choose features=onnx:PATH or, for labeled data, features=classifier."
+            "or choose features=self-supervised, features=onnx:PATH or, for labeled data, features=classifier."
         ) from None
     return FeatureExtractorInceptionV3
 

@@ -54,7 +54,8 @@ class EvaluatedVersion:
     def logged_name(self, metric: str) -> str:
         """Return the full name of a metric, such as "fid/classifier"."""
         results = results_of(self.result)
-        networks = {measurement["name"]: measurement["network"] for measurement in results["measurements"]}
+        # the main network's come first
+        networks = {measurement["name"]: measurement["network"] for measurement in reversed(results["measurements"])}
         return f"{metric}/{networks.get(metric) or results['network']}"
 
 

@@ -27,9 +27,9 @@ from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.export import Parity, ParityError, export_generator
-from gan_plugin.features import choose_features
-from gan_plugin.features.classifier import Classifier
-from gan_plugin.features.classifier_store import name_in_cache, save_classifier
+from gan_plugin.features import choose_quick_features
+from gan_plugin.features.store import name_in_cache, save_network
+from gan_plugin.features.trained import TrainedNetwork
 from gan_plugin.jobs.describe import describe_run, describe_version, run_name
 from gan_plugin.jobs.rehearsal import plan_time
 from gan_plugin.jobs.resume import AUTO, Resumed, find_resumed, find_unfinished
@@ -90,7 +90,7 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, st
         check_identity(header, plan.identity(dataset))
         check_resumed(header, plan, steps_per_epoch=steps_per_epoch(dataset, plan.recipe))
     if settings.features is not None and settings.evaluation_budget:
-        choose_features(settings.features, has_classes(dataset))  # refused before there is a run
+        choose_quick_features(settings.features, has_classes(dataset))  # refused before there is a run
     continued = None if resumed is None else resumed.run
     with (
         training_run(run_name(plan, dataset), output_dir, identity=plan.identity(dataset), continued=continued) as run,
@@ -129,6 +129,7 @@ def train_and_export(
             file=run.folder / REHEARSAL,
             dtype=PRECISIONS[settings.export_precision],
         )
+    seen = () if evaluator is None else (evaluator.digest,)
     stop = StopSignals()
     try:
         with stop.installed():
@@ -148,11 +149,11 @@ def train_and_export(
         run.diverged = True
         run.spool.note("failed", str(diverged))
         if diverged.state is not None:
-            export(run, diverged.state, plan, dataset=dataset, settings=settings, model_name=None)
+            export(run, diverged.state, plan, dataset=dataset, settings=settings, seen=seen, model_name=None)
         raise
     if stop.requested():  # perhaps after the last step, when there was nothing left to interrupt
         raise SystemExit(stop.exit_status())
-    export(run, state, plan, dataset=dataset, settings=settings, model_name=settings.model_name)
+    export(run, state, plan, dataset=dataset, settings=settings, seen=seen, model_name=settings.model_name)
 
 
 def log_start(
@@ -218,9 +219,9 @@ def make_evaluator(
     print(f"{evaluator.metric} is measured during training; getting ready took {evaluator.seconds:.1f} s.", flush=True)
     run.spool.note("quick_evaluation", f"{evaluator.network.name}, digest {evaluator.network.digest}")
     run.spool.add("experiment_tags", values=primary_metric_tags(evaluator.metric))
-    if isinstance(evaluator.network, Classifier):
-        file = run.folder / f"{name_in_cache(dataset.digest)}.safetensors"
-        save_classifier(evaluator.network, file)
+    if isinstance(network := evaluator.network, TrainedNetwork):
+        file = run.folder / f"{name_in_cache(type(network), dataset.digest)}.safetensors"
+        save_network(network, file)
         run.spool.file(file, "quick_evaluation")
     return evaluator
 
@@ -240,9 +241,13 @@ def export(
     *,
     dataset: Dataset,
     settings: TrainSettings,
+    seen: tuple[str, ...],
     model_name: str | None,
 ) -> None:
     """Export the averaged generator, prove the file equal to it, and log it; register it where it has a name.
+
+    Args:
+        seen: digests of the feature networks by which this generator was chosen.
 
     Raises:
         ExportError: the file is not what it must be.
@@ -255,6 +260,7 @@ def export(
         run_id=run.id,
         data=dataset.name,
         data_digest=dataset.digest,
+        seen_features=seen,
     )
     onnx_file = run.folder / flavor.ONNX_FILE
     try:

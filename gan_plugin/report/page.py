@@ -92,7 +92,11 @@ def render(
         evaluation=evaluation,
         headline=main_rows(rows),
         rows=rows,
-        authenticity=[row["value"] for row in rows if row["name"] == "authenticity" and row["value"] != DASH],
+        authenticity=[
+            row["value"]
+            for row in rows
+            if row["name"] == "authenticity" and row["value"] != DASH and not row["network"]
+        ],
         size=size_sentence(evaluation.samples),
         sharp=max(evaluation.samples.shape[1:3]) <= MAX_ENLARGED,
         generated=[data_uri(image) for image in generated],

@@ -46,7 +46,7 @@ def measurement_row(measurement: Measurement) -> dict[str, str]:
 
 def main_rows(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
     """Return the rows of the most telling metrics, those without a value left out."""
-    by_name = {row["name"]: row for row in rows if row["value"] != DASH}
+    by_name = {row["name"]: row for row in reversed(rows) if row["value"] != DASH}  # the main network's come first
     return [by_name[name] for name in MAIN_METRICS if name in by_name]
 
 

@@ -22,7 +22,7 @@ from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher, Run
 from gan_plugin.serving.session import CUDA, open_session, run_once
 from gan_plugin.spec import SampleSpec, image_spec
 
-CONTRACT_VERSION = "2"
+CONTRACT_VERSION = "3"
 METADATA_PREFIX = "gan."
 KIND, LAYOUT, RANGE = "image", "HWC", "0..255"
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # rows of a run on a GPU; beyond 64 a run gains no speed
@@ -37,7 +37,7 @@ Result = TypeVar("Result")
 class Description:
     """What a generator's ONNX file says about itself, in its ``metadata_props``:
 
-    - ``gan.contract``: the version of this list, 2 today. A new version only adds keys, so readers look at the kind and
+    - ``gan.contract``: the version of this list, 3 today. A new version only adds keys, so readers look at the kind and
       at the keys that they need, never at the version.
     - ``gan.kind`` (since 2): what one sample is, ``image``, which is also the name of the output. Files of contract 1
       hold images.
@@ -47,6 +47,8 @@ class Description:
     - ``gan.height``, ``gan.width``, ``gan.channels``: of an image; one channel is gray, three are RGB.
     - ``gan.class_names``: a JSON list, empty for a generator that takes no label.
     - ``gan.recipe``, ``gan.run_id``, ``gan.data``, ``gan.data_digest``: where it comes from; may be missing.
+    - ``gan.seen_features`` (since 3): a JSON list, the digests of the feature networks by which training chose this
+      generator, so that an evaluation in one of them can say so; may be missing.
     """
 
     latent_size: int
@@ -56,6 +58,7 @@ class Description:
     run_id: str = ""
     data: str = ""
     data_digest: str = ""
+    seen_features: tuple[str, ...] = ()
 
     def to_metadata(self) -> dict[str, str]:
         """Return the keys and values for ``metadata_props``."""
@@ -64,6 +67,7 @@ class Description:
         del values["spec"]
         values |= {"kind": self.spec.kind, "height": height, "width": width, "channels": channels}
         values["class_names"] = json.dumps(list(self.spec.class_names), ensure_ascii=False)
+        values["seen_features"] = json.dumps(list(self.seen_features))
         return {METADATA_PREFIX + name: str(value) for name, value in values.items()}
 
     @classmethod
@@ -83,9 +87,10 @@ class Description:
                 f"{KIND!r}: install a newer one."
             )
         height, width, channels = (_size(values, name) for name in ("height", "width", "channels"))
-        spec = image_spec(height, width, channels, class_names=_class_names(values))
+        spec = image_spec(height, width, channels, class_names=_texts(values, "class_names", ""))
         origin = {name: values.get(name, "") for name in ("recipe", "run_id", "data", "data_digest")}
-        return cls(_size(values, "latent_size"), spec, **origin)
+        seen = tuple(_texts(values, "seen_features", "[]"))
+        return cls(_size(values, "latent_size"), spec, seen_features=seen, **origin)
 
 
 def _size(values: Mapping[str, str], name: str) -> int:
@@ -95,14 +100,15 @@ def _size(values: Mapping[str, str], name: str) -> int:
     return int(text)
 
 
-def _class_names(values: Mapping[str, str]) -> list[str]:
+def _texts(values: Mapping[str, str], name: str, missing: str) -> list[str]:
+    """Return a JSON list of texts; ``missing`` stands for a key that is not there."""
     try:
-        names = json.loads(values.get("class_names", ""))
+        texts = json.loads(values.get(name, missing))
     except ValueError:
-        names = None
-    if not isinstance(names, list) or not all(isinstance(name, str) for name in names):
-        raise UserError("This ONNX file's metadata have no possible gan.class_names: it is damaged, or no generator.")
-    return names
+        texts = None
+    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
+        raise UserError(f"This ONNX file's metadata have no possible gan.{name}: it is damaged, or no generator.")
+    return texts
 
 
 class OnnxGenerator:

@@ -16,7 +16,9 @@ from helpers import need_root
 
 from gan_plugin.features import cache as cache_module
 from gan_plugin.features.cache import Content, cache_folder, cached
-from gan_plugin.features.classifier_store import classifier_file, classifier_of, load_classifier
+from gan_plugin.features.classifier import Classifier
+from gan_plugin.features.classifier_store import classifier_of
+from gan_plugin.features.store import load_trained, network_file
 
 
 @pytest.fixture(autouse=True)
@@ -140,9 +142,9 @@ def test_a_full_or_read_only_disk_costs_one_warning(
     again, _ = classifier_of(dataset, CPU)
     assert again.digest == classifier.digest
     assert sorted(small_disk.iterdir()) == before
-    with classifier_file(classifier) as file:  # what a run logs
+    with network_file(classifier) as file:  # what a run logs
         assert file.name == f"classifier-1-{dataset.digest}.safetensors"
-        assert load_classifier(file, CPU).digest == classifier.digest
+        assert load_trained(Classifier, file, CPU).digest == classifier.digest
     reason = {"full": "No space left on device", "read-only": "Read-only file system"}[obstacle]
     (warning,) = warnings
     assert f"The cache folder {small_disk} cannot be written (" in warning

@@ -12,7 +12,7 @@ from features_helpers import CPU, noise, noisy_dataset
 from helpers import refusal
 
 from gan_plugin.errors import UserError
-from gan_plugin.features import LOADERS, Loader, Outputs, choose_features, load_network
+from gan_plugin.features import LOADERS, Loader, Outputs, choose_features, choose_quick_features, load_network
 from gan_plugin.media.image import Images
 
 
@@ -23,8 +23,11 @@ def without_torch_fidelity(monkeypatch: pytest.MonkeyPatch) -> None:
 
 def test_labels_decide_what_auto_means(fake_torch_fidelity: Path) -> None:
     assert choose_features(None, labeled=True) == "classifier"
-    assert choose_features(None, labeled=False) == "inception"
-    assert choose_features("inception", labeled=True) == "inception"
+    assert choose_features(None, labeled=False) == "self-supervised"
+    assert choose_quick_features(None, labeled=True) == "classifier"
+    assert choose_quick_features(None, labeled=False) == "rotation"
+    for choose in (choose_features, choose_quick_features):
+        assert choose("inception", labeled=True) == "inception"
 
 
 def test_a_classifier_needs_labels() -> None:
@@ -39,7 +42,10 @@ def test_an_unknown_network_is_refused(name: str) -> None:
         refusal(lambda: choose_features(name, labeled=True)),
         refusal(lambda: load_network(name, noisy_dataset(), CPU)),
     ):
-        assert f"features={name!r} is unknown: give one of classifier, inception, onnx:PATH." in message
+        assert (
+            f"features={name!r} is unknown: give one of classifier, self-supervised, rotation, inception, onnx:PATH."
+            in message
+        )
 
 
 def test_a_line_in_the_table_adds_a_network(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -74,8 +80,6 @@ def test_inception_without_its_extra_is_refused_with_the_alternatives(monkeypatc
         message = refusal(call)
         assert "pip install 'gan_plugin[inception]'" in message
         assert "features=classifier" in message
-    assert "The data has no classes, so features=auto" in refusal(lambda: choose_features(None, labeled=False))
-    assert choose_features(None, labeled=True) == "classifier"
 
 
 def test_a_torchvision_that_does_not_fit_is_named(fake_torch_fidelity: Path) -> None:
@@ -92,7 +96,7 @@ def test_a_missing_onnx_file_is_refused_before_any_work(tmp_path: Path) -> None:
 
 
 def test_feature_networks_import_neither_mlflow_nor_click() -> None:
-    modules = ["", ".cache", ".classifier_store", ".inception", ".onnx_network"]
+    modules = ["", ".cache", ".classifier_store", ".self_supervised_training", ".inception", ".onnx_network"]
     code = "import sys; " + "; ".join(f"import gan_plugin.features{name}" for name in modules)
     code += "; print([name for name in ('mlflow', 'click', 'onnx', 'torch_fidelity') if name in sys.modules])"
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)

@@ -18,8 +18,9 @@ from torch import Tensor
 from gan_plugin.data.dataset import make_dataset
 from gan_plugin.features import classifier_store, load_network
 from gan_plugin.features.classifier import Classifier
-from gan_plugin.features.classifier_store import classifier_of, load_classifier, save_classifier
+from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.features.classifier_training import train_classifier
+from gan_plugin.features.store import load_trained, save_network
 from gan_plugin.spec import image_spec
 
 
@@ -27,7 +28,7 @@ from gan_plugin.spec import image_spec
 def test_a_saved_classifier_is_equal_after_loading(tmp_path: Path) -> None:
     dataset = noisy_dataset()
     trained, path = classifier_of(dataset, CPU)
-    loaded = load_classifier(path, CPU)
+    loaded = load_trained(Classifier, path, CPU)
     assert loaded.digest == trained.digest
     assert loaded.data_digest == dataset.digest
     assert loaded.spec == dataset.spec == image_spec(16, 16, 1, class_names=("a", "b", "c"))
@@ -45,7 +46,7 @@ def test_images_need_not_be_square() -> None:
     images = torch.from_numpy(noise(12, 3, 48, 32))
     dataset = make_dataset(images, torch.arange(12) % 2, ("a", "b"), name="n", source="s", split="train", notes=())
     trained, path = classifier_of(dataset, CPU)
-    loaded = load_classifier(path, CPU)
+    loaded = load_trained(Classifier, path, CPU)
     assert (loaded.spec.height, loaded.spec.width) == (48, 32)
     assert loaded.digest == trained.digest
     assert torch.equal(loaded(pixels(dataset)).features, trained(pixels(dataset)).features)
@@ -59,7 +60,7 @@ def test_the_digest_follows_the_weights() -> None:
     trained, path = classifier_of(noisy_dataset(), CPU)
     weights = trained.network.state_dict()
     weights["logits.bias"][0] += 1
-    assert replace(trained).digest != load_classifier(path, CPU).digest
+    assert replace(trained).digest != load_trained(Classifier, path, CPU).digest
 
 
 @pytest.mark.usefixtures("quick")
@@ -77,10 +78,10 @@ def test_equal_data_is_trained_on_once(cache: Path, monkeypatch: pytest.MonkeyPa
 @pytest.mark.usefixtures("quick")
 def test_another_version_trains_again(monkeypatch: pytest.MonkeyPatch) -> None:
     _, path = classifier_of(noisy_dataset(), CPU)
-    monkeypatch.setattr(classifier_store, "VERSION", 2)
+    monkeypatch.setattr(Classifier, "version", 2)
     _, other = classifier_of(noisy_dataset(), CPU)
     assert other != path
-    assert "has version 1" in refusal(lambda: load_classifier(path, CPU))
+    assert "has version 1" in refusal(lambda: load_trained(Classifier, path, CPU))
 
 
 def flip(content: bytes) -> bytes:
@@ -113,7 +114,7 @@ def test_a_damaged_file_is_never_used(
     with caplog.at_level(logging.WARNING):
         again, _ = classifier_of(dataset, CPU)
     assert "has been computed again" in caplog.text
-    assert again.digest == load_classifier(path, CPU).digest == trained.digest
+    assert again.digest == load_trained(Classifier, path, CPU).digest == trained.digest
 
 
 @pytest.mark.usefixtures("quick")
@@ -125,9 +126,9 @@ def test_a_run_uses_the_classifier_in_the_file(monkeypatch: pytest.MonkeyPatch, 
 
     def overtaken(images: Tensor, labels: Tensor, classes: int, *, device: torch.device) -> Classifier:
         other = replace(real(images, labels, classes, device=device, seed=1), data_digest=dataset.digest)
-        save_classifier(other, cache / f"classifier-1-{dataset.digest}.safetensors")
+        save_network(other, cache / f"classifier-1-{dataset.digest}.safetensors")
         return real(images, labels, classes, device=device)
 
     monkeypatch.setattr(classifier_store, "train_classifier", overtaken)
     used, path = classifier_of(dataset, CPU)
-    assert used.digest == load_classifier(path, CPU).digest
+    assert used.digest == load_trained(Classifier, path, CPU).digest

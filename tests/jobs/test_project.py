@@ -11,6 +11,7 @@ import signal
 import subprocess
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -20,8 +21,13 @@ from helpers import PATIENCE_S, QUICK, Project, Trained, error_of, options, refu
 from PIL import Image
 
 from gan_plugin import flavor
+from gan_plugin.config.recipe import load_recipe
+from gan_plugin.config.settings import TrainSettings
 from gan_plugin.data import load_dataset
+from gan_plugin.evaluation import quick
+from gan_plugin.jobs.train import make_evaluator
 from gan_plugin.training.checkpoint import FILE_NAME, read_header
+from gan_plugin.training.plan import make_plan
 
 STEPS = 4  # 2 epochs of 1,438 // 512 steps
 
@@ -129,24 +135,39 @@ def test_the_generator_is_evaluated_during_training_and_the_choice_is_explained(
     assert experiment.tags["mlflow.experiment.primaryMetric.greaterIsBetter"] == "false"
 
 
-def test_features_that_cannot_be_had_do_not_end_a_training(make_project: Callable[[], Project], tmp_path: Path) -> None:
-    """Unlabeled images, no Inception: with auto training goes on and says so; asked for by name it is refused."""
+def test_unlabeled_images_are_trained_on_and_evaluated_offline(
+    make_project: Callable[[], Project], tmp_path: Path
+) -> None:
+    """Training chooses by one network, the evaluation reports another; the classifier is refused."""
     for i, image in enumerate(load_dataset("digits").samples[:64, 0].numpy()):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     project = make_project()
-    small = {
-        "data": tmp_path,
-        "recipe": "dcgan",
-        "epochs": 1,
-        "batch_size": 32,
-        "inception_weights": tmp_path / "nothing.pth",
-    }
+    data: dict[str, object] = {"data": tmp_path, "image_size": 16}
+    small = {**data, "recipe": "dcgan", "epochs": 2, "batch_size": 32, "evaluation_budget": 0.999}
     done = project.command("gan-plugin", "train", *options(small))
     assert done.returncode == 0, done.stderr
-    assert "No evaluation during training, and the last generator is exported: The data has no classes" in done.stderr
+    assert "fid_2k/rotation is measured during training" in done.stdout
+    evaluated = project.command("gan-plugin", "evaluate", *options({**data, "model": "models:/gan/1", "images": 64}))
+    assert evaluated.returncode == 0, evaluated.stderr
+    metrics = project.runs()[0].data.metrics
+    assert {name.partition("/")[2] for name in metrics} >= {"self-supervised", "pixels"}
+    assert not [name for name in metrics if name.endswith(("/rotation", "/classifier", "/inception"))]
     refused = project.command("gan-plugin", "train", *options({**small, "features": "classifier"}))
     assert (refused.returncode, len(project.client.search_model_versions("name = 'gan'"))) == (2, 1)
     assert error_of(refused).startswith("features=classifier is trained to tell classes apart")
+
+
+def test_a_network_that_is_too_slow_does_not_end_a_training(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """With auto training goes on without evaluations and says so."""
+    monkeypatch.setattr(quick, "PATIENCE", 0.0)
+    settings, dataset = TrainSettings(recipe="dcgan"), load_dataset("digits", image_size=16)
+    plan = make_plan(load_recipe("dcgan"), settings, overrides={}, dataset=dataset)
+    run: Any = None  # nothing is logged
+    assert make_evaluator(run, settings, dataset, plan=plan) is None
+    sentence = "No evaluation during training, and the last generator is exported: classifier would take 0 minutes for"
+    assert sentence in capsys.readouterr().err
 
 
 # ---- the model -------------------------------------------------------------------------------------------------------

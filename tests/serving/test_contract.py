@@ -63,7 +63,7 @@ def test_a_file_of_contract_1_is_sampled_and_explored(first_contract: Path, tmp_
 
 
 def test_a_later_contract_with_more_keys_is_read_all_the_same(tmp_path: Path) -> None:
-    later = with_metadata(DIGITS, tmp_path / "later.onnx", contract="3", colors="sRGB")
+    later = with_metadata(DIGITS, tmp_path / "later.onnx", contract="4", colors="sRGB")
     assert OnnxGenerator(later, device="cpu").description == OnnxGenerator(DIGITS, device="cpu").description
 
 
@@ -74,6 +74,7 @@ DESCRIPTION = Description(
     run_id="run",
     data="animals",
     data_digest="1f",
+    seen_features=("2e", "3d"),
 )
 
 
@@ -82,7 +83,7 @@ def test_a_description_survives_the_metadata() -> None:
     assert all(isinstance(value, str) for value in DESCRIPTION.to_metadata().values())
 
 
-@pytest.mark.parametrize("name", ["recipe", "run_id", "data", "data_digest", "layout", "range"])
+@pytest.mark.parametrize("name", ["recipe", "run_id", "data", "data_digest", "seen_features", "layout", "range"])
 def test_what_only_tells_the_origin_may_be_missing(name: str) -> None:
     metadata = DESCRIPTION.to_metadata()
     del metadata[f"gan.{name}"]
@@ -110,6 +111,17 @@ def test_a_size_that_is_missing_or_not_possible_is_refused(name: str, value: str
     del metadata[f"gan.{name}"]
     metadata |= {} if value is None else {f"gan.{name}": value}
     sentence = f"This ONNX file's metadata have no possible gan.{name}: it is damaged, or no generator."
+    assert refusal(lambda: Description.from_metadata(metadata)) == sentence
+
+
+def test_a_file_that_does_not_record_what_chose_it_names_no_features() -> None:
+    assert OnnxGenerator(DIGITS, device="cpu").description.seen_features == ()
+
+
+@pytest.mark.parametrize("value", ["", "2e", '{"2e": 0}', "[0, 1]"])
+def test_seen_features_that_are_no_list_are_refused(value: str) -> None:
+    metadata = DESCRIPTION.to_metadata() | {"gan.seen_features": value}
+    sentence = "This ONNX file's metadata have no possible gan.seen_features: it is damaged, or no generator."
     assert refusal(lambda: Description.from_metadata(metadata)) == sentence
 
 
