@@ -14,11 +14,12 @@ COUNT = 1000
 
 
 def measurements_of(evaluation: Evaluation) -> dict[str, Measurement]:
-    return {measurement.name: measurement for measurement in evaluation.measurements}
+    """The measurements by name; of one by several networks, the first."""
+    return {measurement.name: measurement for measurement in reversed(evaluation.measurements)}
 
 
 def values_of(evaluation: Evaluation) -> dict[str, float]:
-    return {measurement.name: measurement.value for measurement in evaluation.measurements}
+    return {name: measurement.value for name, measurement in measurements_of(evaluation).items()}
 
 
 class Brightness:

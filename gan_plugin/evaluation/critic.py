@@ -112,7 +112,7 @@ def critic_protocol() -> str:
 
 
 def scales(height: int, width: int) -> list[int]:
-    """Return the longer sides, in pixels, at which images are compared: from that of the images, at most 128, down to 8.
+    """Return the longer sides, in pixels, at which images are compared: theirs, at most 128, then reduced ones.
 
     >>> scales(28, 28), scales(64, 48), scales(10, 10), scales(1024, 512)
     ([28, 16, 8], [64, 32, 16, 8], [10], [128, 64, 32, 16, 8])
@@ -156,7 +156,7 @@ def reduce(images: Images, side: int) -> Tensor:
     tensor = torch.from_numpy(images).permute(CHANNELS_FIRST)
     if side >= max(height, width):
         return tensor
-    size = [max(1, round(length * side / max(height, width))) for length in (height, width)]
+    size = (max(1, round(height * side / max(height, width))), max(1, round(width * side / max(height, width))))
     blocks = tensor.split(SCORED_AT_ONCE)
     return torch.cat([F.adaptive_avg_pool2d(block.float(), size).round().to(torch.uint8) for block in blocks])
 

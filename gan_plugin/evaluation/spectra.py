@@ -18,9 +18,11 @@ MAX_VALUES = 5e7  # gray levels: bounds the time, to some seconds, whatever the 
 
 
 def spectrum_measurements(generated: Images, reference: Reference) -> list[Measurement]:
-    """Measure spectrum_distance, high_frequencies and checkerboard of images uint8 [N, H, W, C] of the reference's shape.
+    """Measure spectrum_distance, high_frequencies and checkerboard, beside those of the held-out images.
 
-    The baselines are the same of the held-out images.
+    Args:
+        generated: uint8 [N, H, W, C], N ≥ 1.
+        reference: real images of the same shape.
     """
     real = spectrum_of(reference.dataset)
     result = compare_spectra(power_spectrum(evenly_spaced(generated)), real)

@@ -31,32 +31,33 @@ def verdict(measurements: Sequence[Measurement]) -> str:
 def critic_sentence(critics: dict[int, float]) -> str:
     """Return at which sizes a critic tells the images from real ones, from its AUROC by side in pixels.
 
-    >>> critic_sentence({64: 0.99, 16: 0.7, 8: 0.55})
-    'A critic tells them from real images at 64 px (AUROC 0.99) and often at 16 px (0.70); at 8 px they pass for real.'
+    >>> critic_sentence({64: 0.99, 8: 0.55})
+    'A critic tells them from real images at 64 px (AUROC 0.99); at 8 px they pass for real.'
     """
     if not critics:
         return NO_HELD_OUT
-    full = max(critics)
+    smallest, full = min(critics), max(critics)
     told = [side for side, value in critics.items() if value >= TOLD_APART]
     often = [side for side, value in critics.items() if PASSES <= value < TOLD_APART]
     passing = [side for side, value in critics.items() if value < PASSES]
-    if not told and not often:
+    if len(told) == len(critics) > 1:
+        lowest, highest = min(critics.values()), max(critics.values())
+        return (
+            f"A critic tells them from real images at every size from {smallest} to {full} px "
+            f"(AUROC {lowest:.2f} to {highest:.2f})."
+        )
+    if len(passing) == len(critics):
         return f"A critic cannot tell them from real images (AUROC {critics[full]:.2f} at {full} px)."
-    highest = {
-        kind: f"{max(critics[side] for side in sides):.2f}"
-        for kind, sides in (("told", told), ("often", often))
-        if sides
-    }
     clauses = []
     if told:
-        smallest = ", even the smallest" if len(told) == len(critics) > 1 else ""
-        clauses.append(f"tells them from real images at {sizes(told)}{smallest} (AUROC {highest['told']})")
+        highest = max(critics[side] for side in told)
+        clauses.append(f"A critic tells them from real images at {sizes(told)} (AUROC {highest:.2f})")
     if often:
-        also = f"often at {sizes(often)} ({highest['often']})"
-        alone = f"often tells them from real images at {sizes(often)} (AUROC {highest['often']})"
-        clauses.append(also if told else alone)
+        highest = max(critics[side] for side in often)
+        start = "often" if told else "A critic often tells them from real images"
+        clauses.append(f"{start} at {sizes(often)} (AUROC {highest:.2f})")
     end = f"; at {sizes(passing)} they pass for real" if passing else ""
-    return f"A critic {' and '.join(clauses)}{end}."
+    return f"{' and '.join(clauses)}{end}."
 
 
 def sizes(sides: Iterable[int]) -> str:

@@ -102,7 +102,8 @@ def ring_index(height: int, width: int) -> npt.NDArray[np.int64]:
     [[0, 1, 2], [1, 1, 2], [2, 2, 3]]
     """
     radius = np.hypot(np.fft.fftfreq(height)[:, None], np.fft.fftfreq(width)[None, :])
-    return (radius * min(height, width)).round().astype(np.int64)
+    index: npt.NDArray[np.int64] = (radius * min(height, width)).round().astype(np.int64)
+    return index
 
 
 def ring_decibels(power: Power, index: npt.NDArray[np.int64]) -> Power:

@@ -1,4 +1,4 @@
-"""What a classifier two-sample test needs: the area under its ROC curve, and folds of images that it did not learn from.
+"""What a classifier two-sample test needs: the area under its ROC curve, and folds of images to learn from and not.
 
 Lopez-Paz and Oquab 2017, arXiv:1610.06545, learn to tell two sets of samples apart and test the accuracy on others of
 both. The area under the ROC curve says the same without a threshold: ½ is chance, whatever the classifier's bias.
