@@ -15,6 +15,7 @@ import json
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import click
 import numpy as np
@@ -146,19 +147,19 @@ def run(
     for generator in generators:
         row, _, path = generator.partition("=")
         rows[row] = OnnxGenerator(Path(path), device="cpu").sample(np.arange(len(untouched)))
-    results = {}
-    for row, row_images in rows.items():
-        start = time.perf_counter()
-        results[row] = scores(row_images, reference, networks)
-        print(f"{row}, {time.perf_counter() - start:.0f} s:", json.dumps(results[row]), flush=True)
-    content = {
+    content: dict[str, Any] = {
         "data": name,
         "shape": list(untouched.shape[1:]),
         "images": {"trained on": len(reference_images), "compared": len(compared), "damaged": len(damaged)},
-        "rows": results,
+        "rows": {},
     }
     FOLDER.mkdir(parents=True, exist_ok=True)
-    (FOLDER / f"validity-{name}.json").write_text(json.dumps(content, indent=1, ensure_ascii=False) + "\n", "utf-8")
+    for row, row_images in rows.items():
+        start = time.perf_counter()
+        content["rows"][row] = scores(row_images, reference, networks)
+        print(f"{row}, {time.perf_counter() - start:.0f} s:", json.dumps(content["rows"][row]), flush=True)
+        text = json.dumps(content, indent=1, ensure_ascii=False)  # after each row: what is measured stays
+        (FOLDER / f"validity-{name}.json").write_text(f"{text}\n", "utf-8")
 
 
 def split(dataset: Dataset, held_out: Dataset | None) -> tuple[Dataset, Dataset, Dataset]:

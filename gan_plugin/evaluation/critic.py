@@ -39,7 +39,7 @@ MIN_STEPS, MAX_STEPS = 100, 300
 IMAGES_PER_STEP = 10  # more images are worth more steps
 RATE, WEIGHT_DECAY, SMOOTHING = 3e-3, 0.1, 0.05
 # A difference that nobody sees, such as a black that is 1 gray level bright, must not be told apart
-NOISE = 3.0  # standard deviation in gray levels, added to every image
+NOISE = 3.0  # standard deviation in gray levels, of what is added to each pixel, and to each channel of an image
 SCORED_AT_ONCE = 256
 
 
@@ -185,8 +185,9 @@ def paired_rows(count: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
 
 
 def noisy(images: Tensor) -> Tensor:
-    """Add the noise that hides what nobody sees; returns float32 of gray levels."""
-    return images + NOISE * torch.randn(images.shape)
+    """Add the noise that hides what nobody sees, also in the mean of all pixels; returns float32 of gray levels."""
+    count, channels, height, width = images.shape
+    return images + NOISE * (torch.randn(count, channels, height, width) + torch.randn(count, channels, 1, 1))
 
 
 def score(network: Network, images: Tensor, device: torch.device) -> Tensor:
