@@ -143,10 +143,11 @@ def run(
     networks = {feature: load_network(feature, reference_images, CPU) for feature in chosen}
     reference = Reference(reference_images, held_out=compared, network=next(iter(networks.values())), classifier=None)
     untouched = np.ascontiguousarray(as_pixels(damaged))
-    rows = {UNTOUCHED: untouched} | {row: damage(untouched) for row, damage in DAMAGES.items()}
+    rows = {UNTOUCHED: untouched}
     for generator in generators:
         row, _, path = generator.partition("=")
         rows[row] = OnnxGenerator(Path(path), device="cpu").sample(np.arange(len(untouched)))
+    rows |= {row: damage(untouched) for row, damage in DAMAGES.items()}
     content: dict[str, Any] = {
         "data": name,
         "shape": list(untouched.shape[1:]),

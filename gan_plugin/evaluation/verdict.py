@@ -6,7 +6,7 @@ from collections.abc import Iterable, Sequence
 
 from gan_plugin.evaluation.results import Measurement
 
-TOLD_APART, PASSES = 0.9, 0.6  # AUROC of a critic: above the first always or nearly so; below the second as by chance
+SEPARABLE, PASSES = 0.9, 0.6  # AUROC of a critic: above the first always or nearly so; below the second as by chance
 NOTICED_DB = 3.0  # decibels, twice the power: from here on it is named
 FAR = 2.0  # fid_ratio from which a distance is not that of real images
 LOW_SHARE = 0.5  # of the baseline: a recall or precision below it is named
@@ -37,10 +37,10 @@ def critic_sentence(critics: dict[int, float]) -> str:
     if not critics:
         return NO_HELD_OUT
     smallest, full = min(critics), max(critics)
-    told = [side for side, value in critics.items() if value >= TOLD_APART]
-    often = [side for side, value in critics.items() if PASSES <= value < TOLD_APART]
+    separable = [side for side, value in critics.items() if value >= SEPARABLE]
+    often = [side for side, value in critics.items() if PASSES <= value < SEPARABLE]
     passing = [side for side, value in critics.items() if value < PASSES]
-    if len(told) == len(critics) > 1:
+    if len(separable) == len(critics) > 1:
         lowest, highest = min(critics.values()), max(critics.values())
         return (
             f"A critic tells them from real images at every size from {smallest} to {full} px "
@@ -49,12 +49,12 @@ def critic_sentence(critics: dict[int, float]) -> str:
     if len(passing) == len(critics):
         return f"A critic cannot tell them from real images (AUROC {critics[full]:.2f} at {full} px)."
     clauses = []
-    if told:
-        highest = max(critics[side] for side in told)
-        clauses.append(f"A critic tells them from real images at {sizes(told)} (AUROC {highest:.2f})")
+    if separable:
+        highest = max(critics[side] for side in separable)
+        clauses.append(f"A critic tells them from real images at {sizes(separable)} (AUROC {highest:.2f})")
     if often:
         highest = max(critics[side] for side in often)
-        start = "often" if told else "A critic often tells them from real images"
+        start = "often" if separable else "A critic often tells them from real images"
         clauses.append(f"{start} at {sizes(often)} (AUROC {highest:.2f})")
     end = f"; at {sizes(passing)} they pass for real" if passing else ""
     return f"{' and '.join(clauses)}{end}."
