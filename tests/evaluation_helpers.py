@@ -14,7 +14,7 @@ COUNT = 1000
 
 
 def measurements_of(evaluation: Evaluation) -> dict[str, Measurement]:
-    """Of the main network, whose measurements come first."""
+    """The measurements by name; of one by several networks, the first."""
     return {measurement.name: measurement for measurement in reversed(evaluation.measurements)}
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from gan_plugin.data import Dataset
+from gan_plugin.evaluation.critic import critic_protocol
 from gan_plugin.evaluation.generated import Generated
 from gan_plugin.evaluation.reference import Reference, as_pixels
 from gan_plugin.evaluation.results import (
@@ -110,6 +111,7 @@ def protocol(model: Description, generated: Generated, reference: Reference) -> 
         "independent of that choice": ", ".join(disjoint) or "none of these",
         "resize": reference.network.resize,
         "neighbors": f"k = {PRECISION_K} for precision and recall, {COVERAGE_K} for density and coverage",
+        "critic": critic_protocol(),
         "classes": "none" if classifier is None else f"as predicted by the classifier {classifier.digest}",
     }
 

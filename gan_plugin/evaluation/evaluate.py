@@ -10,10 +10,19 @@ import torch
 
 from gan_plugin.evaluation.classes import class_rows, label_measurements
 from gan_plugin.evaluation.context import evaluation_notes, nearest_pairs, project, protocol
+from gan_plugin.evaluation.critic import critic_measurements
 from gan_plugin.evaluation.generated import generate
-from gan_plugin.evaluation.measures import feature_distances, neighborhood_measurements, second_measurements, with_seen
+from gan_plugin.evaluation.measures import (
+    feature_distances,
+    independent_first,
+    neighborhood_measurements,
+    second_measurements,
+    with_seen,
+)
 from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, manifold_of
 from gan_plugin.evaluation.results import MAX_SAMPLES, Evaluation, regular_indices
+from gan_plugin.evaluation.spectra import spectrum_measurements
+from gan_plugin.evaluation.verdict import verdict
 from gan_plugin.metrics.neighbors import compare, fit_manifold
 from gan_plugin.metrics.pixels import pixel_statistics
 from gan_plugin.serving.generator import OnnxGenerator
@@ -34,15 +43,18 @@ def evaluate_generator(
     neighborhood = compare(real, fit_manifold(features))
     real_pixels = as_pixels(reference.dataset)
     measurements = [
+        *critic_measurements(generated.pixels, reference, device),
+        *spectrum_measurements(generated.pixels, reference),
         *feature_distances(generated, reference),
         *neighborhood_measurements(neighborhood, real=real, features=features, reference=reference),
         *label_measurements(generated, reference, device),
         *second_measurements(generated, reference, device),
     ]
+    seen = generator.description.seen_features
     return Evaluation(
         network=reference.network.name,
         protocol=protocol(generator.description, generated, reference),
-        measurements=tuple(with_seen(measurements, reference, generator.description.seen_features)),
+        measurements=tuple(with_seen(measurements, reference, seen)),
         classes=tuple(class_rows(generated, reference, device)),
         notes=tuple(evaluation_notes(generator.description, generated, reference)),
         samples=generated.pixels[:MAX_SAMPLES],
@@ -52,4 +64,5 @@ def evaluate_generator(
             real.points, features, neighborhood=neighborhood, gaussian=gaussian_of(reference.network, reference.dataset)
         ),
         pixels=pixel_statistics(generated.pixels, real_pixels),
+        verdict=verdict(independent_first(measurements, reference, seen)),
     )

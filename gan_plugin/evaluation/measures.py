@@ -156,13 +156,26 @@ def recall_measurement(neighborhood: Neighborhood, real: Manifold, features: Ten
 
 def with_seen(measurements: list[Measurement], reference: Reference, seen: Collection[str]) -> list[Measurement]:
     """Note beside a network's fid where training chose the generator by it: where its digest is one of ``seen``."""
-    networks = {"" if network is reference.network else network.name: network for network in reference.networks}
+    names = seen_names(reference, seen)
     return [
         replace(measurement, note=join(measurement.note, "Training chose the generator by these features."))
-        if measurement.name == "fid" and networks[measurement.network].digest in seen
+        if measurement.name == "fid" and measurement.network in names
         else measurement
         for measurement in measurements
     ]
+
+
+def independent_first(
+    measurements: list[Measurement], reference: Reference, seen: Collection[str]
+) -> list[Measurement]:
+    """Put those in features by which training chose the generator behind the others."""
+    names = seen_names(reference, seen)
+    return sorted(measurements, key=lambda measurement: measurement.network in names)
+
+
+def seen_names(reference: Reference, seen: Collection[str]) -> set[str]:
+    """Return the networks with one of these digests, as measurements name them: "" is the evaluation's own."""
+    return {"" if n is reference.network else n.name for n in reference.networks if n.digest in seen}
 
 
 # ---- notes beside a number -------------------------------------------------------------------------------------------

@@ -115,6 +115,7 @@ class Evaluation:
         samples: generated images, of consecutive seeds: uint8 [N, H, W, C].
         reference_samples: as many reference images.
         pixels: brightness, contrast and variety under their logged names.
+        verdict: what the measurements say in a sentence or two.
     """
 
     network: str
@@ -127,6 +128,7 @@ class Evaluation:
     neighbors: Neighbors
     projection: Projection
     pixels: dict[str, float] = field(default_factory=dict)
+    verdict: str = ""
 
     def metrics(self) -> dict[str, float]:
         """Return every number under the name that MLflow shows, such as ``fid/classifier`` and ``fid_real/classifier``.
@@ -148,8 +150,9 @@ class Evaluation:
         return values
 
     def as_json(self) -> dict[str, Any]:
-        """Return metrics, classes, notes and protocol as JSON takes them: what ``metrics.json`` holds."""
+        """Return verdict, metrics, classes, notes and protocol as JSON takes them: what ``metrics.json`` holds."""
         return {
+            "verdict": self.verdict,
             "network": self.network,
             "protocol": self.protocol,
             "measurements": [dataclasses.asdict(measurement) for measurement in self.measurements],

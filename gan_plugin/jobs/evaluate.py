@@ -139,8 +139,9 @@ def registered_version(uri: str) -> tuple[str, str] | None:
 
 
 def print_measurements(result: EvaluationResult) -> None:
-    """Print the report's table of metrics."""
+    """Print the verdict and the report's table of metrics."""
     results = results_of(result)
+    print(results["verdict"])
     print(f"{'':34} {'model':>10} {'real':>10}")
     for measurement in results["measurements"]:
         real = "" if measurement["real"] is None else f"{measurement['real']:10.4g}"

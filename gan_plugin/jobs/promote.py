@@ -52,9 +52,11 @@ class EvaluatedVersion:
         return value
 
     def logged_name(self, metric: str) -> str:
-        """Return the full name of a metric, such as "fid/classifier"."""
+        """Return the full name of a metric, such as "fid/classifier"; of one by several networks, the first.
+
+        Of the critics that is the one which sees the images in full size.
+        """
         results = results_of(self.result)
-        # the main network's come first
         networks = {measurement["name"]: measurement["network"] for measurement in reversed(results["measurements"])}
         return f"{metric}/{networks.get(metric) or results['network']}"
 

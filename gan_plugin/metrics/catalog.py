@@ -9,7 +9,7 @@ from dataclasses import KW_ONLY, dataclass
 from typing import Literal
 
 Direction = Literal["lower", "higher", "real"]  # "real": the closer to the value of real images, the better
-Kind = Literal["distance", "ratio", "score", "share", "count", "gray level"]
+Kind = Literal["distance", "ratio", "score", "share", "count", "gray level", "decibels"]
 Need = Literal["held-out images", "labels", "logits", "conditional generator"]
 Stage = Literal["evaluation", "class", "training", "pixels"]
 
@@ -29,6 +29,7 @@ class Metric:
         can_promote: whether ``promote`` may choose the champion by it.
         main: whether the report shows it at the top.
         stage: where it is computed: in an evaluation, for each of its classes, while training, or from pixels alone.
+        network: the pattern of the network's part of its logged name.
     """
 
     name: str
@@ -42,6 +43,7 @@ class Metric:
     can_promote: bool = False
     main: bool = False
     stage: Stage = "evaluation"
+    network: str = "NETWORK"
 
     @property
     def higher_is_better(self) -> bool:
@@ -55,12 +57,60 @@ class Metric:
         >>> METRICS["fid"].logged_name, METRICS["brightness"].logged_name
         ('fid/NETWORK', 'brightness/pixels')
         """
-        if self.stage == "pixels":
-            return f"{self.name}/pixels"
-        return f"{self.name}/NETWORK/CLASS" if self.stage == "class" else f"{self.name}/NETWORK"
+        return f"{self.name}/{self.network}/CLASS" if self.stage == "class" else f"{self.name}/{self.network}"
 
 
 CATALOG = (
+    Metric(
+        "critic_auroc",
+        direction="lower",
+        kind="share",
+        description=(
+            "How well a network that learned to tell generated from held-out real images tells others of them apart, "
+            "as the area under the ROC curve. 0.5 is not at all, 1 is always."
+        ),
+        paper="Lopez-Paz and Oquab 2017",
+        url="https://arxiv.org/abs/1610.06545",
+        needs=("held-out images",),
+        main=True,
+        network="critic-SIDE",
+    ),
+    Metric(
+        "spectrum_distance",
+        direction="lower",
+        kind="decibels",
+        description=(
+            "Root mean square difference, in decibels, between the power spectra of generated and real images, over "
+            "all spatial frequencies. 0 is equal."
+        ),
+        paper="Durall et al. 2020",
+        url="https://arxiv.org/abs/2003.01826",
+        network="pixels",
+    ),
+    Metric(
+        "high_frequencies",
+        direction="real",
+        kind="decibels",
+        description=(
+            "By how many decibels patterns of fewer than 4 pixels are stronger than in real images: far below 0 is "
+            "blur, far above it noise or a checkerboard."
+        ),
+        paper="Dzanic et al. 2020",
+        url="https://arxiv.org/abs/1911.06465",
+        network="pixels",
+    ),
+    Metric(
+        "checkerboard",
+        direction="lower",
+        kind="decibels",
+        description=(
+            "By how many decibels patterns that repeat every 2 or 4 pixels stand out from similar ones, more than in "
+            "real images."
+        ),
+        paper="Odena et al. 2016",
+        url="https://distill.pub/2016/deconv-checkerboard/",
+        network="pixels",
+    ),
     Metric(
         "fid",
         direction="lower",
@@ -230,6 +280,7 @@ CATALOG = (
         kind="gray level",
         description="Mean gray level.",
         stage="pixels",
+        network="pixels",
     ),
     Metric(
         "contrast",
@@ -237,6 +288,7 @@ CATALOG = (
         kind="gray level",
         description="Standard deviation of the gray levels within an image, averaged over images.",
         stage="pixels",
+        network="pixels",
     ),
     Metric(
         "variety",
@@ -247,6 +299,7 @@ CATALOG = (
             "collapse."
         ),
         stage="pixels",
+        network="pixels",
     ),
     Metric(
         "mean_image_difference",
@@ -254,6 +307,7 @@ CATALOG = (
         kind="gray level",
         description="Root mean square difference between the mean generated and the mean real image.",
         stage="pixels",
+        network="pixels",
     ),
 )
 METRICS = {metric.name: metric for metric in CATALOG}
@@ -264,7 +318,7 @@ PROMOTION_METRICS = tuple(metric.name for metric in CATALOG if metric.can_promot
 BOUNDED = {
     metric.name: ">=" if metric.higher_is_better else "<="
     for metric in EVALUATION_METRICS.values()
-    if "conditional generator" not in metric.needs
+    if "conditional generator" not in metric.needs and metric.direction != "real"
 }
 NEED_LABELS = tuple(name for name, metric in EVALUATION_METRICS.items() if "labels" in metric.needs)
 NEED_HELD_OUT = tuple(name for name, metric in EVALUATION_METRICS.items() if "held-out images" in metric.needs)

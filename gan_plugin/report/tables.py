@@ -11,7 +11,7 @@ from gan_plugin.report.charts import MAX_BARS, needs_number
 from gan_plugin.report.numbers import DASH, column, is_known, number, percent
 
 DIRECTIONS = {"lower": "↓ lower", "higher": "↑ higher"}
-FIXED_SIZES = {"share": 0.1, "count": 100.0}  # by a metric's kind: three decimal places, and none
+FIXED_SIZES = {"share": 0.1, "count": 100.0, "decibels": 10.0}  # by a metric's kind: three decimal places, none, one
 
 IndexedClasses = list[tuple[int, ClassRow]]  # with their place in the evaluation
 
@@ -45,8 +45,8 @@ def measurement_row(measurement: Measurement) -> dict[str, str]:
 
 
 def main_rows(rows: Sequence[dict[str, str]]) -> list[dict[str, str]]:
-    """Return the rows of the most telling metrics, those without a value left out."""
-    by_name = {row["name"]: row for row in reversed(rows) if row["value"] != DASH}  # the main network's come first
+    """Return the rows of the most telling metrics, those without a value left out; of several networks', the first."""
+    by_name = {row["name"]: row for row in reversed(rows) if row["value"] != DASH}
     return [by_name[name] for name in MAIN_METRICS if name in by_name]
 
 

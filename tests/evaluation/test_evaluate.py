@@ -278,4 +278,5 @@ def test_unlabeled_data_has_no_metrics_of_classes(
     evaluation = evaluate_generator(bank, bare, count=200, first_seed=0, device=CPU)
     assert evaluation.classes == ()
     names = set(values_of(evaluation))
-    assert names == {"fid", "fid_ratio", "kid", "precision", "recall", "density", "coverage", "authenticity"}
+    of_features = {"fid", "fid_ratio", "kid", "precision", "recall", "density", "coverage", "authenticity"}
+    assert names == of_features | {"critic_auroc", "spectrum_distance", "high_frequencies", "checkerboard"}

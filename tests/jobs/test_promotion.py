@@ -100,6 +100,13 @@ def test_better_is_promoted_worse_is_refused_and_rollback_restores(
         promote(rollback=True)
 
 
+def test_a_threshold_on_the_critic_is_about_images_in_full_size(client: MlflowClient, banks: dict[float, Path]) -> None:
+    register(banks, BAD)
+    with pytest.raises(Refused, match="gan version 1 is not promoted: Metric critic_auroc/critic-16 "):
+        promote(thresholds="critic_auroc<=0.9")
+    assert current_version(client, "gan") is None
+
+
 def test_both_are_evaluated_alike_in_a_run_each(client: MlflowClient, banks: dict[float, Path]) -> None:
     """The same model twice has the same metrics to the last digit, so it is not better than itself."""
     register(banks, GOOD, GOOD)

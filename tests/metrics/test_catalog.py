@@ -27,8 +27,10 @@ def test_thresholds_take_every_metric_of_the_catalog_that_any_generator_has() ->
         with pytest.raises(UserError, match="is not possible: give bounds as in"):
             parse(PromoteSettings, {"thresholds": f"{name}{'<=' if sign == '>=' else '>='}1"})
         assert higher_is_better(name) == (sign == ">=")
-    assert {name for name, sign in BOUNDED.items() if sign == "<="} == {"fid", "fid_ratio", "kid", "label_kl"}
+    distances = {"fid", "fid_ratio", "kid", "label_kl", "critic_auroc", "spectrum_distance", "checkerboard"}
+    assert {name for name, sign in BOUNDED.items() if sign == "<="} == distances
     assert "accuracy" not in BOUNDED  # only a conditional generator has it
+    assert "high_frequencies" not in BOUNDED  # too many are as bad as too few
     for name in PROMOTION_METRICS:
         assert parse(PromoteSettings, {"metric": name}).metric == name
 

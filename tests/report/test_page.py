@@ -34,11 +34,14 @@ pytestmark = pytest.mark.filterwarnings("error")
 def test_every_metric_has_a_row_with_its_meaning_and_its_note(page: Page) -> None:
     for measurement in MEASUREMENTS:
         metric = METRICS.get(measurement.name)
-        cells = page.row(measurement.name + (metric.description if metric else ""))  # fid is not fid_ratio
-        expected = {"lower": "↓ lower", "higher": "↑ higher"}[metric.direction] if metric else ""
+        start = measurement.name + (metric.description if metric else "")  # fid is not fid_ratio
+        if measurement.network.startswith("critic"):
+            start += f"By the network “{measurement.network}”."
+        cells = page.row(start)
+        expected = {"lower": "↓ lower", "higher": "↑ higher", "real": ""}[metric.direction] if metric else ""
         assert cells[-2:] == [expected, measurement.note]
     assert page.row("cas")[0].endswith("By the network “another”.")
-    assert page.text.count("By the network") == 1
+    assert page.text.count("By the network") == 3  # those of the critics, too; a spectrum needs none
     assert [row[0].split(" ")[0] for row in page.rows if "lower" in str(row)][:2] == ["fidFréchet", "fid_ratiofid"]
     assert set(EVALUATION_METRICS) == {measurement.name for measurement in MEASUREMENTS} - {"own_metric"}
 
@@ -54,6 +57,8 @@ def test_every_metric_has_a_row_with_its_meaning_and_its_note(page: Page) -> Non
         ("modes", "10", "10"),
         ("label_kl", "0.0213", "0.00080"),
         ("accuracy", DASH, DASH),
+        ("spectrum_distance", "12.3", "0.1"),
+        ("high_frequencies", "−13.3", "0.0"),
         ("own_metric", "123,457", DASH),
     ],
 )
@@ -90,11 +95,17 @@ def test_a_value_smaller_than_its_std_has_no_more_places_than_it() -> None:
 
 
 def test_headline_has_the_telling_numbers_and_their_baselines(page: Page) -> None:
-    start = page.text.index("gan, version 3 Generated beside")
+    start = page.text.index("Generated beside")
     summary = page.text[start : page.text.index("Metrics", start)]
     assert "fid 12.3 real images 4.57 fid_ratio 2.70 precision 0.812 real images 0.901 recall 0.090" in summary
     assert "coverage 0.721 real images 0.955" in summary
     assert "kid" not in summary
+    assert summary.count("critic_auroc") == 1
+    assert "critic_auroc 0.971 real images 0.508" in summary  # that of the full size
+
+
+def test_the_verdict_is_the_first_line(page: Page) -> None:
+    assert "gan, version 3 A critic tells them from real images. Generated beside" in page.text
 
 
 def test_sections_stand_in_order(page: Page) -> None:
