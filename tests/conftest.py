@@ -19,7 +19,7 @@ import torch
 from helpers import QUICK, ROOT, Project, Server, Trained, serving
 from mlflow import MlflowClient
 
-from gan_plugin.evaluation import classes
+from gan_plugin.evaluation import classes, critic
 from gan_plugin.features import classifier_training
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_training import train_classifier
@@ -84,7 +84,9 @@ def trained(make_project: Callable[[], Project]) -> Trained:
 
 @pytest.fixture
 def short_cas(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The classifiers that learn from generated images learn for a tenth of their steps, in this process."""
+    """The networks that learn from generated images learn for a tenth of their steps, in this process."""
+    for name in ("MIN_STEPS", "MAX_STEPS"):
+        monkeypatch.setattr(critic, name, 10)
 
     def train_shortly(*arguments: Any, **options: Any) -> Classifier:
         with pytest.MonkeyPatch.context() as patch:
