@@ -32,6 +32,9 @@ class Budget(Protocol):
     def is_over(self, state: TrainingState) -> bool:
         """Return whether the training has come to its end."""
 
+    def has_time_to_evaluate(self) -> bool:
+        """Return whether an evaluation that begins now ends before the training does."""
+
 
 class StepBudget:
     """A training of a number of steps."""
@@ -46,6 +49,10 @@ class StepBudget:
     def is_over(self, state: TrainingState) -> bool:
         """Return whether all steps are done."""
         return state.steps >= self.steps
+
+    def has_time_to_evaluate(self) -> bool:
+        """Return that there is time: a training of so many steps ends when it ends."""
+        return True
 
 
 class TimeBudget:
@@ -62,7 +69,7 @@ class TimeBudget:
     """
 
     def __init__(self, seconds: float, spent: float, reserve: float) -> None:
-        self.now = time.monotonic()
+        self.now, self.reserve = time.monotonic(), reserve
         self.start = self.now - spent
         self.end = self.start + seconds - reserve
 
@@ -79,6 +86,10 @@ class TimeBudget:
     def is_over(self, state: TrainingState) -> bool:
         """Return whether the time is over."""
         return state.progress >= 1
+
+    def has_time_to_evaluate(self) -> bool:
+        """Return whether there is as much time as is kept for the end, where everything is evaluated once more."""
+        return time.monotonic() + self.reserve <= self.end
 
 
 def make_budget(plan: TrainingPlan, *, epoch_steps: int, spent: float, clock: Clock) -> Budget:

@@ -173,7 +173,8 @@ class Trainer:
         plan, sizes = self.plan, {"latent_size": self.plan.recipe.latent_size, "classes": state.spec.classes}
         is_last = self.budget.is_over(state)
         samples_due = is_last or epoch % plan.samples_every == 0
-        evaluation_due = self.evaluator is not None and (is_last or self.evaluation_budget.allows())
+        may_evaluate = self.evaluation_budget.allows() and self.budget.has_time_to_evaluate()
+        evaluation_due = self.evaluator is not None and (is_last or may_evaluate)
         if samples_due or evaluation_due:
             generator = exported_generator(state, plan.recipe)
         if samples_due:

@@ -29,11 +29,16 @@ PLAN = re.compile(
 
 
 @pytest.fixture(scope="module")
-def minutes() -> float:
-    """Half a minute, and more where this machine, or what else it does, takes long to import what a run needs."""
+def import_s() -> float:
+    """How long this machine, beside what else it does, takes to import what a run needs."""
     start = time.monotonic()
     subprocess.run([sys.executable, "-c", "import gan_plugin.jobs.train"], check=True)
-    return max(0.5, math.ceil(3 * (time.monotonic() - start)) / 60)
+    return time.monotonic() - start
+
+
+def minutes_for(processes: int, import_s: float) -> float:
+    """Half a minute, and more where so many processes would need most of it to get ready and to end."""
+    return max(0.5, math.ceil((1 + 4 * processes) * import_s) / 60)
 
 
 def start_training(project: Project, parameters: dict[str, object]) -> subprocess.Popen[bytes]:
@@ -52,8 +57,9 @@ def newest(project: Project) -> Path | None:
 
 
 def test_a_training_in_minutes_ends_in_time_with_a_registered_model(
-    make_project: Callable[[], Project], minutes: float
+    make_project: Callable[[], Project], import_s: float
 ) -> None:
+    minutes = minutes_for(1, import_s)
     project, parameters = make_project(), TINY | {"minutes": f"{minutes:g}"}
     start = time.monotonic()
     done = project.command("gan-plugin", "train", *options(parameters))
@@ -82,9 +88,9 @@ def test_a_training_in_minutes_ends_in_time_with_a_registered_model(
 
 
 def test_a_training_that_is_interrupted_goes_on_within_the_same_minutes(
-    make_project: Callable[[], Project], minutes: float
+    make_project: Callable[[], Project], import_s: float
 ) -> None:
-    project = make_project()
+    project, minutes = make_project(), minutes_for(2, import_s)
     parameters = TINY | {"minutes": f"{minutes:g}", "resume": "auto", "checkpoint_minutes": 0.002}
     process = start_training(project, parameters)
     wait_for(lambda: newest(project), process, project.folder / "log")

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 import torch
 from helpers import FakeTime, refusal
-from training_helpers import CPU, GRAY, Memory, plan, small_recipe
+from training_helpers import CPU, GRAY, Memory, Scripted, plan, small_recipe
 
 from gan_plugin.config.recipe import Recipe, load_recipe, override
 from gan_plugin.config.settings import TrainSettings
@@ -168,6 +168,27 @@ def test_a_training_in_minutes_stops_goes_on_and_ends_within_an_epoch(
     assert refusal(
         lambda: train(dataset, shorter, Memory(), folder=tmp_path, resume=tmp_path / FILE_NAME, clock=clock)
     ) == ("minutes=0.1 is less than the 0.1167 minutes behind the checkpoint: give more.")
+
+
+def test_no_evaluation_begins_that_would_make_the_end_late(dataset: Dataset, tmp_path: Path, time: FakeTime) -> None:
+    """After the fifth of seven seconds one would take three, and the last evaluation follows anyway."""
+
+    def tick() -> bool:
+        time.now += 1
+        return False
+
+    evaluator, memory = Scripted(3.0, 1.0), Memory()
+    train(
+        dataset,
+        dataclasses.replace(in_minutes(1 / 6), evaluation_budget=0.999),
+        memory,
+        folder=tmp_path,
+        stop_requested=tick,
+        evaluator=evaluator,
+        clock=Clock(started=0.0, reserve=3.0),
+    )
+    assert {step: values["distance"] for step, values in memory.values.items() if "distance" in values} == {3: 3, 8: 1}
+    assert (len(evaluator.weights), StepBudget(9).has_time_to_evaluate()) == (2, True)
 
 
 # ---- the batch that there is time for --------------------------------------------------------------------------------
