@@ -106,9 +106,11 @@ def _parse_values(name: str, text: str) -> Range | Choices:
 def _parse_range(name: str, text: str, accepts: Accepts) -> Range:
     default = HYPERPARAMETERS[name].default
     if isinstance(default, (str, bool)):
-        raise UserError(f"In space: {name}={text} is no range: give choices with | between, of {accepts.phrase}.")
+        raise UserError(f"In space: {name}={text} is no range: give choices with | between, each {accepts.phrase}.")
     low, high = (_parse(name, end, accepts) for end in text.split("..", maxsplit=1))
-    if isinstance(low, Ramp):
+    if isinstance(high, Ramp):
+        if high.start != high.end:
+            raise UserError(f"In space: {name}={text} has three numbers: give A..B, or choices with | between.")
         low, high = low.start, high.start
     if not low < high:
         raise UserError(f"In space: {name}={text} is no range: give the smaller number first.")
@@ -123,7 +125,7 @@ def _check_steps(name: str, text: str, *, low: int, accepts: Accepts) -> None:
         accepts.parse(str(low + 1))
     except ValueError:
         raise UserError(
-            f"In space: {name}={text} has numbers that are not possible: give choices with | between, of "
+            f"In space: {name}={text} has numbers that are not possible: give choices with | between, each "
             f"{accepts.phrase}."
         ) from None
 

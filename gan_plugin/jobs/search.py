@@ -71,6 +71,7 @@ class Search:
             TrialFailed, Stopped: as ``run_trial`` says.
         """
         while (left := self.clock.trainings() - self.settings.seeds) > 0:
+            self.check_stop()
             trial = self.study.ask()
             texts = studies.propose(trial, self.plan.space, self.plan.training.recipe)
             print(f"Trial {trial.number}, of {left} that there is time for: {joined(texts)}", flush=True)
@@ -97,6 +98,7 @@ class Search:
         for seed in ((self.settings.seed + 1 + i) % 2**32 for i in range(self.settings.seeds)):
             if seed in known:
                 continue
+            self.check_stop()
             if self.clock.trainings() < 1:
                 print(f"There is no time left for seed {seed}.", flush=True)
                 continue
@@ -104,6 +106,11 @@ class Search:
             outcome = self.train(texts_at(self.plan.space, best.params), seed, f"{best.number}-seed-{seed}")
             studies.add_repeat(self.study, best.number, seed, outcome=outcome)
             print(f"  {self.described(outcome)}", flush=True)
+
+    def check_stop(self) -> None:
+        """Raise Stopped where the search is to end."""
+        if self.stop_requested():
+            raise Stopped
 
     def train(self, texts: Mapping[str, str], seed: int, name: str) -> Outcome:
         """Run one training; raises as ``run_trial`` does."""

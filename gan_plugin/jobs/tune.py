@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import sys
 import time
 from dataclasses import replace
@@ -13,10 +14,11 @@ from gan_plugin.config.settings import TuneSettings, explicit_texts
 from gan_plugin.config.space import check_space, default_space, own_values, parse_space
 from gan_plugin.data import Dataset, check_data_argument, load_dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
+from gan_plugin.errors import UserError
 from gan_plugin.jobs import study as studies
 from gan_plugin.jobs.resume import adopted, run_of, unfinished_runs
 from gan_plugin.jobs.search import Search, SearchClock
-from gan_plugin.jobs.search_plan import SearchPlan, check_out, make_search_plan, minutes_of_trials
+from gan_plugin.jobs.search_plan import MIN_TRIALS, SearchPlan, check_out, make_search_plan, minutes_of_trials
 from gan_plugin.jobs.train import Undelivered
 from gan_plugin.jobs.trial import Stopped
 from gan_plugin.jobs.tuned import write_results
@@ -65,20 +67,38 @@ def run_tune(settings: TuneSettings, *, started: float | None = None) -> Path:
         skip_unreadable=settings.skip_unreadable,
     )
     plan = make_search_plan(settings, recipe, space, dataset=dataset, trial_minutes=trial_minutes)
+    clock = SearchClock(started + 60 * settings.minutes, 60 * trial_minutes)
     identity = plan.identity(dataset, space_text)
     output_dir = make_folder(Path(settings.output_dir).resolve(), settings.output_dir)
     continued = find_unfinished_search(output_dir, identity)
-    if continued is not None:
+    if continued is None:
+        check_time_left(settings, clock, trial_minutes, ready_s=time.monotonic() - started)
+    else:
         identity = adopted(identity, continued, FITTED)
         plan = replace(plan, fixed={name: str(identity[name]) for name in plan.fixed})
     name = f"tune-{recipe.name}-{dataset.name}"
     with training_run(name, output_dir, identity=identity, continued=continued) as run:
         log_start(run, settings, plan, dataset=dataset, space_text=space_text)
         del dataset  # the trainings read their own
-        search_and_write(run, settings, plan, started=started)
+        search_and_write(run, settings, plan, clock=clock)
     if not run.delivered:
         raise Undelivered(f"The search is done. {undelivered(run.folder)}")
     return Path(settings.out)
+
+
+def check_time_left(settings: TuneSettings, clock: SearchClock, trial_minutes: float, *, ready_s: float) -> None:
+    """Refuse a search of which getting ready, once for all trainings, has left no time for a trial.
+
+    Raises:
+        UserError: says how many minutes it needs.
+    """
+    if clock.trainings() <= settings.seeds:
+        needed = ready_s / 60 + (MIN_TRIALS + settings.seeds) * trial_minutes
+        raise UserError(
+            f"minutes={settings.minutes:g} leaves no time for a trial of {trial_minutes:g} minutes and "
+            f"{settings.seeds} more for the best one's seeds, since getting ready took {ready_s:.0f} s: give at least "
+            f"minutes={math.ceil(needed)}."
+        )
 
 
 def find_unfinished_search(output_dir: Path, identity: dict[str, Any]) -> RunRecord | None:
@@ -116,17 +136,17 @@ def log_start(run: TrainingRun, settings: TuneSettings, plan: SearchPlan, *, dat
     print(f"in trainings of {plan.trial_minutes:g} minutes, within {settings.minutes:g} minutes.", flush=True)
 
 
-def search_and_write(run: TrainingRun, settings: TuneSettings, plan: SearchPlan, *, started: float) -> None:
+def search_and_write(run: TrainingRun, settings: TuneSettings, plan: SearchPlan, *, clock: SearchClock) -> None:
     """Search in a run that has begun, and write what was found, also where a signal came; raises as ``run_tune``."""
     study = studies.open_study(run.folder, seed=settings.seed, own=own_values(plan.space, plan.recipe))
-    end = started + 60 * settings.minutes - studies.spent(study)
+    clock.end -= studies.spent(study)  # before it was cut off
     stop = StopSignals("ending the training that goes on, then writing what was found")
     search = Search(
         run,
         settings,
         plan,
         study=study,
-        clock=SearchClock(end, 60 * plan.trial_minutes),
+        clock=clock,
         stop_requested=stop.requested,
     )
     with stop.installed():
@@ -141,4 +161,4 @@ def search_and_write(run: TrainingRun, settings: TuneSettings, plan: SearchPlan,
     if not has_result:
         run.diverged = True  # so that the same command would begin another search
         reasons = sorted({trial.user_attrs[studies.REASON] for trial in studies.ended(study)})
-        raise NothingFound(f"No training ended with a generator: {' '.join(reasons) or 'there was no time for any'}")
+        raise NothingFound(f"No training ended with a generator: {' '.join(reasons)}")
