@@ -23,7 +23,7 @@ import onnx
 from gan_plugin import cli, flavor
 from gan_plugin.config.kinds import Accepts
 from gan_plugin.config.recipe import HYPERPARAMETERS, load_recipe, recipe_names
-from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, SettingsClass, TrainSettings
+from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, SettingsClass, TrainSettings, TuneSettings
 from gan_plugin.export import OPSET
 from gan_plugin.metrics.catalog import BOUNDED, CATALOG, Metric
 from gan_plugin.serving.generator import CONTRACT_VERSION, METADATA_PREFIX, Description
@@ -256,6 +256,7 @@ def onnx_metadata() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "train": lambda: parameter_table(TrainSettings),
     "hyperparameters": hyperparameter_table,
+    "tune": lambda: parameter_table(TuneSettings),
     "evaluate": lambda: parameter_table(EvaluateSettings),
     "promote": lambda: parameter_table(PromoteSettings),
     "commands": commands,

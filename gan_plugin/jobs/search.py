@@ -81,7 +81,9 @@ class Search:
                 studies.give_up(self.study, trial.number, trial.params)
                 raise
             if outcome.refused and not studies.ended(self.study):
-                raise UserError(outcome.reason)
+                raise UserError(
+                    f"The first trial, with trial_minutes={self.plan.trial_minutes:g}, is refused: {outcome.reason}"
+                )
             studies.tell(self.study, trial, outcome)
             self.log_trial(trial.number, outcome)
 

@@ -8,11 +8,13 @@ import pytest
 from helpers import refusal
 
 from gan_plugin.config.recipe import (
+    RECIPES,
     load_recipe,
     override,
     parse_hyperparameters,
     recipe_names,
     resolved,
+    tomllib,
 )
 from gan_plugin.config.recipe_file import recipe_text
 from gan_plugin.config.space import (

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from helpers import FakeTime, options, refusal, refused
+from helpers import FakeTime, error_of, options, refusal, refused
 from mlflow import MlflowClient
 
 from gan_plugin.config.recipe import load_recipe
@@ -37,7 +37,7 @@ TEXTS = {
 
 def test_a_search_refuses() -> None:
     for parameters, sentence in (
-        ({"minutes": 5}, "minutes=5 is too little for 3 trials of 0.416667 minutes and"),
+        ({"minutes": 6, "seeds": 10}, "minutes=6 is too little for 3 trials of 0.5 minutes and 10 more for the best"),
         ({"minutes": 5, "trial_minutes": 1}, "minutes=5 is too little for 3 trials of 1 minutes and 3 more for the"),
         ({"space": "lr=1..2"}, "In space: Unknown parameter lr: "),
         ({"recipe": "dcgan", "space": "penalty_weight=1..2"}, "In space: penalty_weight changes nothing without a"),
@@ -58,12 +58,11 @@ def test_the_recipe_of_the_search_is_not_overwritten(tmp_path: Path) -> None:
     assert sentence == f"out={str(own)!r} is the recipe that the search begins with: give another file."
 
 
-def test_without_optuna_a_sentence_says_what_to_install(monkeypatch: pytest.MonkeyPatch) -> None:
-    for name in ("optuna", *(name for name in sys.modules if name.startswith("optuna."))):
-        monkeypatch.setitem(sys.modules, name, None)
-    for name in ("study", "search", "tune", "tuned"):
-        monkeypatch.delitem(sys.modules, f"gan_plugin.jobs.{name}", raising=False)
-    assert refused("tune") == "tune needs optuna, which is not installed: pip install 'gan_plugin[tune]'."
+def test_without_optuna_a_sentence_says_what_to_install() -> None:
+    code = "import sys; sys.modules['optuna'] = None; from gan_plugin.cli import main; main(['tune'])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert error_of(done) == "tune needs optuna, which is not installed: pip install 'gan_plugin[tune]'."
 
 
 def test_no_training_begins_that_would_end_late(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -202,7 +201,7 @@ def test_a_search_whose_first_training_is_refused_ends_with_its_sentence(
 ) -> None:
     monkeypatch.setattr(trial, "command", lambda texts: [*trainings.command(texts), "--epochs=1", "--minutes=1"])
     sentence = refusal(lambda: tune.run_tune(parse(TuneSettings, TEXTS)))
-    assert sentence.startswith("epochs=1 and minutes=1 both say how long to train")
+    assert sentence.startswith("The first trial, with trial_minutes=1, is refused: epochs=1 and minutes=1 both say how")
     assert study.best(study.open_study(next(Path("outputs").glob("*/run.json")).parent, seed=0, own={})) is None
 
 
