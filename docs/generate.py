@@ -165,8 +165,8 @@ def use_in_promote(metric: Metric) -> str:
 
 def commands() -> str:
     """Return the commands whose options are not settings."""
-    others = [cli.main.commands[name] for name in cli.main.commands if name not in ("train", "evaluate", "promote")]
-    return "\n\n".join(map(command, others))
+    with_settings = ("train", "tune", "evaluate", "promote")
+    return "\n\n".join(command(cli.main.commands[name]) for name in cli.main.commands if name not in with_settings)
 
 
 def command(of: click.Command) -> str:
