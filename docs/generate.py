@@ -23,7 +23,7 @@ import onnx
 from gan_plugin import cli, flavor
 from gan_plugin.config.kinds import Accepts
 from gan_plugin.config.recipe import HYPERPARAMETERS, load_recipe, recipe_names
-from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, SettingsClass, TrainSettings
+from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, SettingsClass, TrainSettings, TuneSettings
 from gan_plugin.export import OPSET
 from gan_plugin.metrics.catalog import BOUNDED, CATALOG, Metric
 from gan_plugin.serving.generator import CONTRACT_VERSION, METADATA_PREFIX, Description
@@ -167,8 +167,8 @@ def use_in_promote(metric: Metric) -> str:
 
 def commands() -> str:
     """Return the commands whose options are not settings."""
-    others = [cli.main.commands[name] for name in cli.main.commands if name not in ("train", "evaluate", "promote")]
-    return "\n\n".join(map(command, others))
+    with_settings = ("train", "tune", "evaluate", "promote")
+    return "\n\n".join(command(cli.main.commands[name]) for name in cli.main.commands if name not in with_settings)
 
 
 def command(of: click.Command) -> str:
@@ -263,6 +263,7 @@ def onnx_metadata() -> str:
 BLOCKS: dict[str, Callable[[], str]] = {
     "train": lambda: parameter_table(TrainSettings),
     "hyperparameters": hyperparameter_table,
+    "tune": lambda: parameter_table(TuneSettings),
     "evaluate": lambda: parameter_table(EvaluateSettings),
     "promote": lambda: parameter_table(PromoteSettings),
     "commands": commands,

@@ -1,6 +1,6 @@
-"""The command line: ``gan-plugin train | evaluate | promote | replay | close | unlock | sample | explore | …``.
+"""The command line: ``gan-plugin train | tune | evaluate | promote | replay | close | unlock | sample | …``.
 
-The options of the first three come from :mod:`gan_plugin.config`.
+The options of the first four come from :mod:`gan_plugin.config`.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from gan_plugin.config.settings import (
     PromoteSettings,
     SettingsClass,
     TrainSettings,
+    TuneSettings,
     parameters_of,
     parse,
     parse_training,
@@ -115,6 +116,25 @@ def train(**texts: str | None) -> None:
     try:
         run_training(settings, overrides, started=started)
     except (Diverged, ExportError) as error:
+        raise click.ClickException(str(error)) from None
+    except Undelivered as error:
+        click.ClickException(str(error)).show()
+        raise SystemExit(TRY_AGAIN) from None
+
+
+@main.command(cls=Parameters)
+@options_of(TuneSettings)
+def tune(**texts: str | None) -> None:
+    """Search a recipe's hyperparameters within a total time, and write the best ones as a recipe."""
+    settings = parse(TuneSettings, without_none(texts))
+    started = time.monotonic() - age_s()
+    from gan_plugin.jobs.train import Undelivered
+    from gan_plugin.jobs.trial import TrialFailed
+    from gan_plugin.jobs.tune import NothingFound, run_tune
+
+    try:
+        run_tune(settings, started=started)
+    except (NothingFound, TrialFailed) as error:
         raise click.ClickException(str(error)) from None
     except Undelivered as error:
         click.ClickException(str(error)).show()

@@ -17,10 +17,15 @@ ENDING = tuple(number for number in (signal.SIGTERM, SIGHUP) if number is not No
 
 
 class StopSignals:
-    """Remembers a signal to end instead of ending the process; the same signal again ends it as usual."""
+    """Remembers a signal to end instead of ending the process; the same signal again ends it as usual.
 
-    def __init__(self) -> None:
+    Args:
+        promise: what is done then, as the line says that a person sees.
+    """
+
+    def __init__(self, promise: str = "finishing this step, then saving a checkpoint") -> None:
         self.received: signal.Signals | None = None
+        self.promise = promise
 
     def requested(self) -> bool:
         """Return whether a signal has come."""
@@ -42,7 +47,7 @@ class StopSignals:
             signal.raise_signal(number)
         if self.received is None:  # after a Ctrl-C mlflow run sends its child a SIGTERM as well
             self.received = signal.Signals(number)
-            message = f"{self.received.name}: finishing this step, then saving a checkpoint. Once more ends at once.\n"
+            message = f"{self.received.name}: {self.promise}. Once more ends at once.\n"
             with suppress(OSError):  # the terminal may be gone
                 os.write(2, message.encode())  # print may be in the middle of another line
 

@@ -139,6 +139,17 @@ def any_text() -> Accepts:
     return Accepts("some text", parse)
 
 
+def toml_path() -> Accepts:
+    """Accept the path of a TOML file."""
+
+    def parse(text: str) -> str:
+        if not text.strip().endswith(".toml"):
+            raise ValueError
+        return text.strip()
+
+    return Accepts("a path that ends in .toml", parse)
+
+
 def registered_name() -> Accepts:
     """Accept what can be registered with MLflow, named by ``models:/NAME/1`` and ``models:/NAME@ALIAS``, and locked.
 

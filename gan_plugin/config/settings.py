@@ -1,4 +1,4 @@
-"""The settings of ``train``, ``evaluate`` and ``promote``: what is not a hyperparameter of the recipe.
+"""The settings of ``train``, ``tune``, ``evaluate`` and ``promote``: what is not a hyperparameter of the recipe.
 
 Each field holds its default, what it accepts and what it means: command line, reference and checks derive from that.
 """
@@ -26,6 +26,7 @@ from gan_plugin.config.kinds import (
     positive_number,
     registered_name,
     text_of,
+    toml_path,
     unknown_parameter,
     whole_number,
     yes_or_no,
@@ -133,7 +134,9 @@ class TrainSettings:
         one_of("float32", "float16"),
         "Precision of the exported generator; float16, for GPUs, halves the file and has to pass a parity gate, too.",
     )
-    model_name: str = setting("gan", registered_name(), "Name of the registered model.")
+    model_name: str | None = setting(
+        "gan", or_none(registered_name()), "Name of the registered model; none logs the model and does not register it."
+    )
     features: str | None = setting("auto", or_auto(any_text()), QUICK_FEATURES)
     inception_weights: str | None = setting("none", or_none(any_text()), WEIGHTS)
     evaluation_budget: float = setting(
@@ -161,6 +164,43 @@ class TrainSettings:
     )
     new_run: bool = setting("false", yes_or_no(), "Let resume begin a run of its own, instead of going on in the same.")
     output_dir: str = setting("outputs", any_text(), "Local folder for checkpoints and the exported generator.")
+
+
+def as_in_train(name: str) -> Any:
+    """Return a field that is the same as the one of ``train``."""
+    original = TrainSettings.__dataclass_fields__[name]
+    return field(default=original.default, metadata=original.metadata)
+
+
+@dataclass(frozen=True, kw_only=True)
+class TuneSettings:
+    """Settings of ``tune``."""
+
+    data: str = as_in_train("data")
+    split: str = as_in_train("split")
+    image_size: Size | None = as_in_train("image_size")
+    channels: int | None = as_in_train("channels")
+    skip_unreadable: bool = as_in_train("skip_unreadable")
+    recipe: str = as_in_train("recipe")
+    space: str | None = setting(
+        "auto",
+        or_auto(any_text()),
+        "Hyperparameters to search, with commas between: FIELD=A..B is a range, FIELD=a|b|c are choices; auto is the "
+        "learning rates, the penalty's weight and ema_half_life, each around the recipe's own.",
+    )
+    minutes: float = setting("60", positive_number(), "Minutes that all of the search may take.")
+    trial_minutes: float | None = setting(
+        "auto", or_auto(positive_number()), "Minutes of one training; auto is a twelfth of the search's."
+    )
+    seeds: int = setting("3", whole_number(1, 100), "Further seeds that the best hyperparameters are trained with.")
+    seed: int = setting("0", whole_number(0, 2**32 - 1), "Seed of the search, and of every training in it.")
+    device: str = as_in_train("device")
+    precision: str = as_in_train("precision")
+    threads: int | None = as_in_train("threads")
+    features: str | None = as_in_train("features")
+    inception_weights: str | None = as_in_train("inception_weights")
+    out: str = setting("tuned.toml", toml_path(), "File to write the best hyperparameters to, as a recipe.")
+    output_dir: str = setting("outputs", any_text(), "Local folder for the search, and for the trainings in it.")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -213,9 +253,11 @@ class PromoteSettings(EvaluatorSettings, DataSettings):
     rollback: bool = setting("false", yes_or_no(), "Give the alias back to the previous champion, and compare nothing.")
 
 
-Settings = TypeVar("Settings", TrainSettings, EvaluateSettings, PromoteSettings, EvaluatorSettings)
-AnySettings = TrainSettings | EvaluateSettings | PromoteSettings | EvaluatorSettings
-SettingsClass = type[TrainSettings] | type[EvaluateSettings] | type[PromoteSettings] | type[EvaluatorSettings]
+Settings = TypeVar("Settings", TrainSettings, TuneSettings, EvaluateSettings, PromoteSettings, EvaluatorSettings)
+AnySettings = TrainSettings | TuneSettings | EvaluateSettings | PromoteSettings | EvaluatorSettings
+SettingsClass = (
+    type[TrainSettings] | type[TuneSettings] | type[EvaluateSettings] | type[PromoteSettings] | type[EvaluatorSettings]
+)
 
 
 def parameters_of(cls: SettingsClass) -> dict[str, Field[Any]]:

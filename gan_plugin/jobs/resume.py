@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import logging
 import shutil
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
@@ -72,16 +72,10 @@ def find_unfinished(output_dir: Path, identity: dict[str, Any], fitted: Collecti
         identity: what the run must agree on.
         fitted: the names in it that may differ, since nobody asked for them.
     """
-    store = without_password(mlflow.get_tracking_uri())
-    records = [(path.parent, record) for path in output_dir.glob(f"*/{RECORD}") if (record := readable(path.parent))]
-    for folder, record in sorted(records, key=lambda entry: -entry[1].started_ms):
-        adopted = identity | {name: record.identity[name] for name in fitted if name in record.identity}
-        same = not differences(record.identity, adopted) and record.tracking_uri == store
-        if not same or has_ended(record) or not is_free(folder):
-            continue
+    for folder, record in unfinished_runs(output_dir, identity, fitted):
         for name in NAMES:
             try:
-                check_identity(read_header(folder / name), adopted)
+                check_identity(read_header(folder / name), adopted(identity, record, fitted))
             except UserError as error:
                 if (folder / name).exists():
                     logger.warning("%s", error)
@@ -89,6 +83,26 @@ def find_unfinished(output_dir: Path, identity: dict[str, Any], fitted: Collecti
             print(f"Going on with the run {record.id}, which did not end, from {folder / name}.", flush=True)
             return Resumed(folder / name, run_of(folder))
     return None
+
+
+def unfinished_runs(
+    output_dir: Path, identity: dict[str, Any], fitted: Collection[str]
+) -> Iterator[tuple[Path, RunRecord]]:
+    """Yield the folders and records of the runs of these settings that did not end, the newest first.
+
+    Args are those of :func:`find_unfinished`.
+    """
+    store = without_password(mlflow.get_tracking_uri())
+    records = [(path.parent, record) for path in output_dir.glob(f"*/{RECORD}") if (record := readable(path.parent))]
+    for folder, record in sorted(records, key=lambda entry: -entry[1].started_ms):
+        same = not differences(record.identity, adopted(identity, record, fitted)) and record.tracking_uri == store
+        if same and not has_ended(record) and is_free(folder):
+            yield folder, record
+
+
+def adopted(identity: dict[str, Any], record: RunRecord, fitted: Collection[str]) -> dict[str, Any]:
+    """Return the identity with a run's own values for what nobody asked for."""
+    return identity | {name: record.identity[name] for name in fitted if name in record.identity}
 
 
 def has_ended(record: RunRecord) -> bool:

@@ -54,7 +54,7 @@ class Undelivered(RuntimeError):
 
 
 def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, started: float | None = None) -> str:
-    """Train, export, prove, log and register a generator; returns the registered model's URI.
+    """Train, export, prove, log and register a generator; returns its URI.
 
     Args:
         overrides: the recipe's fields that the user set.
@@ -98,7 +98,7 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, st
     ):
         log_start(run, settings, plan, division=division, resumed=resumed)
         train_and_export(run, settings, plan, dataset=dataset, resumed=resumed, started=started)
-    return announce(run)
+    return announce(run, settings.model_name)
 
 
 def train_and_export(
@@ -300,8 +300,11 @@ def parity_metrics(parity: Parity) -> dict[str, float]:
     }
 
 
-def announce(run: TrainingRun) -> str:
-    """Print where the registered model is and how to serve it; returns its URI.
+def announce(run: TrainingRun, model_name: str | None) -> str:
+    """Print where the model is and how to serve it; returns its URI.
+
+    Args:
+        model_name: under which it was to be registered; None for a model that was only to be logged.
 
     Raises:
         Undelivered: MLflow does not have everything.
@@ -313,5 +316,6 @@ def announce(run: TrainingRun) -> str:
     uri = run.model_uri
     serve = f"mlflow models serve -m {uri} --env-manager local --port 5001"
     store = shlex.quote(without_password(mlflow.get_tracking_uri()))
-    print(f"{uri} is registered. Serve it:\n  MLFLOW_TRACKING_URI={store} {serve}", flush=True)
+    done = "is logged, and not registered" if model_name is None else "is registered"
+    print(f"{uri} {done}. Serve it:\n  MLFLOW_TRACKING_URI={store} {serve}", flush=True)
     return uri
