@@ -147,6 +147,10 @@ def test_unlabeled_images_are_trained_on_and_evaluated_offline(
     done = project.command("gan-plugin", "train", *options(small))
     assert done.returncode == 0, done.stderr
     assert "fid_2k/rotation is measured during training" in done.stdout
+    (file,) = project.folder.rglob("outputs/**/generator.onnx")
+    metadata = {entry.key: entry.value for entry in onnx.load(file).metadata_props}
+    (digest,) = json.loads(metadata["gan.seen_features"])
+    assert project.runs()[0].data.tags["quick_evaluation"] == f"rotation, digest {digest}"
     evaluated = project.command("gan-plugin", "evaluate", *options({**data, "model": "models:/gan/1", "images": 64}))
     assert evaluated.returncode == 0, evaluated.stderr
     metrics = project.runs()[0].data.metrics
