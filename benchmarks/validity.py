@@ -228,7 +228,8 @@ def is_seen(column: str, value: float, untouched: float) -> bool:
         return value >= SEEN_AUROC
     if column.startswith("fid"):
         return value >= SEEN_FACTOR * untouched
-    return abs(value - untouched) >= SEEN_DB
+    difference = value - untouched
+    return (abs(difference) if column.startswith("high_frequencies") else difference) >= SEEN_DB
 
 
 if __name__ == "__main__":
