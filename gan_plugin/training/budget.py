@@ -69,17 +69,20 @@ class TimeBudget:
     """
 
     def __init__(self, seconds: float, spent: float, reserve: float) -> None:
-        self.now, self.reserve = time.monotonic(), reserve
+        self.now, self.seconds, self.reserve = time.monotonic(), seconds, reserve
         self.start = self.now - spent
         self.end = self.start + seconds - reserve
 
     def update(self, state: TrainingState) -> None:
-        """Advance the progress by the time since the last call."""
+        """Advance the progress by the time since the last call.
+
+        At the end what is kept counts as spent, so that a run that goes on with as many minutes trains no more.
+        """
         before, self.now = self.now, time.monotonic()
-        state.seconds = self.now - self.start
         if self.now >= self.end:
-            state.progress = 1.0
+            state.progress, state.seconds = 1.0, self.seconds
             return
+        state.seconds = self.now - self.start
         progress = min(state.progress, (before - self.start) / (self.end - self.start))
         state.progress = progress + (1 - progress) * (self.now - before) / (self.end - before)
 

@@ -199,13 +199,13 @@ def check_resumed(header: Mapping[str, Any], plan: TrainingPlan, *, steps_per_ep
     Raises:
         UserError: names both numbers.
     """
-    steps, minutes = header["steps"], header["seconds"] / 60
+    steps, seconds = header["steps"], header["seconds"]
     if plan.epochs is not None and steps > plan.epochs * steps_per_epoch:
         raise UserError(
             f"epochs={plan.epochs} is less than the {steps / steps_per_epoch:.4g} epochs behind the checkpoint: give "
             "more."
         )
-    if plan.minutes is not None and minutes > plan.minutes:
+    if plan.minutes is not None and seconds > 60 * plan.minutes:
         raise UserError(
-            f"minutes={plan.minutes:g} is less than the {minutes:.4g} minutes behind the checkpoint: give more."
+            f"minutes={plan.minutes:g} is less than the {seconds / 60:.4g} minutes behind the checkpoint: give more."
         )
