@@ -80,7 +80,8 @@ def describe_value(search: Search, number: int, value: float) -> str:
         trials = len(studies.ended(search.study))
         return f"{metric} {value:.4g}, the lowest of {trials} {trainings}, and no other seed was tried"
     failed = len(studies.repeats(search.study, number)) - len(values)
-    text = f"{metric} {mean_and_std(values)} over {len(values)} further {'seed' if len(values) == 1 else 'seeds'} in {trainings}"
+    seeds = "1 further seed" if len(values) == 1 else f"{len(values)} further seeds"
+    text = f"{metric} {mean_and_std(values)} over {seeds} in {trainings}"
     return text + (f", and {failed} that diverged" if failed else "")
 
 
