@@ -188,7 +188,7 @@ class TuneSettings:
         "Hyperparameters to search, with commas between: FIELD=A..B is a range, FIELD=a|b|c are choices; auto is the "
         "learning rates, the penalty's weight and ema_half_life, each around the recipe's own.",
     )
-    minutes: float = setting("60", positive_number(), "Minutes that all of the search may take.")
+    minutes: float = setting("60.0", positive_number(), "Minutes that all of the search may take.")
     trial_minutes: float | None = setting(
         "auto", or_auto(positive_number()), "Minutes of one training; auto is a twelfth of the search's."
     )

@@ -72,8 +72,10 @@ class Search:
         """
         while (left := self.clock.trainings() - self.settings.seeds) > 0:
             self.check_stop()
-            trial = self.study.ask()
-            texts = studies.propose(trial, self.plan.space, self.plan.training.recipe)
+            if (proposal := studies.next_trial(self.study, self.plan.space, self.plan.training.recipe)) is None:
+                print("All of the space has been tried.", flush=True)
+                return
+            trial, texts = proposal
             print(f"Trial {trial.number}, of {left} that there is time for: {joined(texts)}", flush=True)
             try:
                 outcome = self.train(texts, self.settings.seed, f"{trial.number}")

@@ -25,6 +25,7 @@ except ModuleNotFoundError as error:
 JOURNAL = "study.log"  # in the folder of a search
 NAME = "tune"
 RANDOM_TRIALS = 4  # before the sampler looks at values: Optuna's 10 would be all of a search of an hour
+MAX_DRAWS = 100  # until a space counts as used up
 MIN_FOR_IMPORTANCE = 4  # trials with a value
 SECONDS, REASON, RUN, REPEATS = "seconds", "reason", "run_id", "repeats"  # attributes
 
@@ -59,6 +60,21 @@ def give_up(study: Study, number: int, params: Mapping[str, Any]) -> None:
     """Leave a trial that was cut off, and run its point of the space again next."""
     study.tell(number, state=TrialState.FAIL)
     study.enqueue_trial(dict(params))
+
+
+def next_trial(study: Study, space: Space, recipe: Recipe) -> tuple[Trial, dict[str, str]] | None:
+    """Return a trial and its hyperparameters, as no trial so far had them; None where the sampler finds nothing new.
+
+    A space of few choices is soon used up, and a second training of the same would only take time.
+    """
+    known = [texts_at(space, trial.params) for trial in ended(study)]
+    for _ in range(MAX_DRAWS):
+        trial = study.ask()
+        texts = propose(trial, space, recipe)
+        if texts not in known:
+            return trial, texts
+        study.tell(trial, state=TrialState.FAIL)  # which the sampler does not count
+    return None
 
 
 def propose(trial: Trial, space: Space, recipe: Recipe) -> dict[str, str]:

@@ -75,12 +75,13 @@ def values_of(search: Search, number: int) -> list[float]:
 def describe_value(search: Search, number: int, value: float) -> str:
     """Return how good a trial is: over further seeds, or with what it was chosen by where there are none."""
     values, metric = values_of(search, number), search.plan.metric
-    trainings = f"trainings of {search.plan.trial_minutes:g} minutes"
+    trainings = f"{search.plan.trial_minutes:g}-minute trainings"
     if not values:
         trials = len(studies.ended(search.study))
         return f"{metric} {value:.4g}, the lowest of {trials} {trainings}, and no other seed was tried"
     failed = len(studies.repeats(search.study, number)) - len(values)
-    text = f"{metric} {mean_and_std(values)} over {len(values)} further seeds in {trainings}"
+    seeds = "1 further seed" if len(values) == 1 else f"{len(values)} further seeds"
+    text = f"{metric} {mean_and_std(values)} over {seeds} in {trainings}"
     return text + (f", and {failed} that diverged" if failed else "")
 
 

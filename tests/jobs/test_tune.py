@@ -17,6 +17,7 @@ from mlflow import MlflowClient
 
 from gan_plugin.config.recipe import load_recipe
 from gan_plugin.config.settings import TuneSettings, parse
+from gan_plugin.config.space import own_values, parse_space
 from gan_plugin.jobs import search, study, trial, tune
 from gan_plugin.jobs.search import SearchClock
 from gan_plugin.jobs.trial import Outcome, Stopped, TrialFailed, command, run_trial, wait_for_end
@@ -30,7 +31,7 @@ TEXTS = {
     "minutes": "4",  # for three trials and a seed
     "trial_minutes": "1",
     "seeds": "1",
-    "seed": "0",
+    "seed": "1",
     "device": "cpu",
 }
 
@@ -109,6 +110,18 @@ def test_a_stop_ends_the_training_that_goes_on(monkeypatch: pytest.MonkeyPatch, 
     assert wait_for_end(process, lambda: True) == -signal.SIGTERM
 
 
+def test_a_space_of_few_choices_is_used_up(tmp_path: Path) -> None:
+    space, recipe = parse_space("batch_size=16|32,generator_lr=1e-4|2e-4"), load_recipe("dcgan")
+    opened = study.open_study(tmp_path, seed=0, own=own_values(space, recipe))
+    tried = []
+    while (proposal := study.next_trial(opened, space, recipe)) is not None:
+        number, texts = proposal
+        tried.append(tuple(texts.values()))
+        study.tell(opened, number, Outcome(value=1.0, reason="", refused=False, run_id=None, seconds=1.0))
+    assert sorted(tried) == [("16", "1e-4"), ("16", "2e-4"), ("32", "1e-4"), ("32", "2e-4")]
+    assert tried[0] == ("16", "2e-4")  # the nearest to the recipe
+
+
 # ---- a search --------------------------------------------------------------------------------------------------------
 
 
@@ -174,10 +187,10 @@ def test_a_search_that_is_interrupted_goes_on_and_writes_a_recipe(
     assert {child.info.run_id for child in children} == {outcome.run_id for outcome in trainings.outcomes}
     assert not client.search_registered_models()
     trials = json.loads(next(tmp_path.glob("outputs/*/study.json")).read_text())["trials"]
-    assert [entry["number"] for entry in trials] == [0, 1, 2]
+    assert len({tuple(entry["params"].items()) for entry in trials}) == len(trials) == 3  # nothing is tried twice
     assert trials[0]["params"]["generator_lr"] == "2e-4"  # the recipe's own is the first
     pruned = [entry for entry in trials if entry["value"] is None]
-    assert pruned, "another seed than 0 may draw a learning rate of 1e30"
+    assert pruned, "another seed than 1 may draw a learning rate of 1e30"
     assert all("training has diverged" in entry["reason"] for entry in pruned)
     assert {entry["params"]["generator_lr"] for entry in pruned} == {"1e30"}
 
@@ -188,7 +201,7 @@ def test_a_search_that_is_interrupted_goes_on_and_writes_a_recipe(
     assert values == ["dropout = 0.3", f"batch_size = {best['params']['batch_size']}"]  # and no default
     assert load_recipe("tuned.toml").batch_size == int(best["params"]["batch_size"])
     history = client.get_metric_history(parent.info.run_id, "best/fid_2k/classifier")
-    assert [metric.step for metric in history] == [0, 1, 2]
+    assert [metric.step for metric in history] == [entry["number"] for entry in trials]
     assert history[-1].value == pytest.approx(best["value"])
     assert parent.data.metrics["fid_2k/classifier"] == trainings.outcomes[-1].value
     assert parent.data.params["best/generator_lr"] == "2e-4"
