@@ -12,6 +12,7 @@ from gan_plugin.data import Dataset
 from gan_plugin.evaluation.evaluate import evaluate_generator
 from gan_plugin.evaluation.reference import Reference, prepare_reference
 from gan_plugin.evaluation.results import Evaluation
+from gan_plugin.evaluation.verdict import factor
 from gan_plugin.serving.generator import OnnxGenerator
 
 SENTENCE = "Training chose the generator by these features."
@@ -83,6 +84,8 @@ def test_the_network_that_chose_the_generator_is_named(reference: Reference, ban
         assert sentence in evaluation.notes
         assert evaluation.protocol["chosen in training by"] == name
         assert evaluation.protocol["independent of that choice"] == independent
+        ratios = {m.network or evaluation.network: m.value for m in evaluation.measurements if m.name == "fid_ratio"}
+        assert f"id is {factor(ratios[independent])} times" in evaluation.verdict
 
 
 def test_where_every_network_chose_nothing_is_independent(reference: Reference, bank: OnnxGenerator) -> None:
