@@ -28,9 +28,9 @@ PLAN = re.compile(
 )
 
 
-@pytest.fixture(scope="module")
+@pytest.fixture
 def import_s() -> float:
-    """How long this machine, beside what else it does, takes to import what a run needs."""
+    """How long this machine, beside what else it does just now, takes to import what a run needs."""
     start = time.monotonic()
     subprocess.run([sys.executable, "-c", "import gan_plugin.jobs.train"], check=True)
     return time.monotonic() - start
