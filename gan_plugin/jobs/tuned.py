@@ -8,6 +8,7 @@ import statistics
 from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from gan_plugin.config.recipe import override, parse_hyperparameters
 from gan_plugin.config.recipe_file import recipe_text
@@ -17,6 +18,9 @@ from gan_plugin.jobs.search import Search
 from gan_plugin.storage import write_atomically
 from gan_plugin.tracking.run import RUN_NOTE
 from gan_plugin.training.rules import without_unused
+
+if TYPE_CHECKING:
+    from optuna.trial import FrozenTrial
 
 STUDY = "study.json"
 MAX_ROWS = 20  # of a table in MLflow, whose databases take descriptions of 5,000 characters
@@ -38,7 +42,7 @@ def write_results(search: Search, *, is_over: bool) -> bool:
     if best is None or best.value is None:
         return False
     texts = texts_at(search.plan.space, best.params)
-    result = describe_value(search, best.number, best.value)
+    result = describe_best(search, best)
     write_recipe(search, {**search.plan.fixed, **texts}, result)
     run.spool.note(RUN_NOTE, describe_search(search, rows, result))
     if is_over:
@@ -72,17 +76,28 @@ def values_of(search: Search, number: int) -> list[float]:
     return [value for value in values if value is not None]
 
 
-def describe_value(search: Search, number: int, value: float) -> str:
-    """Return how good a trial is: over further seeds, or with what it was chosen by where there are none."""
-    values, metric = values_of(search, number), search.plan.metric
-    trainings = f"{search.plan.trial_minutes:g}-minute trainings"
-    if not values:
-        trials = len(studies.ended(search.study))
-        return f"{metric} {value:.4g}, the lowest of {trials} {trainings}, and no other seed was tried"
-    failed = len(studies.repeats(search.study, number)) - len(values)
-    seeds = "1 further seed" if len(values) == 1 else f"{len(values)} further seeds"
-    text = f"{metric} {mean_and_std(values)} over {seeds} in {trainings}"
-    return text + (f", and {failed} that diverged" if failed else "")
+def describe_best(search: Search, best: FrozenTrial) -> str:
+    """Return how good the best trial is: over further seeds, or by what it was chosen where there are none."""
+    values, metric, minutes = values_of(search, best.number), search.plan.metric, search.plan.trial_minutes
+    failed = len(studies.repeats(search.study, best.number)) - len(values)
+    if values:
+        return (
+            f"{metric} {mean_and_std(values)} in {minutes:g}-minute trainings with {other_seeds(len(values), failed)}"
+        )
+    trials = len(studies.ended(search.study))
+    return f"{metric} {best.value:.4g}, the lowest of {trials} {minutes:g}-minute trainings, {other_seeds(0, failed)}"
+
+
+def other_seeds(finished: int, failed: int) -> str:
+    """Return a phrase on the trainings of the best with other seeds.
+
+    >>> other_seeds(3, 0), other_seeds(1, 2), other_seeds(0, 1), other_seeds(0, 0)
+    ('3 other seeds', '1 other seed, and 2 failed', 'and 1 other seed failed', 'and no other seed was tried')
+    """
+    seeds = f"{finished or failed} other {'seed' if (finished or failed) == 1 else 'seeds'}"
+    if finished:
+        return seeds + (f", and {failed} failed" if failed else "")
+    return f"and {seeds} failed" if failed else "and no other seed was tried"
 
 
 def mean_and_std(values: Sequence[float]) -> str:
