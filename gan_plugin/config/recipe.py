@@ -98,7 +98,7 @@ class Recipe:
     latent_size: int = parameter(100, whole_number(1, 4096), "Length of z.")
     width: int = parameter(
         0,
-        whole_number(16, 4096, multiple_of=16),
+        whole_number(8, 4096, multiple_of=8),
         "Channels: of r3gan's coarsest stages, where each stage beyond full_stages has half of those before it; of "
         "subpixel's finest stage, where each one before it has twice as many, up to 256.",
         part=SIZED,

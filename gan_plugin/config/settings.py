@@ -116,7 +116,7 @@ class TrainSettings:
         "decides how many images it sees.",
     )
     recipe: str = setting(
-        "r1", any_text(), "Training method: a name that gan-plugin recipes lists, or the path of a .toml file."
+        "subpixel", any_text(), "Training method: a name that gan-plugin recipes lists, or the path of a .toml file."
     )
     seed: int = setting(
         "0", whole_number(0, 2**32 - 1), "Equal seeds give equal weights on a CPU, from equally many threads."

@@ -141,7 +141,7 @@ def test_a_recipe_from_a_file(tmp_path: Path) -> None:
         ('summary = ""', "summary is missing: give one line on what the recipe does."),
         ('summary = "x"\npenalty_wait = 1', "Unknown parameter penalty_wait: similar ones are penalty_weight"),
         ('summary = "x"\nname = "y"', "Unknown parameter name: "),
-        ('summary = "x"\nwidth = 40', "width='40' is not possible: give a multiple of 16 from 16 to 4096."),
+        ('summary = "x"\nwidth = 41', "width='41' is not possible: give a multiple of 8 from 8 to 4096."),
         ('summary = "x"\nspectral_norm = "often"', "spectral_norm='often' is not possible: give true or false."),
         ('summary = "x"\nobjective = 3', "objective='3' is not possible: give one of minimax, "),
         ('summary = "x"\nbeta2 = [0.9, 0.99]', "beta2 is not possible as a list: give a number, true, false or text."),

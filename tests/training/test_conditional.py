@@ -45,7 +45,7 @@ def conditional(make_project: Callable[[], Project], digits: Dataset) -> Project
 
 def test_the_default_is_r1_with_classes(conditional: Project) -> None:
     (run,) = conditional.runs()
-    assert run.data.params["recipe"] == "r1"
+    assert run.data.params["recipe"] == "subpixel"
     assert (run.data.params["penalty"], run.data.params["conditional"]) == ("r1", "true")
 
 
