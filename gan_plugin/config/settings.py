@@ -178,6 +178,7 @@ class TuneSettings:
 
     data: str = as_in_train("data")
     split: str = as_in_train("split")
+    held_out: str | None = as_in_train("held_out")
     image_size: Size | None = as_in_train("image_size")
     channels: int | None = as_in_train("channels")
     skip_unreadable: bool = as_in_train("skip_unreadable")
