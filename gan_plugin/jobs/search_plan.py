@@ -14,7 +14,7 @@ from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import make_quick_fid
 from gan_plugin.evaluation.reference import has_classes
-from gan_plugin.features import choose_features
+from gan_plugin.features import choose_quick_features
 from gan_plugin.training.plan import TrainingPlan, make_plan, spec_of
 
 SHARE = 12  # of the time that one training takes, where nobody says
@@ -99,7 +99,7 @@ def make_search_plan(
     Raises:
         UserError: the recipe's own values contradict the data or the device, or nothing can be measured.
     """
-    features = choose_features(settings.features, has_classes(dataset))
+    features = choose_quick_features(settings.features, has_classes(dataset))
     own = parse_hyperparameters(texts_at(space, own_values(space, recipe)))
     training = make_plan(
         override(recipe, **own),

@@ -59,14 +59,15 @@ def run_tune(settings: TuneSettings, *, started: float | None = None) -> Path:
     check_out(settings)
     choose_precision(settings.precision, choose_device(settings.device))  # refused before the data is read
     check_data_argument(settings.data, settings.split, settings.held_out)
-    dataset = load_divided(
+    division = load_divided(
         settings.data,
         split=settings.split,
         held_out=settings.held_out,
         image_size=settings.image_size,
         channels=settings.channels,
         skip_unreadable=settings.skip_unreadable,
-    ).dataset
+    )
+    dataset = division.dataset
     plan = make_search_plan(settings, recipe, space, dataset=dataset, trial_minutes=trial_minutes)
     clock = SearchClock(started + 60 * settings.minutes, 60 * trial_minutes)
     identity = plan.identity(dataset, space_text)
@@ -80,7 +81,7 @@ def run_tune(settings: TuneSettings, *, started: float | None = None) -> Path:
     name = f"tune-{recipe.name}-{dataset.name}"
     with training_run(name, output_dir, identity=identity, continued=continued) as run:
         log_start(run, settings, plan, dataset=dataset, space_text=space_text)
-        del dataset  # the trainings read their own
+        del dataset, division  # the trainings read their own
         search_and_write(run, settings, plan, clock=clock)
     if not run.delivered:
         raise Undelivered(f"The search is done. {undelivered(run.folder)}")
