@@ -100,7 +100,7 @@ def test_the_discriminator_learns_to_tell(name: str, dataset: Dataset) -> None:
     step = GanStep(state, recipe, torch.float32)
     batch = Batch(dataset.samples[:32])
     losses = [step(batch, batch)["loss/discriminator"].item() for _ in range(30)]
-    assert sum(losses[-5:]) < sum(losses[:5]) - 0.1 * abs(sum(losses[:5]))
+    assert sum(losses[-5:]) / 5 < losses[0] - 0.1 * abs(losses[0])  # some tell them apart within five steps
 
 
 def rates(state: TrainingState) -> tuple[float, ...]:
@@ -195,7 +195,7 @@ def test_what_does_not_go_together_is_refused(
         ("r1", {"penalty": "none", "penalty_every": 2}, "penalty_every changes nothing without a penalty"),
         ("r1", {"augment_p": 0.5}, "augment_p changes nothing without augment=scheduled"),
         ("dcgan", {"full_stages": 2}, "full_stages changes nothing without family=r3gan"),
-        ("dcgan", {"width": 64}, "width changes nothing without family=r3gan"),
+        ("dcgan", {"width": 64}, "width changes nothing without family=subpixel or r3gan"),
         ("r3gan", {"dropout": 0.3}, "dropout changes nothing without family=dcgan"),
         (
             "dcgan",

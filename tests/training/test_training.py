@@ -273,9 +273,10 @@ def test_what_the_loop_reports(dataset: Dataset, tmp_path: Path) -> None:
         "guard/discriminator_loss",
         "guard/diversity",
         "epoch",
+        "images",
         "throughput/images_per_second",
     }
-    assert memory.values[6]["epoch"] == 2
+    assert (memory.values[6]["epoch"], memory.values[6]["images"]) == (2, 192)
     assert memory.files == [("checkpoint.safetensors", "checkpoint")] * 2
     # 8 × 8 images of 16 pixels with gaps of 2
     assert {step: image.shape for step, image in memory.images.items()} == {3: (146, 146, 1), 6: (146, 146, 1)}
