@@ -99,7 +99,7 @@ def measure(course: Course, recipe: str, seed: int, *, path: Path, data: str | N
         "device": device(),
         "images": training.data.metrics["images"],
         "images_per_second": training.data.metrics["throughput/images_per_second"],
-        "metrics": evaluation.data.metrics,
+        "metrics": {k: v for k, v in evaluation.data.metrics.items() if not k.startswith("system/")},
     }
     path.write_text(json.dumps(result, indent=1))
     print(path.stem, {name: round(evaluation.data.metrics.get(name, float("nan")), 3) for name in COLUMNS}, flush=True)
