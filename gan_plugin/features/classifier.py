@@ -8,7 +8,7 @@ data's own standard deviation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -18,6 +18,9 @@ from gan_plugin.features.network import Outputs
 from gan_plugin.features.trained import TrainedNetwork, signed
 from gan_plugin.media.image import Images
 from gan_plugin.spec import SampleSpec
+
+if TYPE_CHECKING:
+    from typing import Self  # which Python 3.10 lacks
 
 VERSION = 1  # of network and training together: another version makes other features of the same data
 

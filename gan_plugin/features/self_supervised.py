@@ -12,7 +12,7 @@ deviations.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Any, ClassVar, Self
+from typing import TYPE_CHECKING, Any, ClassVar
 
 import torch
 import torch.nn.functional as F
@@ -21,6 +21,9 @@ from torch import Tensor, nn
 from gan_plugin.features.network import Outputs
 from gan_plugin.features.trained import TrainedNetwork, signed
 from gan_plugin.spec import SampleSpec
+
+if TYPE_CHECKING:
+    from typing import Self  # which Python 3.10 lacks
 
 VERSION = 1  # of network, training and components together
 

@@ -6,7 +6,7 @@ import hashlib
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass
 from functools import cached_property
-from typing import Any, ClassVar, Generic, Self, TypeVar
+from typing import TYPE_CHECKING, Any, ClassVar, Generic, TypeVar
 
 import torch
 from torch import Tensor, nn
@@ -24,6 +24,9 @@ from gan_plugin.features.network import (
 )
 from gan_plugin.media.image import Images, normalize
 from gan_plugin.spec import SampleSpec, shape_text
+
+if TYPE_CHECKING:
+    from typing import Self  # which Python 3.10 lacks
 
 Module = TypeVar("Module", bound=nn.Module)
 

@@ -19,7 +19,7 @@ from mlflow.utils.mlflow_tags import (
 
 from gan_plugin import flavor
 from gan_plugin.config.recipe import load_recipe, override, resolved
-from gan_plugin.config.settings import TrainSettings, explicit_texts
+from gan_plugin.config.settings import TrainSettings, TuneSettings, explicit_texts
 from gan_plugin.connection import without_password
 from gan_plugin.data import Dataset, Division, check_data_argument, load_divided
 from gan_plugin.device import choose_device, choose_precision, cpu_threads, precision_name
@@ -41,7 +41,7 @@ from gan_plugin.tracking.training_run import TrainingRun, make_folder, training_
 from gan_plugin.training.budget import Clock
 from gan_plugin.training.checkpoint import check_identity, read_header
 from gan_plugin.training.loop import Diverged, Interrupted, train
-from gan_plugin.training.plan import TrainingPlan, check_resumed, make_plan, spec_of, steps_per_epoch
+from gan_plugin.training.plan import TrainingPlan, check_resumed, epochs_of, make_plan, spec_of, steps_per_epoch
 from gan_plugin.training.selection import export_reason
 from gan_plugin.training.state import TrainingState
 
@@ -68,16 +68,10 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, st
     started = time.monotonic() if started is None else started
     recipe = override(load_recipe(settings.recipe), **overrides)
     choose_precision(settings.precision, choose_device(settings.device))  # refused before the data is read
+    epochs_of(settings)
     check_data_argument(settings.data, settings.split, settings.held_out)
     resumed = find_resumed(settings)
-    division = load_divided(
-        settings.data,
-        split=settings.split,
-        held_out=settings.held_out,
-        image_size=settings.image_size,
-        channels=settings.channels,
-        skip_unreadable=settings.skip_unreadable,
-    )
+    division = load_training_data(settings)
     dataset = division.dataset
     plan = make_plan(recipe, settings, overrides=overrides, dataset=dataset)
     output_dir = make_folder(Path(settings.output_dir).resolve(), settings.output_dir)
@@ -99,6 +93,18 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, st
         log_start(run, settings, plan, division=division, resumed=resumed)
         train_and_export(run, settings, plan, dataset=dataset, resumed=resumed, started=started)
     return announce(run, settings.model_name)
+
+
+def load_training_data(settings: TrainSettings | TuneSettings) -> Division:
+    """Read the images to train on, without what is held out; raises as ``load_divided``."""
+    return load_divided(
+        settings.data,
+        split=settings.split,
+        held_out=settings.held_out,
+        image_size=settings.image_size,
+        channels=settings.channels,
+        skip_unreadable=settings.skip_unreadable,
+    )
 
 
 def train_and_export(

@@ -12,14 +12,14 @@ from typing import Any
 from gan_plugin.config.recipe import load_recipe
 from gan_plugin.config.settings import TuneSettings, explicit_texts
 from gan_plugin.config.space import check_space, default_space, own_values, parse_space
-from gan_plugin.data import Dataset, check_data_argument, load_divided
+from gan_plugin.data import Dataset, check_data_argument
 from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError
 from gan_plugin.jobs import study as studies
 from gan_plugin.jobs.resume import adopted, run_of, unfinished_runs
 from gan_plugin.jobs.search import Search, SearchClock
 from gan_plugin.jobs.search_plan import MIN_TRIALS, SearchPlan, check_out, make_search_plan, minutes_of_trials
-from gan_plugin.jobs.train import Undelivered
+from gan_plugin.jobs.train import Undelivered, load_training_data
 from gan_plugin.jobs.trial import Stopped
 from gan_plugin.jobs.tuned import write_results
 from gan_plugin.signals import StopSignals
@@ -59,14 +59,7 @@ def run_tune(settings: TuneSettings, *, started: float | None = None) -> Path:
     check_out(settings)
     choose_precision(settings.precision, choose_device(settings.device))  # refused before the data is read
     check_data_argument(settings.data, settings.split, settings.held_out)
-    division = load_divided(
-        settings.data,
-        split=settings.split,
-        held_out=settings.held_out,
-        image_size=settings.image_size,
-        channels=settings.channels,
-        skip_unreadable=settings.skip_unreadable,
-    )
+    division = load_training_data(settings)
     dataset = division.dataset
     plan = make_search_plan(settings, recipe, space, dataset=dataset, trial_minutes=trial_minutes)
     clock = SearchClock(started + 60 * settings.minutes, 60 * trial_minutes)

@@ -133,7 +133,7 @@ def fit_batch_to(plan: TrainingPlan, dataset: Dataset) -> Recipe:
 
 
 def fit(recipe: Recipe, overrides: Mapping[str, object], dataset: Dataset) -> Recipe:
-    """Fit the recipe to the data where the user left it open: its augmentation, whether it takes labels, no more batch.
+    """Fit the recipe to the data where the user left it open: augmentation, labels, and a batch that is not too large.
 
     Raises:
         UserError: labels were asked of data that has none, or a bound for an augmentation that is settled.
