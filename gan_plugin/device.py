@@ -61,8 +61,9 @@ def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextMan
 
 
 def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the layout of images and weights: channels_last spares tensor cores transposes, and a CPU nothing."""
-    return torch.channels_last if device.type == "cuda" else torch.contiguous_format
+    """Return the layout of images and weights: channels_last spares matrix units, of a GPU or a CPU, transposes."""
+    has_matrix_units = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
+    return torch.channels_last if has_matrix_units else torch.contiguous_format
 
 
 # ---- threads of a CPU ------------------------------------------------------------------------------------------------

@@ -22,6 +22,7 @@ from torch import Tensor, nn
 
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.errors import UserError
+from gan_plugin.media.image import CHANNELS_FIRST, CHANNELS_LAST
 from gan_plugin.networks import dcgan
 from gan_plugin.networks.dcgan import ClassAffine, feature_map_sizes, strides
 from gan_plugin.networks.projection import ProjectionDiscriminator
@@ -95,7 +96,7 @@ class Generator(nn.Module):
         self.size = spec.size
         self.sizes = feature_map_sizes(spec.size)[:0:-1]  # 7×7, 14×14
         widths = stage_widths(len(self.sizes), width)[::-1]  # 128, 64
-        self.start = (widths[0], *self.sizes[0])
+        self.start = (*self.sizes[0], widths[0])
         self.dense = nn.Linear(latent_size, math.prod(self.start), bias=False)
         nn.init.normal_(self.dense.weight, std=latent_size**-0.5)
         self.dense_norm = NormedActivation(widths[0], spec.classes)
@@ -105,7 +106,8 @@ class Generator(nn.Module):
         self.to_image = conv(LAST_MAPS, spec.channels, gain=1)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        x = self.dense_norm(self.dense(z).view(-1, *self.start), label)  # [B, 128, 7, 7]
+        x = self.dense(z).view(-1, *self.start).permute(CHANNELS_FIRST)
+        x = self.dense_norm(x, label)  # [B, 128, 7, 7]
         for i, (size, stage) in enumerate(zip(self.sizes, self.blocks)):
             if i:
                 x = self.transitions[i - 1](F.interpolate(x, size), label)  # [B, 64, 14, 14]
@@ -198,4 +200,4 @@ class Discriminator(ProjectionDiscriminator):
         x = self.from_image(F.pixel_unshuffle(F.pad(x, (0, right, 0, bottom)), 2))  # [B, 64, 14, 14]
         for i, stage in enumerate(self.blocks):
             x = stage(x if i == 0 else self.transitions[i - 1](x))  # [B, 128, 7, 7]
-        return F.leaky_relu(x, SLOPE).flatten(1)
+        return F.leaky_relu(x, SLOPE).permute(CHANNELS_LAST).flatten(1)  # in the order of channels_last memory
