@@ -153,8 +153,7 @@ class ClassAffine(nn.Module):
     def forward(self, x: Tensor, label: Tensor) -> Tensor:
         shape = (-1, x.shape[1], *(1 for _ in x.shape[2:]))  # [B, C, 1, 1]
         gain, bias = self.gain(label).view(shape), self.bias(label).view(shape)
-        y: Tensor = x * gain.to(x.dtype) + bias.to(x.dtype)
-        return y
+        return torch.addcmul(bias.to(x.dtype), x, gain.to(x.dtype))
 
 
 class Generator(nn.Module):

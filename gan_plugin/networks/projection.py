@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 
@@ -40,8 +41,8 @@ class ProjectionDiscriminator(nn.Module):
         logit: Tensor = self.logit(features).squeeze(1)
         if self.label is None or label is None:
             return logit
-        rows: Tensor = self.label(label + self.first_row)  # [B, pack, feature_size]
-        return logit + (rows.sum(1) * features).sum(1)
+        products = F.linear(features, self.label.weight)  # [B, classes·pack]: one matrix product costs least
+        return logit + products.gather(1, label + self.first_row).sum(1)
 
     def forward(self, x: Tensor, label: Tensor | None = None) -> Tensor:
         return self.score(self.embed(x), label)

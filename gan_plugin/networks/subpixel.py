@@ -82,7 +82,7 @@ class NormedActivation(nn.Module):
 
     def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
         x = self.norm(x)
-        return F.leaky_relu(x if self.affine is None else self.affine(x, label), SLOPE)
+        return F.leaky_relu(x if self.affine is None else self.affine(x, label), SLOPE, inplace=True)
 
 
 class Generator(nn.Module):
@@ -150,7 +150,7 @@ class Block(nn.Module):
         self.first, self.last = conv(width, width), conv(width, width, gain=0)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.last(F.leaky_relu(self.first(F.leaky_relu(x, SLOPE)), SLOPE))
+        y: Tensor = x + self.last(F.leaky_relu(self.first(F.leaky_relu(x, SLOPE)), SLOPE, inplace=True))
         return y
 
 
