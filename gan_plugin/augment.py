@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import functools
 import math
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
@@ -129,7 +130,21 @@ def warp(x: Tensor, p: Tensor) -> Tensor:
     """Apply blitting and geometry as one map of positions. An image that draws no op stays as it is, to the bit."""
     n, _, height, width = x.shape
     matrices, changed = draw_warps(n, height, width, p=p)
-    return torch.where(changed[:, None, None, None], resample(x, matrices), x)
+    return change(x, changed, resample, matrices)
+
+
+def change(x: Tensor, changed: Tensor, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+    """Return images [B, C, H, W] with ``function(x, *values)`` in place of those that are ``changed``, bool [B].
+
+    On a CPU, where reading a mask waits for nothing, no other image is computed: as long as ``p`` is small, nearly none.
+
+    Args:
+        values: further arguments of ``function``, which has no part in other images: tensors of B rows each.
+    """
+    if x.device.type != "cpu":
+        return torch.where(changed[:, None, None, None], function(x, *values), x)
+    rows = changed.nonzero().squeeze(1)
+    return x.index_copy(0, rows, function(x[rows], *(value[rows] for value in values))) if len(rows) else x
 
 
 def half_size(height: int, width: int) -> tuple[float, float]:
@@ -261,21 +276,39 @@ def reflect(position: Tensor, side: int) -> Tensor:
 def jitter_color(x: Tensor, p: Tensor) -> Tensor:
     """Change brightness and contrast, flip luma and, of RGB, change hue and saturation, each with probability ``p``."""
     n, channels = x.shape[:2]
-    dtype = x.dtype
 
     def normal() -> Tensor:
-        return torch.randn(n, 1, 1, 1, device=x.device).to(dtype)
+        return torch.randn(n, 1, 1, 1, device=x.device).to(x.dtype)
 
-    x = torch.where(bernoulli(n, x, p), x + BRIGHTNESS * normal(), x)
-    x = torch.where(bernoulli(n, x, p), x * 2 ** (LOG_CONTRAST * normal()), x)
+    hits, values = [bernoulli(n, x, p)], [normal()]  # of brightness
+    hits, values = [*hits, bernoulli(n, x, p)], [*values, normal()]  # of contrast
     half = torch.rand(n, 1, 1, 1, device=x.device) < 0.5
-    x = torch.where(bernoulli(n, x, p) & half, flip_luma(x), x)
-    if channels == 1:
+    hits.append(bernoulli(n, x, p) & half)  # of luma
+    if channels > 1:
+        values.append((2 * uniform(n, x) - 1) * math.pi)
+        hits.append(bernoulli(n, x, p))  # of hue
+        hits, values = [*hits, bernoulli(n, x, p)], [*values, normal()]  # of saturation
+    drawn = torch.cat(hits, 1)  # bool [n, ops, 1, 1]
+    return change(x, drawn.flatten(1).any(1), recolor, drawn, torch.cat(values, 1))
+
+
+def recolor(x: Tensor, drawn: Tensor, values: Tensor) -> Tensor:
+    """Apply to each image [B, C, H, W] those of the color ops that are drawn for it.
+
+    Args:
+        drawn: bool [B, ops, 1, 1]: brightness, contrast, luma, hue, saturation; of gray images the first three.
+        values: [B, ops − 1, 1, 1], of all but luma: normal numbers, for hue an angle.
+    """
+    brightness, contrast, luma, *of_rgb = drawn.split(1, 1)
+    offset, factor, *angle_and_saturation = values.split(1, 1)
+    x = torch.where(brightness, x + BRIGHTNESS * offset, x)
+    x = torch.where(contrast, x * 2 ** (LOG_CONTRAST * factor), x)
+    x = torch.where(luma, flip_luma(x), x)
+    if not of_rgb:
         return x
-    angle = (2 * uniform(n, x) - 1) * math.pi
-    x = torch.where(bernoulli(n, x, p), rotate_hue(x, angle), x)
-    gray = x.mean(1, keepdim=True)
-    return torch.where(bernoulli(n, x, p), scale_about(x, gray, 2 ** (LOG_SATURATION * normal())), x)
+    (hue, saturation), (angle, chroma) = of_rgb, angle_and_saturation
+    x = torch.where(hue, rotate_hue(x, angle), x)
+    return torch.where(saturation, scale_about(x, x.mean(1, keepdim=True), 2 ** (LOG_SATURATION * chroma)), x)
 
 
 def flip_luma(x: Tensor) -> Tensor:

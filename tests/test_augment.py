@@ -55,6 +55,29 @@ def test_an_image_is_left_alone_with_the_probability_of_no_op() -> None:
     assert touched.float().mean().item() == pytest.approx(1 - 0.9**7, abs=0.02)
 
 
+@BOTH
+@pytest.mark.parametrize("channels", [1, 3])
+def test_leaving_out_what_stays_changes_nothing(
+    augmented: Adaptive, channels: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A CPU computes only what is changed, other devices all of it: images and gradients are the same, to the bit."""
+
+    def images_and_gradients() -> tuple[Tensor, ...]:
+        torch.manual_seed(0)
+        x = noise(64, channels, 17, 20).requires_grad_()
+        y = augmented(x, torch.tensor(0.1))
+        (first,) = torch.autograd.grad(y.square().sum(), x, create_graph=True)
+        (second,) = torch.autograd.grad(first.square().sum(), x)
+        return y, first, second
+
+    def change_all(x: Tensor, changed: Tensor, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
+        return torch.where(changed[:, None, None, None], function(x, *values), x)
+
+    some = images_and_gradients()
+    monkeypatch.setattr(augment, "change", change_all)
+    assert all(torch.equal(a, b) for a, b in zip(some, images_and_gradients()))
+
+
 def test_each_image_draws_for_itself() -> None:
     torch.manual_seed(0)
     same = noise(1, 1, 28, 28).expand(8, -1, -1, -1)
