@@ -136,7 +136,7 @@ def warp(x: Tensor, p: Tensor) -> Tensor:
 def change(x: Tensor, changed: Tensor, function: Callable[..., Tensor], *values: Tensor) -> Tensor:
     """Return images [B, C, H, W] with ``function(x, *values)`` in place of those that are ``changed``, bool [B].
 
-    On a CPU, where reading a mask waits for nothing, no other image is computed: as long as ``p`` is small, nearly none.
+    On a CPU, where reading a mask waits for nothing, no other image is computed: while ``p`` is small, nearly none.
 
     Args:
         values: further arguments of ``function``, which has no part in other images: tensors of B rows each.
