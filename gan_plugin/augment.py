@@ -25,7 +25,8 @@ from torch import Tensor
 
 ADA_TARGET = 0.6  # of E sign(D(x)): where it is higher, the discriminator overfits
 ADA_EVERY = 4  # batches from one adjustment of p to the next
-ADA_IMAGES = 500_000  # in which p goes from 0 to 1
+ADA_IMAGES = 500_000  # in which p goes from 0 to 1,
+ADA_SHARE = 0.2  # or in this share of the training, where that is sooner: a short one has to answer overfitting, too
 # A generator can tell which way is up only while upright images are seen most often. Of quarter turns, upright ones
 # are twice as frequent as any other at p = .8, and no more frequent at 1: above .8, turned images may be generated
 # ("leak"). Karras et al. 2020, section 2.2
@@ -337,9 +338,10 @@ class AdaController:
         self.signs = torch.zeros((), device=device)  # sum over the images since p was adjusted
         self.images = 0  # the number of those images
         self.batches = 0  # since the beginning
+        self.progress = 0.0  # of the training, 0…1, when p was adjusted
 
-    def update(self, real_logits: Tensor, boundary: float, images: int) -> None:
-        """Record the logits of a batch of real images; every ADA_EVERY batches p moves by images / ADA_IMAGES.
+    def update(self, real_logits: Tensor, boundary: float, *, images: int, progress: float) -> None:
+        """Record the logits of a batch of real images; every ADA_EVERY batches p moves by what ADA_IMAGES says.
 
         There may be more logits than images, from several discriminators, or fewer, from packs.
         """
@@ -348,15 +350,18 @@ class AdaController:
         self.batches += 1
         if self.batches % ADA_EVERY == 0:
             direction = (self.signs / self.images - ADA_TARGET).sign()
-            self.p = (self.p + direction * (self.images / ADA_IMAGES)).clamp(0, MAX_P)
-            self.signs, self.images = torch.zeros_like(self.signs), 0
+            step = max(self.images / ADA_IMAGES, (progress - self.progress) / ADA_SHARE)
+            self.p = (self.p + direction * step).clamp(0, MAX_P)
+            self.signs, self.images, self.progress = torch.zeros_like(self.signs), 0, progress
 
     def state(self) -> dict[str, Tensor]:
         """Return all state, for a checkpoint."""
         counts = torch.tensor([self.images, self.batches])
-        return {"p": self.p, "signs": self.signs, "counts": counts}
+        progress = torch.tensor(self.progress, dtype=torch.float64)
+        return {"p": self.p, "signs": self.signs, "counts": counts, "progress": progress}
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Restore what :meth:`state` returned."""
         self.p, self.signs = (state[name].to(self.p.device) for name in ("p", "signs"))
         self.images, self.batches = (int(count) for count in state["counts"])
+        self.progress = state["progress"].item()

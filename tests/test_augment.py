@@ -13,6 +13,7 @@ from gan_plugin import augment
 from gan_plugin.augment import (
     ADA_EVERY,
     ADA_IMAGES,
+    ADA_SHARE,
     MAX_P,
     AdaController,
     adaptive_augment,
@@ -352,7 +353,7 @@ def test_no_augmentation_reads_a_tensors_values_on_the_host(channels: int) -> No
         assert result.shape == x.shape
     controller = AdaController(torch.device("meta"))
     for _ in range(ADA_EVERY):
-        controller.update(torch.empty(1, 4, device="meta"), 0.0, 4)
+        controller.update(torch.empty(1, 4, device="meta"), 0.0, images=4, progress=0.0)
     assert controller.p.device.type == "meta"
 
 
@@ -375,17 +376,17 @@ def test_gradients_flow_once_and_twice(augmented: Callable[[Tensor], Tensor], ch
 def test_p_rises_while_the_discriminator_is_sure_of_real_images() -> None:
     controller = AdaController(torch.device("cpu"))
     for _ in range(2 * ADA_EVERY):
-        controller.update(torch.full((1, 64), 0.7), boundary=0.5, images=64)
+        controller.update(torch.full((1, 64), 0.7), boundary=0.5, images=64, progress=0.0)
     assert controller.p.item() == pytest.approx(2 * ADA_EVERY * 64 / ADA_IMAGES)
     for _ in range(ADA_EVERY):
-        controller.update(torch.full((1, 64), 0.3), boundary=0.5, images=64)
+        controller.update(torch.full((1, 64), 0.3), boundary=0.5, images=64, progress=0.0)
     assert controller.p.item() == pytest.approx(ADA_EVERY * 64 / ADA_IMAGES)
     for _ in range(5 * ADA_EVERY):
         logits = torch.cat([torch.ones(1, 50), -torch.ones(1, 14)], 1)  # E sign is .5625
-        controller.update(logits, boundary=0.0, images=64)
+        controller.update(logits, boundary=0.0, images=64, progress=0.0)
     assert controller.p.item() == 0
     for _ in range(4 * ADA_EVERY):
-        controller.update(torch.ones(1, 8), boundary=0.0, images=200_000)
+        controller.update(torch.ones(1, 8), boundary=0.0, images=200_000, progress=0.0)
     assert controller.p.item() == pytest.approx(MAX_P)
 
 
@@ -393,25 +394,32 @@ def test_p_rises_while_the_discriminator_is_sure_of_real_images() -> None:
 def test_p_moves_with_the_number_of_images_and_not_of_logits(logits: tuple[int, int]) -> None:
     controller = AdaController(torch.device("cpu"))
     for _ in range(ADA_EVERY):
-        controller.update(torch.ones(logits), boundary=0.0, images=64)
+        controller.update(torch.ones(logits), boundary=0.0, images=64, progress=0.0)
     assert controller.p.item() == pytest.approx(ADA_EVERY * 64 / ADA_IMAGES)
+
+
+def test_in_a_short_training_p_follows_its_progress() -> None:
+    controller = AdaController(torch.device("cpu"))
+    for step in range(1, 2 * ADA_EVERY + 1):
+        controller.update(torch.ones(1, 64), boundary=0.0, images=64, progress=0.01 * step)
+    assert controller.p.item() == pytest.approx(0.01 * 2 * ADA_EVERY / ADA_SHARE)
 
 
 def test_signs_of_bfloat16_logits_are_summed_exactly() -> None:
     controller = AdaController(torch.device("cpu"))
-    controller.update(torch.ones(1, 307, dtype=torch.bfloat16), 0.0, 307)
+    controller.update(torch.ones(1, 307, dtype=torch.bfloat16), 0.0, images=307, progress=0.0)
     assert controller.signs.item() == 307
 
 
 def test_the_controllers_state_survives() -> None:
     first, second = AdaController(torch.device("cpu")), AdaController(torch.device("cpu"))
     for _ in range(ADA_EVERY + 1):
-        first.update(torch.ones(1, 64), 0.0, 64)
+        first.update(torch.ones(1, 64), 0.0, images=64, progress=0.05)
     second.load(first.state())
     for controller in (first, second):
         for _ in range(ADA_EVERY - 1):
-            controller.update(torch.ones(1, 64), 0.0, 64)
-    assert second.p.item() == first.p.item() == pytest.approx(2 * ADA_EVERY * 64 / ADA_IMAGES)
+            controller.update(torch.ones(1, 64), 0.0, images=64, progress=0.06)
+    assert second.p.item() == first.p.item() == pytest.approx(0.06 / ADA_SHARE)
 
 
 @BOTH

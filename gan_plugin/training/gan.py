@@ -176,8 +176,9 @@ class GanStep:
         self.log("logit/rank_accuracy", (real_logits > fake_logits).float().mean())
         if self.recipe.augment == "ada":
             assert self.objective.boundary is not None
-            self.state.ada.update(real_logits, self.objective.boundary, len(real))
-            self.log("augment/p", self.state.ada.p)
+            state = self.state
+            state.ada.update(real_logits, self.objective.boundary, images=len(real), progress=state.progress)
+            self.log("augment/p", state.ada.p)
         if self.penalty is None or not self.has_penalty():
             return losses.sum()
         penalty = self.penalty(
