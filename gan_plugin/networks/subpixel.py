@@ -1,8 +1,8 @@
 """Networks that are never wide at the image's own resolution, where arithmetic costs most and is least efficient.
 
-The generator ends with a sub-pixel convolution (Shi et al. 2016, arXiv:1609.05158), a blur and one small convolution
-over the image, which blend what neighboring kernels have made; the discriminator begins with the inverse, which turns
-each 2×2 pixels into channels. In between both work at half of each side and below, as in
+The generator ends with a sub-pixel convolution (Shi et al. 2016, arXiv:1609.05158), in images of 64 pixels and more a
+blur, and one small convolution over the image, which blend what neighboring kernels have made; the discriminator begins
+with the inverse, which turns each 2×2 pixels into channels. In between both work at half of each side and below, as in
 :mod:`~gan_plugin.networks.dcgan`, down to at most 8×8. The generator enlarges by nearest neighbors and plain
 convolutions, which leave no checkerboard (Odena et al. 2016, doi:10.23915/distill.00003), and has batch norm; the
 discriminator is residual, has no normalization, and about as much arithmetic as the generator.
@@ -31,6 +31,7 @@ from gan_plugin.spec import SampleSpec, Size
 SLOPE = 0.2  # of LeakyReLU
 LAST_MAPS = 8  # feature maps at the image's own resolution
 MAX_WIDTH = 256
+BLURRED_FROM = 64  # shorter side of images, pixels: what is real in smaller ones changes from pixel to pixel
 
 
 def check(recipe: Recipe, spec: SampleSpec) -> None:
@@ -72,19 +73,6 @@ def conv(before: int, after: int, kernel: Size = (3, 3), *, stride: Size = (1, 1
     return layer
 
 
-def blur(width: int) -> nn.Conv2d:
-    """Return a convolution of each map alone that begins as the low pass 1 2 1 along both axes, and learns.
-
-    A low pass leaves nothing of a pattern from pixel to pixel, as a checkerboard is: images begin without one, and have
-    fine texture as soon as the data asks for it. Karras et al. 2019 (arXiv:1812.04948, appendix B) have it fixed.
-    """
-    layer = nn.Conv2d(width, width, 3, padding=1, groups=width, bias=False)
-    row = torch.tensor([0.25, 0.5, 0.25])
-    with torch.no_grad():
-        layer.weight.copy_(row[:, None] * row)
-    return layer
-
-
 class NormedActivation(nn.Module):
     """Batch norm, with a gain and a bias for each class where there are classes, and leaky ReLU."""
 
@@ -118,7 +106,7 @@ class Generator(nn.Module):
         self.subpixel = conv(widths[-1], 4 * LAST_MAPS)
         with torch.no_grad():  # at first the four pixels are equal: Aitken et al. 2017, arXiv:1707.02937
             self.subpixel.weight.copy_(self.subpixel.weight[::4].repeat_interleave(4, 0))
-        self.blur = blur(LAST_MAPS)
+        self.blur = Blur(LAST_MAPS) if min(spec.size) >= BLURRED_FROM else nn.Identity()
         self.to_image = conv(LAST_MAPS, spec.channels, gain=1)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
@@ -131,6 +119,23 @@ class Generator(nn.Module):
         x = F.leaky_relu(F.pixel_shuffle(self.subpixel(x), 2), SLOPE)  # [B, 8, 28, 28]
         height, width = self.size
         return torch.tanh(self.to_image(self.blur(x))[:, :, :height, :width])  # [B, 1, 28, 28]
+
+
+class Blur(nn.Module):
+    """A fixed low pass, 1 2 1 along either axis, which leaves nothing of a pattern from pixel to pixel.
+
+    As of a checkerboard: Karras et al. 2019, arXiv:1812.04948, appendix B, blur for that.
+    """
+
+    kernel: Tensor
+
+    def __init__(self, width: int) -> None:
+        super().__init__()
+        row = torch.tensor([0.25, 0.5, 0.25])
+        self.register_buffer("kernel", (row[:, None] * row).expand(width, 1, 3, 3).clone(), persistent=False)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return F.conv2d(x, self.kernel, padding=1, groups=len(self.kernel))
 
 
 class NormedConv(nn.Module):

@@ -9,7 +9,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_plugin.networks.subpixel import LAST_MAPS, Discriminator, Downsampling, Generator, blur
+from gan_plugin.networks.subpixel import BLURRED_FROM, LAST_MAPS, Blur, Discriminator, Downsampling, Generator
 from gan_plugin.spec import Size, image_spec
 
 WIDTH = 16
@@ -34,7 +34,7 @@ def test_hardly_any_arithmetic_is_at_the_images_own_resolution() -> None:
     spec = image_spec(64, 64, 3)
     generator = Generator(8, spec, width=WIDTH, blocks=1)
     work = multiplications(generator, torch.randn(2, 8))
-    assert work[64, 64] == 64 * 64 * (3 + 1) * LAST_MAPS * 9  # to colors, and the blur
+    assert work[64, 64] == 64 * 64 * 3 * LAST_MAPS * 9
     assert work[64, 64] < 0.1 * sum(work.values())
     other = multiplications(Discriminator(spec, width=WIDTH, blocks=1), torch.rand(2, 3, 64, 64))
     assert (64, 64) not in other
@@ -65,11 +65,17 @@ def test_downsampling_halves_what_is_to_be_halved(high: Size, low: Size) -> None
     assert layer(torch.randn(2, 3, *high)).shape == (2, 5, *low)
 
 
-def test_the_blur_at_first_leaves_nothing_of_a_checkerboard_and_an_even_color_as_it_is() -> None:
+def test_the_blur_leaves_nothing_of_a_checkerboard_and_an_even_color_as_it_is() -> None:
     row = torch.tensor([1.0, -1.0]).repeat(8)
     even, columns = torch.ones(16, 16), row.expand(16, 16)
-    blurred = blur(3)(torch.stack([even, columns, row[:, None] * row])[None])[0, :, 1:-1, 1:-1]
+    blurred = Blur(3)(torch.stack([even, columns, row[:, None] * row])[None])[0, :, 1:-1, 1:-1]
     torch.testing.assert_close(blurred, torch.stack([even, 0 * even, 0 * even])[:, 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize(("size", "blurred"), [((BLURRED_FROM, 80), True), ((28, 28), False), ((28, 80), False)])
+def test_small_images_keep_what_changes_from_pixel_to_pixel(size: Size, blurred: bool) -> None:
+    generator = Generator(8, image_spec(*size, 1), width=WIDTH, blocks=1)
+    assert isinstance(generator.blur, Blur) == blurred
 
 
 def test_the_pixels_of_a_subpixel_convolution_are_equal_at_first() -> None:
