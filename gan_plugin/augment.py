@@ -23,14 +23,6 @@ from collections.abc import Callable
 import torch
 from torch import Tensor
 
-ADA_TARGET = 0.6  # of E sign(D(x)): where it is higher, the discriminator overfits
-ADA_EVERY = 4  # batches from one adjustment of p to the next
-ADA_IMAGES = 500_000  # in which p goes from 0 to 1,
-ADA_SHARE = 0.2  # or in this share of the training, where that is sooner: a short one has to answer overfitting, too
-# A generator can tell which way is up only while upright images are seen most often. Of quarter turns, upright ones
-# are twice as frequent as any other at p = .8, and no more frequent at 1: above .8, turned images may be generated
-# ("leak"). Karras et al. 2020, section 2.2
-MAX_P = 0.8
 SHIFT, CUTOUT = 0.125, 0.5  # shares of each side
 BRIGHTNESS, LOG_CONTRAST, LOG_SATURATION, LOG_SCALE = 0.2, 0.5, 1.0, 0.2  # standard deviations; logs to base 2
 
@@ -322,46 +314,3 @@ def rotate_hue(x: Tensor, angle: Tensor) -> Tensor:
     gray = x.mean(1, keepdim=True)
     across = (x.roll(1, 1) - x.roll(-1, 1)) / math.sqrt(3)  # the axis (1, 1, 1)/√3 times x
     return gray + (x - gray) * angle.cos() + across * angle.sin()
-
-
-class AdaController:
-    """Controller of p that keeps E sign(D(x) − boundary) over real images at ADA_TARGET.
-
-    Its values stay on the device, so that training need not wait for them. Karras et al. 2020, section 3.1.
-
-    Attributes:
-        p: the probability, a scalar float32 on the device.
-    """
-
-    def __init__(self, device: torch.device) -> None:
-        self.p = torch.zeros((), device=device)
-        self.signs = torch.zeros((), device=device)  # sum over the images since p was adjusted
-        self.images = 0  # the number of those images
-        self.batches = 0  # since the beginning
-        self.progress = 0.0  # of the training, 0…1, when p was adjusted
-
-    def update(self, real_logits: Tensor, boundary: float, *, images: int, progress: float) -> None:
-        """Record the logits of a batch of real images; every ADA_EVERY batches p moves by what ADA_IMAGES says.
-
-        There may be more logits than images, from several discriminators, or fewer, from packs.
-        """
-        self.signs = self.signs + (real_logits.detach() - boundary).sign().float().mean() * images
-        self.images += images
-        self.batches += 1
-        if self.batches % ADA_EVERY == 0:
-            direction = (self.signs / self.images - ADA_TARGET).sign()
-            step = max(self.images / ADA_IMAGES, (progress - self.progress) / ADA_SHARE)
-            self.p = (self.p + direction * step).clamp(0, MAX_P)
-            self.signs, self.images, self.progress = torch.zeros_like(self.signs), 0, progress
-
-    def state(self) -> dict[str, Tensor]:
-        """Return all state, for a checkpoint."""
-        counts = torch.tensor([self.images, self.batches])
-        progress = torch.tensor(self.progress, dtype=torch.float64)
-        return {"p": self.p, "signs": self.signs, "counts": counts, "progress": progress}
-
-    def load(self, state: dict[str, Tensor]) -> None:
-        """Restore what :meth:`state` returned."""
-        self.p, self.signs = (state[name].to(self.p.device) for name in ("p", "signs"))
-        self.images, self.batches = (int(count) for count in state["counts"])
-        self.progress = state["progress"].item()

@@ -75,6 +75,7 @@ def thresholds() -> Accepts:
 
 
 EPOCHS = 50  # where neither epochs nor minutes is given
+SAMPLE_GRIDS = 25  # of a training, where samples_every is not given
 MIN_EVALUATED = 50  # with fewer images, no metric means anything
 MAX_EVALUATED = 1_000_000
 DEVICE = one_of(AUTO, "cuda", "cpu")
@@ -149,7 +150,12 @@ class TrainSettings:
         "true", yes_or_no(), "Go back to a good checkpoint when training diverges or collapses, or one network wins."
     )
     retries: int = setting("3", whole_number(0), "How often the guard goes back before the run fails.")
-    samples_every: int = setting("1", whole_number(1), "Epochs from one grid of samples to the next.")
+    samples_every: int | None = setting(
+        "auto",
+        or_auto(whole_number(1)),
+        "Epochs from one grid of samples, and one look of the guard at them, to the next; auto makes about "
+        f"{SAMPLE_GRIDS} of them, at the ends of epochs.",
+    )
     checkpoint_every: int = setting(
         "10", whole_number(1), "Epochs from one checkpoint to the next, to which the guard may go back."
     )

@@ -186,6 +186,7 @@ def used_parameters(settings: TrainSettings, plan: TrainingPlan, division: Divis
     return {
         **explicit_texts(settings),
         **({} if plan.epochs is None else {"epochs": plan.epochs}),
+        **({} if plan.samples_every is None else {"samples_every": plan.samples_every}),
         **resolved(plan.recipe),
         "held_out": "none" if division.held_out_split is None else division.held_out_split,
         "image_size": size_text(spec.size),

@@ -15,6 +15,7 @@ from typing import NoReturn
 import torch
 
 from gan_plugin.config.recipe import Recipe
+from gan_plugin.config.settings import SAMPLE_GRIDS
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import BatchLoader
 from gan_plugin.device import tuned
@@ -125,6 +126,7 @@ class Trainer:
     evaluator: Evaluator | None
     evaluation_budget: EvaluationBudget
     budget: Budget
+    sampled: float = 0.0  # the progress at the latest samples
 
     def run(self, state: TrainingState) -> None:
         """Train ``state`` until its budget is used up, for steps or in time.
@@ -149,6 +151,7 @@ class Trainer:
         )
         progress = ProgressLogger(self.tracker, plan, guard, steps_per_epoch=epoch_steps, steps=state.steps)
         self.budget.update(state)
+        self.sampled = min(self.sampled, state.progress)  # which going back makes smaller
         with contextlib.closing(progress):
             while not self.budget.is_over(state):
                 orders = loader.orders(state.steps // epoch_steps)
@@ -172,12 +175,13 @@ class Trainer:
         check_weights(state)
         plan, sizes = self.plan, {"latent_size": self.plan.recipe.latent_size, "classes": state.spec.classes}
         is_last = self.budget.is_over(state)
-        samples_due = is_last or epoch % plan.samples_every == 0
+        samples_due = is_last or self.samples_are_due(state, epoch)
         may_evaluate = self.evaluation_budget.allows() and self.budget.has_time_to_evaluate()
         evaluation_due = self.evaluator is not None and (is_last or may_evaluate)
         if samples_due or evaluation_due:
             generator = exported_generator(state, plan.recipe)
         if samples_due:
+            self.sampled = state.progress
             self.tracker.image("samples", sample_grid(generator, **sizes), state.steps)
         if self.evaluator is not None and evaluation_due:
             value = update_best(state, self.evaluator, generator=generator, tracker=self.tracker)
@@ -196,6 +200,12 @@ class Trainer:
             self.checkpoints.save_good(state)
         elif self.checkpoints.is_due():
             self.save_meanwhile(state, guard)
+
+    def samples_are_due(self, state: TrainingState, epoch: int) -> bool:
+        """Return whether samples are due at the end of this epoch; in a training that ends in time it decides."""
+        if self.plan.samples_every is not None:
+            return epoch % self.plan.samples_every == 0
+        return state.progress - self.sampled >= 1 / SAMPLE_GRIDS
 
     def save_meanwhile(self, state: TrainingState, guard: Guard) -> None:
         """Write a checkpoint because time has passed, where a run may well go on from it."""

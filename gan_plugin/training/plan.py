@@ -17,7 +17,7 @@ from gan_plugin.config.recipe import (
     override,
     resolved,
 )
-from gan_plugin.config.settings import EPOCHS, TrainSettings
+from gan_plugin.config.settings import EPOCHS, SAMPLE_GRIDS, TrainSettings
 from gan_plugin.data import Dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError
@@ -37,7 +37,7 @@ class TrainingPlan:
         seed: of all that is random.
         device: where training runs.
         precision: in which autocast computes; weights are float32.
-        samples_every: epochs between two sample grids.
+        samples_every: epochs between two sample grids; None for SAMPLE_GRIDS in a training that ends in time.
         checkpoint_every: epochs between two checkpoints.
         checkpoint_minutes: minutes from a checkpoint to the next, where that comes first.
         evaluation_budget: share of the time for evaluating the generator during training.
@@ -52,7 +52,7 @@ class TrainingPlan:
     seed: int
     device: torch.device
     precision: torch.dtype
-    samples_every: int
+    samples_every: int | None
     checkpoint_every: int
     checkpoint_minutes: float = 5.0
     evaluation_budget: float = 0.0
@@ -89,7 +89,7 @@ def make_plan(
         seed=settings.seed,
         device=device,
         precision=choose_precision(settings.precision, device),
-        samples_every=settings.samples_every,
+        samples_every=samples_every_of(settings),
         checkpoint_every=settings.checkpoint_every,
         checkpoint_minutes=settings.checkpoint_minutes,
         evaluation_budget=settings.evaluation_budget,
@@ -115,6 +115,14 @@ def epochs_of(settings: TrainSettings) -> int | None:
             f"epochs={settings.epochs} and minutes={settings.minutes:g} both say how long to train: give one of them."
         )
     return None
+
+
+def samples_every_of(settings: TrainSettings) -> int | None:
+    """Return the epochs from one grid of samples to the next; None where neither they nor the epochs are known."""
+    epochs = epochs_of(settings)
+    if settings.samples_every is not None or epochs is None:
+        return settings.samples_every
+    return max(1, round(epochs / SAMPLE_GRIDS))
 
 
 def fit_batch_to(plan: TrainingPlan, dataset: Dataset) -> Recipe:

@@ -8,12 +8,12 @@ from typing import cast
 import torch
 from torch import Tensor, nn
 
-from gan_plugin.augment import AdaController
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.device import memory_format
 from gan_plugin.networks import new_discriminators, new_generator
 from gan_plugin.networks.wrappers import Discriminators
 from gan_plugin.spec import SampleSpec
+from gan_plugin.training.ada import AdaController
 from gan_plugin.training.guard import GuardState
 from gan_plugin.training.optimizers import new_optimizer, step_factor
 

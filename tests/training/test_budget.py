@@ -171,6 +171,22 @@ def test_a_training_in_minutes_stops_goes_on_and_ends_within_an_epoch(
     ) == ("minutes=0.1 is less than the 0.1667 minutes behind the checkpoint: give more.")
 
 
+def test_a_training_in_minutes_has_some_25_grids_of_samples_however_short_its_epochs_are(
+    dataset: Dataset, tmp_path: Path, time: FakeTime
+) -> None:
+    """Three steps an epoch, a second each, are a thirtieth of the time: too little for samples each time."""
+
+    def tick() -> bool:
+        time.now += 1
+        return False
+
+    memory, settled = Memory(), dataclasses.replace(in_minutes(1.5), samples_every=None, guard=False)
+    train(dataset, settled, memory, folder=tmp_path, stop_requested=tick, clock=Clock(started=0.0))
+    at_the_end = {max(memory.images)}
+    assert 10 <= len(memory.images) <= 25
+    assert {b - a for a, b in itertools.pairwise(sorted(memory.images.keys() - at_the_end))} == {6}
+
+
 def test_no_evaluation_begins_that_would_make_the_end_late(dataset: Dataset, tmp_path: Path, time: FakeTime) -> None:
     """After the fifth of seven seconds one would take three, and the last evaluation follows anyway."""
 
@@ -247,6 +263,8 @@ def test_a_training_has_epochs_or_minutes(dataset: Dataset, monkeypatch: pytest.
     recipe = load_recipe("dcgan")
     plans = [planned(recipe, dataset, **values) for values in ({}, {"epochs": 7}, {"minutes": 0.5})]
     assert [(settled.epochs, settled.minutes) for settled in plans] == [(50, None), (7, None), (None, 0.5)]
+    assert [settled.samples_every for settled in plans] == [2, 1, None]
+    assert planned(recipe, dataset, minutes=0.5, samples_every=3).samples_every == 3
     assert refusal(lambda: planned(recipe, dataset, epochs=50, minutes=0.5)) == (
         "epochs=50 and minutes=0.5 both say how long to train: give one of them."
     )

@@ -13,13 +13,13 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 from training_helpers import CPU, GRAY, Memory
 
-from gan_plugin.augment import ADA_EVERY, ADA_IMAGES
 from gan_plugin.config.recipe import Recipe, load_recipe, override, recipe_names
 from gan_plugin.data.dataset import Dataset, make_dataset
 from gan_plugin.data.loader import Batch
 from gan_plugin.objectives import mutual_information_loss
 from gan_plugin.spec import SampleSpec, image_spec
 from gan_plugin.training import gan, loop
+from gan_plugin.training.ada import ADJUST_EVERY, RAMP_IMAGES
 from gan_plugin.training.gan import GanStep, metric_names
 from gan_plugin.training.loop import train
 from gan_plugin.training.plan import TrainingPlan
@@ -307,7 +307,7 @@ def test_adas_probability_is_the_controllers(augmented: Augmented) -> None:
     state = lively_state(recipe)
     state.ada.p.fill_(0.5)
     step, batch = GanStep(state, recipe, torch.float32), random_batch(1)
-    for _ in range(ADA_EVERY + 1):
+    for _ in range(ADJUST_EVERY + 1):
         step(batch, batch)
     assert state.ada.p != 0.5
     assert list(dict.fromkeys(augmented.probabilities)) == [0.5, state.ada.p.item()]
@@ -321,9 +321,9 @@ def test_ada_answers_discriminators_that_are_sure_of_real_images(updates: str, b
     nn.init.constant_(state.discriminator.get_parameter("members.0.logit.bias"), bias)
     state.ada.p.fill_(0.5)
     step, batch = GanStep(state, recipe, torch.float32), random_batch(1)
-    for _ in range(ADA_EVERY):
+    for _ in range(ADJUST_EVERY):
         metrics = step(batch, batch)
-    assert state.ada.p.item() == pytest.approx(0.5 + direction * ADA_EVERY * BATCH / ADA_IMAGES, abs=1e-7)
+    assert state.ada.p.item() == pytest.approx(0.5 + direction * ADJUST_EVERY * BATCH / RAMP_IMAGES, abs=1e-7)
     assert metrics["augment/p"] == state.ada.p
 
 

@@ -1,0 +1,104 @@
+"""What each hyperparameter brings, one at a time, at an equal number of images: the speedrun's recipe and its variants.
+
+    python benchmarks/levers.py run fashion width=16 objective=relativistic penalty=r1+r2,penalty_every=1 --epochs 3
+    python benchmarks/levers.py table fashion
+
+``run`` trains the recipe as it is, and once for each word, in which commas separate what is changed together. Each
+training has one thread and ends with its last generator; it is evaluated as in the speedrun. What is there already is
+not done again. ``table`` prints what there is as Markdown.
+"""
+
+from __future__ import annotations
+
+import itertools
+import json
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import click
+from mlflow import MlflowClient
+from recipes import FOLDER, command, environment_of, mean_and_std
+from speedrun import COLUMNS, COURSES, critics
+
+AS_IT_IS = "–"  # what the table shows for the recipe itself
+
+
+@click.group()
+def main() -> None:
+    """Change one thing at a time."""
+
+
+@main.command()
+@click.argument("course", type=click.Choice(sorted(COURSES)))
+@click.argument("levers", nargs=-1)
+@click.option("--recipe", default="subpixel", show_default=True)
+@click.option("--epochs", default=3, show_default=True)
+@click.option("--seeds", default=1, show_default=True)
+@click.option("--workers", default=2, show_default=True, help="Trainings at a time.")
+@click.option("--data", help="Where the course names none.")
+def run(course: str, *, levers: tuple[str, ...], recipe: str, epochs: int, seeds: int, workers: int, data: str) -> None:
+    """Train the recipe, and once for each of LEVERS, as FIELD=VALUE,FIELD=VALUE, with each seed."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    parameters = {"data": data or COURSES[course].data, "recipe": recipe, "epochs": epochs, **COURSES[course].options}
+    jobs = list(itertools.product(range(seeds), ("", *levers)))
+    with ThreadPoolExecutor(workers) as pool:
+        for _ in pool.map(lambda job: measure(course, job[1], parameters | {"seed": job[0]}), jobs):
+            pass
+
+
+def measure(course: str, lever: str, parameters: dict[str, Any]) -> None:
+    stem = f"levers-{course}-{parameters['epochs']}-{lever or 'none'}-{parameters['seed']}".replace("/", "_")
+    path = FOLDER / f"{stem}.json"
+    if path.exists():
+        return
+    store = Path("outputs/levers") / stem
+    environment = environment_of(store)
+    changed = dict(change.split("=", 1) for change in lever.split(",") if change)
+    output = {"output_dir": store, "evaluation_budget": 0}
+    if command("train", environment, log=store / "train.log", parameters=parameters | output | changed):
+        print(f"{stem} failed: {store / 'train.log'}", flush=True)
+        return
+    evaluated = {name: parameters[name] for name in ("data", *COURSES[course].options)} | {"model": "models:/gan/1"}
+    if command("evaluate", environment, log=store / "evaluate.log", parameters=evaluated):
+        raise SystemExit(f"{store}: evaluate failed")
+    evaluation, training = MlflowClient(environment["MLFLOW_TRACKING_URI"]).search_runs(["0"])  # the newest first
+    result = {
+        "lever": lever,
+        "recipe": parameters["recipe"],
+        "seed": parameters["seed"],
+        "epochs": parameters["epochs"],
+        "images": training.data.metrics["images"],
+        "images_per_second": training.data.metrics["throughput/images_per_second"],
+        "metrics": {k: v for k, v in evaluation.data.metrics.items() if not k.startswith("system/")},
+    }
+    path.write_text(json.dumps(result, indent=1))
+    print(stem, {name: round(result["metrics"].get(name, float("nan")), 3) for name in COLUMNS}, flush=True)
+
+
+@main.command()
+@click.argument("course", type=click.Choice(sorted(COURSES)))
+def table(course: str) -> None:
+    """Print what each lever brought, the best first by the features that no training has seen."""
+    levers: dict[tuple[str, int, str], list[dict[str, Any]]] = {}
+    for path in sorted(FOLDER.glob(f"levers-{course}-*.json")):
+        result = json.loads(path.read_text())
+        if path.stem.startswith(f"levers-{course}-{result['epochs']}-"):
+            levers.setdefault((result["recipe"], result["epochs"], result["lever"]), []).append(result)
+    heads = ["recipe", "changed", "images", "images/s", "seeds", *COLUMNS, "critic"]
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
+    for (recipe, _epochs, lever), results in sorted(levers.items(), key=lambda item: distance(item[1])):
+        cells = [mean_and_std([result["metrics"][name] for result in results]) for name in COLUMNS]
+        critic = mean_and_std([max(critics(result["metrics"])) for result in results])
+        images, speed = (mean(result[name] for result in results) for name in ("images", "images_per_second"))
+        lead = [f"`{recipe}`", f"`{lever}`" if lever else AS_IT_IS, f"{images:,.0f}", f"{speed:.0f}", str(len(results))]
+        print(f"| {' | '.join([*lead, *cells, critic])} |")
+
+
+def distance(results: list[dict[str, Any]]) -> float:
+    return mean(result["metrics"]["fid_ratio/self-supervised"] for result in results)
+
+
+if __name__ == "__main__":
+    main()
