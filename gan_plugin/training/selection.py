@@ -1,4 +1,8 @@
-"""Which generator is exported: quick evaluations within a budget of the time, and the best so far."""
+"""Which generator is exported: quick evaluations within a budget of the time, and the best so far.
+
+From 2,048 images the metric is uncertain by some percent, and a training whose rates fall goes on to improve by less
+than that. So of two generators that differ by no more the later one counts as the better.
+"""
 
 from __future__ import annotations
 
@@ -12,6 +16,8 @@ from torch import nn
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.guard import check_finite
 from gan_plugin.training.state import Best, TrainingState
+
+UNCERTAINTY = 0.05  # of the metric, as a share of it
 
 logger = logging.getLogger(__name__)
 
@@ -52,6 +58,9 @@ class EvaluationBudget:
 def update_best(state: TrainingState, evaluator: Evaluator, *, generator: nn.Module, tracker: Tracker) -> float | None:
     """Evaluate the averaged generator as it would be exported, and keep its weights where it is the best so far.
 
+    That is compared with the lowest metric so far, which the best itself need not have, or many steps by a little would
+    lead far away.
+
     Returns the metric; None, with a warning, where the evaluation failed: whatever goes wrong there, training goes on.
 
     Raises:
@@ -65,12 +74,14 @@ def update_best(state: TrainingState, evaluator: Evaluator, *, generator: nn.Mod
     check_finite({evaluator.metric: value})
     tracker.metrics({evaluator.metric: value}, state.steps)
     evaluations = 1 if state.best is None else state.best.evaluations + 1
-    if state.best is None or value <= state.best.value:
+    lowest = value if state.best is None else min(value, state.best.lowest)
+    if state.best is None or value <= lowest * (1 + UNCERTAINTY):
         weights = {name: tensor.clone() for name, tensor in generator.state_dict().items()}
         state.best = Best(
             metric=evaluator.metric,
             digest=evaluator.digest,
             value=value,
+            lowest=lowest,
             step=state.steps,
             evaluations=evaluations,
             weights=weights,
@@ -103,4 +114,9 @@ def export_reason(state: TrainingState) -> str:
     if best.evaluations == 1:
         return f"It is the last one, with {best.metric} {best.value:.4g}: no other was evaluated."
     last = " It is the last one, too." if best.step == state.steps else ""
+    if best.value > best.lowest:
+        return (
+            f"Its {best.metric} of {best.value:.4g} is within {UNCERTAINTY:.0%} of the lowest of {best.evaluations}, "
+            f"{best.lowest:.4g}, and it is the latest of these.{last}"
+        )
     return f"Its {best.metric} of {best.value:.4g} was the lowest of {best.evaluations}.{last}"

@@ -20,12 +20,13 @@ from gan_plugin.training.optimizers import new_optimizer, step_factor
 
 @dataclass(frozen=True, kw_only=True)
 class Best:
-    """The averaged generator at its lowest metric so far.
+    """The averaged generator that is exported, as things are.
 
     Attributes:
         metric: the metric's name; lower is better.
         digest: of what decides the metric's value.
         value: of this generator.
+        lowest: of all that were evaluated.
         step: when it was evaluated.
         evaluations: how many there have been.
         weights: its state, with batch norm's statistics measured anew.
@@ -34,6 +35,7 @@ class Best:
     metric: str
     digest: str
     value: float
+    lowest: float
     step: int
     evaluations: int
     weights: dict[str, Tensor]

@@ -34,7 +34,7 @@ from gan_plugin.training.checkpoint import (
 from gan_plugin.training.ema import ema_decay, update_batch_norm, update_ema
 from gan_plugin.training.gan import GanStep
 from gan_plugin.training.loop import Interrupted, train
-from gan_plugin.training.selection import EvaluationBudget
+from gan_plugin.training.selection import EvaluationBudget, export_reason
 from gan_plugin.training.state import new_state
 
 
@@ -299,6 +299,28 @@ def test_the_generator_with_the_lowest_metric_is_the_one_that_comes_out(dataset:
     assert 0 <= memory.values[12]["evaluation/share"] < 1
     assert_same(dict(state.ema.state_dict()), evaluator.weights[1])
     assert not torch.equal(evaluator.weights[1]["dense.weight"], evaluator.weights[3]["dense.weight"])
+
+
+@pytest.mark.parametrize(
+    ("values", "step"),
+    [
+        ((2.0, 2.05, 2.09), 9),  # all within 5 % of the lowest: the latest
+        ((2.0, 2.2, 2.3), 3),
+        ((2.0, 2.09, 2.15), 6),  # compared with the lowest, and not with one that is a little worse
+        ((2.0, 1.0, 1.04), 9),
+        ((2.0, 1.99, 2.2), 6),
+    ],
+)
+def test_of_generators_that_are_as_good_the_latest_comes_out(
+    values: tuple[float, ...], step: int, dataset: Dataset, tmp_path: Path
+) -> None:
+    evaluator = Scripted(*values)
+    state = train(dataset, evaluated_plan(3), Memory(), folder=tmp_path, evaluator=evaluator)
+    assert state.best is not None
+    assert (state.best.step, state.best.lowest) == (step, min(values))
+    assert_same(dict(state.ema.state_dict()), evaluator.weights[step // 3 - 1])
+    sentence = f"within 5% of the lowest of 3, {min(values):.4g}, and it is the latest of these."
+    assert (sentence in export_reason(state)) == (state.best.value > min(values))
 
 
 def test_evaluations_change_nothing_about_the_training(dataset: Dataset, tmp_path: Path) -> None:
