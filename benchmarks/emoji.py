@@ -1,8 +1,10 @@
 """The folder of the speedrun's emoji: 1,601 pictures in color, by group, without flags and skin tones, on white.
 
-npm pack @lobehub/fluent-emoji-3d && tar xzf lobehub-fluent-emoji-3d-*.tgz    # MIT
-apt-get install unicode-data
-python benchmarks/emoji.py package/assets emoji
+    npm pack @lobehub/fluent-emoji-3d && tar xzf lobehub-fluent-emoji-3d-*.tgz
+    apt-get install unicode-data
+    python benchmarks/emoji.py package/assets emoji
+
+The package is under the MIT license.
 """
 
 from __future__ import annotations

@@ -20,7 +20,7 @@ from typing import Any
 import click
 from mlflow import MlflowClient
 from recipes import FOLDER, command, environment_of, mean_and_std
-from speedrun import COLUMNS, COURSES, critics
+from speedrun import COLUMNS, COURSES, critics, outcome
 
 AS_IT_IS = "–"  # what the table shows for the recipe itself
 
@@ -69,9 +69,7 @@ def measure(course: str, lever: str, parameters: dict[str, Any]) -> None:
         "recipe": parameters["recipe"],
         "seed": parameters["seed"],
         "epochs": parameters["epochs"],
-        "images": training.data.metrics["images"],
-        "images_per_second": training.data.metrics["throughput/images_per_second"],
-        "metrics": {k: v for k, v in evaluation.data.metrics.items() if not k.startswith("system/")},
+        **outcome(training, evaluation),
     }
     path.write_text(json.dumps(result, indent=1))
     print(stem, {name: round(result["metrics"].get(name, float("nan")), 3) for name in COLUMNS}, flush=True)

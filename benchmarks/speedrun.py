@@ -21,6 +21,7 @@ from typing import Any, NamedTuple
 
 import click
 from mlflow import MlflowClient
+from mlflow.entities import Run
 from recipes import FOLDER, command, device, mean_and_std
 
 
@@ -97,9 +98,7 @@ def measure(course: Course, recipe: str, seed: int, *, path: Path, data: str | N
         "minutes": course.minutes,
         "seconds": seconds,
         "device": device(),
-        "images": training.data.metrics["images"],
-        "images_per_second": training.data.metrics["throughput/images_per_second"],
-        "metrics": {k: v for k, v in evaluation.data.metrics.items() if not k.startswith("system/")},
+        **outcome(training, evaluation),
     }
     path.write_text(json.dumps(result, indent=1))
     print(path.stem, {name: round(evaluation.data.metrics.get(name, float("nan")), 3) for name in COLUMNS}, flush=True)
@@ -123,6 +122,15 @@ def table(course: str) -> None:
         critic = mean_and_std([max(critics(result["metrics"])) for result in results])
         row = [date, commit, results[0]["change"], f"`{recipe}`", str(len(results)), seconds, images, *cells, critic]
         print(f"| {' | '.join(row)} |")
+
+
+def outcome(training: Run, evaluation: Run) -> dict[str, Any]:
+    """Return how much a training saw, how fast, and all that its evaluation measured."""
+    return {
+        "images": training.data.metrics["images"],
+        "images_per_second": training.data.metrics["throughput/images_per_second"],
+        "metrics": {k: v for k, v in evaluation.data.metrics.items() if not k.startswith("system/")},
+    }
 
 
 def critics(metrics: dict[str, float]) -> list[float]:

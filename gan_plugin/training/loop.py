@@ -202,7 +202,7 @@ class Trainer:
             self.save_meanwhile(state, guard)
 
     def samples_are_due(self, state: TrainingState, epoch: int) -> bool:
-        """Return whether samples are due at the end of this epoch; in a training that ends in time it decides."""
+        """Return whether samples are due at the end of this epoch: by its number, or in minutes by the progress."""
         if self.plan.samples_every is not None:
             return epoch % self.plan.samples_every == 0
         return state.progress - self.sampled >= 1 / SAMPLE_GRIDS

@@ -38,7 +38,7 @@ def test_hardly_any_arithmetic_is_at_the_images_own_resolution() -> None:
     assert work[64, 64] < 0.1 * sum(work.values())
     other = multiplications(Discriminator(spec, width=WIDTH, blocks=1), torch.rand(2, 3, 64, 64))
     assert (64, 64) not in other
-    assert sum(other.values()) > 0.85 * sum(work.values())
+    assert sum(other.values()) > 0.9 * sum(work.values())
 
 
 @pytest.mark.parametrize("size", [(28, 28), (25, 37), (16, 64)])
