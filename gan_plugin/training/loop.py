@@ -150,8 +150,11 @@ class Trainer:
             state=state.guard,
         )
         progress = ProgressLogger(self.tracker, plan, guard, steps_per_epoch=epoch_steps, steps=state.steps)
+        was_over = self.budget.is_over(state)
         self.budget.update(state)
         self.sampled = min(self.sampled, state.progress)  # which going back makes smaller
+        if self.budget.is_over(state) and not was_over:  # all time that was left went by without a step
+            self.end_epoch(state, guard, -(-state.steps // epoch_steps))
         with contextlib.closing(progress):
             while not self.budget.is_over(state):
                 orders = loader.orders(state.steps // epoch_steps)

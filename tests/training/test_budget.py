@@ -171,6 +171,36 @@ def test_a_training_in_minutes_stops_goes_on_and_ends_within_an_epoch(
     ) == ("minutes=0.1 is less than the 0.1667 minutes behind the checkpoint: give more.")
 
 
+def test_a_training_that_goes_on_too_late_for_a_step_ends_all_the_same(
+    dataset: Dataset, tmp_path: Path, time: FakeTime
+) -> None:
+    """What the next process needs to get ready may be all the time that was left."""
+
+    def stop() -> bool:
+        time.now += 1
+        return True
+
+    tenth = in_minutes(1 / 6)
+    with pytest.raises(Interrupted):
+        train(dataset, tenth, Memory(), folder=tmp_path, stop_requested=stop, clock=Clock(started=0.0))
+    assert read_header(tmp_path / FILE_NAME)["steps"] == 1
+
+    time.now = 520.0
+    memory, evaluator = Memory(), Scripted(2.0)
+    train(
+        dataset,
+        tenth,
+        memory,
+        folder=tmp_path,
+        resume=tmp_path / FILE_NAME,
+        evaluator=evaluator,
+        clock=Clock(started=500.0, reserve=3.0),
+    )
+    header = read_header(tmp_path / FILE_NAME)
+    assert (header["steps"], header["progress"], header["seconds"]) == (1, 1, 10)
+    assert (set(memory.images), memory.values[1]["distance"]) == ({1}, 2)
+
+
 def test_a_training_in_minutes_has_some_25_grids_of_samples_however_short_its_epochs_are(
     dataset: Dataset, tmp_path: Path, time: FakeTime
 ) -> None:
