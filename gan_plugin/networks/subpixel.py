@@ -29,7 +29,8 @@ from gan_plugin.networks.projection import ProjectionDiscriminator
 from gan_plugin.spec import SampleSpec, Size
 
 SLOPE = 0.2  # of LeakyReLU
-LAST_MAPS = 8  # feature maps at the image's own resolution
+LAST_MAPS = {1: 4, 3: 8}  # feature maps at the resolution of a gray image, and of one in color
+OVERSHOOT = 1.1  # of tanh over −1…1, or black and white, which images are full of, would be out of reach
 MAX_WIDTH = 256
 BLURRED_FROM = 64  # shorter side of images, pixels: what is real in smaller ones changes from pixel to pixel
 
@@ -103,11 +104,12 @@ class Generator(nn.Module):
         self.dense_norm = NormedActivation(widths[0], spec.classes)
         self.blocks = nn.ModuleList([NormedConvs(w, blocks, spec.classes) for w in widths])
         self.transitions = nn.ModuleList([NormedConv(a, b, spec.classes) for a, b in pairwise(widths)])
-        self.subpixel = conv(widths[-1], 4 * LAST_MAPS)
+        maps = LAST_MAPS[spec.channels]
+        self.subpixel = conv(widths[-1], 4 * maps)
         with torch.no_grad():  # at first the four pixels are equal: Aitken et al. 2017, arXiv:1707.02937
             self.subpixel.weight.copy_(self.subpixel.weight[::4].repeat_interleave(4, 0))
-        self.blur = Blur(LAST_MAPS) if min(spec.size) >= BLURRED_FROM else nn.Identity()
-        self.to_image = conv(LAST_MAPS, spec.channels, gain=1)
+        self.blur = Blur(maps) if min(spec.size) >= BLURRED_FROM else nn.Identity()
+        self.to_image = conv(maps, spec.channels, gain=1)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         x = self.dense(z).view(-1, *self.start).permute(CHANNELS_FIRST)
@@ -116,9 +118,18 @@ class Generator(nn.Module):
             if i:
                 x = self.transitions[i - 1](F.interpolate(x, size), label)  # [B, 64, 14, 14]
             x = stage(x, label)
-        x = F.leaky_relu(F.pixel_shuffle(self.subpixel(x), 2), SLOPE)  # [B, 8, 28, 28]
+        x = F.leaky_relu(F.pixel_shuffle(self.subpixel(x), 2), SLOPE)  # [B, 4, 28, 28]
         height, width = self.size
-        return torch.tanh(self.to_image(self.blur(x))[:, :, :height, :width])  # [B, 1, 28, 28]
+        x = OVERSHOOT * torch.tanh(self.to_image(self.blur(x))[:, :, :height, :width])  # [B, 1, 28, 28]
+        return straight_through_clamp(x) if self.training else x.clamp(-1, 1)
+
+
+def straight_through_clamp(x: Tensor) -> Tensor:
+    """Return x within −1…1, with the gradient of x: a pixel that is cut still learns.
+
+    As a straight-through estimator does: Bengio et al. 2013, arXiv:1308.3432.
+    """
+    return x + (x.clamp(-1, 1) - x).detach()
 
 
 class Blur(nn.Module):

@@ -9,7 +9,15 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_plugin.networks.subpixel import BLURRED_FROM, LAST_MAPS, Blur, Discriminator, Downsampling, Generator
+from gan_plugin.networks.subpixel import (
+    BLURRED_FROM,
+    LAST_MAPS,
+    Blur,
+    Discriminator,
+    Downsampling,
+    Generator,
+    straight_through_clamp,
+)
 from gan_plugin.spec import Size, image_spec
 
 WIDTH = 16
@@ -34,7 +42,7 @@ def test_hardly_any_arithmetic_is_at_the_images_own_resolution() -> None:
     spec = image_spec(64, 64, 3)
     generator = Generator(8, spec, width=WIDTH, blocks=1)
     work = multiplications(generator, torch.randn(2, 8))
-    assert work[64, 64] == 64 * 64 * 3 * LAST_MAPS * 9
+    assert work[64, 64] == 64 * 64 * 3 * LAST_MAPS[3] * 9
     assert work[64, 64] < 0.1 * sum(work.values())
     other = multiplications(Discriminator(spec, width=WIDTH, blocks=1), torch.rand(2, 3, 64, 64))
     assert (64, 64) not in other
@@ -82,6 +90,21 @@ def test_the_pixels_of_a_subpixel_convolution_are_equal_at_first() -> None:
     subpixel = Generator(64, image_spec(64, 64, 1), width=32, blocks=1).subpixel
     pixels = F.pixel_shuffle(subpixel(torch.randn(2, 32, 8, 8)), 2)
     torch.testing.assert_close(pixels, F.interpolate(pixels[..., ::2, ::2], scale_factor=2.0))
+
+
+def test_black_and_white_are_within_reach_and_pixels_that_are_cut_still_learn() -> None:
+    generator = Generator(8, image_spec(28, 28, 1), width=WIDTH, blocks=1)
+    assert generator.to_image.bias is not None
+    torch.nn.init.constant_(generator.to_image.bias, -3)
+    z = torch.zeros(2, 8)
+    for mode in (True, False):
+        generator.train(mode)
+        torch.testing.assert_close(generator(z), torch.full((2, 1, 28, 28), -1.0))
+    x = torch.tensor([-1.05, -0.5, 0.3, 1.05], requires_grad=True)
+    y = straight_through_clamp(x)
+    torch.testing.assert_close(y, torch.tensor([-1, -0.5, 0.3, 1]))
+    (slope,) = torch.autograd.grad(y.sum(), x)
+    assert slope.tolist() == [1, 1, 1, 1]
 
 
 def test_an_untrained_generators_images_have_no_checkerboard() -> None:
