@@ -1,0 +1,122 @@
+"""The default recipe on data that nothing was tuned on, beside a search of ten times the time on each.
+
+    python benchmarks/untuned.py run walls freedoom/walls --image-size 64 --minutes 2
+    python benchmarks/untuned.py table
+
+``run`` searches for ten times so many minutes, and then trains the default recipe and what the search has found with
+the same seeds in the same minutes, all by the commands that users have, one at a time on all cores.
+Everything is evaluated off the clock. What is there already is not done again. ``table`` prints Markdown.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+from pathlib import Path
+from statistics import mean
+from typing import Any
+
+import click
+from mlflow import MlflowClient
+from recipes import FOLDER, command, device, mean_and_std
+from speedrun import critics, outcome
+
+from gan_plugin.config.recipe import load_recipe, resolved
+from gan_plugin.config.settings import TrainSettings
+
+DEFAULT = TrainSettings().recipe
+SEARCH = 10  # times as long as a training
+RATIOS = ("fid_ratio/classifier", "fid_ratio/rotation", "fid_ratio/self-supervised")
+SEARCHED = ("generator_lr", "discriminator_lr", "penalty_weight", "ema_half_life")
+
+
+@click.group()
+def main() -> None:
+    """See what the default recipe is worth elsewhere."""
+
+
+@main.command()
+@click.argument("name")
+@click.argument("data")
+@click.option("--image-size", help="As train takes it; the data's own where it is left out.")
+@click.option("--minutes", default=2.0, show_default=True, help="Of each training.")
+@click.option("--seeds", default=1, show_default=True, help="Of the trainings that are compared.")
+def run(name: str, data: str, *, image_size: str | None, minutes: float, seeds: int) -> None:
+    """Train on DATA, which the results call NAME, with the default recipe, and with one that a search has found."""
+    FOLDER.mkdir(parents=True, exist_ok=True)
+    source = {"data": data} | ({} if image_size is None else {"image_size": image_size})
+    store = Path("outputs/untuned").resolve() / name
+    store.mkdir(parents=True, exist_ok=True)
+    environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+    tuned = store / "tuned.toml"
+    if not tuned.exists():  # the search comes first, so that the feature networks are there for both alike
+        search = {"minutes": SEARCH * minutes, "trial_minutes": minutes, "seeds": 1, "out": tuned, "output_dir": store}
+        checked("tune", environment, log=store / "tune.log", parameters=search | source)
+    for seed in range(seeds):
+        for recipe in (DEFAULT, str(tuned)):
+            path = FOLDER / f"untuned-{name}-{Path(recipe).stem}-{seed}.json"
+            if path.exists():
+                continue
+            result = measure(recipe, seed, path, environment=environment, source=source, minutes=minutes)
+            path.write_text(json.dumps({"name": name, **result}, indent=1))
+            print(path.stem, {ratio: result["metrics"].get(ratio) for ratio in RATIOS}, flush=True)
+
+
+def measure(
+    recipe: str, seed: int, path: Path, *, environment: dict[str, str], source: dict[str, Any], minutes: float
+) -> dict[str, Any]:
+    """Train and evaluate once; a sheet of samples is written beside the result."""
+    store = Path("outputs/untuned").resolve() / path.stem
+    store.mkdir(parents=True, exist_ok=True)
+    own = environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
+    training = {"recipe": recipe, "seed": seed, "minutes": minutes, "output_dir": store}
+    checked("train", own, log=store / "train.log", parameters=training | source)
+    model = {"model": "models:/gan/1"}
+    checked("evaluate", own, log=store / "evaluate.log", parameters=model | source)
+    sheet = {"seeds": "0-31", "out": path.with_suffix(".png")}
+    checked("sample", own, log=store / "sample.log", parameters=model | sheet)
+    evaluation, trained = MlflowClient(own["MLFLOW_TRACKING_URI"]).search_runs(["0"])  # the newest first
+    values = resolved(load_recipe(recipe))
+    return {
+        "recipe": Path(recipe).stem,
+        "values": {field: values[field] for field in SEARCHED},
+        "seed": seed,
+        "minutes": minutes,
+        "size": trained.data.params.get("image_size"),
+        "device": device(),
+        **outcome(trained, evaluation),
+    }
+
+
+def checked(name: str, environment: dict[str, str], *, log: Path, parameters: dict[str, Any]) -> None:
+    if status := command(name, environment, log=log, parameters=parameters):
+        raise SystemExit(f"{log}: {name} ended with {status}")
+
+
+@main.command()
+def table() -> None:
+    """Print the default recipe beside the one that was searched for, for all data."""
+    runs: dict[str, dict[bool, list[dict[str, Any]]]] = {}
+    for path in sorted(FOLDER.glob("untuned-*.json")):
+        result = json.loads(path.read_text())
+        runs.setdefault(result["name"], {}).setdefault(result["recipe"] == DEFAULT, []).append(result)
+    heads = ["data", "minutes", "images", "recipe", *RATIOS, "critic"]
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
+    for name, of_recipe in sorted(runs.items()):
+        for is_default, results in sorted(of_recipe.items(), reverse=True):
+            images = mean(result["images"] for result in results)
+            cells = [cell(results, ratio) for ratio in RATIOS]
+            critic = mean_and_std([max(critics(result["metrics"])) for result in results])
+            recipe = f"`{DEFAULT}`" if is_default else "searched"
+            row = [name, f"{results[0]['minutes']:g}", f"{images:,.0f}", recipe, *cells, critic]
+            print(f"| {' | '.join(row)} |")
+
+
+def cell(results: list[dict[str, Any]], metric: str) -> str:
+    """Return mean and spread of a metric; data without classes has none in a classifier's features."""
+    values = [result["metrics"][metric] for result in results if metric in result["metrics"]]
+    return mean_and_std(values) if values else "–"
+
+
+if __name__ == "__main__":
+    main()
