@@ -30,11 +30,11 @@ MIN_SPRITE = 24  # pixels: smaller ones are sparks and bullets
 @click.argument("out", type=click.Path(path_type=Path))
 def main(wad: str, out: Path) -> None:
     """Write the pictures in the file WAD to OUT, a folder for each kind."""
-    game = WAD(wad)
-    flats = [(name, flat.to_Image().convert("RGB")) for name, flat in game.flats.items()]
-    patches = [(name, patch.to_Image().convert("RGB")) for name, patch in game.patches.items()]
+    lumps = WAD(wad)
+    flats = [(name, flat.to_Image().convert("RGB")) for name, flat in lumps.flats.items()]
+    patches = [(name, patch.to_Image().convert("RGB")) for name, patch in lumps.patches.items()]
     walls = [(name, patch) for name, patch in patches if is_opaque(patch)]
-    sprites = [(name, sprite.to_Image().convert("RGB")) for name, sprite in game.sprites.items()]
+    sprites = [(name, sprite.to_Image().convert("RGB")) for name, sprite in lumps.sprites.items()]
     kinds = {
         "flats": [(name, flat) for name, flat in flats if flat.size == (SIDE, SIDE)],
         "walls": [piece for name, wall in walls for piece in pieces(name, wall)],
