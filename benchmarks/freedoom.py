@@ -44,7 +44,8 @@ def main(wad: str, out: Path) -> None:
     for kind, images in kinds.items():
         (out / kind).mkdir(parents=True, exist_ok=True)
         for name, image in images:
-            image.save(out / kind / f"{name.replace(chr(92), '_')}.png")  # a backslash is the name of a frame
+            stem = name.replace("\\", "_")  # a backslash is the name of a frame
+            image.save(out / kind / f"{stem}.png")
         print(f"{len(images):,} {kind} in {out / kind}")
 
 

@@ -17,9 +17,8 @@ from statistics import mean
 from typing import Any
 
 import click
-from mlflow import MlflowClient
-from recipes import FOLDER, command, device, mean_and_std
-from speedrun import critics, outcome
+from recipes import FOLDER, command, mean_and_std
+from speedrun import Course, critics, measure
 
 from gan_plugin.config.recipe import load_recipe, resolved
 from gan_plugin.config.settings import TrainSettings
@@ -44,53 +43,24 @@ def main() -> None:
 def run(name: str, data: str, *, image_size: str | None, minutes: float, seeds: int) -> None:
     """Train on DATA, which the results call NAME, with the default recipe, and with one that a search has found."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    source = {"data": data} | ({} if image_size is None else {"image_size": image_size})
+    options = {} if image_size is None else {"image_size": image_size}
     store = Path("outputs/untuned").resolve() / name
     store.mkdir(parents=True, exist_ok=True)
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
     tuned = store / "tuned.toml"
     if not tuned.exists():  # the search comes first, so that the feature networks are there for both alike
         search = {"minutes": SEARCH * minutes, "trial_minutes": minutes, "seeds": 1, "out": tuned, "output_dir": store}
-        checked("tune", environment, log=store / "tune.log", parameters=search | source)
+        status = command("tune", environment, log=store / "tune.log", parameters={"data": data, **options, **search})
+        if status != 0:
+            raise SystemExit(f"{store}: tune ended with {status}")
+    course = Course(data, minutes, options)
     for seed in range(seeds):
         for recipe in (DEFAULT, str(tuned)):
             path = FOLDER / f"untuned-{name}-{Path(recipe).stem}-{seed}.json"
-            if path.exists():
-                continue
-            result = measure(recipe, seed, path, environment=environment, source=source, minutes=minutes)
-            path.write_text(json.dumps({"name": name, **result}, indent=1))
-            print(path.stem, {ratio: result["metrics"].get(ratio) for ratio in RATIOS}, flush=True)
-
-
-def measure(
-    recipe: str, seed: int, path: Path, *, environment: dict[str, str], source: dict[str, Any], minutes: float
-) -> dict[str, Any]:
-    """Train and evaluate once; a sheet of samples is written beside the result."""
-    store = Path("outputs/untuned").resolve() / path.stem
-    store.mkdir(parents=True, exist_ok=True)
-    own = environment | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
-    training = {"recipe": recipe, "seed": seed, "minutes": minutes, "output_dir": store}
-    checked("train", own, log=store / "train.log", parameters=training | source)
-    model = {"model": "models:/gan/1"}
-    checked("evaluate", own, log=store / "evaluate.log", parameters=model | source)
-    sheet = {"seeds": "0-31", "out": path.with_suffix(".png")}
-    checked("sample", own, log=store / "sample.log", parameters=model | sheet)
-    evaluation, trained = MlflowClient(own["MLFLOW_TRACKING_URI"]).search_runs(["0"])  # the newest first
-    values = resolved(load_recipe(recipe))
-    return {
-        "recipe": Path(recipe).stem,
-        "values": {field: values[field] for field in SEARCHED},
-        "seed": seed,
-        "minutes": minutes,
-        "size": trained.data.params.get("image_size"),
-        "device": device(),
-        **outcome(trained, evaluation),
-    }
-
-
-def checked(name: str, environment: dict[str, str], *, log: Path, parameters: dict[str, Any]) -> None:
-    if status := command(name, environment, log=log, parameters=parameters):
-        raise SystemExit(f"{log}: {name} ended with {status}")
+            values = resolved(load_recipe(recipe))
+            about = {"name": name, "values": {field: values[field] for field in SEARCHED}}
+            if not path.exists():
+                measure(course, recipe, seed, path=path, data=None, about=about)
 
 
 @main.command()

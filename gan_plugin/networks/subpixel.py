@@ -29,7 +29,7 @@ from gan_plugin.networks.projection import ProjectionDiscriminator
 from gan_plugin.spec import SampleSpec, Size
 
 SLOPE = 0.2  # of LeakyReLU
-LAST_MAPS = {1: 4, 3: 8}  # feature maps at the resolution of a gray image, and of one in color
+LAST_MAPS = {1: 4, 3: 8}  # feature maps at the image's own resolution, by its channels
 OVERSHOOT = 1.1  # of tanh over −1…1, or black and white, which images are full of, would be out of reach
 MAX_WIDTH = 256
 BLURRED_FROM = 64  # shorter side of images, pixels: what is real in smaller ones changes from pixel to pixel

@@ -153,9 +153,9 @@ class Trainer:
         was_over = self.budget.is_over(state)
         self.budget.update(state)
         self.sampled = min(self.sampled, state.progress)  # which going back makes smaller
-        if self.budget.is_over(state) and not was_over:  # all time that was left went by without a step
-            self.end_epoch(state, guard, -(-state.steps // epoch_steps))
         with contextlib.closing(progress):
+            if self.budget.is_over(state) and not was_over:  # all time that was left went by without a step
+                self.end_epoch(state, guard, -(-state.steps // epoch_steps))
             while not self.budget.is_over(state):
                 orders = loader.orders(state.steps // epoch_steps)
                 for index in tuned(range(state.steps % epoch_steps, epoch_steps), "training", cycle=work_cycle(recipe)):
