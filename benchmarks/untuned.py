@@ -25,7 +25,7 @@ from gan_plugin.config.settings import TrainSettings
 
 DEFAULT = TrainSettings().recipe
 SEARCH = 10  # times as long as a training
-RATIOS = ("fid_ratio/classifier", "fid_ratio/rotation", "fid_ratio/self-supervised")
+RATIOS = ("fid_ratio/classifier", "fid_ratio/self-supervised")
 SEARCHED = ("generator_lr", "discriminator_lr", "penalty_weight", "ema_half_life")
 
 
