@@ -19,7 +19,7 @@ import torch
 from helpers import QUICK, ROOT, Project, Server, Trained, serving
 from mlflow import MlflowClient
 
-from gan_plugin.evaluation import classes, critic
+from gan_plugin.evaluation import classes, critic, measures
 from gan_plugin.features import classifier_training
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_training import train_classifier
@@ -83,10 +83,16 @@ def trained(make_project: Callable[[], Project]) -> Trained:
 
 
 @pytest.fixture
-def short_cas(monkeypatch: pytest.MonkeyPatch) -> None:
-    """The networks that learn from generated images learn for a tenth of their steps, in this process."""
+def short_critic(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Critics learn for a tenth of their steps, and kid is from a few subsets, in this process."""
     for name in ("MIN_STEPS", "MAX_STEPS"):
         monkeypatch.setattr(critic, name, 10)
+    monkeypatch.setattr(measures, "SUBSETS", 5)
+
+
+@pytest.fixture
+def short_cas(short_critic: None, monkeypatch: pytest.MonkeyPatch) -> None:
+    """All that learns from generated images learns for a tenth of its steps, in this process."""
 
     def train_shortly(*arguments: Any, **options: Any) -> Classifier:
         with pytest.MonkeyPatch.context() as patch:

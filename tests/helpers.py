@@ -58,9 +58,10 @@ QUICK = {
 
 # what the fixture short_cas does, in a process of its own
 SHORT_CAS = """
-from gan_plugin.evaluation import classes, critic
+from gan_plugin.evaluation import classes, critic, measures
 from gan_plugin.features import classifier_training
 
+measures.SUBSETS = 5
 critic.MIN_STEPS = critic.MAX_STEPS = 10
 
 def train_shortly(*arguments, original=classes.train_classifier, **options):

@@ -11,8 +11,9 @@ from torch import Tensor
 from gan_plugin.evaluation.generated import Generated
 from gan_plugin.evaluation.reference import Reference, gaussian_of, manifold_of, outputs_of
 from gan_plugin.evaluation.results import Measurement
+from gan_plugin.features.cache import Content, cached
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, is_singular
-from gan_plugin.metrics.kernel import kernel_distance
+from gan_plugin.metrics.kernel import SUBSETS, kernel_distance
 from gan_plugin.metrics.neighbors import Manifold, Neighborhood, compare, fit_manifold
 from gan_plugin.metrics.score import inception_score
 
@@ -37,7 +38,7 @@ def feature_distances(generated: Generated, reference: Reference) -> list[Measur
         real=frechet_distance(baseline, real),
         note=join(singular_note(real=real, generated=fake, held_out=baseline), counts and f"{counts}: see fid_ratio."),
     )
-    kid = replace(kid, real=kernel_measurement(real_features, held_out.features).value)
+    kid = replace(kid, real=kernel_baseline(reference))
     score = [
         replace(measurement, real=inception_score(held_out.logits).mean, note=counts and f"{counts}.")
         for measurement in score
@@ -71,11 +72,24 @@ def random_subset(features: Tensor, count: int) -> Tensor:
 
 def kernel_measurement(real: Tensor, generated: Tensor) -> Measurement:
     """Measure kid between features [N, D] and [M, D]."""
-    kid = kernel_distance(real, generated, subset_size=KID_SUBSET)
+    kid = kernel_distance(real, generated, subsets=SUBSETS, subset_size=KID_SUBSET)
     small = kid.subset_size < KID_SUBSET
     note = f"Subsets of {kid.subset_size:,}, because there are no more images." if small else ""
     constant = len(real) == len(generated) == kid.subset_size  # every subset is everything: nothing varies
     return Measurement("kid", kid.mean, std=None if constant else kid.std, note=note)
+
+
+def kernel_baseline(reference: Reference) -> float:
+    """Return the kid of held-out images, from the cache where it was computed before: it takes seconds."""
+    network, dataset, held_out = reference.network, reference.dataset, reference.held_out
+    assert held_out is not None
+
+    def compute() -> Content:
+        features = (outputs_of(network, images).features for images in (dataset, held_out))
+        return {"kid": torch.tensor(kernel_measurement(*features).value, dtype=torch.float64)}, {}
+
+    name = f"kid-{SUBSETS}-{KID_SUBSET}-{dataset.digest}-{held_out.digest}-{network.digest}"
+    return cached(name, compute, lambda content: float(content[0]["kid"]))[0]
 
 
 def score_measurement(logits: Tensor | None) -> list[Measurement]:

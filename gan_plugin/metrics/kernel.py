@@ -14,6 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+SUBSETS = 100
+
 
 class KernelDistance(NamedTuple):
     """Unbiased MMD² over random subsets of both sets."""
@@ -26,7 +28,7 @@ class KernelDistance(NamedTuple):
 
 @torch.no_grad()
 def kernel_distance(
-    reference: Tensor, generated: Tensor, *, subsets: int = 100, subset_size: int = 1000, seed: int = 0
+    reference: Tensor, generated: Tensor, *, subsets: int = SUBSETS, subset_size: int = 1000, seed: int = 0
 ) -> KernelDistance:
     """Return mean and std of MMD² between features float [N, D] and [M, D] over subsets drawn with the seed.
 
