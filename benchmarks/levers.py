@@ -1,6 +1,6 @@
 """What each hyperparameter brings, one at a time, at an equal number of images: the speedrun's recipe and its variants.
 
-    python benchmarks/levers.py run fashion width=16 objective=relativistic penalty=r1+r2,penalty_every=1 --epochs 3
+    python benchmarks/levers.py run fashion width=48 objective=relativistic penalty=r1+r2,penalty_every=1 --epochs 3
     python benchmarks/levers.py table fashion
 
 ``run`` trains the recipe as it is, and once for each word, in which commas separate what is changed together. Each

@@ -42,6 +42,7 @@ FOR_A_GPU = ("r3gan-cifar10", "r3gan-ffhq64")
 COMPARED = ",".join(name for name in recipe_names() if name not in FOR_A_GPU)
 METRICS = ("fid", "fid_ratio", "precision", "recall", "coverage", "cas")
 RECORDED = (*METRICS, "modes", "modes_real")
+SECOND = "fid_ratio/self-supervised"  # of the network beside the classifier, in which all is measured as well
 MIN_RECALL = 0.05  # promote's default
 
 
@@ -120,10 +121,21 @@ def recorded(uri: str) -> dict[str, Any]:
     runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
     if not runs:  # refused before there was one
         return {"metrics": {}, "signals": {}, "failed": None}
-    metrics = {k.split("/")[0]: v for k, v in runs[-1].data.metrics.items() if k.split("/")[0] in RECORDED}
+    metrics = {
+        name: value for key, value in runs[-1].data.metrics.items() if (name := short(key)) in (*RECORDED, SECOND)
+    }
     train = runs[0].data.metrics
     signals = {k: v for k, v in train.items() if k.startswith(("guard/", "throughput/", "fid_2k"))}
     return {"metrics": metrics, "signals": signals, "failed": runs[0].data.tags.get("failed")}
+
+
+def short(key: str) -> str:
+    """Return a metric's name without its network's, unless that is the second one.
+
+    >>> short("fid_ratio/classifier"), short("modes"), short("fid_ratio/self-supervised")
+    ('fid_ratio', 'modes', 'fid_ratio/self-supervised')
+    """
+    return key if key.endswith("/self-supervised") else key.split("/", 1)[0]
 
 
 def device() -> str:
@@ -136,11 +148,11 @@ def device() -> str:
 @click.argument("prefixes", nargs=-1, required=True)
 def table(prefixes: tuple[str, ...]) -> None:
     """Print the results whose file names begin with one of PREFIXES, the best recipe first."""
-    print("| recipe | epochs | minutes | seeds | " + " | ".join(METRICS) + " |")
-    print("|---" * (len(METRICS) + 4) + "|")
+    print("| recipe | epochs | minutes | seeds | " + " | ".join((*METRICS, SECOND)) + " |")
+    print("|---" * (len(METRICS) + 5) + "|")
     rows = [item for prefix in prefixes for item in by_recipe(prefix).items()]
     for recipe, results in sorted(rows, key=lambda item: cell_mean(item[1], "fid")):
-        cells = [mean_and_std([r["metrics"][f] for r in results if f in r["metrics"]]) for f in METRICS]
+        cells = [mean_and_std([r["metrics"][f] for r in results if f in r["metrics"]]) for f in (*METRICS, SECOND)]
         minutes = mean(r["seconds"] for r in results) / 60
         lead = f"`{recipe}` | {results[0]['epochs']} | {minutes:.1f} | {len(results)}"
         print(f"| {lead} | {' | '.join(cells)} |")

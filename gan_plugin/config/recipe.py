@@ -99,8 +99,8 @@ class Recipe:
     width: int = parameter(
         0,
         whole_number(8, 4096, multiple_of=8),
-        "Channels: of r3gan's coarsest stages, where each stage beyond full_stages has half of those before it; of "
-        "subpixel's finest stage, where each one before it has twice as many, up to 256.",
+        "Channels of the coarsest stage; each finer one has half of those before it, but at least 16. In r3gan so many "
+        "stages as full_stages have all of them.",
         part=SIZED,
     )
     full_stages: int = parameter(4, whole_number(1, 8), "Number of stages with the full width.", part=R3GAN)

@@ -1,4 +1,4 @@
-"""Networks that are never wide at the image's own resolution, where arithmetic costs most and is least efficient.
+"""Networks that are wide where images are small, and never at their own resolution, where arithmetic costs most.
 
 The generator ends with a sub-pixel convolution (Shi et al. 2016, arXiv:1609.05158), in images of 64 pixels and more a
 blur, and one small convolution over the image, which blend what neighboring kernels have made; the discriminator begins
@@ -31,7 +31,7 @@ from gan_plugin.spec import SampleSpec, Size
 SLOPE = 0.2  # of LeakyReLU
 LAST_MAPS = {1: 4, 3: 8}  # feature maps at the image's own resolution, by its channels
 OVERSHOOT = 1.1  # of tanh over −1…1, or black and white, which images are full of, would be out of reach
-MAX_WIDTH = 256
+MIN_WIDTH = 16  # of a stage, unless even the widest has less
 BLURRED_FROM = 64  # shorter side of images, pixels: what is real in smaller ones changes from pixel to pixel
 
 
@@ -57,12 +57,12 @@ def build_discriminator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
 
 
 def stage_widths(stages: int, width: int) -> list[int]:
-    """Return the channels of each stage, from the finest on: twice those before, up to MAX_WIDTH or ``width``.
+    """Return the channels of each stage, from the coarsest on: half of those before, but at least MIN_WIDTH.
 
-    >>> stage_widths(4, 48)
-    [48, 96, 192, 256]
+    >>> stage_widths(4, 96)
+    [96, 48, 24, 16]
     """
-    return [min(width * 2**i, max(MAX_WIDTH, width)) for i in range(stages)]
+    return [max(width >> i, min(width, MIN_WIDTH)) for i in range(stages)]
 
 
 def conv(before: int, after: int, kernel: Size = (3, 3), *, stride: Size = (1, 1), gain: float = 2**0.5) -> nn.Conv2d:
@@ -97,7 +97,7 @@ class Generator(nn.Module):
         super().__init__()
         self.size = spec.size
         self.sizes = feature_map_sizes(spec.size)[:0:-1]  # 7×7, 14×14
-        widths = stage_widths(len(self.sizes), width)[::-1]  # 128, 64
+        widths = stage_widths(len(self.sizes), width)  # 64, 32
         self.start = (*self.sizes[0], widths[0])
         self.dense = nn.Linear(latent_size, math.prod(self.start), bias=False)
         nn.init.normal_(self.dense.weight, std=latent_size**-0.5)
@@ -113,10 +113,10 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         x = self.dense(z).view(-1, *self.start).permute(CHANNELS_FIRST)
-        x = self.dense_norm(x, label)  # [B, 128, 7, 7]
+        x = self.dense_norm(x, label)  # [B, 64, 7, 7]
         for i, (size, stage) in enumerate(zip(self.sizes, self.blocks)):
             if i:
-                x = self.transitions[i - 1](F.interpolate(x, size), label)  # [B, 64, 14, 14]
+                x = self.transitions[i - 1](F.interpolate(x, size), label)  # [B, 32, 14, 14]
             x = stage(x, label)
         x = F.leaky_relu(F.pixel_shuffle(self.subpixel(x), 2), SLOPE)  # [B, 4, 28, 28]
         height, width = self.size
@@ -212,7 +212,7 @@ class Discriminator(ProjectionDiscriminator):
         super().__init__()
         self.missing = (spec.width % 2, spec.height % 2)
         sizes = feature_map_sizes(spec.size)[1:]  # 14×14, 7×7
-        widths = stage_widths(len(sizes), width)  # 64, 128
+        widths = stage_widths(len(sizes), width)[::-1]  # 32, 64
         self.from_image = conv(4 * spec.channels * pack, widths[0])
         self.blocks = nn.ModuleList([nn.Sequential(*[Block(w) for _ in range(blocks)]) for w in widths])
         self.transitions = nn.ModuleList(
@@ -221,7 +221,7 @@ class Discriminator(ProjectionDiscriminator):
                 for (before, after), (high, low) in zip(pairwise(widths), pairwise(sizes))
             ]
         )
-        self.add_head(widths[-1] * math.prod(sizes[-1]), classes=spec.classes, pack=pack)  # from 128·7·7
+        self.add_head(widths[-1] * math.prod(sizes[-1]), classes=spec.classes, pack=pack)  # from 64·7·7
         for weight in (self.logit.weight, *([] if self.label is None else [self.label.weight])):
             nn.init.normal_(weight, std=self.feature_size**-0.5)
         nn.init.zeros_(self.logit.bias)
@@ -229,7 +229,7 @@ class Discriminator(ProjectionDiscriminator):
     def embed(self, x: Tensor) -> Tensor:
         """Return the features [B, feature_size] of images."""
         right, bottom = self.missing
-        x = self.from_image(F.pixel_unshuffle(F.pad(x, (0, right, 0, bottom)), 2))  # [B, 64, 14, 14]
+        x = self.from_image(F.pixel_unshuffle(F.pad(x, (0, right, 0, bottom)), 2))  # [B, 32, 14, 14]
         for i, stage in enumerate(self.blocks):
-            x = stage(x if i == 0 else self.transitions[i - 1](x))  # [B, 128, 7, 7]
+            x = stage(x if i == 0 else self.transitions[i - 1](x))  # [B, 64, 7, 7]
         return F.leaky_relu(x, SLOPE).permute(CHANNELS_LAST).flatten(1)  # in the order of channels_last memory

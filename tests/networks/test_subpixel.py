@@ -40,11 +40,11 @@ def multiplications(network: nn.Module, *inputs: Tensor) -> dict[Size, int]:
 
 def test_hardly_any_arithmetic_is_at_the_images_own_resolution() -> None:
     spec = image_spec(64, 64, 3)
-    generator = Generator(8, spec, width=WIDTH, blocks=1)
+    generator = Generator(8, spec, width=64, blocks=1)
     work = multiplications(generator, torch.randn(2, 8))
     assert work[64, 64] == 64 * 64 * 3 * LAST_MAPS[3] * 9
     assert work[64, 64] < 0.1 * sum(work.values())
-    other = multiplications(Discriminator(spec, width=WIDTH, blocks=1), torch.rand(2, 3, 64, 64))
+    other = multiplications(Discriminator(spec, width=64, blocks=1), torch.rand(2, 3, 64, 64))
     assert (64, 64) not in other
     assert sum(other.values()) > 0.9 * sum(work.values())
 
@@ -88,7 +88,7 @@ def test_small_images_keep_what_changes_from_pixel_to_pixel(size: Size, blurred:
 
 def test_the_pixels_of_a_subpixel_convolution_are_equal_at_first() -> None:
     subpixel = Generator(64, image_spec(64, 64, 1), width=32, blocks=1).subpixel
-    pixels = F.pixel_shuffle(subpixel(torch.randn(2, 32, 8, 8)), 2)
+    pixels = F.pixel_shuffle(subpixel(torch.randn(2, subpixel.in_channels, 8, 8)), 2)
     torch.testing.assert_close(pixels, F.interpolate(pixels[..., ::2, ::2], scale_factor=2.0))
 
 
