@@ -1,11 +1,12 @@
 """Networks that are wide where images are small, and never at their own resolution, where arithmetic costs most.
 
-The generator ends with a sub-pixel convolution (Shi et al. 2016, arXiv:1609.05158), in images of 64 pixels and more a
-blur, and one small convolution over the image, which blend what neighboring kernels have made; the discriminator begins
-with the inverse, which turns each 2×2 pixels into channels. In between both work at half of each side and below, as in
-:mod:`~gan_plugin.networks.dcgan`, down to at most 8×8. The generator enlarges by nearest neighbors and plain
-convolutions, which leave no checkerboard (Odena et al. 2016, doi:10.23915/distill.00003), and has batch norm; the
-discriminator is residual, has no normalization, and about as much arithmetic as the generator.
+The generator ends with a sub-pixel convolution (Shi et al. 2016, arXiv:1609.05158) and one small convolution over the
+image, which blends what neighboring kernels have made; the discriminator begins with the inverse, which turns each 2×2
+pixels into channels. In between both work at half of each side and below, as in :mod:`~gan_plugin.networks.dcgan`, down
+to at most 8×8. The generator enlarges by nearest neighbors and plain convolutions, which leave no checkerboard (Odena
+et al. 2016, doi:10.23915/distill.00003), and has batch norm; the discriminator is residual, has no normalization, and
+about as much arithmetic as the generator. In images of 64 pixels and more a blur follows each enlargement, or even
+colors get stripes as wide as the neighbors that were equal.
 
 With labels the generator's batch norms have a gain and a bias for each class, and the discriminator a projection, as in
 :mod:`~gan_plugin.networks.dcgan`. Images with an odd side are made a pixel larger, and cut.
@@ -104,11 +105,13 @@ class Generator(nn.Module):
         self.dense_norm = NormedActivation(widths[0], spec.classes)
         self.blocks = nn.ModuleList([NormedConvs(w, blocks, spec.classes) for w in widths])
         self.transitions = nn.ModuleList([NormedConv(a, b, spec.classes) for a, b in pairwise(widths)])
+        blur = Blur if min(spec.size) >= BLURRED_FROM else nn.Identity
+        self.blurs = nn.ModuleList([blur(width) for width in widths[:-1]])
         maps = LAST_MAPS[spec.channels]
         self.subpixel = conv(widths[-1], 4 * maps)
         with torch.no_grad():  # at first the four pixels are equal: Aitken et al. 2017, arXiv:1707.02937
             self.subpixel.weight.copy_(self.subpixel.weight[::4].repeat_interleave(4, 0))
-        self.blur = Blur(maps) if min(spec.size) >= BLURRED_FROM else nn.Identity()
+        self.last_blur = blur(maps)
         self.to_image = conv(maps, spec.channels, gain=1)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
@@ -116,11 +119,12 @@ class Generator(nn.Module):
         x = self.dense_norm(x, label)  # [B, 64, 7, 7]
         for i, (size, stage) in enumerate(zip(self.sizes, self.blocks)):
             if i:
-                x = self.transitions[i - 1](F.interpolate(x, size), label)  # [B, 32, 14, 14]
+                x = self.blurs[i - 1](F.interpolate(x, size))  # [B, 64, 14, 14]
+                x = self.transitions[i - 1](x, label)  # [B, 32, 14, 14]
             x = stage(x, label)
         x = F.leaky_relu(F.pixel_shuffle(self.subpixel(x), 2), SLOPE)  # [B, 4, 28, 28]
         height, width = self.size
-        x = OVERSHOOT * torch.tanh(self.to_image(self.blur(x))[:, :, :height, :width])  # [B, 1, 28, 28]
+        x = OVERSHOOT * torch.tanh(self.to_image(self.last_blur(x))[:, :, :height, :width])  # [B, 1, 28, 28]
         return straight_through_clamp(x) if self.training else x.clamp(-1, 1)
 
 
@@ -135,7 +139,8 @@ def straight_through_clamp(x: Tensor) -> Tensor:
 class Blur(nn.Module):
     """A fixed low pass, 1 2 1 along either axis, which leaves nothing of a pattern from pixel to pixel.
 
-    As of a checkerboard: Karras et al. 2019, arXiv:1812.04948, appendix B, blur for that.
+    As of a checkerboard: Karras et al. 2019, arXiv:1812.04948, appendix B, blur for that. After an enlargement to twice
+    the size by nearest neighbors it makes a bilinear one.
     """
 
     kernel: Tensor

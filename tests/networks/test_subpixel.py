@@ -83,7 +83,16 @@ def test_the_blur_leaves_nothing_of_a_checkerboard_and_an_even_color_as_it_is() 
 @pytest.mark.parametrize(("size", "blurred"), [((BLURRED_FROM, 80), True), ((28, 28), False), ((28, 80), False)])
 def test_small_images_keep_what_changes_from_pixel_to_pixel(size: Size, blurred: bool) -> None:
     generator = Generator(8, image_spec(*size, 1), width=WIDTH, blocks=1)
-    assert isinstance(generator.blur, Blur) == blurred
+    blurs = [*generator.blurs, generator.last_blur]
+    assert len(blurs) == len(generator.sizes)
+    assert [isinstance(blur, Blur) for blur in blurs] == len(blurs) * [blurred]
+
+
+def test_an_enlargement_that_is_blurred_is_bilinear_but_at_the_edges() -> None:
+    x = torch.randn(2, 3, 8, 8)
+    enlarged = Blur(3)(F.interpolate(x, (16, 16)))
+    bilinear = F.interpolate(x, (16, 16), mode="bilinear")
+    torch.testing.assert_close(enlarged[..., 1:-1, 1:-1], bilinear[..., 1:-1, 1:-1])
 
 
 def test_the_pixels_of_a_subpixel_convolution_are_equal_at_first() -> None:
