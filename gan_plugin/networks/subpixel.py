@@ -8,12 +8,13 @@ et al. 2016, doi:10.23915/distill.00003), and has batch norm; the discriminator 
 about as much arithmetic as the generator. In images of 64 pixels and more a blur follows each enlargement, or even
 colors get stripes as wide as the neighbors that were equal.
 
-With labels the generator's batch norms have a gain and a bias for each class, and the discriminator a projection, as in
-:mod:`~gan_plugin.networks.dcgan`. Images with an odd side are made a pixel larger, and cut.
+The generator's batch norms have a gain and a bias from z and, with labels, from the class; the discriminator then has a
+projection, as in :mod:`~gan_plugin.networks.dcgan`. Images with an odd side are made a pixel larger, and cut.
 """
 
 from __future__ import annotations
 
+import functools
 import math
 from itertools import pairwise
 
@@ -25,7 +26,7 @@ from gan_plugin.config.recipe import Recipe
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import CHANNELS_FIRST, CHANNELS_LAST
 from gan_plugin.networks import dcgan
-from gan_plugin.networks.dcgan import ClassAffine, feature_map_sizes, strides
+from gan_plugin.networks.dcgan import feature_map_sizes, strides
 from gan_plugin.networks.projection import ProjectionDiscriminator
 from gan_plugin.spec import SampleSpec, Size
 
@@ -76,16 +77,23 @@ def conv(before: int, after: int, kernel: Size = (3, 3), *, stride: Size = (1, 1
 
 
 class NormedActivation(nn.Module):
-    """Batch norm, with a gain and a bias for each class where there are classes, and leaky ReLU."""
+    """Batch norm, with a gain and a bias for each image from its z and its class, and leaky ReLU.
 
-    def __init__(self, width: int, classes: int) -> None:
+    So z has a say at every scale, as in BigGAN's conditional batch norm (Brock et al. 2019, arXiv:1809.11096, appendix
+    B); initially it has none.
+    """
+
+    def __init__(self, width: int, latent_size: int, classes: int) -> None:
         super().__init__()
-        self.norm = nn.BatchNorm2d(width, affine=classes == 0)
-        self.affine = ClassAffine(classes, width) if classes else None
+        self.norm = nn.BatchNorm2d(width, affine=False)
+        self.from_z = nn.Linear(latent_size, 2 * width, bias=False)
+        nn.init.zeros_(self.from_z.weight)
+        self.of_class = nn.Parameter(torch.tensor([1.0, 0.0]).repeat_interleave(width).repeat(max(1, classes), 1))
 
-    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
-        x = self.norm(x)
-        return F.leaky_relu(x if self.affine is None else self.affine(x, label), SLOPE, inplace=True)
+    def forward(self, x: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
+        of_class = self.of_class if label is None else F.embedding(label, self.of_class)  # [1 or B, 2C]
+        gain, bias = (self.from_z(z) + of_class).to(x.dtype)[:, :, None, None].chunk(2, 1)  # [B, C, 1, 1] each
+        return F.leaky_relu(torch.addcmul(bias, self.norm(x), gain), SLOPE, inplace=True)
 
 
 class Generator(nn.Module):
@@ -102,9 +110,10 @@ class Generator(nn.Module):
         self.start = (*self.sizes[0], widths[0])
         self.dense = nn.Linear(latent_size, math.prod(self.start), bias=False)
         nn.init.normal_(self.dense.weight, std=latent_size**-0.5)
-        self.dense_norm = NormedActivation(widths[0], spec.classes)
-        self.blocks = nn.ModuleList([NormedConvs(w, blocks, spec.classes) for w in widths])
-        self.transitions = nn.ModuleList([NormedConv(a, b, spec.classes) for a, b in pairwise(widths)])
+        self.dense_norm = NormedActivation(widths[0], latent_size, spec.classes)
+        normed = functools.partial(NormedConv, latent_size=latent_size, classes=spec.classes)
+        self.blocks = nn.ModuleList([NormedConvs(normed(w, w) for _ in range(blocks)) for w in widths])
+        self.transitions = nn.ModuleList([normed(a, b) for a, b in pairwise(widths)])
         blur = Blur if min(spec.size) >= BLURRED_FROM else nn.Identity
         self.blurs = nn.ModuleList([blur(width) for width in widths[:-1]])
         maps = LAST_MAPS[spec.channels]
@@ -116,12 +125,12 @@ class Generator(nn.Module):
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
         x = self.dense(z).view(-1, *self.start).permute(CHANNELS_FIRST)
-        x = self.dense_norm(x, label)  # [B, 64, 7, 7]
+        x = self.dense_norm(x, z, label)  # [B, 64, 7, 7]
         for i, (size, stage) in enumerate(zip(self.sizes, self.blocks)):
             if i:
                 x = self.blurs[i - 1](F.interpolate(x, size))  # [B, 64, 14, 14]
-                x = self.transitions[i - 1](x, label)  # [B, 32, 14, 14]
-            x = stage(x, label)
+                x = self.transitions[i - 1](x, z, label)  # [B, 32, 14, 14]
+            x = stage(x, z, label)
         x = F.leaky_relu(F.pixel_shuffle(self.subpixel(x), 2), SLOPE)  # [B, 4, 28, 28]
         height, width = self.size
         x = OVERSHOOT * torch.tanh(self.to_image(self.last_blur(x))[:, :, :height, :width])  # [B, 1, 28, 28]
@@ -157,25 +166,22 @@ class Blur(nn.Module):
 class NormedConv(nn.Module):
     """A 3×3 convolution, batch norm and leaky ReLU."""
 
-    def __init__(self, before: int, after: int, classes: int) -> None:
+    def __init__(self, before: int, after: int, *, latent_size: int, classes: int) -> None:
         super().__init__()
         self.conv = conv(before, after)
-        self.activation = NormedActivation(after, classes)
+        self.activation = NormedActivation(after, latent_size, classes)
 
-    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
-        y: Tensor = self.activation(self.conv(x), label)
+    def forward(self, x: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
+        y: Tensor = self.activation(self.conv(x), z, label)
         return y
 
 
 class NormedConvs(nn.ModuleList):
-    """Several of them in a row, of equal width."""
+    """Several of them in a row."""
 
-    def __init__(self, width: int, count: int, classes: int) -> None:
-        super().__init__([NormedConv(width, width, classes) for _ in range(count)])
-
-    def forward(self, x: Tensor, label: Tensor | None) -> Tensor:
+    def forward(self, x: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
         for layer in self:
-            x = layer(x, label)
+            x = layer(x, z, label)
         return x
 
 

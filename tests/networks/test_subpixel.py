@@ -12,10 +12,12 @@ from torch import Tensor, nn
 from gan_plugin.networks.subpixel import (
     BLURRED_FROM,
     LAST_MAPS,
+    SLOPE,
     Blur,
     Discriminator,
     Downsampling,
     Generator,
+    NormedActivation,
     straight_through_clamp,
 )
 from gan_plugin.spec import Size, image_spec
@@ -78,6 +80,24 @@ def test_the_blur_leaves_nothing_of_a_checkerboard_and_an_even_color_as_it_is() 
     even, columns = torch.ones(16, 16), row.expand(16, 16)
     blurred = Blur(3)(torch.stack([even, columns, row[:, None] * row])[None])[0, :, 1:-1, 1:-1]
     torch.testing.assert_close(blurred, torch.stack([even, 0 * even, 0 * even])[:, 1:-1, 1:-1])
+
+
+@pytest.mark.parametrize("classes", [0, 3])
+def test_gain_and_bias_of_an_image_are_from_its_z_and_its_class(classes: int) -> None:
+    torch.manual_seed(0)
+    layer = NormedActivation(2, 5, classes)
+    x, z = torch.randn(1, 2, 4, 4).expand(4, -1, -1, -1), torch.randn(4, 5)
+    label = torch.tensor([0, 1, 2, 2]) if classes else None
+    normed = layer.norm(x)
+    torch.testing.assert_close(layer(x, z, label), F.leaky_relu(normed, SLOPE))  # initially from neither
+    with torch.no_grad():
+        layer.from_z.weight[0, 0] = 1  # gain of the first map
+        layer.from_z.weight[3, 1] = 1  # bias of the second
+        layer.of_class[-1] += torch.tensor([0.0, 0, 2, 0])  # bias of the first, in the last class
+    of_class = torch.tensor([0.0, 0, 2, 2]) if classes else torch.full((4,), 2.0)
+    first = normed[:, 0] * (1 + z[:, 0])[:, None, None] + of_class[:, None, None]
+    second = normed[:, 1] + z[:, 1, None, None]
+    torch.testing.assert_close(layer(x, z, label), F.leaky_relu(torch.stack([first, second], 1), SLOPE))
 
 
 @pytest.mark.parametrize(("size", "blurred"), [((BLURRED_FROM, 80), True), ((28, 28), False), ((28, 80), False)])
