@@ -91,7 +91,7 @@ def measure(course: Course, recipe: str, seed: int, *, path: Path, data: str | N
         raise SystemExit(f"{store}: evaluate ended with {evaluated}, sample with {sampled}")
     evaluation, training = MlflowClient(environment["MLFLOW_TRACKING_URI"]).search_runs(["0"])  # the newest first
     result = {
-        "date": datetime.now(timezone.utc).date().isoformat(),
+        "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
         **about,
         "recipe": Path(recipe).stem,
         "seed": seed,
@@ -108,14 +108,16 @@ def measure(course: Course, recipe: str, seed: int, *, path: Path, data: str | N
 @click.argument("course", type=click.Choice(sorted(COURSES)))
 def table(course: str) -> None:
     """Print the log of records, the newest first."""
-    records: dict[tuple[str, str, str], list[dict[str, Any]]] = {}
+    records: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in sorted(FOLDER.glob(f"speedrun-{course}-*.json")):
         result = json.loads(path.read_text())
         if f"speedrun-{course}-{result['commit']}" in path.stem:  # and not another course whose name begins so
-            records.setdefault((result["date"], result["commit"], result["recipe"]), []).append(result)
+            records.setdefault((result["commit"], result["recipe"]), []).append(result)
     heads = ["date", "commit", "change", "recipe", "seeds", "seconds", "images", *COLUMNS, "critic"]
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
-    for (date, commit, recipe), results in sorted(records.items(), reverse=True):
+    newest_first = sorted(records.items(), key=lambda item: max(result["date"] for result in item[1]), reverse=True)
+    for (commit, recipe), results in newest_first:
+        date = max(result["date"] for result in results)[:10]
         seconds = mean_and_std([result["seconds"] for result in results])
         images = f"{mean(result['images'] for result in results):,.0f}"
         cells = [mean_and_std([result["metrics"][name] for result in results]) for name in COLUMNS]
