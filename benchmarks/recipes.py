@@ -121,21 +121,19 @@ def recorded(uri: str) -> dict[str, Any]:
     runs = client.search_runs(["0"], order_by=["attributes.start_time ASC"])
     if not runs:  # refused before there was one
         return {"metrics": {}, "signals": {}, "failed": None}
-    metrics = {
-        name: value for key, value in runs[-1].data.metrics.items() if (name := short(key)) in (*RECORDED, SECOND)
-    }
+    metrics = by_short_name(runs[-1].data.metrics)
     train = runs[0].data.metrics
     signals = {k: v for k, v in train.items() if k.startswith(("guard/", "throughput/", "fid_2k"))}
     return {"metrics": metrics, "signals": signals, "failed": runs[0].data.tags.get("failed")}
 
 
-def short(key: str) -> str:
-    """Return a metric's name without its network's, unless that is the second one.
-
-    >>> short("fid_ratio/classifier"), short("modes"), short("fid_ratio/self-supervised")
-    ('fid_ratio', 'modes', 'fid_ratio/self-supervised')
-    """
-    return key if key.endswith("/self-supervised") else key.split("/", 1)[0]
+def by_short_name(metrics: dict[str, float]) -> dict[str, float]:
+    """Return the metrics of RECORDED without their network's name; of a second network, SECOND as it is."""
+    two_networks = any(name.endswith("/classifier") for name in metrics)
+    second = {name: value for name, value in metrics.items() if two_networks and name.endswith("/self-supervised")}
+    first = {name.split("/")[0]: value for name, value in metrics.items() if name not in second}
+    kept = {name: first[name] for name in RECORDED if name in first}
+    return kept | {name: value for name, value in second.items() if name == SECOND}
 
 
 def device() -> str:
@@ -148,11 +146,13 @@ def device() -> str:
 @click.argument("prefixes", nargs=-1, required=True)
 def table(prefixes: tuple[str, ...]) -> None:
     """Print the results whose file names begin with one of PREFIXES, the best recipe first."""
-    print("| recipe | epochs | minutes | seeds | " + " | ".join((*METRICS, SECOND)) + " |")
-    print("|---" * (len(METRICS) + 5) + "|")
     rows = [item for prefix in prefixes for item in by_recipe(prefix).items()]
+    measured = {name for _, results in rows for result in results for name in result["metrics"]}
+    columns = [name for name in (*METRICS, SECOND) if name in measured]
+    print("| recipe | epochs | minutes | seeds | " + " | ".join(columns) + " |")
+    print("|---" * (len(columns) + 4) + "|")
     for recipe, results in sorted(rows, key=lambda item: cell_mean(item[1], "fid")):
-        cells = [mean_and_std([r["metrics"][f] for r in results if f in r["metrics"]]) for f in (*METRICS, SECOND)]
+        cells = [mean_and_std([r["metrics"][f] for r in results if f in r["metrics"]]) for f in columns]
         minutes = mean(r["seconds"] for r in results) / 60
         lead = f"`{recipe}` | {results[0]['epochs']} | {minutes:.1f} | {len(results)}"
         print(f"| {lead} | {' | '.join(cells)} |")

@@ -115,15 +115,28 @@ def table(course: str) -> None:
             records.setdefault((result["commit"], result["recipe"]), []).append(result)
     heads = ["date", "commit", "change", "recipe", "seeds", "seconds", "images", *COLUMNS, "critic"]
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
-    newest_first = sorted(records.items(), key=lambda item: max(result["date"] for result in item[1]), reverse=True)
-    for (commit, recipe), results in newest_first:
-        date = max(result["date"] for result in results)[:10]
+    for (commit, recipe), results in sorted(records.items(), key=lambda item: last_day(item[1]), reverse=True):
         seconds = mean_and_std([result["seconds"] for result in results])
         images = f"{mean(result['images'] for result in results):,.0f}"
         cells = [mean_and_std([result["metrics"][name] for result in results]) for name in COLUMNS]
         critic = mean_and_std([max(critics(result["metrics"])) for result in results])
-        row = [date, commit, results[0]["change"], f"`{recipe}`", str(len(results)), seconds, images, *cells, critic]
+        row = [
+            last_day(results)[:10],
+            commit,
+            results[0]["change"],
+            f"`{recipe}`",
+            str(len(results)),
+            seconds,
+            images,
+            *cells,
+            critic,
+        ]
         print(f"| {' | '.join(row)} |")
+
+
+def last_day(results: list[dict[str, Any]]) -> str:
+    """Return day and time of the newest of them; of those before times were kept, when they were recorded."""
+    return max(str(result["date"]) for result in results)
 
 
 def outcome(training: Run, evaluation: Run) -> dict[str, Any]:

@@ -83,15 +83,16 @@ def trained(make_project: Callable[[], Project]) -> Trained:
 
 
 @pytest.fixture
-def short_critic(monkeypatch: pytest.MonkeyPatch) -> None:
+def short_metrics(monkeypatch: pytest.MonkeyPatch) -> None:
     """Critics learn for a tenth of their steps, and kid is from a few subsets, in this process."""
     for name in ("MIN_STEPS", "MAX_STEPS"):
         monkeypatch.setattr(critic, name, 10)
+    monkeypatch.setattr(critic, "VERSION", 0)  # whose baselines are not those of other tests
     monkeypatch.setattr(measures, "SUBSETS", 5)
 
 
 @pytest.fixture
-def short_cas(short_critic: None, monkeypatch: pytest.MonkeyPatch) -> None:
+def short_cas(short_metrics: None, monkeypatch: pytest.MonkeyPatch) -> None:
     """All that learns from generated images learns for a tenth of its steps, in this process."""
 
     def train_shortly(*arguments: Any, **options: Any) -> Classifier:

@@ -64,7 +64,7 @@ def small_batches(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 @pytest.mark.usefixtures("small_batches")
-@pytest.mark.parametrize("name", ["dcgan", "r3gan"])
+@pytest.mark.parametrize("name", ["dcgan", "r3gan", "subpixel"])
 def test_large_images_pass_the_gate(name: str, tmp_path: Path) -> None:
     recipe = load_recipe(name)
     torch.manual_seed(0)
@@ -205,7 +205,7 @@ def test_one_gray_level_in_many_places_is_refused_too(tmp_path: Path, monkeypatc
     assert refusal.value.parity.differing_pixels > 0.5
 
 
-@pytest.mark.parametrize("name", ["dcgan", "r3gan"])
+@pytest.mark.parametrize("name", ["dcgan", "r3gan", "subpixel"])
 def test_half_precision_halves_the_file_and_passes_its_own_gate(name: str, tmp_path: Path) -> None:
     torch.manual_seed(0)
     generator = awake(

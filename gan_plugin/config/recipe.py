@@ -99,11 +99,13 @@ class Recipe:
     width: int = parameter(
         0,
         whole_number(8, 4096, multiple_of=8),
-        "Channels of the coarsest stage; each finer one has half of those before it, but at least 16. In r3gan so many "
-        "stages as full_stages have all of them.",
+        "Channels of the coarsest stage; each finer one has half of those before it, but no fewer than 16 (r3gan "
+        "rounds up to a multiple of 16).",
         part=SIZED,
     )
-    full_stages: int = parameter(4, whole_number(1, 8), "Number of stages with the full width.", part=R3GAN)
+    full_stages: int = parameter(
+        4, whole_number(1, 8), "Number of stages, from the coarsest on, with the full width.", part=R3GAN
+    )
     blocks: int = parameter(
         0, whole_number(1, 16), "Blocks per stage, residual ones in r3gan and in the discriminator.", part=SIZED
     )

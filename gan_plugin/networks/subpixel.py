@@ -5,7 +5,7 @@ image, which blends what neighboring kernels have made; the discriminator begins
 pixels into channels. In between both work at half of each side and below, as in :mod:`~gan_plugin.networks.dcgan`, down
 to at most 8×8. The generator enlarges by nearest neighbors and plain convolutions, which leave no checkerboard (Odena
 et al. 2016, doi:10.23915/distill.00003), and has batch norm; the discriminator is residual, has no normalization, and
-about as much arithmetic as the generator. In images of 64 pixels and more a blur follows each enlargement, or even
+about as much arithmetic as the generator. In images of 64 pixels and more a blur follows each enlargement, or uniform
 colors get stripes as wide as the neighbors that were equal.
 
 The generator's batch norms have a gain and a bias from z and, with labels, from the class; the discriminator then has a
@@ -85,14 +85,18 @@ class NormedActivation(nn.Module):
 
     def __init__(self, width: int, latent_size: int, classes: int) -> None:
         super().__init__()
+        self.classes = classes
         self.norm = nn.BatchNorm2d(width, affine=False)
         self.from_z = nn.Linear(latent_size, 2 * width, bias=False)
         nn.init.zeros_(self.from_z.weight)
-        self.of_class = nn.Parameter(torch.tensor([1.0, 0.0]).repeat_interleave(width).repeat(max(1, classes), 1))
+        self.affine = nn.Parameter(torch.tensor([1.0, 0.0]).repeat_interleave(width).repeat(max(1, classes), 1))
 
     def forward(self, x: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
-        of_class = self.of_class if label is None else F.embedding(label, self.of_class)  # [1 or B, 2C]
-        gain, bias = (self.from_z(z) + of_class).to(x.dtype)[:, :, None, None].chunk(2, 1)  # [B, C, 1, 1] each
+        affine: Tensor = self.affine  # [1, 2C]
+        if self.classes:
+            assert label is not None
+            affine = F.embedding(label, affine)  # [B, 2C]
+        gain, bias = (self.from_z(z) + affine).to(x.dtype)[:, :, None, None].chunk(2, 1)  # [B, C, 1, 1] each
         return F.leaky_relu(torch.addcmul(bias, self.norm(x), gain), SLOPE, inplace=True)
 
 
@@ -115,12 +119,14 @@ class Generator(nn.Module):
         self.blocks = nn.ModuleList([NormedConvs(normed(w, w) for _ in range(blocks)) for w in widths])
         self.transitions = nn.ModuleList([normed(a, b) for a, b in pairwise(widths)])
         blur = Blur if min(spec.size) >= BLURRED_FROM else nn.Identity
-        self.blurs = nn.ModuleList([blur(width) for width in widths[:-1]])
+        self.blurs = nn.ModuleList(
+            [blur(width, strides(high, low)) for width, (low, high) in zip(widths, pairwise(self.sizes))]
+        )
         maps = LAST_MAPS[spec.channels]
         self.subpixel = conv(widths[-1], 4 * maps)
         with torch.no_grad():  # at first the four pixels are equal: Aitken et al. 2017, arXiv:1707.02937
             self.subpixel.weight.copy_(self.subpixel.weight[::4].repeat_interleave(4, 0))
-        self.last_blur = blur(maps)
+        self.last_blur = blur(maps, (2, 2))
         self.to_image = conv(maps, spec.channels, gain=1)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
@@ -146,18 +152,18 @@ def straight_through_clamp(x: Tensor) -> Tensor:
 
 
 class Blur(nn.Module):
-    """A fixed low pass, 1 2 1 along either axis, which leaves nothing of a pattern from pixel to pixel.
+    """A fixed low pass, 1 2 1 along each axis that was doubled, which leaves nothing of a pattern from pixel to pixel.
 
-    As of a checkerboard: Karras et al. 2019, arXiv:1812.04948, appendix B, blur for that. After an enlargement to twice
-    the size by nearest neighbors it makes a bilinear one.
+    As of a checkerboard: Karras et al. 2019, arXiv:1812.04948, appendix B, blur for that. An enlargement by nearest
+    neighbors becomes a bilinear one, but at the edges, beyond which there are zeros as for the convolutions.
     """
 
     kernel: Tensor
 
-    def __init__(self, width: int) -> None:
+    def __init__(self, width: int, enlargement: Size) -> None:
         super().__init__()
-        row = torch.tensor([0.25, 0.5, 0.25])
-        self.register_buffer("kernel", (row[:, None] * row).expand(width, 1, 3, 3).clone(), persistent=False)
+        column, row = (torch.tensor([0.25, 0.5, 0.25] if factor == 2 else [0.0, 1.0, 0.0]) for factor in enlargement)
+        self.register_buffer("kernel", (column[:, None] * row).expand(width, 1, 3, 3).clone(), persistent=False)
 
     def forward(self, x: Tensor) -> Tensor:
         return F.conv2d(x, self.kernel, padding=1, groups=len(self.kernel))
@@ -177,7 +183,7 @@ class NormedConv(nn.Module):
 
 
 class NormedConvs(nn.ModuleList):
-    """Several of them in a row."""
+    """Such layers in a row, with the same z and label."""
 
     def forward(self, x: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
         for layer in self:

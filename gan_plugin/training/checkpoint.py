@@ -23,7 +23,7 @@ from gan_plugin.training.state import Best, TrainingState
 FILE_NAME = "checkpoint.safetensors"
 PREVIOUS_NAME = "checkpoint.previous.safetensors"
 GOOD_NAME = "checkpoint.good.safetensors"
-VERSION = 7
+VERSION = 8
 
 
 def save_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:

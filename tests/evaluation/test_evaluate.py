@@ -29,7 +29,7 @@ from gan_plugin.serving.generator import Description, OnnxGenerator
 from gan_plugin.spec import image_spec
 from gan_plugin.training.loop import TrainingPlan, train
 
-pytestmark = pytest.mark.usefixtures("short_critic")
+pytestmark = pytest.mark.usefixtures("short_metrics")
 
 
 def test_copies_of_training_images_are_perfect_and_memorized(copies: Evaluation) -> None:

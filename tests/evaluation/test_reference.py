@@ -12,8 +12,18 @@ from evaluation_helpers import CPU, Brightness
 
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
+from gan_plugin.evaluation import measures
 from gan_plugin.evaluation import reference as reference_module
-from gan_plugin.evaluation.reference import gaussian_of, manifold_of, outputs_of, prepare_reference
+from gan_plugin.evaluation.measures import kernel_baseline
+from gan_plugin.evaluation.reference import (
+    Reference,
+    as_pixels,
+    gaussian_of,
+    manifold_of,
+    outputs_of,
+    prepare_reference,
+)
+from gan_plugin.metrics.kernel import kernel_distance
 
 
 def test_statistics_are_computed_once_for_equal_images_and_network(
@@ -33,6 +43,30 @@ def test_statistics_are_computed_once_for_equal_images_and_network(
     other = Brightness("1" * 32)  # another network, or another resize
     outputs_of(other, digits)
     assert (again.calls, other.calls) == (1, 1)
+
+
+def test_the_kid_of_held_out_images_is_computed_once_for_equal_images_and_network(
+    digits: Dataset, held_out: Dataset, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAN_PLUGIN_CACHE", str(tmp_path))
+    monkeypatch.setattr(measures, "SUBSETS", 3)
+    reference = Reference(digits, held_out=held_out, network=Brightness(), classifier=None)
+    expected = kernel_distance(
+        *(Brightness()(as_pixels(images)).features for images in (digits, held_out)), subsets=3, subset_size=1000
+    )
+    assert kernel_baseline(reference) == expected.mean
+
+    def computed_again(*_: object, **__: object) -> None:
+        raise LookupError
+
+    monkeypatch.setattr(measures, "kernel_distance", computed_again)
+    assert kernel_baseline(reference) == expected.mean
+    for change in ({"held_out": digits}, {"dataset": held_out}, {"network": Brightness("1" * 32)}):
+        with pytest.raises(LookupError):
+            kernel_baseline(dataclasses.replace(reference, **change))  # type: ignore[arg-type]
+    monkeypatch.setattr(measures, "SUBSETS", 4)
+    with pytest.raises(LookupError):
+        kernel_baseline(reference)
 
 
 def test_a_damaged_file_in_the_cache_is_computed_again(

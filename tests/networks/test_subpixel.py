@@ -78,7 +78,7 @@ def test_downsampling_halves_what_is_to_be_halved(high: Size, low: Size) -> None
 def test_the_blur_leaves_nothing_of_a_checkerboard_and_an_even_color_as_it_is() -> None:
     row = torch.tensor([1.0, -1.0]).repeat(8)
     even, columns = torch.ones(16, 16), row.expand(16, 16)
-    blurred = Blur(3)(torch.stack([even, columns, row[:, None] * row])[None])[0, :, 1:-1, 1:-1]
+    blurred = Blur(3, (2, 2))(torch.stack([even, columns, row[:, None] * row])[None])[0, :, 1:-1, 1:-1]
     torch.testing.assert_close(blurred, torch.stack([even, 0 * even, 0 * even])[:, 1:-1, 1:-1])
 
 
@@ -93,9 +93,9 @@ def test_gain_and_bias_of_an_image_are_from_its_z_and_its_class(classes: int) ->
     with torch.no_grad():
         layer.from_z.weight[0, 0] = 1  # gain of the first map
         layer.from_z.weight[3, 1] = 1  # bias of the second
-        layer.of_class[-1] += torch.tensor([0.0, 0, 2, 0])  # bias of the first, in the last class
-    of_class = torch.tensor([0.0, 0, 2, 2]) if classes else torch.full((4,), 2.0)
-    first = normed[:, 0] * (1 + z[:, 0])[:, None, None] + of_class[:, None, None]
+        layer.affine[-1] += torch.tensor([0.0, 0, 2, 0])  # bias of the first, in the last class
+    bias = torch.tensor([0.0, 0, 2, 2]) if classes else torch.full((4,), 2.0)
+    first = normed[:, 0] * (1 + z[:, 0])[:, None, None] + bias[:, None, None]
     second = normed[:, 1] + z[:, 1, None, None]
     torch.testing.assert_close(layer(x, z, label), F.leaky_relu(torch.stack([first, second], 1), SLOPE))
 
@@ -108,10 +108,12 @@ def test_small_images_keep_what_changes_from_pixel_to_pixel(size: Size, blurred:
     assert [isinstance(blur, Blur) for blur in blurs] == len(blurs) * [blurred]
 
 
-def test_an_enlargement_that_is_blurred_is_bilinear_but_at_the_edges() -> None:
+@pytest.mark.parametrize("enlargement", [(2, 2), (1, 2), (2, 1)])
+def test_an_enlargement_that_is_blurred_is_bilinear_but_at_the_edges(enlargement: Size) -> None:
     x = torch.randn(2, 3, 8, 8)
-    enlarged = Blur(3)(F.interpolate(x, (16, 16)))
-    bilinear = F.interpolate(x, (16, 16), mode="bilinear")
+    size = (8 * enlargement[0], 8 * enlargement[1])
+    enlarged = Blur(3, enlargement)(F.interpolate(x, size))
+    bilinear = F.interpolate(x, size, mode="bilinear")
     torch.testing.assert_close(enlarged[..., 1:-1, 1:-1], bilinear[..., 1:-1, 1:-1])
 
 
