@@ -89,15 +89,16 @@ class NormedActivation(nn.Module):
         self.norm = nn.BatchNorm2d(width, affine=False)
         self.from_z = nn.Linear(latent_size, 2 * width, bias=False)
         nn.init.zeros_(self.from_z.weight)
-        self.affine = nn.Parameter(torch.tensor([1.0, 0.0]).repeat_interleave(width).repeat(max(1, classes), 1))
+        self.affine = nn.Parameter(torch.zeros(max(1, classes), 2 * width))
 
     def forward(self, x: Tensor, z: Tensor, label: Tensor | None) -> Tensor:
         affine: Tensor = self.affine  # [1, 2C]
         if self.classes:
             assert label is not None
             affine = F.embedding(label, affine)  # [B, 2C]
-        gain, bias = (self.from_z(z) + affine).to(x.dtype)[:, :, None, None].chunk(2, 1)  # [B, C, 1, 1] each
-        return F.leaky_relu(torch.addcmul(bias, self.norm(x), gain), SLOPE, inplace=True)
+        gain, bias = (self.from_z(z) + affine)[:, :, None, None].chunk(2, 1)  # [B, C, 1, 1] each
+        x = torch.addcmul(bias.to(x.dtype), self.norm(x), (1 + gain).to(x.dtype))
+        return F.leaky_relu(x, SLOPE, inplace=True)
 
 
 class Generator(nn.Module):
