@@ -115,27 +115,18 @@ def table(course: str) -> None:
             records.setdefault((result["commit"], result["recipe"]), []).append(result)
     heads = ["date", "commit", "change", "recipe", "seeds", "seconds", "images", *COLUMNS, "critic"]
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
-    for (commit, recipe), results in sorted(records.items(), key=lambda item: last_day(item[1]), reverse=True):
+    for (commit, recipe), results in sorted(records.items(), key=lambda item: newest(item[1]), reverse=True):
         seconds = mean_and_std([result["seconds"] for result in results])
         images = f"{mean(result['images'] for result in results):,.0f}"
         cells = [mean_and_std([result["metrics"][name] for result in results]) for name in COLUMNS]
         critic = mean_and_std([max(critics(result["metrics"])) for result in results])
-        row = [
-            last_day(results)[:10],
-            commit,
-            results[0]["change"],
-            f"`{recipe}`",
-            str(len(results)),
-            seconds,
-            images,
-            *cells,
-            critic,
-        ]
+        about = [newest(results)[:10], commit, results[0]["change"], f"`{recipe}`", str(len(results))]
+        row = [*about, seconds, images, *cells, critic]
         print(f"| {' | '.join(row)} |")
 
 
-def last_day(results: list[dict[str, Any]]) -> str:
-    """Return day and time of the newest of them; of those before times were kept, when they were recorded."""
+def newest(results: list[dict[str, Any]]) -> str:
+    """Return day and time of the newest result; in records of before times were kept, that of their commit."""
     return max(str(result["date"]) for result in results)
 
 

@@ -61,9 +61,13 @@ def test_the_kid_of_held_out_images_is_computed_once_for_equal_images_and_networ
 
     monkeypatch.setattr(measures, "kernel_distance", computed_again)
     assert kernel_baseline(reference) == expected.mean
-    for change in ({"held_out": digits}, {"dataset": held_out}, {"network": Brightness("1" * 32)}):
+    for other in (
+        dataclasses.replace(reference, held_out=digits),
+        dataclasses.replace(reference, dataset=held_out),
+        dataclasses.replace(reference, network=Brightness("1" * 32)),
+    ):
         with pytest.raises(LookupError):
-            kernel_baseline(dataclasses.replace(reference, **change))  # type: ignore[arg-type]
+            kernel_baseline(other)
     monkeypatch.setattr(measures, "SUBSETS", 4)
     with pytest.raises(LookupError):
         kernel_baseline(reference)
