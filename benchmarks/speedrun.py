@@ -2,10 +2,12 @@
 
     python benchmarks/speedrun.py run fashion --recipes r1,r3gan --seeds 3 --change "the recipes that ship"
     python benchmarks/speedrun.py table fashion
+    python benchmarks/speedrun.py curve fashion
 
 ``run`` gives the command that users have, with ``minutes``, one training at a time on all cores, and evaluates
 afterwards, off the clock. Each result is a JSON file beside a sheet of samples; what is there already is not done
-again. ``table`` prints the log of what has been measured, as Markdown.
+again. ``table`` prints the log of what has been measured, as Markdown; ``curve`` how far the
+newest trainings had come after so many minutes.
 """
 
 from __future__ import annotations
@@ -46,6 +48,8 @@ COURSES = {
 }
 COLUMNS = ("fid_ratio/classifier", "fid_ratio/self-supervised", "recall/classifier", "precision/classifier")
 CRITIC = "critic_auroc/"
+DURING = "fid_2k/classifier"  # what a training measures of itself
+POINTS = 6  # of a curve
 
 
 @click.group()
@@ -89,7 +93,8 @@ def measure(course: Course, recipe: str, seed: int, *, path: Path, data: str | N
     sampled = command("sample", environment, log=store / "sample.log", parameters=model | sheet)
     if evaluated or sampled:
         raise SystemExit(f"{store}: evaluate ended with {evaluated}, sample with {sampled}")
-    evaluation, training = MlflowClient(environment["MLFLOW_TRACKING_URI"]).search_runs(["0"])  # the newest first
+    client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
+    evaluation, training = client.search_runs(["0"])  # the newest first
     result = {
         "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
         **about,
@@ -99,6 +104,7 @@ def measure(course: Course, recipe: str, seed: int, *, path: Path, data: str | N
         "seconds": seconds,
         "device": device(),
         **outcome(training, evaluation),
+        "curve": distances(client, training),
     }
     path.write_text(json.dumps(result, indent=1))
     print(path.stem, {name: round(evaluation.data.metrics.get(name, float("nan")), 3) for name in COLUMNS}, flush=True)
@@ -108,14 +114,9 @@ def measure(course: Course, recipe: str, seed: int, *, path: Path, data: str | N
 @click.argument("course", type=click.Choice(sorted(COURSES)))
 def table(course: str) -> None:
     """Print the log of records, the newest first."""
-    records: dict[tuple[str, str], list[dict[str, Any]]] = {}
-    for path in sorted(FOLDER.glob(f"speedrun-{course}-*.json")):
-        result = json.loads(path.read_text())
-        if f"speedrun-{course}-{result['commit']}" in path.stem:  # and not another course whose name begins so
-            records.setdefault((result["commit"], result["recipe"]), []).append(result)
     heads = ["date", "commit", "change", "recipe", "seeds", "seconds", "images", *COLUMNS, "critic"]
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
-    for (commit, recipe), results in sorted(records.items(), key=lambda item: newest(item[1]), reverse=True):
+    for (commit, recipe), results in sorted(records(course).items(), key=lambda item: newest(item[1]), reverse=True):
         seconds = mean_and_std([result["seconds"] for result in results])
         images = f"{mean(result['images'] for result in results):,.0f}"
         cells = [mean_and_std([result["metrics"][name] for result in results]) for name in COLUMNS]
@@ -123,6 +124,43 @@ def table(course: str) -> None:
         about = [newest(results)[:10], commit, results[0]["change"], f"`{recipe}`", str(len(results))]
         row = [*about, seconds, images, *cells, critic]
         print(f"| {' | '.join(row)} |")
+
+
+@main.command()
+@click.argument("course", type=click.Choice(sorted(COURSES)))
+def curve(course: str) -> None:
+    """Print the distance from the data that each recipe's newest trainings had reached after so many minutes."""
+    minutes = [COURSES[course].minutes * point / POINTS for point in range(1, POINTS + 1)]
+    heads = ["recipe", "seeds", *(f"{minute:.3g} min" for minute in minutes)]
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
+    of_recipe: dict[str, list[dict[str, Any]]] = {}
+    for (_commit, recipe), results in sorted(records(course).items(), key=lambda item: newest(item[1])):
+        if all("curve" in result for result in results):
+            of_recipe[recipe] = results
+    for recipe, results in of_recipe.items():
+        cells = [mean_and_std([best(result["curve"], minute) for result in results]) for minute in minutes]
+        print(f"| {' | '.join([f'`{recipe}`', str(len(results)), *cells])} |")
+
+
+def records(course: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
+    """Return what has been measured, by commit and recipe: a result for each seed."""
+    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path in sorted(FOLDER.glob(f"speedrun-{course}-*.json")):
+        result = json.loads(path.read_text())
+        if f"speedrun-{course}-{result['commit']}" in path.stem:  # and not another course whose name begins so
+            found.setdefault((result["commit"], result["recipe"]), []).append(result)
+    return found
+
+
+def distances(client: MlflowClient, training: Run) -> list[tuple[float, float]]:
+    """Return after how many minutes of its run a training was how far from its data."""
+    history = client.get_metric_history(training.info.run_id, DURING)
+    return [((point.timestamp - training.info.start_time) / 60_000, point.value) for point in history]
+
+
+def best(curve: list[tuple[float, float]], minutes: float) -> float:
+    """Return the least distance until then, which is what would have been exported; infinite before the first."""
+    return min((value for minute, value in curve if minute <= minutes), default=float("inf"))
 
 
 def newest(results: list[dict[str, Any]]) -> str:
