@@ -66,9 +66,9 @@ class DeliveryThread:
                 continue
             if self.problem is not None:
                 logger.warning("MLflow takes what is logged again.")
-            self.problem, delay, self.has_answered = None, POLL_S, True
+            self.problem, delay = None, POLL_S
             if moved:
-                self.moved_at = time.monotonic()
+                self.moved_at, self.has_answered = time.monotonic(), True
             elif closing:
                 return
             else:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from collections.abc import Iterator
 from concurrent.futures import Future
 from dataclasses import replace
@@ -252,8 +253,10 @@ def test_a_server_that_is_away_costs_no_time_and_what_it_missed_arrives_later(
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "1")
     proxy.set_mode(mode)
     thread = DeliveryThread(tmp_path / "run", BEGUN)
+    time.sleep(0.5)  # in which it finds nothing to deliver
     log_some(spool, steps=30)
     assert not thread.finish()
+    assert not thread.has_answered  # or it would have waited as long as for a server that is there
     thread.thread.join(PATIENCE_S)  # it leaves the rest to whoever replays it
     assert not thread.thread.is_alive()
     monkeypatch.setenv("MLFLOW_HTTP_REQUEST_TIMEOUT", "120")
