@@ -144,12 +144,12 @@ def curve(course: str) -> None:
 
 def records(course: str) -> dict[tuple[str, str], list[dict[str, Any]]]:
     """Return what has been measured, by commit and recipe: a result for each seed."""
-    found: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    grouped: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in sorted(FOLDER.glob(f"speedrun-{course}-*.json")):
         result = json.loads(path.read_text())
         if f"speedrun-{course}-{result['commit']}" in path.stem:  # and not another course whose name begins so
-            found.setdefault((result["commit"], result["recipe"]), []).append(result)
-    return found
+            grouped.setdefault((result["commit"], result["recipe"]), []).append(result)
+    return grouped
 
 
 def distances(client: MlflowClient, training: Run) -> list[tuple[float, float]]:
