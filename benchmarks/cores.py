@@ -71,7 +71,8 @@ class Contender:
         """Return images/s of so many steps."""
         for end in self.ends:
             end.send(steps)
-        return self.images * steps / max(end.recv() for end in self.ends)
+        seconds: float = max(end.recv() for end in self.ends)
+        return self.images * steps / seconds
 
     def end(self) -> None:
         """Let the processes end."""

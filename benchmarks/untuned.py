@@ -22,6 +22,7 @@ from speedrun import Course, critics, measure
 
 from gan_plugin.config.recipe import load_recipe, resolved
 from gan_plugin.config.settings import TrainSettings
+from gan_plugin.features.cache import cache_folder
 
 DEFAULT = TrainSettings().recipe
 SEARCH = 10  # times as long as a training
@@ -60,7 +61,7 @@ def run(name: str, data: str, *, image_size: str | None, minutes: float, seeds: 
             values = resolved(load_recipe(recipe))
             about = {"name": name, "values": {field: values[field] for field in SEARCHED}}
             if not path.exists():
-                measure(course, recipe, seed, path=path, data=None, about=about)
+                measure(course, recipe, seed, path=path, data=None, about=about, cache=str(cache_folder()))
 
 
 @main.command()
