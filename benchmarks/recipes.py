@@ -241,7 +241,9 @@ def cell_mean(results: list[dict[str, Any]], metric: str) -> float:
 def mean_and_std(values: list[float]) -> str:
     if not values:
         return "–"
-    return f"{mean(values):.3g}" + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
+    average = mean(values)
+    digits = f"{average:.3g}" if average < 999.5 else f"{average:.0f}"  # which would else be 1e+03
+    return digits + (f" ± {stdev(values):.2g}" if len(values) > 1 else "")
 
 
 if __name__ == "__main__":
