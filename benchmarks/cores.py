@@ -64,7 +64,8 @@ class Contender:
         self.ends: list[Connection] = []
         for rank in range(use.processes):
             end, other = context.Pipe()
-            context.Process(target=work, args=(other, rank, use, shape, meeting), daemon=True).start()
+            options = {"use": use, "shape": shape, "meeting": meeting}
+            context.Process(target=work, args=(other, rank), kwargs=options, daemon=True).start()
             self.ends.append(end)
 
     def rate(self, steps: int) -> float:
@@ -80,7 +81,7 @@ class Contender:
             end.send(0)
 
 
-def work(end: Connection, rank: int, use: Use, shape: tuple[int, int, int, int], meeting: Path) -> None:
+def work(end: Connection, rank: int, *, use: Use, shape: tuple[int, int, int, int], meeting: Path) -> None:
     """Take as many steps as each message says, and answer with their seconds; 0 ends it."""
     torch.set_num_threads(use.threads)
     height, width, channels, batch = shape
