@@ -26,12 +26,15 @@ class Objective(NamedTuple):
         boundary: logit of a discriminator that cannot tell real from fake; None where only differences of logits have
             a meaning.
         relative: whether the generator's loss depends on the real logits.
+        slope_ratio: by what an image's gradient of the discriminator's loss has to be multiplied to be that of the
+            generator's: the quotient of the losses' slopes at its logit, [B]; None where the former may be 0.
     """
 
     discriminator: Callable[[Tensor, Tensor], Tensor]
     generator: Callable[[Tensor, Tensor], Tensor]
     boundary: float | None = 0.0
     relative: bool = False
+    slope_ratio: Callable[[Tensor, Tensor], Tensor] | None = None
 
 
 def value_loss(real: Tensor, fake: Tensor) -> Tensor:
@@ -84,13 +87,30 @@ def relativistic_generator_loss(real: Tensor, fake: Tensor) -> Tensor:
     return F.softplus(real - fake).mean()
 
 
+def opposite_slopes(_real: Tensor, fake: Tensor) -> Tensor:
+    """−1: what one network loses, the other one gains."""
+    return -torch.ones_like(fake)
+
+
+def non_saturating_slopes(_real: Tensor, fake: Tensor) -> Tensor:
+    """−σ(−logit) / σ(logit) = −exp(−logit)."""
+    return -torch.exp(-fake)
+
+
+def relativistic_slopes(real: Tensor, fake: Tensor) -> Tensor:
+    """−exp(D(x) − D(G(z))), as above for the difference of logits."""
+    return -torch.exp(real - fake)
+
+
 OBJECTIVES: dict[str, Objective] = {
-    "minimax": Objective(value_loss, minimax_loss),
-    "non-saturating": Objective(value_loss, non_saturating_loss),
+    "minimax": Objective(value_loss, minimax_loss, slope_ratio=opposite_slopes),
+    "non-saturating": Objective(value_loss, non_saturating_loss, slope_ratio=non_saturating_slopes),
     "least-squares": Objective(least_squares_loss, least_squares_generator_loss, boundary=0.5),
     "hinge": Objective(hinge_loss, critic_loss),
-    "wasserstein": Objective(wasserstein_loss, critic_loss, boundary=None),
-    "relativistic": Objective(relativistic_loss, relativistic_generator_loss, boundary=None, relative=True),
+    "wasserstein": Objective(wasserstein_loss, critic_loss, boundary=None, slope_ratio=opposite_slopes),
+    "relativistic": Objective(
+        relativistic_loss, relativistic_generator_loss, boundary=None, relative=True, slope_ratio=relativistic_slopes
+    ),
 }
 
 

@@ -32,7 +32,8 @@ class GanStep:
         self.state, self.recipe, self.precision = state, recipe, precision
         self.objective = OBJECTIVES[recipe.objective]
         self.penalty = PENALTIES.get(recipe.penalty)
-        self.update = self.alternating_update if recipe.updates == "alternating" else self.simultaneous_update
+        simultaneous = self.one_stage_update if is_one_stage(recipe) else self.simultaneous_update
+        self.update = self.alternating_update if recipe.updates == "alternating" else simultaneous
         self.values = recipe.at(state.progress)
         self.generator_weights = list(state.generator.parameters())
         self.discriminator_weights = list(state.discriminator.parameters())
@@ -75,6 +76,33 @@ class GanStep:
         generator_loss.backward(inputs=self.generator_weights, retain_graph=True)
         discriminator_loss.backward(inputs=self.discriminator_weights)
         # both gradients are taken before either network moves: that is what makes the update simultaneous
+        optimizers["generator"].step()
+        optimizers["discriminator"].step()
+        return True
+
+    def one_stage_update(self, batch: Batch, _: Batch) -> bool:
+        """Update both networks as ``simultaneous_update`` does, with one backward pass through the discriminator.
+
+        Where no image has a part in the logits of others, the gradients of both losses at an image differ by a factor
+        alone, the quotient of the losses' slopes at its logit. Shen et al. 2021, arXiv:2103.00430.
+        """
+        optimizers, labels = self.state.optimizers, batch.labels
+        real, z = self.real_samples(batch), self.sample_latents(batch)
+        fake = self.generate(z, labels)  # [B, C, H, W]
+        seen = fake.detach().requires_grad_()
+        real.requires_grad_(self.has_penalty())
+        with one_power_iteration():
+            fake_logits, real_logits = (self.run_discriminator(x, labels)[0] for x in (seen, real))  # [1, B]
+            loss = self.discriminator_loss(real, seen, real_logits=real_logits, fake_logits=fake_logits, labels=labels)
+        real_logits, fake_logits = real_logits.detach().float(), fake_logits.detach().float()
+        self.generator_loss(real_logits, fake_logits)
+        for optimizer in optimizers.values():
+            optimizer.zero_grad()
+        loss.backward(inputs=[*self.discriminator_weights, seen])
+        assert seen.grad is not None
+        assert self.objective.slope_ratio is not None
+        factors = self.objective.slope_ratio(real_logits[0], fake_logits[0])  # [B]
+        fake.backward(seen.grad * factors[:, None, None, None], inputs=self.generator_weights)
         optimizers["generator"].step()
         optimizers["discriminator"].step()
         return True
@@ -223,6 +251,15 @@ class GanStep:
     def log(self, name: str, value: Tensor) -> None:
         """Keep a value, without its graph, for the step's metrics."""
         self.metrics[name] = value.detach()
+
+
+def is_one_stage(recipe: Recipe) -> bool:
+    """Return whether simultaneous updates need one backward pass through the discriminator only.
+
+    For a single discriminator of single images, whose loss but for penalties on real images is the adversarial one.
+    """
+    alone = recipe.discriminators == recipe.pack == 1 and recipe.categorical_codes + recipe.continuous_codes == 0
+    return alone and recipe.penalty in ("none", "r1") and OBJECTIVES[recipe.objective].slope_ratio is not None
 
 
 def needs_two_batches(recipe: Recipe) -> bool:

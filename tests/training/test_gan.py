@@ -16,7 +16,7 @@ from training_helpers import CPU, GRAY, Memory
 from gan_plugin.config.recipe import Recipe, load_recipe, override, recipe_names
 from gan_plugin.data.dataset import Dataset, make_dataset
 from gan_plugin.data.loader import Batch
-from gan_plugin.objectives import mutual_information_loss
+from gan_plugin.objectives import OBJECTIVES, mutual_information_loss
 from gan_plugin.spec import SampleSpec, image_spec
 from gan_plugin.training import gan, loop
 from gan_plugin.training.ada import ADJUST_EVERY, RAMP_IMAGES
@@ -132,6 +132,44 @@ def test_simultaneous_updates_descend_their_losses_with_r1(steps: int, weight: f
     )
     losses = F.softplus(-before.discriminator(before.generator(z))).mean(1)
     loss = (torch.softmax(2 * losses.detach(), 0) * losses).sum()
+    assert_descended(before.generator, state.generator, loss=loss, lr=GENERATOR_LR)
+
+
+@pytest.mark.parametrize(
+    ("objective", "generator_loss"),
+    [
+        ("minimax", lambda real, fake: -F.softplus(fake)),
+        ("non-saturating", lambda real, fake: F.softplus(-fake)),
+        ("relativistic", lambda real, fake: F.softplus(real - fake)),
+        ("wasserstein", lambda real, fake: -fake),
+        ("hinge", lambda real, fake: -fake),  # whose discriminator has no slope where it is sure
+    ],
+)
+def test_simultaneous_updates_against_one_discriminator(
+    objective: str, generator_loss: Callable[[Tensor, Tensor], Tensor]
+) -> None:
+    """One backward pass through it or two, both networks go down their own losses, with the penalty in one of them."""
+    recipe = small_recipe(
+        updates="simultaneous", objective=objective, conditional=True, penalty="r1", penalty_weight=10
+    )
+    state = lively_state(recipe, LABELED)
+    before, batch = copy.deepcopy(state), random_batch(1, labeled=True)
+    torch.manual_seed(3)
+    metrics = GanStep(state, recipe, torch.float32)(batch, batch)
+
+    torch.manual_seed(3)
+    z, real = torch.randn(BATCH, LATENT), floats(batch).requires_grad_()
+    images = (real, before.generator(z, batch.labels))
+    real_logits, fake_logits = (before.discriminator(x, batch.labels) for x in images)  # [1, B]
+    loss = OBJECTIVES[objective].discriminator(real_logits, fake_logits)
+    penalty = half_squared_slopes(real_logits, real)
+    torch.testing.assert_close(metrics["loss/discriminator"], loss.detach())
+    assert_descended(before.discriminator, state.discriminator, loss=loss + 10 * penalty, lr=DISCRIMINATOR_LR)
+    real_logits, fake_logits = (
+        before.discriminator(x, batch.labels) for x in (real.detach(), before.generator(z, batch.labels))
+    )
+    loss = generator_loss(real_logits, fake_logits).mean()
+    torch.testing.assert_close(metrics["loss/generator"], loss.detach())
     assert_descended(before.generator, state.generator, loss=loss, lr=GENERATOR_LR)
 
 
