@@ -39,23 +39,23 @@ def the_run(project: Project) -> Run:
 def test_a_training_that_is_killed_again_and_again_ends_as_one_run(make_project: Callable[[], Project]) -> None:
     """Each time the same command goes on, and in the end the weights are as if nothing had happened."""
     project, undisturbed = make_project(), make_project()
-    for number in (signal.SIGKILL, signal.SIGHUP):
+    for number in (signal.SIGKILL, signal.SIGHUP, signal.SIGKILL):
         before = newest_step(project)
-        process = start_training(project, epochs=5, resume="auto")
+        process = start_training(project, epochs=6, resume="auto")
         wait_for(lambda before=before: newest_step(project) > before, process)  # type: ignore[misc]
         wait_for(lambda: the_run(project).info.status == "RUNNING", process)
         process.send_signal(number)
         assert process.wait(PATIENCE_S) == (-number if number == signal.SIGKILL else 128 + number)
         assert the_run(project).info.status == ("RUNNING" if number == signal.SIGKILL else "KILLED")
-    assert start_training(project, epochs=5, resume="auto").wait(PATIENCE_S) == 0, (project.folder / "log").read_text()
+    assert start_training(project, epochs=6, resume="auto").wait(PATIENCE_S) == 0, (project.folder / "log").read_text()
     run = the_run(project)
     assert run.info.status == "FINISHED"
     history = project.client.get_metric_history(run.info.run_id, "epoch")
-    assert sorted({metric.value for metric in history}) == [1, 2, 3, 4, 5]
+    assert sorted({metric.value for metric in history}) == [1, 2, 3, 4, 5, 6]
     assert [version.version for version in project.client.search_model_versions("name = 'gan'")] == [1]
     assert "Going on with the run" in (project.folder / "log").read_text()
 
-    assert start_training(undisturbed, epochs=5).wait(PATIENCE_S) == 0
+    assert start_training(undisturbed, epochs=6).wait(PATIENCE_S) == 0
     ours, theirs = (load_file(next((of.folder / "outputs").glob(f"*/{FILE_NAME}"))) for of in (project, undisturbed))
     assert ours.keys() == theirs.keys()
     assert [name for name in ours if not ours[name].equal(theirs[name])] == []
