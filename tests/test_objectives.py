@@ -117,3 +117,15 @@ def test_the_loss_of_codes_is_a_cross_entropy_and_a_square() -> None:
         return mutual_information_loss(x, z.double(), categorical_codes=3, continuous_codes=1)
 
     assert torch.autograd.gradcheck(loss, predicted_codes.double().requires_grad_())
+
+
+@pytest.mark.parametrize("name", [name for name, objective in OBJECTIVES.items() if objective.slope_ratio])
+def test_the_ratio_of_slopes_makes_one_losss_slope_the_others(name: str) -> None:
+    """And where the discriminator is so sure that its own slope vanishes in float32, nothing becomes NaN."""
+    objective = OBJECTIVES[name]
+    assert objective.slope_ratio is not None
+    real, fake = torch.tensor([3.0, -2.0, 0.5, 100.0]), torch.tensor([-60.0, 0.0, 7.0, -200.0], requires_grad=True)
+    slopes = [torch.autograd.grad(loss(real, fake), fake)[0] for loss in (objective.discriminator, objective.generator)]
+    scaled = slopes[0] * objective.slope_ratio(real, fake.detach())
+    torch.testing.assert_close(scaled[:3], slopes[1][:3])
+    assert scaled.isfinite().all()

@@ -95,7 +95,7 @@ class GanStep:
             fake_logits, real_logits = (self.run_discriminator(x, labels)[0] for x in (seen, real))  # [1, B]
             loss = self.discriminator_loss(real, seen, real_logits=real_logits, fake_logits=fake_logits, labels=labels)
         real_logits, fake_logits = real_logits.detach().float(), fake_logits.detach().float()
-        self.generator_loss(real_logits, fake_logits)
+        self.generator_loss(real_logits, fake_logits)  # for the metrics: its gradient follows from the other loss's
         for optimizer in optimizers.values():
             optimizer.zero_grad()
         loss.backward(inputs=[*self.discriminator_weights, seen])
