@@ -16,7 +16,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
-LARGEST_EXPONENT = 80.0  # of float32 is 88: beyond, a gradient that has vanished would become 0 · ∞
+MAX_EXPONENT = 80.0  # of float32 is 88: beyond, a gradient that has vanished would become 0 · ∞
 CONTINUOUS_CODE_WEIGHT = 0.1  # λ of the loss of continuous codes; that of categorical ones is 1
 
 
@@ -95,12 +95,12 @@ def opposite_slopes(_real: Tensor, fake: Tensor) -> Tensor:
 
 def non_saturating_slopes(_real: Tensor, fake: Tensor) -> Tensor:
     """−σ(−logit) / σ(logit) = −exp(−logit)."""
-    return -torch.exp((-fake).clamp(max=LARGEST_EXPONENT))
+    return -torch.exp((-fake).clamp(max=MAX_EXPONENT))
 
 
 def relativistic_slopes(real: Tensor, fake: Tensor) -> Tensor:
     """−exp(D(x) − D(G(z))), as above for the difference of logits."""
-    return -torch.exp((real - fake).clamp(max=LARGEST_EXPONENT))
+    return -torch.exp((real - fake).clamp(max=MAX_EXPONENT))
 
 
 OBJECTIVES: dict[str, Objective] = {
