@@ -17,6 +17,8 @@ from gan_plugin.cores import affinity, cores, limit_reason, threads_variable
 from gan_plugin.errors import UserError
 from gan_plugin.threads import PERIOD_S, CoreUsage, ThreadTuner, free_at_start, suggest
 
+MEMORY_FORMAT = torch.channels_last  # of images and weights: what a GPU and the default recipe on a CPU are fastest in
+
 T = TypeVar("T")
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that jobs print its messages
@@ -39,7 +41,7 @@ def choose_device(name: str) -> torch.device:
 
 def choose_precision(name: str, device: torch.device) -> torch.dtype:
     """Map ``auto``, ``bf16`` or ``float32`` to the type in which autocast computes; weights always stay float32."""
-    fast = bf16_is_native(device) if name == "auto" else name == "bf16"
+    fast = bf16_is_fast(device) if name == "auto" else name == "bf16"
     return torch.bfloat16 if fast else torch.float32
 
 
@@ -48,22 +50,19 @@ def precision_name(precision: torch.dtype) -> str:
     return "bf16" if precision == torch.bfloat16 else "float32"
 
 
-def bf16_is_native(device: torch.device) -> bool:
-    """Return whether the hardware computes bfloat16 products; emulated ones are slower than float32."""
+def bf16_is_fast(device: torch.device) -> bool:
+    """Return whether bfloat16 trains faster than float32: on a GPU that computes it, and with a CPU's matrix units.
+
+    AVX-512 BF16 alone does not: with small convolutions, conversions cost more than its products gain.
+    """
     if device.type == "cuda":
         return bool(torch.cuda.is_bf16_supported(including_emulation=False))
-    return bool(torch.cpu._is_avx512_bf16_supported() or torch.cpu._is_amx_tile_supported())
+    return bool(torch.cpu._is_amx_tile_supported())
 
 
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
     """Return a context in which forward passes compute in ``precision``."""
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
-
-
-def memory_format(device: torch.device) -> torch.memory_format:
-    """Return the layout of images and weights: channels_last spares matrix units, of a GPU or a CPU, transposes."""
-    has_matrix_units = device.type == "cuda" or torch.cpu._is_amx_tile_supported()
-    return torch.channels_last if has_matrix_units else torch.contiguous_format
 
 
 # ---- threads of a CPU ------------------------------------------------------------------------------------------------

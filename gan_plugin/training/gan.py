@@ -10,7 +10,7 @@ from torch import Tensor
 from gan_plugin.augment import adaptive_augment, diff_augment, scheduled_augment
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.data.loader import Batch
-from gan_plugin.device import autocast, memory_format
+from gan_plugin.device import MEMORY_FORMAT, autocast
 from gan_plugin.media.image import normalize
 from gan_plugin.networks.wrappers import one_power_iteration
 from gan_plugin.objectives import OBJECTIVES, mutual_information_loss, softmax_mean
@@ -152,7 +152,7 @@ class GanStep:
 
     def real_samples(self, batch: Batch) -> Tensor:
         """Return the batch's samples as float32 [B, C, H, W] in −1…1."""
-        return normalize(batch.samples.float()).contiguous(memory_format=memory_format(self.device))
+        return normalize(batch.samples.float()).contiguous(memory_format=MEMORY_FORMAT)
 
     def sample_latents(self, batch: Batch) -> Tensor:
         """Draw z ~ N(0, I) float32 [B, latent_size], one for each sample of the batch."""

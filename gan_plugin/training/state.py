@@ -9,7 +9,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin.config.recipe import Recipe
-from gan_plugin.device import memory_format
+from gan_plugin.device import MEMORY_FORMAT
 from gan_plugin.networks import new_discriminators, new_generator
 from gan_plugin.networks.wrappers import Discriminators
 from gan_plugin.spec import SampleSpec
@@ -93,7 +93,7 @@ def new_state(recipe: Recipe, spec: SampleSpec, device: torch.device) -> Trainin
     ema.load_state_dict(generator.state_dict())
     networks = {"generator": generator, "discriminator": discriminator, "ema": ema.eval().requires_grad_(False)}
     for network in networks.values():
-        network.to(device, memory_format=memory_format(device))  # type: ignore[call-overload]
+        network.to(device, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]
     first = recipe.at(0)
     optimizers = {
         "generator": new_optimizer(recipe, generator, lr=first.generator_lr, factor=1.0),

@@ -246,12 +246,15 @@ def test_more_training_is_better_and_real_is_best(
     for metric in ("fid", "fid_ratio", "kid"):
         order = [values[name][metric] for name in ("real", "trained", "early", "noise")]
         assert order == sorted(order), (metric, values)
-    for metric in ("recall", "coverage", "cas"):
+    for metric in ("recall", "coverage"):
         order = [values[name][metric] for name in ("noise", "early", "trained", "real")]
         assert order == sorted(order), (metric, values)
     # the few blots of an early generator may all lie near some real image, and are all of one class
     for metric in ("precision", "density", "inception_score"):
         assert values["noise"][metric] < values["trained"][metric] < values["real"][metric], (metric, values)
+    # nothing is learned from noise or from blots, and chance decides which of them looks better
+    chance = max(values["noise"]["cas"], values["early"]["cas"])
+    assert chance < values["trained"]["cas"] < values["real"]["cas"], values
     assert values["trained"]["modes"] == 10
 
 

@@ -18,7 +18,7 @@ from training_helpers import CPU, GRAY, Memory, Scripted, assert_same, evaluated
 from gan_plugin.config.recipe import fit_batch, load_recipe, override
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.data.loader import Batch, epoch_order
-from gan_plugin.device import bf16_is_native, choose_device, choose_precision, cpu_threads
+from gan_plugin.device import bf16_is_fast, choose_device, choose_precision, cpu_threads
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import Image
 from gan_plugin.objectives import OBJECTIVES
@@ -77,7 +77,7 @@ def test_the_fused_optimizer_moves_weights_as_the_plain_one(
 ) -> None:
     """The fused one trusts that weight, gradient and moments lie alike in memory, after a resume too."""
     for module in ("training.gan", "training.state"):
-        monkeypatch.setattr(f"gan_plugin.{module}.memory_format", lambda device: layout)
+        monkeypatch.setattr(f"gan_plugin.{module}.MEMORY_FORMAT", layout)
     recipe = small_recipe()
     torch.manual_seed(0)
     state = new_state(recipe, GRAY, CPU)
@@ -441,8 +441,8 @@ def test_calibration_gives_the_average_its_own_statistics_and_leaves_the_random_
     assert norm.momentum == 0.01
 
 
-def test_bf16_is_chosen_where_it_is_native_and_keeps_weights_in_float32(dataset: Dataset, tmp_path: Path) -> None:
-    assert choose_precision("auto", CPU) == (torch.bfloat16 if bf16_is_native(CPU) else torch.float32)
+def test_bf16_is_chosen_where_it_is_fast_and_keeps_weights_in_float32(dataset: Dataset, tmp_path: Path) -> None:
+    assert choose_precision("auto", CPU) == (torch.bfloat16 if bf16_is_fast(CPU) else torch.float32)
     half = dataclasses.replace(plan(epochs=1), precision=torch.bfloat16)
     state = train(dataset, half, Memory(), folder=tmp_path)
     assert {p.dtype for p in [*state.generator.parameters(), *state.discriminator.parameters()]} == {torch.float32}
