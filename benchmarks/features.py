@@ -18,11 +18,12 @@ import numpy as np
 import torch
 from PIL import Image, ImageFilter
 
-from gan_plugin.data import Dataset, load_dataset, load_held_out
+from gan_plugin.data import Dataset, load_dataset, load_divided, load_held_out
 from gan_plugin.evaluation.reference import as_pixels, has_classes
 from gan_plugin.features import FeatureNetwork, load_network
 from gan_plugin.media.image import Images
 from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
+from gan_plugin.spec import Size
 
 NETWORKS = ("classifier", "rotation", "self-supervised")
 HELD_OUT = 5  # of data without a split for it, every fifth image
@@ -85,7 +86,7 @@ def main() -> None:
     print(row(columns), row(["---"] * len(columns)), sep="\n", flush=True)
     size = None if options.image_size is None else (options.image_size, options.image_size)
     for data in options.data:
-        training, held_out = split(load_dataset(data, image_size=size), data, options.images)
+        training, held_out = split(*load_splits(data, size), limit=options.images)
         for name in options.networks:
             with tempfile.TemporaryDirectory() as cache:  # or training would take no time
                 os.environ["GAN_PLUGIN_CACHE"] = cache
@@ -95,9 +96,16 @@ def main() -> None:
             print(row([training.name, name, f"{seconds:.0f}", *measured(network, training, held_out)]), flush=True)
 
 
-def split(dataset: Dataset, data: str, limit: int) -> tuple[Dataset, Dataset]:
+def load_splits(data: str, size: Size | None) -> tuple[Dataset, Dataset | None]:
+    """Load the images to train on and those of the data's own held-out split; all and None where it has none."""
+    division = load_divided(data, image_size=size)
+    if division.drawn is None:
+        return division.dataset, load_held_out(data, division)
+    return load_dataset(data, image_size=size), None
+
+
+def split(dataset: Dataset, held_out: Dataset | None, *, limit: int) -> tuple[Dataset, Dataset]:
     """Return training and held-out images, no more than the limit and a sixth of it."""
-    held_out = load_held_out(data, dataset)
     order = torch.randperm(len(dataset), generator=torch.Generator().manual_seed(0))
     if held_out is None:
         part = len(dataset) // HELD_OUT

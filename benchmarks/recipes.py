@@ -15,6 +15,7 @@ from __future__ import annotations
 import json
 import os
 import platform
+import re
 import subprocess
 import sys
 import time
@@ -137,9 +138,11 @@ def by_short_name(metrics: dict[str, float]) -> dict[str, float]:
 
 
 def device() -> str:
+    """Return the GPU, or how many cores of which processor."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    return f"{os.cpu_count()} CPU cores ({platform.machine()})"
+    model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return f"{os.cpu_count()} CPU cores ({platform.machine() if model is None else model[1]})"
 
 
 @main.command()

@@ -21,8 +21,9 @@ import click
 import numpy as np
 import torch
 import torch.nn.functional as F
+from features import load_splits
 
-from gan_plugin.data import Dataset, load_dataset, load_held_out
+from gan_plugin.data import Dataset
 from gan_plugin.evaluation.critic import critic_measurements
 from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, has_classes
 from gan_plugin.evaluation.results import Measurement
@@ -136,8 +137,8 @@ def run(
     data: str, name: str, *, images: int, image_size: int | None, features: tuple[str, ...], generators: tuple[str, ...]
 ) -> None:
     """Measure each damage of the held-out images."""
-    dataset = load_dataset(data, image_size=image_size)
-    reference_images, *halves = split(dataset, load_held_out(data, dataset))
+    dataset, held_out = load_splits(data, None if image_size is None else (image_size, image_size))
+    reference_images, *halves = split(dataset, held_out)
     compared, damaged = (half.take(torch.arange(min(images, len(half)))) for half in halves)
     chosen = features or (choose_features(None, has_classes(dataset)),)
     networks = {feature: load_network(feature, reference_images, CPU) for feature in chosen}

@@ -49,7 +49,7 @@ class Outcome:
     """How a training ended.
 
     Attributes:
-        value: the quick evaluation of the generator that was exported; None where there is none.
+        value: the lowest quick evaluation; None where there is none.
         reason: why there is none, in a sentence; "" where there is one.
         refused: whether it was refused before it began.
         run_id: of its run in MLflow; None where it has none.
@@ -155,7 +155,7 @@ def has_finished(record: RunRecord | None) -> bool:
 
 
 def exported_value(folder: Path) -> float | None:
-    """Return the lowest quick evaluation of a run, which is that of the generator that it exported."""
+    """Return the lowest quick evaluation of a run; that of the generator that it exported is hardly higher."""
     values = [
         value
         for event, _ in read_events(folder, 0, sys.maxsize)

@@ -268,7 +268,8 @@ CATALOG = (
         direction="lower",
         kind="distance",
         description=(
-            "Fréchet distance from 2,048 generated and at most 10,000 training images. Comparable within a run only."
+            "Fréchet distance from 2,048 generated and at most 10,000 training images. Compare it between trainings on "
+            "the same data, not with fid."
         ),
         paper="Heusel et al. 2017",
         url="https://arxiv.org/abs/1706.08500",

@@ -18,7 +18,7 @@ from training_helpers import CPU, GRAY, Memory, Scripted, assert_same, evaluated
 from gan_plugin.config.recipe import fit_batch, load_recipe, override
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.data.loader import Batch, epoch_order
-from gan_plugin.device import bf16_is_fast, choose_device, choose_precision, cpu_threads
+from gan_plugin.device import choose_device, choose_precision, cpu_threads
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import Image
 from gan_plugin.objectives import OBJECTIVES
@@ -441,8 +441,25 @@ def test_calibration_gives_the_average_its_own_statistics_and_leaves_the_random_
     assert norm.momentum == 0.01
 
 
-def test_bf16_is_chosen_where_it_is_fast_and_keeps_weights_in_float32(dataset: Dataset, tmp_path: Path) -> None:
-    assert choose_precision("auto", CPU) == (torch.bfloat16 if bf16_is_fast(CPU) else torch.float32)
+@pytest.mark.parametrize(
+    ("matrix_units", "products", "vendor", "precision"),
+    [
+        (True, True, "GenuineIntel", torch.bfloat16),
+        (False, True, "AuthenticAMD", torch.bfloat16),
+        (False, True, "GenuineIntel", torch.float32),
+        (False, False, "AuthenticAMD", torch.float32),
+    ],
+)
+def test_bf16_is_chosen_where_it_is_fast(
+    matrix_units: bool, products: bool, vendor: str, precision: torch.dtype, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(torch.cpu, "_is_amx_tile_supported", lambda: matrix_units)
+    monkeypatch.setattr(torch.cpu, "_is_avx512_bf16_supported", lambda: products)
+    monkeypatch.setattr(Path, "read_text", lambda *_: f"vendor_id : {vendor}")
+    assert choose_precision("auto", CPU) == precision
+
+
+def test_bf16_keeps_weights_in_float32(dataset: Dataset, tmp_path: Path) -> None:
     half = dataclasses.replace(plan(epochs=1), precision=torch.bfloat16)
     state = train(dataset, half, Memory(), folder=tmp_path)
     assert {p.dtype for p in [*state.generator.parameters(), *state.discriminator.parameters()]} == {torch.float32}
