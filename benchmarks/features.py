@@ -17,13 +17,13 @@ from collections.abc import Callable
 import numpy as np
 import torch
 from PIL import Image, ImageFilter
+from validity import load_splits
 
-from gan_plugin.data import Dataset, load_dataset, load_divided, load_held_out
+from gan_plugin.data import Dataset
 from gan_plugin.evaluation.reference import as_pixels, has_classes
 from gan_plugin.features import FeatureNetwork, load_network
 from gan_plugin.media.image import Images
 from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
-from gan_plugin.spec import Size
 
 NETWORKS = ("classifier", "rotation", "self-supervised")
 HELD_OUT = 5  # of data without a split for it, every fifth image
@@ -94,14 +94,6 @@ def main() -> None:
                 network = load_network(name, training, torch.device("cpu"))
                 seconds = time.process_time() - start
             print(row([training.name, name, f"{seconds:.0f}", *measured(network, training, held_out)]), flush=True)
-
-
-def load_splits(data: str, size: Size | None) -> tuple[Dataset, Dataset | None]:
-    """Load the images to train on and those of the data's own held-out split; all and None where it has none."""
-    division = load_divided(data, image_size=size)
-    if division.drawn is None:
-        return division.dataset, load_held_out(data, division)
-    return load_dataset(data, image_size=size), None
 
 
 def split(dataset: Dataset, held_out: Dataset | None, *, limit: int) -> tuple[Dataset, Dataset]:

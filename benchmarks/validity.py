@@ -21,9 +21,8 @@ import click
 import numpy as np
 import torch
 import torch.nn.functional as F
-from features import load_splits
 
-from gan_plugin.data import Dataset
+from gan_plugin.data import Dataset, load_dataset, load_divided, load_held_out
 from gan_plugin.evaluation.critic import critic_measurements
 from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, has_classes
 from gan_plugin.evaluation.results import Measurement
@@ -33,6 +32,7 @@ from gan_plugin.features import FeatureNetwork, choose_features, load_network
 from gan_plugin.media.image import CHANNELS_FIRST, CHANNELS_LAST, Images
 from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
 from gan_plugin.serving.generator import OnnxGenerator
+from gan_plugin.spec import Size
 
 FOLDER = Path("benchmarks/results")
 CPU = torch.device("cpu")
@@ -162,6 +162,14 @@ def run(
         print(f"{row}, {time.perf_counter() - start:.0f} s:", json.dumps(content["rows"][row]), flush=True)
         text = json.dumps(content, indent=1, ensure_ascii=False)  # after each row: what is measured stays
         (FOLDER / f"validity-{name}.json").write_text(f"{text}\n", "utf-8")
+
+
+def load_splits(data: str, size: Size | None) -> tuple[Dataset, Dataset | None]:
+    """Load the images to train on and those of the data's own held-out split; all and None where it has none."""
+    division = load_divided(data, image_size=size)
+    if division.drawn is None:
+        return division.dataset, load_held_out(data, division)
+    return load_dataset(data, image_size=size), None
 
 
 def split(dataset: Dataset, held_out: Dataset | None) -> tuple[Dataset, Dataset, Dataset]:
