@@ -141,7 +141,8 @@ def device() -> str:
     """Return the GPU, or how many cores of which processor."""
     if torch.cuda.is_available():
         return torch.cuda.get_device_name()
-    model = re.search(r"^model name\s*: (.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    about = Path("/proc/cpuinfo")  # of Linux only
+    model = re.search(r"^model name\s*: (.+)$", about.read_text(), re.MULTILINE) if about.exists() else None
     return f"{os.cpu_count()} CPU cores ({platform.machine() if model is None else model[1]})"
 
 

@@ -98,7 +98,7 @@ def run_trial(
     run_folder = next((path.parent for path in folder.glob(f"*/{RECORD}")), None)
     record = None if run_folder is None else read_record(run_folder)
     run_id = None if record is None else record.run_id
-    if run_folder is not None and has_finished(record) and (value := exported_value(run_folder)) is not None:
+    if run_folder is not None and has_finished(record) and (value := lowest_value(run_folder)) is not None:
         if status:  # it is trained and on disk, and MLflow lacks a part of it
             print(last_line, file=sys.stderr, flush=True)
         return Outcome(value=value, reason="", refused=False, run_id=run_id, seconds=seconds)
@@ -154,8 +154,8 @@ def has_finished(record: RunRecord | None) -> bool:
     return record is not None and record.status == "FINISHED"
 
 
-def exported_value(folder: Path) -> float | None:
-    """Return the lowest quick evaluation of a run; that of the generator that it exported is hardly higher."""
+def lowest_value(folder: Path) -> float | None:
+    """Return the lowest quick evaluation of a run; None where there is none."""
     values = [
         value
         for event, _ in read_events(folder, 0, sys.maxsize)

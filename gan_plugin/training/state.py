@@ -93,7 +93,7 @@ def new_state(recipe: Recipe, spec: SampleSpec, device: torch.device) -> Trainin
     ema.load_state_dict(generator.state_dict())
     networks = {"generator": generator, "discriminator": discriminator, "ema": ema.eval().requires_grad_(False)}
     for network in networks.values():
-        network.to(device, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]
+        network.to(device, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # torch's stubs lack the pair
     first = recipe.at(0)
     optimizers = {
         "generator": new_optimizer(recipe, generator, lr=first.generator_lr, factor=1.0),
