@@ -2,10 +2,12 @@
 
     python benchmarks/untuned.py run walls freedoom/walls --image-size 64 --minutes 2
     python benchmarks/untuned.py table
+    python benchmarks/untuned.py sheet docs/images/untuned.png
 
 ``run`` searches for ten times so many minutes, and then trains the default recipe and what the search has found with
 the same seeds in the same minutes, all by the commands that users have, one at a time on all cores.
-Everything is evaluated off the clock. What is there already is not done again. ``table`` prints Markdown.
+Everything is evaluated off the clock. What is there already is not done again. ``table`` prints Markdown, and ``sheet``
+saves what the default recipe has generated.
 """
 
 from __future__ import annotations
@@ -17,6 +19,7 @@ from statistics import mean
 from typing import Any
 
 import click
+from PIL import Image
 from recipes import FOLDER, command, mean_and_std
 from speedrun import Course, critics, measure
 
@@ -27,6 +30,8 @@ from gan_plugin.features.cache import cache_folder
 DEFAULT = TrainSettings().recipe
 SEARCH = 10  # times as long as a training
 RATIOS = ("fid_ratio/classifier", "fid_ratio/self-supervised")
+ROWS, COLUMNS = 2, 8  # of a sheet's samples, for each data set
+WIDTH = 640  # of the sheet, pixels
 SEARCHED = ("generator_lr", "discriminator_lr", "penalty_weight", "ema_half_life")
 
 
@@ -81,6 +86,23 @@ def table() -> None:
             recipe = f"`{DEFAULT}`" if is_default else "searched"
             row = [name, f"{results[0]['minutes']:g}", f"{images:,.0f}", recipe, *cells, critic]
             print(f"| {' | '.join(row)} |")
+
+
+@main.command()
+@click.argument("out")
+def sheet(out: str) -> None:
+    """Save to OUT two rows of samples of the default recipe for each data set, in the order of the table."""
+    strips = []
+    for path in sorted(FOLDER.glob(f"untuned-*-{DEFAULT}-0.png")):
+        samples = Image.open(path)
+        samples = samples.crop((0, 0, samples.width, samples.height * ROWS // COLUMNS)).convert("RGB")
+        strips.append(samples.resize((WIDTH, round(WIDTH * samples.height / samples.width))))
+    whole = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips)))
+    top = 0
+    for strip in strips:
+        whole.paste(strip, (0, top))
+        top += strip.height
+    whole.save(out)
 
 
 def cell(results: list[dict[str, Any]], metric: str) -> str:
