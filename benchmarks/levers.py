@@ -20,7 +20,7 @@ from typing import Any
 import click
 from mlflow import MlflowClient
 from recipes import FOLDER, command, environment_of, mean_and_std
-from speedrun import COLUMNS, COURSES, critics, outcome
+from speedrun import COLUMNS, COURSES, checked_out_commit, critics, outcome
 
 AS_IT_IS = "–"  # what the table shows for the recipe itself
 
@@ -65,6 +65,7 @@ def measure(course: str, lever: str, parameters: dict[str, Any]) -> None:
         raise SystemExit(f"{store}: evaluate failed")
     evaluation, training = MlflowClient(environment["MLFLOW_TRACKING_URI"]).search_runs(["0"])  # the newest first
     result = {
+        "commit": checked_out_commit(),
         "lever": lever,
         "recipe": parameters["recipe"],
         "seed": parameters["seed"],

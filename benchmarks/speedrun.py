@@ -67,16 +67,20 @@ def main() -> None:
 def run(course: str, *, recipes: str, seeds: int, data: str | None, change: str) -> None:
     """Train each recipe with each seed in the course's minutes, and evaluate it."""
     FOLDER.mkdir(parents=True, exist_ok=True)
-    commit = subprocess.run(
-        ["git", "rev-parse", "--short=9", "HEAD"], capture_output=True, text=True, check=True
-    ).stdout.strip()
+    at = checked_out_commit()
     for seed in range(seeds):
         for recipe in recipes.split(","):
-            path = FOLDER / f"speedrun-{course}-{commit}-{Path(recipe).stem}-{seed}.json"
+            path = FOLDER / f"speedrun-{course}-{at}-{Path(recipe).stem}-{seed}.json"
             if not path.exists():
-                about = {"commit": commit, "change": change}
+                about = {"commit": at, "change": change}
                 with tempfile.TemporaryDirectory() as cache:
                     measure(COURSES[course], recipe, seed, path=path, data=data, about=about, cache=cache)
+
+
+def checked_out_commit() -> str:
+    """Return the commit that is checked out."""
+    done = subprocess.run(["git", "rev-parse", "--short=9", "HEAD"], capture_output=True, text=True, check=True)
+    return done.stdout.strip()
 
 
 def measure(

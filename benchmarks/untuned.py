@@ -21,7 +21,7 @@ from typing import Any
 import click
 from PIL import Image
 from recipes import FOLDER, command, mean_and_std
-from speedrun import Course, critics, measure
+from speedrun import Course, checked_out_commit, critics, measure
 
 from gan_plugin.config.recipe import load_recipe, resolved
 from gan_plugin.config.settings import TrainSettings
@@ -64,7 +64,11 @@ def run(name: str, data: str, *, image_size: str | None, minutes: float, seeds: 
         for recipe in (DEFAULT, str(tuned)):
             path = FOLDER / f"untuned-{name}-{Path(recipe).stem}-{seed}.json"
             values = resolved(load_recipe(recipe))
-            about = {"name": name, "values": {field: values[field] for field in SEARCHED}}
+            about = {
+                "name": name,
+                "commit": checked_out_commit(),
+                "values": {field: values[field] for field in SEARCHED},
+            }
             if not path.exists():
                 measure(course, recipe, seed, path=path, data=None, about=about, cache=str(cache_folder()))
 
@@ -83,9 +87,16 @@ def table() -> None:
             images = mean(result["images"] for result in results)
             cells = [cell(results, ratio) for ratio in RATIOS]
             critic = mean_and_std([max(critics(result["metrics"])) for result in results])
-            recipe = f"`{DEFAULT}`" if is_default else "searched"
+            recipe = f"`{DEFAULT}`" if is_default else found(results[0]["values"])
             row = [name, f"{results[0]['minutes']:g}", f"{images:,.0f}", recipe, *cells, critic]
             print(f"| {' | '.join(row)} |")
+
+
+def found(values: dict[str, Any]) -> str:
+    """Return which of the searched values are others than those of the default recipe."""
+    own = resolved(load_recipe(DEFAULT))
+    changed = [f"{field}={value}" for field, value in values.items() if str(value) != str(own[field])]
+    return f"`{', '.join(changed)}`" if changed else "the same was found"
 
 
 @main.command()

@@ -127,7 +127,7 @@ class Generator(nn.Module):
         self.subpixel = conv(widths[-1], 4 * maps)
         with torch.no_grad():  # at first the four pixels are equal: Aitken et al. 2017, arXiv:1707.02937
             self.subpixel.weight.copy_(self.subpixel.weight[::4].repeat_interleave(4, 0))
-        self.last_blur = blur(maps, (2, 2))
+        self.last_blur = blur(maps, (2, 2))  # the sub-pixel convolution can learn a checkerboard
         self.to_image = conv(maps, spec.channels, gain=1)
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
