@@ -106,7 +106,7 @@ def measure(
     if evaluated or sampled:
         raise SystemExit(f"{store}: evaluate ended with {evaluated}, sample with {sampled}")
     client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
-    evaluation, training = client.search_runs(["0"])  # the newest first
+    evaluation, training, *_ = client.search_runs(["0"])  # the newest first; older ones are of attempts cut short
     result = {
         "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
         **about,

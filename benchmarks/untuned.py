@@ -87,12 +87,12 @@ def table() -> None:
             images = mean(result["images"] for result in results)
             cells = [cell(results, ratio) for ratio in RATIOS]
             critic = mean_and_std([max(critics(result["metrics"])) for result in results])
-            recipe = f"`{DEFAULT}`" if is_default else found(results[0]["values"])
+            recipe = f"`{DEFAULT}`" if is_default else changed_values(results[0]["values"])
             row = [name, f"{results[0]['minutes']:g}", f"{images:,.0f}", recipe, *cells, critic]
             print(f"| {' | '.join(row)} |")
 
 
-def found(values: dict[str, Any]) -> str:
+def changed_values(values: dict[str, Any]) -> str:
     """Return which of the searched values are others than those of the default recipe."""
     own = resolved(load_recipe(DEFAULT))
     changed = [f"{field}={value}" for field, value in values.items() if str(value) != str(own[field])]
@@ -108,12 +108,12 @@ def sheet(out: str) -> None:
         samples = Image.open(path)
         samples = samples.crop((0, 0, samples.width, samples.height * ROWS // COLUMNS)).convert("RGB")
         strips.append(samples.resize((WIDTH, round(WIDTH * samples.height / samples.width))))
-    whole = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips)))
+    canvas = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips)))
     top = 0
     for strip in strips:
-        whole.paste(strip, (0, top))
+        canvas.paste(strip, (0, top))
         top += strip.height
-    whole.save(out)
+    canvas.save(out)
 
 
 def cell(results: list[dict[str, Any]], metric: str) -> str:
