@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import subprocess
 import tempfile
 import time
@@ -88,7 +89,8 @@ def measure(
 ) -> None:
     """Train with feature networks and what else is kept from ``cache``, and evaluate with those of the user's own."""
     store = Path("outputs/speedrun").resolve() / path.stem
-    store.mkdir(parents=True, exist_ok=True)
+    shutil.rmtree(store, ignore_errors=True)  # of an attempt cut short, whose model would be version 1
+    store.mkdir(parents=True)
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
     source = {"data": data or course.data, **course.options}
     parameters = {"recipe": recipe, "seed": seed, "minutes": course.minutes, "output_dir": store, **source}
@@ -106,7 +108,7 @@ def measure(
     if evaluated or sampled:
         raise SystemExit(f"{store}: evaluate ended with {evaluated}, sample with {sampled}")
     client = MlflowClient(environment["MLFLOW_TRACKING_URI"])
-    evaluation, training, *_ = client.search_runs(["0"])  # the newest first; older ones are of attempts cut short
+    evaluation, training = client.search_runs(["0"])  # the newest first
     result = {
         "date": datetime.now(timezone.utc).isoformat(timespec="minutes"),
         **about,

@@ -30,7 +30,8 @@ from gan_plugin.features.cache import cache_folder
 DEFAULT = TrainSettings().recipe
 SEARCH = 10  # times as long as a training
 RATIOS = ("fid_ratio/classifier", "fid_ratio/self-supervised")
-ROWS, COLUMNS = 2, 8  # of a sheet's samples, for each data set
+SAMPLED_ROWS = 8  # of the samples of a training
+ROWS = 2  # of them that the sheet has
 WIDTH = 640  # of the sheet, pixels
 SEARCHED = ("generator_lr", "discriminator_lr", "penalty_weight", "ema_half_life")
 
@@ -106,7 +107,7 @@ def sheet(out: str) -> None:
     strips = []
     for path in sorted(FOLDER.glob(f"untuned-*-{DEFAULT}-0.png")):
         samples = Image.open(path)
-        samples = samples.crop((0, 0, samples.width, samples.height * ROWS // COLUMNS)).convert("RGB")
+        samples = samples.crop((0, 0, samples.width, samples.height * ROWS // SAMPLED_ROWS)).convert("RGB")
         strips.append(samples.resize((WIDTH, round(WIDTH * samples.height / samples.width))))
     canvas = Image.new("RGB", (WIDTH, sum(strip.height for strip in strips)))
     top = 0
