@@ -8,10 +8,14 @@ from html.parser import HTMLParser
 from pathlib import Path
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from gan_plugin.evaluation.results import ClassRow, Evaluation, Measurement, Neighbors, Projection
 from gan_plugin.media.image import Images
+
+# A socket that an earlier test of this process left open is collected at any time, and is not the page's fault.
+WARNINGS_ARE_ERRORS = pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
 
 MEASUREMENTS = (
     Measurement("fid", 12.3456, real=4.5678, std=None, note="2,000 images are few: biased upwards."),

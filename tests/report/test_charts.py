@@ -10,14 +10,14 @@ from pathlib import Path
 import matplotlib.figure
 import numpy as np
 import pytest
-from report_helpers import Page, evaluation, projected, ten_classes
+from report_helpers import WARNINGS_ARE_ERRORS, Page, evaluation, projected, ten_classes
 
 from gan_plugin.evaluation.results import ClassRow, Projection, regular_indices
 from gan_plugin.report import charts, write_report
 from gan_plugin.report.canvas import LIGHT
 from gan_plugin.report.numbers import DASH
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = WARNINGS_ARE_ERRORS
 
 
 def words(figure: matplotlib.figure.Figure) -> list[str]:

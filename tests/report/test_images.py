@@ -8,12 +8,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 from PIL import Image
-from report_helpers import Page, evaluation, pixels, ten_classes
+from report_helpers import WARNINGS_ARE_ERRORS, Page, evaluation, pixels, ten_classes
 
 from gan_plugin.evaluation.results import MAX_PAIRS, MAX_SAMPLES
 from gan_plugin.report import sheets, write_report
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = WARNINGS_ARE_ERRORS
 
 
 def test_small_images_are_in_the_page_as_they_are_and_enlarged_sharply(page: Page) -> None:

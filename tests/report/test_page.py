@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 from matplotlib.colors import to_hex
 from PIL import Image
-from report_helpers import MEASUREMENTS, Page, evaluation, noise, projected, ten_classes
+from report_helpers import MEASUREMENTS, WARNINGS_ARE_ERRORS, Page, evaluation, noise, projected, ten_classes
 
 from gan_plugin.evaluation.results import ClassRow, Evaluation, Measurement, Neighbors
 from gan_plugin.metrics.catalog import EVALUATION_METRICS, METRICS
@@ -25,7 +25,7 @@ from gan_plugin.report.canvas import DARK, LIGHT
 from gan_plugin.report.numbers import DASH, number
 from gan_plugin.report.tables import measurement_row
 
-pytestmark = pytest.mark.filterwarnings("error")
+pytestmark = WARNINGS_ARE_ERRORS
 
 
 # ---- content -------------------------------------------------------------------------------------------------------
