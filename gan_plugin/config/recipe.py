@@ -141,9 +141,9 @@ class Recipe:
     penalty_every: int = parameter(1, whole_number(1), "Steps from one penalty to the next.", part=PENALTY)
     updates: str = parameter(
         "simultaneous",
-        one_of("simultaneous", "alternating"),
-        "Whether both networks learn from one batch of fakes, or the generator from one of its own after the "
-        "discriminator's step.",
+        one_of("simultaneous", "alternating", "shared-fakes"),
+        "Whether both networks learn from one batch of fakes before either moves, the generator after the "
+        "discriminator from fakes of its own, or after it from the same fakes.",
     )
     discriminator_steps: int = parameter(
         1, whole_number(1), "Discriminator steps for each generator step, with updates=alternating."

@@ -32,8 +32,11 @@ class GanStep:
         self.state, self.recipe, self.precision = state, recipe, precision
         self.objective = OBJECTIVES[recipe.objective]
         self.penalty = PENALTIES.get(recipe.penalty)
-        simultaneous = self.one_stage_update if is_one_stage(recipe) else self.simultaneous_update
-        self.update = self.alternating_update if recipe.updates == "alternating" else simultaneous
+        self.update = {
+            "alternating": self.alternating_update,
+            "shared-fakes": self.shared_fakes_update,
+            "simultaneous": self.one_stage_update if is_one_stage(recipe) else self.simultaneous_update,
+        }[recipe.updates]
         self.values = recipe.at(state.progress)
         self.generator_weights = list(state.generator.parameters())
         self.discriminator_weights = list(state.discriminator.parameters())
@@ -108,41 +111,54 @@ class GanStep:
         return True
 
     def alternating_update(self, batch: Batch, generator_batch: Batch) -> bool:
-        """Update the discriminators, then, every ``discriminator_steps``, the generator; returns whether it moved."""
-        self.discriminator_step(batch)
-        generator_is_due = (self.state.steps + 1) % self.recipe.discriminator_steps == 0
-        if generator_is_due:
-            self.generator_step(generator_batch)
-        return generator_is_due
+        """Update the discriminators, then, every ``discriminator_steps``, the generator with fakes of its own.
 
-    def discriminator_step(self, batch: Batch) -> None:
-        """Update the discriminators on real samples and fresh fakes."""
-        labels, optimizer = batch.labels, self.state.optimizers["discriminator"]
+        Returns whether the generator moved.
+        """
         with torch.no_grad():  # the generator is not moved: no graph through it
             z = self.sample_latents(batch)
-            fake = self.generate(z, labels)  # [B, C, H, W]
+            fake = self.generate(z, batch.labels)  # [B, C, H, W]
+        self.discriminator_step(batch, fake, z)
+        generator_is_due = (self.state.steps + 1) % self.recipe.discriminator_steps == 0
+        if generator_is_due:
+            z = self.sample_latents(generator_batch)
+            self.generator_step(generator_batch, self.generate(z, generator_batch.labels), z)
+        return generator_is_due
+
+    def shared_fakes_update(self, batch: Batch, _: Batch) -> bool:
+        """Update the discriminators, then the generator with the fakes that they have just seen; returns that it moved.
+
+        As in PyTorch's DCGAN tutorial: one forward pass through the generator fewer than with fakes of its own.
+        """
+        z = self.sample_latents(batch)
+        fake = self.generate(z, batch.labels)  # [B, C, H, W]
+        self.discriminator_step(batch, fake, z)
+        self.generator_step(batch, fake, z)
+        return True
+
+    def discriminator_step(self, batch: Batch, fake: Tensor, z: Tensor) -> None:
+        """Update the discriminators on real samples and on fakes [B, C, H, W], which were made from z."""
+        optimizer = self.state.optimizers["discriminator"]
         real = self.real_samples(batch).requires_grad_(self.has_penalty())
         fake = fake.detach().requires_grad_(self.has_penalty())
         with one_power_iteration():
-            fake_logits, codes = self.run_discriminator(fake, labels)  # [K, B / pack], [B, codes]
-            real_logits, _ = self.run_discriminator(real, labels)
+            real_logits, fake_logits, codes = self.run_on_both(real, fake, batch.labels)
             loss = self.discriminator_loss(
-                real, fake, real_logits=real_logits, fake_logits=fake_logits, labels=labels
+                real, fake, real_logits=real_logits, fake_logits=fake_logits, labels=batch.labels
             ) + self.code_loss(codes, z)
         optimizer.zero_grad()
         loss.backward(inputs=self.discriminator_weights)
         optimizer.step()
 
-    def generator_step(self, batch: Batch) -> None:
-        """Update the generator against the discriminators as they are now."""
-        labels, optimizer = batch.labels, self.state.optimizers["generator"]
-        z = self.sample_latents(batch)
+    def generator_step(self, batch: Batch, fake: Tensor, z: Tensor) -> None:
+        """Update the generator, which made fakes [B, C, H, W] from z, against the discriminators as they are now."""
+        optimizer = self.state.optimizers["generator"]
         with one_power_iteration():
-            fake_logits, codes = self.run_discriminator(self.generate(z, labels), labels)  # [K, B / pack], [B, codes]
+            fake_logits, codes = self.run_discriminator(fake, batch.labels)  # [K, B / pack], [B, codes]
             real_logits = fake_logits  # unused by an objective that is not relative
             if self.objective.relative:
                 with torch.no_grad():  # real samples do not depend on the generator
-                    real_logits, _ = self.run_discriminator(self.real_samples(batch), labels)
+                    real_logits, _ = self.run_discriminator(self.real_samples(batch), batch.labels)
         loss = self.generator_loss(real_logits.detach(), fake_logits) + self.code_loss(codes, z)
         optimizer.zero_grad()
         loss.backward(inputs=self.generator_weights)
@@ -168,6 +184,23 @@ class GanStep:
         """Augment samples [B, C, H, W] and return logits [K, B / pack] and predicted codes [B, codes]."""
         with autocast(self.device, self.precision):
             return self.state.discriminator.forward_with_codes(self.augment(samples), labels)
+
+    def run_on_both(
+        self, real: Tensor, fake: Tensor, labels: Tensor | None
+    ) -> tuple[Tensor, Tensor, Tensor | None]:
+        """Return the logits [K, B / pack] of real samples and of fakes [B, C, H, W], and the codes [B, codes] of these.
+
+        One pass over both is faster than two, and no different where a sample has no part in the logits of others. A
+        penalty needs two: its backward pass would go through the other half, too.
+        """
+        if self.has_penalty():
+            fake_logits, codes = self.run_discriminator(fake, labels)
+            return self.run_discriminator(real, labels)[0], fake_logits, codes
+        logits, codes = self.run_discriminator(
+            torch.cat([fake, real]), None if labels is None else torch.cat([labels, labels])
+        )
+        fake_logits, real_logits = logits.chunk(2, dim=1)
+        return real_logits, fake_logits, None if codes is None else codes[: len(fake)]
 
     def augment(self, samples: Tensor) -> Tensor:
         """Augment what a discriminator sees, real and fake alike, so that the generator does not learn to augment."""
