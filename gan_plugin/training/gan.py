@@ -185,9 +185,7 @@ class GanStep:
         with autocast(self.device, self.precision):
             return self.state.discriminator.forward_with_codes(self.augment(samples), labels)
 
-    def run_on_both(
-        self, real: Tensor, fake: Tensor, labels: Tensor | None
-    ) -> tuple[Tensor, Tensor, Tensor | None]:
+    def run_on_both(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the logits [K, B / pack] of real samples and of fakes [B, C, H, W], and the codes [B, codes] of these.
 
         One pass over both is faster than two, and no different where a sample has no part in the logits of others. A

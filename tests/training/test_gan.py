@@ -25,6 +25,7 @@ from gan_plugin.training.loop import train
 from gan_plugin.training.plan import TrainingPlan
 from gan_plugin.training.state import TrainingState, new_state
 
+UPDATES = ["simultaneous", "alternating", "shared-fakes"]
 BATCH, LATENT, CLASSES = 8, 8, 3
 GENERATOR_LR, DISCRIMINATOR_LR = 1e-2, 1e-4
 STILL = 1e-12  # a learning rate at which nothing moves
@@ -187,9 +188,9 @@ def test_both_networks_pay_where_an_image_does_not_show_its_codes(updates: str) 
     loss = F.softplus(-before.discriminator(floats(batch))).mean() + F.softplus(fake_logits).mean()
     loss = loss + mutual_information_loss(predicted_codes, z, categorical_codes=3, continuous_codes=2)
     assert_descended(before.discriminator, state.discriminator, loss=loss, lr=DISCRIMINATOR_LR)
-    opponent = before.discriminator
+    opponent = before.discriminator if updates == "simultaneous" else state.discriminator
     if updates == "alternating":
-        z, opponent = torch.randn(BATCH, LATENT), state.discriminator
+        z = torch.randn(BATCH, LATENT)
     fake_logits, predicted_codes = opponent.forward_with_codes(before.generator(z))
     assert predicted_codes is not None
     information = mutual_information_loss(predicted_codes, z, categorical_codes=3, continuous_codes=2)
@@ -197,6 +198,20 @@ def test_both_networks_pay_where_an_image_does_not_show_its_codes(updates: str) 
         before.generator, state.generator, loss=F.softplus(-fake_logits).mean() + information, lr=GENERATOR_LR
     )
     torch.testing.assert_close(metrics["loss/code"], information.detach())
+
+
+def test_a_pack_is_real_or_fake() -> None:
+    """Also where one pass sees the real images and the fakes."""
+    recipe = small_recipe(pack=4)
+    state, batch = lively_state(recipe), random_batch(1)
+    before = copy.deepcopy(state)
+    torch.manual_seed(3)
+    GanStep(state, recipe, torch.float32)(batch, batch)
+    torch.manual_seed(3)
+    fake = before.generator(torch.randn(BATCH, LATENT))
+    real_logits, fake_logits = (before.discriminator(x) for x in (floats(batch), fake))  # [1, 2]
+    loss = F.softplus(-real_logits).mean() + F.softplus(fake_logits).mean()
+    assert_descended(before.discriminator, state.discriminator, loss=loss, lr=DISCRIMINATOR_LR)
 
 
 NETWORKS = ("generator", "ema", "discriminator")
@@ -295,6 +310,8 @@ SEEN = {  # how often real images are, and others: fakes, and what the penalty p
     ("simultaneous", "least-squares"): (1, 2),
     ("alternating", "least-squares"): (1, 3),
     ("alternating", "relativistic"): (2, 3),
+    ("shared-fakes", "least-squares"): (1, 3),
+    ("shared-fakes", "relativistic"): (2, 3),
 }
 
 

@@ -173,6 +173,7 @@ def test_a_relative_loss_needs_real_images_for_the_generator() -> None:
         ("dcgan", {"family": "r3gan"}, "family=r3gan needs width and blocks"),
         ("r3gan", {"spectral_norm": True}, "spectral_norm is not possible with family=r3gan"),
         ("wgan-gp", {"updates": "simultaneous"}, "discriminator_steps=5 is not possible with updates=simultaneous"),
+        ("wgan-gp", {"updates": "shared-fakes"}, "discriminator_steps=5 is not possible with updates=shared-fakes"),
         ("dcgan", {"objective": "wasserstein"}, "objective=wasserstein needs a Lipschitz-bound critic"),
         ("pacgan", {"pack": 100}, "pack=100 is more than the 96 images of the data: give a smaller one."),
         ("infogan", {"categorical_codes": 1}, "categorical_codes=1 is a choice of one: give 0, or at least 2."),
