@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Tensor
 
-TARGET = 0.6  # of E sign(D(x)): where it is higher, the discriminator overfits
+TARGET = 0.6  # of E sign(margin): where it is higher, the discriminator overfits
 ADJUST_EVERY = 4  # batches from one adjustment of p to the next
 RAMP_IMAGES = 500_000  # in which p goes from 0 to 1,
 RAMP_SHARE = 0.2  # or in this share of the training, where that is sooner: a short one has to answer overfitting, too
@@ -16,7 +16,10 @@ MAX_P = 0.8
 
 
 class AdaController:
-    """Controller of p that keeps E sign(D(x) − boundary) over real images at TARGET.
+    """Controller of p that keeps E sign(margin) over real images at TARGET.
+
+    A margin is the logit of a real image above the objective's boundary, or above a fake's where only differences of
+    logits have a meaning.
 
     Its values stay on the device, so that training need not wait for them. Karras et al. 2020, section 3.1.
 
@@ -31,12 +34,12 @@ class AdaController:
         self.batches = 0  # since the beginning
         self.progress = 0.0  # of the training, 0…1, when p was adjusted
 
-    def update(self, real_logits: Tensor, boundary: float, *, images: int, progress: float) -> None:
-        """Record the logits of a batch of real images; every ADJUST_EVERY batches p moves by what RAMP_IMAGES says.
+    def update(self, margins: Tensor, *, images: int, progress: float) -> None:
+        """Record the margins of a batch of real images; every ADJUST_EVERY batches p moves by what RAMP_IMAGES says.
 
-        There may be more logits than images, from several discriminators, or fewer, from packs.
+        There may be more margins than images, from several discriminators, or fewer, from packs.
         """
-        self.signs = self.signs + (real_logits.detach() - boundary).sign().float().mean() * images
+        self.signs = self.signs + margins.detach().sign().float().mean() * images
         self.images += images
         self.batches += 1
         if self.batches % ADJUST_EVERY == 0:

@@ -234,10 +234,9 @@ class GanStep:
         self.log("logit/fake", fake_logits.mean())
         self.log("logit/rank_accuracy", (real_logits > fake_logits).float().mean())
         if self.recipe.augment == "ada":
-            assert self.objective.boundary is not None
-            state = self.state
-            state.ada.update(real_logits, self.objective.boundary, images=len(real), progress=state.progress)
-            self.log("augment/p", state.ada.p)
+            boundary = fake_logits if self.objective.boundary is None else self.objective.boundary
+            self.state.ada.update(real_logits - boundary, images=len(real), progress=self.state.progress)
+            self.log("augment/p", self.state.ada.p)
         if self.penalty is None or not self.has_penalty():
             return losses.sum()
         penalty = self.penalty(

@@ -9,7 +9,6 @@ from gan_plugin.config.recipe import HYPERPARAMETERS, Recipe, without_effect
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.networks import FAMILIES
-from gan_plugin.objectives import OBJECTIVES
 
 
 def without_unused(recipe: Recipe) -> Recipe:
@@ -34,12 +33,7 @@ def check_combination(recipe: Recipe, dataset: Dataset) -> None:
 
 
 def check_training(recipe: Recipe) -> None:
-    """Refuse combinations of objective, penalty, updates and augmentation."""
-    if recipe.augment == "ada" and OBJECTIVES[recipe.objective].boundary is None:
-        raise UserError(
-            f"augment=ada is not possible with objective={recipe.objective}: its logits have no absolute meaning to "
-            "adapt to; give augment=diffaugment or scheduled, or an absolute objective such as non-saturating."
-        )
+    """Refuse combinations of objective, penalty and updates, and an augmentation without a probability."""
     if recipe.augment == "scheduled" and recipe.augment_p == (0, 0):
         raise UserError("augment=scheduled needs a probability: give augment_p, for example 0.2.")
     if recipe.penalty != "none" and recipe.penalty_weight == (0, 0):

@@ -161,8 +161,6 @@ def test_a_relative_loss_needs_real_images_for_the_generator() -> None:
 @pytest.mark.parametrize(
     ("recipe", "values", "sentence"),
     [
-        ("r3gan", {"augment": "ada"}, "augment=ada is not possible with objective=relativistic: its logits have no"),
-        ("wgan-gp", {"augment": "ada"}, "augment=ada is not possible with objective=wasserstein"),
         ("dcgan", {"augment": "scheduled"}, "augment=scheduled needs a probability: give augment_p, for example"),
         (
             "dcgan",
