@@ -29,8 +29,8 @@ import click
 import torch
 from mlflow import MlflowClient
 
-from gan_plugin.config.recipe import load_recipe, override, recipe_names
-from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.config.recipe import Recipe, load_recipe, override, recipe_names
+from gan_plugin.data import load_dataset
 from gan_plugin.data.loader import Batch
 from gan_plugin.device import choose_device, choose_precision
 from gan_plugin.training.gan import GanStep
@@ -205,12 +205,9 @@ def speed(recipes: str, rounds: int, steps: int) -> None:
 
     The recipes take turns, so that a noisy machine disturbs all alike; printed is the median over the rounds.
     """
-    where, images = choose_device("auto"), load_dataset("digits", image_size=28)
     names = ["dcgan", *(name for name in recipes.split(",") if name != "dcgan")]
-    contenders = {name: timed_steps(name, images, where=where, steps=steps) for name in names}
-    for contend in contenders.values():
-        contend()  # to warm up
-    taken = [{name: contend() for name, contend in contenders.items()} for _ in range(rounds)]
+    contenders = {name: timed_steps(override(load_recipe(name), batch_size=64), steps=steps) for name in names}
+    taken = in_turns(contenders, rounds)
     print("| recipe | images/s | time of a step, dcgan = 1 |\n|---|---|---|")
     for name in names:
         rate = median(64 * steps / seconds[name] for seconds in taken)
@@ -218,13 +215,21 @@ def speed(recipes: str, rounds: int, steps: int) -> None:
         print(f"| `{name}` | {rate:.0f} | {ratio:.2f} |", flush=True)
 
 
-def timed_steps(name: str, dataset: Dataset, *, where: torch.device, steps: int) -> Callable[[], float]:
-    """Return a function that takes a number of steps and returns their seconds."""
-    recipe = override(load_recipe(name), batch_size=64)
+def in_turns(contenders: dict[str, Callable[[], float]], rounds: int) -> list[dict[str, float]]:
+    """Return the seconds of each contender in each round, after one to warm up."""
+    for contend in contenders.values():
+        contend()
+    return [{name: contend() for name, contend in contenders.items()} for _ in range(rounds)]
+
+
+def timed_steps(recipe: Recipe, *, steps: int) -> Callable[[], float]:
+    """Return a function that takes a number of steps on digits of 28 pixels and returns their seconds."""
+    where, dataset = choose_device("auto"), load_dataset("digits", image_size=28)
     step = GanStep(new_state(recipe, spec_of(dataset, recipe), where), recipe, choose_precision("auto", where))
     assert dataset.labels is not None
-    labels = dataset.labels[:64].to(where) if recipe.conditional else None
-    batch = Batch(dataset.samples[:64].to(where), labels)
+    assert len(dataset) >= recipe.batch_size
+    labels = dataset.labels[: recipe.batch_size].to(where) if recipe.conditional else None
+    batch = Batch(dataset.samples[: recipe.batch_size].to(where), labels)
 
     def run_steps() -> float:
         start = time.perf_counter()

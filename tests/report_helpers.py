@@ -15,7 +15,7 @@ from gan_plugin.evaluation.results import ClassRow, Evaluation, Measurement, Nei
 from gan_plugin.media.image import Images
 
 # A socket that an earlier test of this process left open is collected at any time, and is not the page's fault.
-WARNINGS_ARE_ERRORS = pytest.mark.filterwarnings("error", "ignore::ResourceWarning")
+WARNINGS_ARE_ERRORS = pytest.mark.filterwarnings("error", "ignore:unclosed <socket:ResourceWarning")
 
 MEASUREMENTS = (
     Measurement("fid", 12.3456, real=4.5678, std=None, note="2,000 images are few: biased upwards."),

@@ -142,8 +142,8 @@ class Recipe:
     updates: str = parameter(
         "simultaneous",
         one_of("simultaneous", "alternating", "shared-fakes"),
-        "Whether both networks learn from one batch of fakes before either moves, the generator after the "
-        "discriminator from fakes of its own, or after it from the same fakes.",
+        "Which fakes the generator learns from: the discriminator's, before either moves (simultaneous) or after its "
+        "step (shared-fakes), or its own after that step (alternating).",
     )
     discriminator_steps: int = parameter(
         1, whole_number(1), "Discriminator steps for each generator step, with updates=alternating."

@@ -18,10 +18,9 @@ MAX_P = 0.8
 class AdaController:
     """Controller of p that keeps E sign(margin) over real images at TARGET.
 
-    A margin is the logit of a real image above the objective's boundary, or above a fake's where only differences of
-    logits have a meaning.
-
-    Its values stay on the device, so that training need not wait for them. Karras et al. 2020, section 3.1.
+    A margin is the logit of a real image above the objective's boundary: Karras et al. 2020, section 3.1. Where only
+    differences of logits have a meaning, it is that above a fake's, with the same target, which a discriminator reaches
+    sooner. The controller's values stay on the device, so that training need not wait for them.
 
     Attributes:
         p: the probability, a scalar float32 on the device.

@@ -57,7 +57,10 @@ class GanStep:
     # ---- updates -----------------------------------------------------------------------------------------------------
 
     def simultaneous_update(self, batch: Batch, _: Batch) -> bool:
-        """Update both networks from one batch of fakes, as in the tutorial; returns that the generator moved."""
+        """Update both networks from one batch of fakes; returns that the generator moved.
+
+        As in TensorFlow's DCGAN tutorial.
+        """
         optimizers, labels = self.state.optimizers, batch.labels
         real, z = self.real_samples(batch), self.sample_latents(batch)
         fake = self.generate(z, labels)  # [B, C, H, W]
@@ -188,8 +191,8 @@ class GanStep:
     def run_on_both(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
         """Return the logits [K, B / pack] of real samples and of fakes [B, C, H, W], and the codes [B, codes] of these.
 
-        One pass over both is faster than two, and no different where a sample has no part in the logits of others. A
-        penalty needs two: its backward pass would go through the other half, too.
+        One pass over both costs less than two, and but for rounding it is no different where a sample has no part in
+        the logits of others. With a penalty there are two: that of R1 would go back through the fakes, too.
         """
         if self.has_penalty():
             fake_logits, codes = self.run_discriminator(fake, labels)
@@ -234,8 +237,8 @@ class GanStep:
         self.log("logit/fake", fake_logits.mean())
         self.log("logit/rank_accuracy", (real_logits > fake_logits).float().mean())
         if self.recipe.augment == "ada":
-            boundary = fake_logits if self.objective.boundary is None else self.objective.boundary
-            self.state.ada.update(real_logits - boundary, images=len(real), progress=self.state.progress)
+            reference = fake_logits if self.objective.boundary is None else self.objective.boundary
+            self.state.ada.update(real_logits - reference, images=len(real), progress=self.state.progress)
             self.log("augment/p", self.state.ada.p)
         if self.penalty is None or not self.has_penalty():
             return losses.sum()

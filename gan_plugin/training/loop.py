@@ -84,7 +84,7 @@ def train(
     """
     epoch_steps = steps_per_epoch(dataset, plan.recipe)
     torch.manual_seed(plan.seed)
-    torch.backends.cudnn.benchmark = True  # every batch has the same shape
+    torch.backends.cudnn.benchmark = True  # batches have few shapes
     state = new_state(plan.recipe, spec_of(dataset, plan.recipe), plan.device)
     if resume is not None:
         load_checkpoint(resume, state, plan.identity(dataset))

@@ -156,6 +156,7 @@ def test_augmentation_is_for_little_data() -> None:
 def test_a_relative_loss_needs_real_images_for_the_generator() -> None:
     assert needs_two_batches(load_recipe("r3gan"))
     assert not needs_two_batches(load_recipe("wgan-gp"))
+    assert not needs_two_batches(override(load_recipe("r3gan"), updates="shared-fakes"))
 
 
 @pytest.mark.parametrize(
@@ -222,6 +223,7 @@ def test_what_would_change_nothing_is_refused(recipe: str, values: dict[str, obj
         ("r3gan", {"penalty": "none", "augment": "none"}, {"penalty_weight": Ramp(0, 0), "augment_p": Ramp(0, 0)}),
         ("gman", {"discriminators": 1}, {"softmax_inverse_temperature": 0.0, "discriminator_dropout": 0.0}),
         ("r1", {"penalty": "none"}, {"penalty_every": 1}),
+        ("r3gan", {"augment": "ada"}, {"augment_p": Ramp(0, 0)}),
         ("dcgan", {"penalty_weight": "1..0.1", "anneal": 0.9}, {"penalty_weight": Ramp(0, 0), "anneal": 1}),
     ],
 )
