@@ -1,6 +1,6 @@
 """The folder of the speedrun's emoji: 1,601 pictures in color, by group, without flags and skin tones, on white.
 
-    npm pack @lobehub/fluent-emoji-3d && tar xzf lobehub-fluent-emoji-3d-*.tgz
+    npm pack @lobehub/fluent-emoji-3d@1.1.0 && tar xzf lobehub-fluent-emoji-3d-*.tgz
     apt-get install unicode-data
     python benchmarks/emoji.py package/assets emoji
 
