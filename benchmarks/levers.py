@@ -4,7 +4,8 @@
     python benchmarks/levers.py table fashion
     python benchmarks/levers.py speed width=48 objective=relativistic
 
-``run`` trains the recipe as it is, and once for each word, in which commas separate what is changed together. Each
+``run`` trains the recipe as it is, and once for each word, in which commas separate what is changed together;
+``method=NAME`` puts a method of :mod:`methods` in place of the library's own. Each
 training has one thread and ends with its last generator; it is evaluated as in the speedrun. What is there already is
 not done again. ``table`` prints what there is as Markdown. ``speed`` times steps, which take turns.
 """
@@ -14,17 +15,22 @@ from __future__ import annotations
 import itertools
 import json
 import shutil
+import sys
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
+from contextlib import nullcontext
 from pathlib import Path
 from statistics import mean, median
 from typing import Any
 
 import click
+import methods
 from mlflow import MlflowClient
-from recipes import FOLDER, command, device, environment_of, in_turns, mean_and_std, timed_steps
+from recipes import FOLDER, PROGRAM, command, device, environment_of, in_turns, mean_and_std, timed_steps
 from speedrun import COLUMNS, COURSES, checked_out_commit, critics, outcome
 
 from gan_plugin.config.recipe import Recipe, load_recipe, override, parse_hyperparameters
+from gan_plugin.training.gan import GanStep
 
 AS_IT_IS = "–"  # what the table shows for the recipe itself
 
@@ -60,9 +66,10 @@ def measure(course: str, lever: str, parameters: dict[str, Any]) -> None:
     store = Path("outputs/levers") / stem
     shutil.rmtree(store, ignore_errors=True)  # of an attempt cut short, whose model would be version 1
     environment = environment_of(store)
-    changed = changes(lever)
-    output = {"output_dir": store, "evaluation_budget": 0}
-    if command("train", environment, log=store / "train.log", parameters=parameters | output | changed):
+    method, changed = method_and_changes(lever)
+    program = PROGRAM if method is None else (sys.executable, methods.__file__, method)
+    training = parameters | {"output_dir": store, "evaluation_budget": 0} | changed
+    if command("train", environment, log=store / "train.log", parameters=training, program=program):
         print(f"{stem} failed: {store / 'train.log'}", flush=True)
         return
     evaluated = {name: parameters[name] for name in ("data", *COURSES[course].options)} | {"model": "models:/gan/1"}
@@ -82,9 +89,10 @@ def measure(course: str, lever: str, parameters: dict[str, Any]) -> None:
     print(stem, {name: round(result["metrics"].get(name, float("nan")), 3) for name in COLUMNS}, flush=True)
 
 
-def changes(lever: str) -> dict[str, str]:
-    """Return the values that a lever changes, by name."""
-    return dict(change.split("=", 1) for change in lever.split(",") if change)
+def method_and_changes(lever: str) -> tuple[str | None, dict[str, str]]:
+    """Return the name of a method, or None for that of the library, and the hyperparameters that a lever changes."""
+    changes = dict(change.split("=", 1) for change in lever.split(",") if change)
+    return changes.pop("method", None), changes
 
 
 @main.command()
@@ -98,10 +106,15 @@ def speed(levers: tuple[str, ...], *, recipe: str, rounds: int, steps: int) -> N
     In batches of 64 and without augmentation, as on Fashion-MNIST, unless a lever says otherwise.
     """
     base = override(load_recipe(recipe), batch_size=64, augment="none")
-    recipes: dict[str, Recipe] = {
-        lever: override(base, **parse_hyperparameters(changes(lever))) for lever in ("", *levers)
-    }
-    taken = in_turns({lever: timed_steps(changed, steps=steps) for lever, changed in recipes.items()}, rounds)
+    recipes: dict[str, Recipe] = {}
+    timed: dict[str, Callable[[], float]] = {}
+    for lever in ("", *levers):
+        method, changed = method_and_changes(lever)
+        recipes[lever] = override(base, **parse_hyperparameters(changed))
+        with methods.in_place(method) if method else nullcontext():
+            kind = methods.METHODS[method].step if method else GanStep
+            timed[lever] = timed_steps(recipes[lever], steps=steps, kind=kind)
+    taken = in_turns(timed, rounds)
     print(f"| `{recipe}` with | images/s | ratio |\n|---|---|---|")
     for lever, changed in recipes.items():
         rates = [steps * changed.batch_size / seconds[lever] for seconds in taken]

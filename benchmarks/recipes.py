@@ -19,7 +19,7 @@ import re
 import subprocess
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from statistics import mean, median, stdev
@@ -38,6 +38,7 @@ from gan_plugin.training.plan import spec_of
 from gan_plugin.training.state import new_state
 
 BIN = Path(sys.executable).parent
+PROGRAM: Sequence[str | Path] = (BIN / "gan-plugin",)
 FOLDER = Path("benchmarks/results")
 FOR_A_GPU = ("r3gan-cifar10", "r3gan-ffhq64")
 COMPARED = ",".join(name for name in recipe_names() if name not in FOR_A_GPU)
@@ -107,12 +108,17 @@ def environment_of(store: Path) -> dict[str, str]:
     return os.environ | {"MLFLOW_TRACKING_URI": uri, "OMP_NUM_THREADS": os.environ.get("OMP_NUM_THREADS", "1")}
 
 
-def command(name: str, environment: dict[str, str], *, log: Path, parameters: dict[str, Any]) -> int:
+def command(
+    name: str,
+    environment: dict[str, str],
+    *,
+    log: Path,
+    parameters: dict[str, Any],
+    program: Sequence[str | Path] = PROGRAM,
+) -> int:
     words = [word for key, value in parameters.items() for word in (f"--{key.replace('_', '-')}", str(value))]
     with log.open("w") as file:
-        done = subprocess.run(
-            [BIN / "gan-plugin", name, *words], env=environment, stdout=file, stderr=file, check=False
-        )
+        done = subprocess.run([*program, name, *words], env=environment, stdout=file, stderr=file, check=False)
     return done.returncode
 
 
@@ -222,10 +228,10 @@ def in_turns(contenders: dict[str, Callable[[], float]], rounds: int) -> list[di
     return [{name: contend() for name, contend in contenders.items()} for _ in range(rounds)]
 
 
-def timed_steps(recipe: Recipe, *, steps: int) -> Callable[[], float]:
+def timed_steps(recipe: Recipe, *, steps: int, kind: type[GanStep] = GanStep) -> Callable[[], float]:
     """Return a function that takes a number of steps on digits of 28 pixels and returns their seconds."""
     where, dataset = choose_device("auto"), load_dataset("digits", image_size=28)
-    step = GanStep(new_state(recipe, spec_of(dataset, recipe), where), recipe, choose_precision("auto", where))
+    step = kind(new_state(recipe, spec_of(dataset, recipe), where), recipe, choose_precision("auto", where))
     assert dataset.labels is not None
     assert len(dataset) >= recipe.batch_size
     labels = dataset.labels[: recipe.batch_size].to(where) if recipe.conditional else None

@@ -1,0 +1,306 @@
+"""Methods that were tried and are not in the library, each of them in the place of a part of it during one training.
+
+    python benchmarks/levers.py run fashion method=san method=muon,generator_lr=2e-3..2e-4 --epochs 4
+
+:mod:`levers` trains with ``method=NAME`` as with a changed hyperparameter, and tables both alike.
+"""
+
+from __future__ import annotations
+
+import math
+import sys
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
+from typing import Any, NamedTuple, cast
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from gan_plugin import cli
+from gan_plugin.config.recipe import Recipe
+from gan_plugin.networks import FAMILIES, subpixel
+from gan_plugin.networks.projection import ProjectionDiscriminator
+from gan_plugin.spec import SampleSpec
+from gan_plugin.training import loop
+from gan_plugin.training.gan import GanStep
+from gan_plugin.training.optimizers import step_factor
+from gan_plugin.training.state import TrainingState
+
+# ---- penalties and losses --------------------------------------------------------------------------------------------
+
+
+class FiniteDifferences(GanStep):
+    """R1 without a second derivative: ½E((D(x + σn) − D(x)) / σ)², n ~ N(0, I), on a quarter of the batch.
+
+    The expectation over n is ½E‖∇D(x)‖² for a small σ. As in arXiv:2511.22475, in float32 since it is a difference.
+    """
+
+    SIGMA = 0.01
+
+    def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
+        super().__init__(state, recipe, precision)
+        self.penalty = None  # of the library
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
+        loss = super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
+        if self.state.steps % self.recipe.penalty_every:
+            return loss
+        n = max(1, len(real) // 4)
+        x = self.augment(real[:n])
+        both = torch.cat([x, x + self.SIGMA * torch.randn_like(x)])
+        at_x, beside = self.state.discriminator(both, None if labels is None else labels[:n].repeat(2)).chunk(2, 1)
+        penalty = 0.5 * ((beside - at_x) / self.SIGMA).square().mean()
+        return loss + self.values.penalty_weight * self.recipe.penalty_every * penalty
+
+
+class BalancedConsistency(GanStep):
+    """(D(x) − D(T(x)))² of real images and of fakes, T a shift: Zhao et al. 2020, arXiv:2002.04724, section 3.1."""
+
+    WEIGHT = 10.0
+    SHIFT = 0.1  # of the shorter side, at most
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
+        loss = super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
+        shifted = self.shift(torch.cat([fake, real]).detach())
+        beside, _codes = self.run_discriminator(shifted, None if labels is None else labels.repeat(2))
+        before = torch.cat([logits["fake_logits"], logits["real_logits"]], 1)
+        return loss + 2 * self.WEIGHT * (before - beside).square().mean()  # the sum of two means
+
+    def shift(self, x: Tensor) -> Tensor:
+        """Move each image by up to SHIFT along both axes; what comes in repeats the border."""
+        height, width = x.shape[2:]
+        far = max(1, int(self.SHIFT * min(height, width)))
+        padded = F.pad(x, (far, far, far, far), mode="replicate")
+        corners = torch.randint(2 * far + 1, (len(x), 2)).tolist()
+        return torch.stack([image[:, t : t + height, s : s + width] for image, (t, s) in zip(padded, corners)])
+
+
+class San(GanStep):
+    """A last layer of unit length whose direction learns by itself: Takida et al. 2024, arXiv:2301.12811.
+
+    Features learn by the objective along the direction, the direction by the difference of means along itself.
+    """
+
+    def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
+        super().__init__(state, recipe, precision)
+        for member in state_members(state):
+            member.__class__ = type("San", (SanHead, type(member)), {})
+            member.along_direction = []
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
+        loss = super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
+        for member in state_members(self.state):
+            fakes, reals = torch.cat(member.along_direction).chunk(2)  # fakes come first, in one pass or two
+            loss = loss + fakes.mean() - reals.mean()
+        return loss
+
+    def run_on_both(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        for member in state_members(self.state):
+            member.along_direction = []
+        return super().run_on_both(real, fake, labels)
+
+
+class SanHead(ProjectionDiscriminator):
+    """A discriminator's head whose weights, with those of the class, are a direction; without packs."""
+
+    along_direction: list[Tensor]  # since it was last emptied
+
+    def score(self, features: Tensor, label: Tensor | None = None) -> Tensor:
+        weight = self.logit.weight
+        if self.label is not None and label is not None:
+            weight = weight + self.label(label[:, 0])  # [B, F]
+        direction = F.normalize(weight, dim=1)
+        self.along_direction.append((features.detach() * direction).sum(1))
+        return (features * direction.detach()).sum(1) + self.logit.bias
+
+
+def state_members(state: TrainingState) -> Iterable[Any]:
+    return cast(Iterable[Any], state.discriminator.members)
+
+
+class ReconstructingDiscriminator(GanStep):
+    """Features of real images must be enough to paint them small: Liu et al. 2021, arXiv:2101.04775, section 3.2."""
+
+    SIDE = 16
+
+    def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
+        super().__init__(state, recipe, precision)
+        features = cast(int, state.discriminator.members[0].feature_size)
+        maps = 32
+        self.decoder = nn.Sequential(
+            nn.Linear(features, maps * (self.SIDE // 2) ** 2),
+            nn.Unflatten(1, (maps, self.SIDE // 2, self.SIDE // 2)),
+            nn.LeakyReLU(0.2),
+            nn.Upsample(scale_factor=2),
+            nn.Conv2d(maps, state.spec.channels, 3, padding=1),
+        ).to(self.device)
+        weights = list(self.decoder.parameters())
+        state.optimizers["discriminator"].add_param_group({"params": weights})
+        self.discriminator_weights += weights
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
+        loss = super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
+        seen = self.augment(real.detach())
+        painted = self.decoder(cast(Any, self.state.discriminator.members[0]).embed(seen))
+        return loss + (painted - F.adaptive_avg_pool2d(seen, self.SIDE)).abs().mean()
+
+
+# ---- weights and how they move ---------------------------------------------------------------------------------------
+
+
+class UnitWeights(GanStep):
+    """Each output's weights keep the length that they began with: Karras et al. 2024, arXiv:2312.02696, section 2.3.
+
+    So a rate turns weights by the same angle from the first step to the last. Weights that begin at 0 are free.
+    """
+
+    def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
+        super().__init__(state, recipe, precision)
+        for name in ("generator", "discriminator"):
+            kept = [(w, norms(w)) for w in state.networks[name].parameters() if w.dim() > 1 and bool(norms(w).all())]
+            state.optimizers[name].register_step_post_hook(lambda *_, kept=kept: restore(kept))
+
+
+def norms(weight: Tensor) -> Tensor:
+    """Return the length of each output's weights, to be broadcast."""
+    return weight.detach().flatten(1).norm(dim=1).view(-1, *[1] * (weight.dim() - 1))
+
+
+@torch.no_grad()
+def restore(kept: Iterable[tuple[Tensor, Tensor]]) -> None:
+    for weight, length in kept:
+        weight.mul_(length / norms(weight))
+
+
+class Muon(GanStep):
+    """Muon for kernels, Adam for all other weights: Jordan et al. 2024, https://kellerjordan.github.io/posts/muon/."""
+
+    def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
+        super().__init__(state, recipe, precision)
+        for name, factor in (("generator", 1.0), ("discriminator", step_factor(recipe))):
+            state.optimizers[name] = MuonAndAdam(state.networks[name], state.optimizers[name], recipe.beta1**factor)
+
+
+class MuonAndAdam(torch.optim.Adam):
+    """Adam but for the kernels, which move by their gradient, averaged with ``momentum`` and made orthogonal.
+
+    Kernels [O, I, H, W] are matrices [O, I·H·W]. An update is a fifth as long as Adam's longest, as in Liu et al. 2025,
+    arXiv:2502.16982, so that rates mean the same.
+    """
+
+    def __init__(self, network: nn.Module, adam: torch.optim.Optimizer, momentum: float) -> None:
+        self.kernels = [w for w in network.parameters() if w.dim() == 4]
+        self.averages = [torch.zeros_like(w) for w in self.kernels]
+        self.momentum = momentum
+        group = adam.param_groups[0]
+        others = [w for w in network.parameters() if w.dim() != 4]
+        super().__init__(others, group["lr"], betas=group["betas"], fused=True)
+
+    def zero_grad(self, set_to_none: bool = True) -> None:
+        super().zero_grad(set_to_none)
+        for kernel in self.kernels:
+            kernel.grad = None
+
+    @torch.no_grad()
+    def step(self, closure: Any = None) -> Any:
+        loss = super().step(closure)
+        for kernel, average in zip(self.kernels, self.averages):
+            assert kernel.grad is not None
+            average.lerp_(kernel.grad, 1 - self.momentum)
+            update = orthogonal(average.flatten(1))
+            scale = 0.2 * math.sqrt(max(update.shape))
+            kernel.add_(update.view(kernel.shape), alpha=-self.param_groups[0]["lr"] * scale)
+        return loss
+
+
+def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
+    """Return about U Vᵀ of a matrix U S Vᵀ, by Newton and Schulz's iteration with Jordan's coefficients."""
+    a, b, c = 3.4445, -4.7750, 2.0315
+    x = matrix / (matrix.norm() + 1e-7)
+    wide = x if x.shape[0] <= x.shape[1] else x.mT
+    for _ in range(iterations):
+        gram = wide @ wide.mT
+        wide = a * wide + (b * gram + c * gram @ gram) @ wide
+    return wide if x.shape[0] <= x.shape[1] else wide.mT
+
+
+# ---- generators ------------------------------------------------------------------------------------------------------
+
+
+def without_last_blur(recipe: Recipe, spec: SampleSpec) -> nn.Module:
+    """Return the generator of ``subpixel`` without a blur after the sub-pixel convolution."""
+    generator = subpixel.build_generator(recipe, spec)
+    cast(Any, generator).last_blur = nn.Identity()
+    return generator
+
+
+def excited(recipe: Recipe, spec: SampleSpec) -> nn.Module:
+    """Return that of ``subpixel`` whose coarsest maps gate the finer ones: Liu et al. 2021, arXiv:2101.04775."""
+    generator = cast(Any, subpixel.build_generator(recipe, spec))
+    coarsest, *finer = generator.blocks
+    widths = [stage[0].conv.out_channels for stage in generator.blocks]
+    generator.gates = nn.ModuleList([gate(widths[0], width) for width in widths[1:]])
+    seen: dict[str, Tensor] = {}
+
+    def remember(_module: nn.Module, _inputs: Any, x: Tensor) -> None:
+        seen["x"] = x
+
+    def multiplied(by: nn.Module) -> Callable[[nn.Module, Any, Tensor], Tensor]:
+        return lambda _module, _inputs, x: x * by(seen["x"])
+
+    coarsest.register_forward_hook(remember)
+    for stage, by in zip(finer, generator.gates):
+        stage.register_forward_hook(multiplied(by))
+    return cast(nn.Module, generator)
+
+
+def gate(before: int, after: int) -> nn.Module:
+    """Return a module from maps [B, before, 4n, 4n] to factors [B, after, 1, 1] in 0…1."""
+    return nn.Sequential(
+        nn.AdaptiveAvgPool2d(4),
+        nn.Conv2d(before, after, 4),
+        nn.LeakyReLU(0.1),
+        nn.Conv2d(after, after, 1),
+        nn.Sigmoid(),
+    )
+
+
+# ---- the list --------------------------------------------------------------------------------------------------------
+
+
+class Method(NamedTuple):
+    """What a training has in place of the library's own."""
+
+    step: type[GanStep] = GanStep
+    generator: Callable[[Recipe, SampleSpec], nn.Module] = subpixel.build_generator
+
+
+METHODS = {
+    "finite-differences": Method(FiniteDifferences),
+    "balanced-consistency": Method(BalancedConsistency),
+    "san": Method(San),
+    "reconstruction": Method(ReconstructingDiscriminator),
+    "unit-weights": Method(UnitWeights),
+    "muon": Method(Muon),
+    "no-last-blur": Method(generator=without_last_blur),
+    "skip-excitation": Method(generator=excited),
+}
+
+
+@contextmanager
+def in_place(name: str) -> Iterator[None]:
+    """Have a method in its place."""
+    method, family, step = METHODS[name], FAMILIES["subpixel"], loop.GanStep
+    loop.GanStep = method.step  # type: ignore[misc]  # a class in a class's place
+    FAMILIES["subpixel"] = family._replace(generator=method.generator)
+    try:
+        yield
+    finally:
+        loop.GanStep = step  # type: ignore[misc]  # as above
+        FAMILIES["subpixel"] = family
+
+
+if __name__ == "__main__":
+    with in_place(sys.argv.pop(1)):
+        cli.main()
