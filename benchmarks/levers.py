@@ -30,6 +30,7 @@ from recipes import FOLDER, PROGRAM, command, device, environment_of, in_turns, 
 from speedrun import COLUMNS, COURSES, checked_out_commit, critics, outcome
 
 from gan_plugin.config.recipe import Recipe, load_recipe, override, parse_hyperparameters
+from gan_plugin.errors import UserError
 from gan_plugin.training.gan import GanStep
 
 AS_IT_IS = "–"  # what the table shows for the recipe itself
@@ -50,6 +51,8 @@ def main() -> None:
 @click.option("--data", help="Where the course names none.")
 def run(course: str, *, levers: tuple[str, ...], recipe: str, epochs: int, seeds: int, workers: int, data: str) -> None:
     """Train the recipe, and once for each of LEVERS, as FIELD=VALUE,FIELD=VALUE, with each seed."""
+    for lever in levers:
+        method_and_changes(lever)  # refuses what is malformed before anything is trained
     FOLDER.mkdir(parents=True, exist_ok=True)
     parameters = {"data": data or COURSES[course].data, "recipe": recipe, "epochs": epochs, **COURSES[course].options}
     jobs = list(itertools.product(range(seeds), ("", *levers)))
@@ -91,8 +94,14 @@ def measure(course: str, lever: str, parameters: dict[str, Any]) -> None:
 
 def method_and_changes(lever: str) -> tuple[str | None, dict[str, str]]:
     """Return the name of a method, or None for that of the library, and the hyperparameters that a lever changes."""
-    changes = dict(change.split("=", 1) for change in lever.split(",") if change)
-    return changes.pop("method", None), changes
+    words = lever.split(",") if lever else []
+    if not all("=" in word for word in words):
+        raise click.UsageError(f"{lever} is not possible: give FIELD=VALUE, with commas between what changes together.")
+    changes = dict(word.split("=", 1) for word in words)
+    method = changes.pop("method", None)
+    if method is not None and method not in methods.METHODS:
+        raise click.UsageError(f"method={method} is unknown: give one of {', '.join(methods.METHODS)}.")
+    return method, changes
 
 
 @main.command()
@@ -110,7 +119,10 @@ def speed(levers: tuple[str, ...], *, recipe: str, rounds: int, steps: int) -> N
     timed: dict[str, Callable[[], float]] = {}
     for lever in ("", *levers):
         method, changed = method_and_changes(lever)
-        recipes[lever] = override(base, **parse_hyperparameters(changed))
+        try:
+            recipes[lever] = override(base, **parse_hyperparameters(changed))
+        except UserError as error:
+            raise click.UsageError(f"{lever}: {error}") from None
         with methods.in_place(method) if method else nullcontext():
             kind = methods.METHODS[method].step if method else GanStep
             timed[lever] = timed_steps(recipes[lever], steps=steps, kind=kind)

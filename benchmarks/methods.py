@@ -19,6 +19,9 @@ from torch import Tensor, nn
 
 from gan_plugin import cli
 from gan_plugin.config.recipe import Recipe
+from gan_plugin.data.loader import Batch
+from gan_plugin.device import autocast
+from gan_plugin.media.image import CHANNELS_FIRST, CHANNELS_LAST
 from gan_plugin.networks import FAMILIES, subpixel
 from gan_plugin.networks.projection import ProjectionDiscriminator
 from gan_plugin.spec import SampleSpec
@@ -178,21 +181,29 @@ class Muon(GanStep):
 
     def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
         super().__init__(state, recipe, precision)
-        for name, factor in (("generator", 1.0), ("discriminator", step_factor(recipe))):
-            state.optimizers[name] = MuonAndAdam(state.networks[name], state.optimizers[name], recipe.beta1**factor)
+        change_optimizers(state, MuonAndAdam, recipe)
 
 
-class MuonAndAdam(torch.optim.Adam):
-    """Adam but for the kernels, which move by their gradient, averaged with ``momentum`` and made orthogonal.
+class Soap(GanStep):
+    """SOAP for kernels, Adam for all other weights: Vyas et al. 2024, arXiv:2409.11321."""
 
-    Kernels [O, I, H, W] are matrices [O, I·H·W]. An update is a fifth as long as Adam's longest, as in Liu et al. 2025,
-    arXiv:2502.16982, so that rates mean the same.
-    """
+    def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
+        super().__init__(state, recipe, precision)
+        change_optimizers(state, SoapAndAdam, recipe)
+
+
+def change_optimizers(state: TrainingState, kind: type[KernelsAndAdam], recipe: Recipe) -> None:
+    for name, factor in (("generator", 1.0), ("discriminator", step_factor(recipe))):
+        state.optimizers[name] = kind(state.networks[name], state.optimizers[name], recipe.beta1**factor)
+
+
+class KernelsAndAdam(torch.optim.Adam):
+    """Adam but for the kernels [O, I, H, W], which move by ``update`` of their gradients as matrices [O, I·H·W]."""
 
     def __init__(self, network: nn.Module, adam: torch.optim.Optimizer, momentum: float) -> None:
         self.kernels = [w for w in network.parameters() if w.dim() == 4]
-        self.averages = [torch.zeros_like(w) for w in self.kernels]
-        self.momentum = momentum
+        self.memories: list[dict[str, Tensor]] = [{} for _ in self.kernels]
+        self.momentum, self.steps = momentum, 0
         group = adam.param_groups[0]
         others = [w for w in network.parameters() if w.dim() != 4]
         super().__init__(others, group["lr"], betas=group["betas"], fused=True)
@@ -205,13 +216,43 @@ class MuonAndAdam(torch.optim.Adam):
     @torch.no_grad()
     def step(self, closure: Any = None) -> Any:
         loss = super().step(closure)
-        for kernel, average in zip(self.kernels, self.averages):
+        self.steps += 1
+        for kernel, memory in zip(self.kernels, self.memories):
             assert kernel.grad is not None
-            average.lerp_(kernel.grad, 1 - self.momentum)
-            update = orthogonal(average.flatten(1))
-            scale = 0.2 * math.sqrt(max(update.shape))
-            kernel.add_(update.view(kernel.shape), alpha=-self.param_groups[0]["lr"] * scale)
+            update = self.update(kernel.grad.flatten(1), memory)
+            kernel.add_(update.view(kernel.shape), alpha=-self.param_groups[0]["lr"])
         return loss
+
+    def update(self, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        """Return what a rate of 1 subtracts, and keep in ``memory`` what the next step needs of this one."""
+        raise NotImplementedError
+
+
+class MuonAndAdam(KernelsAndAdam):
+    """Kernels move by their gradient, averaged with ``momentum`` and made orthogonal.
+
+    An update is a fifth as long as Adam's longest, as in Liu et al. 2025, arXiv:2502.16982: rates mean the same.
+    """
+
+    def update(self, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        average = memory.setdefault("average", torch.zeros_like(gradient)).lerp_(gradient, 1 - self.momentum)
+        return 0.2 * math.sqrt(max(gradient.shape)) * orthogonal(average)
+
+
+class SoapAndAdam(KernelsAndAdam):
+    """Kernels move by Adam without momentum in the eigenvectors of E[g gᵀ], one side of Shampoo's preconditioner."""
+
+    EVERY = 10  # steps that eigenvectors are kept for
+
+    def update(self, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
+        beta = self.param_groups[0]["betas"][1]
+        products = memory.setdefault("products", gradient @ gradient.mT).lerp_(gradient @ gradient.mT, 1 - beta)
+        if self.steps % self.EVERY == 1:
+            memory["basis"] = torch.linalg.eigh(products).eigenvectors
+        basis = memory["basis"]
+        rotated = basis.mT @ gradient
+        squares = memory.setdefault("squares", rotated.square()).lerp_(rotated.square(), 1 - beta)
+        return basis @ (rotated / (squares.sqrt() + 1e-8))
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -223,6 +264,65 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
         gram = wide @ wide.mT
         wide = a * wide + (b * gram + c * gram @ gram) @ wide
     return wide if x.shape[0] <= x.shape[1] else wide.mT
+
+
+# ---- resolution ------------------------------------------------------------------------------------------------------
+
+
+class Growing(GanStep):
+    """Images of half each side until progress UNTIL: Karras et al. 2018, arXiv:1710.10196, without a transition.
+
+    The stages of ``subpixel`` work at that size and below: two convolutions stand in for its layers beyond them, which
+    do not learn until then. For even sides, without packs, codes and further discriminators.
+    """
+
+    UNTIL = 0.3
+
+    def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
+        super().__init__(state, recipe, precision)
+        width = cast(Any, state.generator).blocks[-1][0].conv.out_channels
+        self.to_small = subpixel.conv(width, state.spec.channels, gain=1).to(self.device)
+        self.from_small = subpixel.conv(state.spec.channels, width).to(self.device)
+        for name, weights, layer in (
+            ("generator", self.generator_weights, self.to_small),
+            ("discriminator", self.discriminator_weights, self.from_small),
+        ):
+            weights.extend(layer.parameters())
+            state.optimizers[name].add_param_group({"params": list(layer.parameters())})
+
+    @property
+    def is_small(self) -> bool:
+        return self.state.progress < self.UNTIL
+
+    def real_samples(self, batch: Batch) -> Tensor:
+        real = super().real_samples(batch)
+        return F.avg_pool2d(real, 2) if self.is_small else real
+
+    def generate(self, z: Tensor, labels: Tensor | None) -> Tensor:
+        if not self.is_small:
+            return super().generate(z, labels)
+        generator = cast(Any, self.state.generator)
+        with autocast(self.device, self.precision):
+            x = generator.dense(z).view(-1, *generator.start).permute(CHANNELS_FIRST)
+            x = generator.dense_norm(x, z, labels)
+            for i, (size, stage) in enumerate(zip(generator.sizes, generator.blocks)):
+                if i:
+                    x = generator.blurs[i - 1](F.interpolate(x, size))
+                    x = generator.transitions[i - 1](x, z, labels)
+                x = stage(x, z, labels)
+            return torch.tanh(self.to_small(x)).float()
+
+    def run_discriminator(self, samples: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        if not self.is_small:
+            return super().run_discriminator(samples, labels)
+        member = cast(Any, self.state.discriminator.members[0])
+        with autocast(self.device, self.precision):
+            x = self.from_small(self.augment(samples))
+            for i, stage in enumerate(member.blocks):
+                x = stage(x if i == 0 else member.transitions[i - 1](x))
+            features = F.leaky_relu(x, subpixel.SLOPE).permute(CHANNELS_LAST).flatten(1)
+            logits = member.score(features, None if labels is None else labels[:, None])
+            return logits[None].float(), None
 
 
 # ---- generators ------------------------------------------------------------------------------------------------------
@@ -283,6 +383,8 @@ METHODS = {
     "reconstruction": Method(ReconstructingDiscriminator),
     "unit-weights": Method(UnitWeights),
     "muon": Method(Muon),
+    "soap": Method(Soap),
+    "growing": Method(Growing),
     "no-last-blur": Method(generator=without_last_blur),
     "skip-excitation": Method(generator=excited),
 }

@@ -233,7 +233,8 @@ def timed_steps(recipe: Recipe, *, steps: int, kind: type[GanStep] = GanStep) ->
     where, dataset = choose_device("auto"), load_dataset("digits", image_size=28)
     step = kind(new_state(recipe, spec_of(dataset, recipe), where), recipe, choose_precision("auto", where))
     assert dataset.labels is not None
-    assert len(dataset) >= recipe.batch_size
+    if recipe.batch_size > len(dataset):
+        raise click.UsageError(f"batch_size={recipe.batch_size} is above the {len(dataset):,} digits.")
     labels = dataset.labels[: recipe.batch_size].to(where) if recipe.conditional else None
     batch = Batch(dataset.samples[: recipe.batch_size].to(where), labels)
 

@@ -76,6 +76,7 @@ def thresholds() -> Accepts:
 
 EPOCHS = 50  # where neither epochs nor minutes is given
 SAMPLE_GRIDS = 25  # of a training, where samples_every is not given
+SAMPLES_SHARE = 0.02  # of the time of a training in minutes, that grids without an evaluation may take
 MIN_EVALUATED = 50  # with fewer images, no metric means anything
 MAX_EVALUATED = 1_000_000
 DEVICE = one_of(AUTO, "cuda", "cpu")
@@ -154,7 +155,7 @@ class TrainSettings:
         "auto",
         or_auto(whole_number(1)),
         "Epochs from one grid of samples, and one look of the guard at them, to the next; auto makes about "
-        f"{SAMPLE_GRIDS} of them, at the ends of epochs.",
+        f"{SAMPLE_GRIDS} of them, at the ends of epochs, or fewer in a run of few minutes, whose time they would take.",
     )
     checkpoint_every: int = setting(
         "10", whole_number(1), "Epochs from one checkpoint to the next, to which the guard may go back."

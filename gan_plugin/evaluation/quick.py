@@ -36,7 +36,7 @@ class QuickFid:
     Attributes:
         metric: ``fid_2k/`` and the network's name.
         digest: the network's.
-        seconds: spent so far, on loading or training the network and on the reference's features, too.
+        seconds: that loading or training the network and the reference's features took.
     """
 
     def __init__(
@@ -55,16 +55,13 @@ class QuickFid:
             generator: makes −1…1 images [B, C, H, W] from z [B, latent_size] and, where it takes labels, from those,
                 of all classes equally often.
         """
-        start = time.perf_counter()
         quantized = Quantized(generator)
         device = next(generator.parameters()).device
         features: list[Tensor] = []
         for batch in zip(*(x.split(BATCH) for x in self.inputs)):
             images = quantized(*(x.to(device) for x in batch)).cpu().numpy()  # uint8 [B, H, W, C]
             features.append(self.network(images).features)
-        distance = frechet_distance(fit_gaussian(torch.cat(features)), self.reference)
-        self.seconds += time.perf_counter() - start
-        return distance
+        return frechet_distance(fit_gaussian(torch.cat(features)), self.reference)
 
 
 def make_quick_fid(

@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch
 
 from gan_plugin.config.recipe import Recipe
-from gan_plugin.config.settings import SAMPLE_GRIDS
+from gan_plugin.config.settings import SAMPLE_GRIDS, SAMPLES_SHARE
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import BatchLoader
 from gan_plugin.device import tuned
@@ -30,7 +30,7 @@ from gan_plugin.training.plan import TrainingPlan, check_resumed, spec_of, steps
 from gan_plugin.training.progress import ProgressLogger
 from gan_plugin.training.samples import exported_generator, generate_images, sample_grid
 from gan_plugin.training.saving import Checkpoints
-from gan_plugin.training.selection import EvaluationBudget, Evaluator, reset_best, update_best
+from gan_plugin.training.selection import Evaluator, TimeShare, reset_best, update_best
 from gan_plugin.training.state import TrainingState, new_state
 
 logger = logging.getLogger(__name__)
@@ -99,7 +99,8 @@ def train(
         ),
         stop_requested=stop_requested,
         evaluator=evaluator,
-        evaluation_budget=EvaluationBudget(plan.evaluation_budget, evaluator),
+        evaluations=TimeShare(plan.evaluation_budget, spent=0.0 if evaluator is None else evaluator.seconds),
+        samples=TimeShare(SAMPLES_SHARE),
         budget=make_budget(plan, epoch_steps=epoch_steps, spent=state.seconds, clock=clock or Clock()),
     )
     while True:
@@ -109,7 +110,7 @@ def train(
         except GuardError as error:
             state = roll_back(state, error, trainer)
     if trainer.evaluator is not None:
-        tracker.metrics({"evaluation/share": trainer.evaluation_budget.used()}, state.steps)
+        tracker.metrics({"evaluation/share": trainer.evaluations.used()}, state.steps)
     return finish(state, plan.recipe)
 
 
@@ -124,7 +125,8 @@ class Trainer:
     checkpoints: Checkpoints
     stop_requested: Callable[[], bool]
     evaluator: Evaluator | None
-    evaluation_budget: EvaluationBudget
+    evaluations: TimeShare
+    samples: TimeShare  # that are logged where nothing is evaluated
     budget: Budget
     sampled: float = 0.0  # the progress at the latest samples
 
@@ -176,39 +178,51 @@ class Trainer:
     def end_epoch(self, state: TrainingState, guard: Guard, epoch: int) -> None:
         """Log samples, evaluate and save a checkpoint, where they are due; the guard checks what there is."""
         check_weights(state)
-        plan, sizes = self.plan, {"latent_size": self.plan.recipe.latent_size, "classes": state.spec.classes}
         is_last = self.budget.is_over(state)
-        samples_due = is_last or self.samples_are_due(state, epoch)
-        may_evaluate = self.evaluation_budget.allows() and self.budget.has_time_to_evaluate()
-        evaluation_due = self.evaluator is not None and (is_last or may_evaluate)
-        if samples_due or evaluation_due:
-            generator = exported_generator(state, plan.recipe)
-        if samples_due:
-            self.sampled = state.progress
-            self.tracker.image("samples", sample_grid(generator, **sizes), state.steps)
-        if self.evaluator is not None and evaluation_due:
-            value = update_best(state, self.evaluator, generator=generator, tracker=self.tracker)
-            if value is None:
-                self.evaluator = None
-            elif plan.guard:
-                guard.add_fid(value)
-        if plan.guard and (samples_due or evaluation_due):
-            seeds, groups = guard_seeds(state.spec.classes)
-            images = torch.from_numpy(generate_images(generator, seeds, **sizes))
-            self.tracker.metrics(guard.add_samples(images, groups, state.steps), state.steps)
-            guard.check(state.steps)
-            if is_last:
+        may_evaluate = self.evaluations.allows() and self.budget.has_time_to_evaluate()
+        evaluator = self.evaluator if is_last or may_evaluate else None
+        samples_due = is_last or self.samples_are_due(state, epoch, free=evaluator is not None)
+        if samples_due or evaluator is not None:
+            share = self.samples if evaluator is None else self.evaluations
+            with share.spending():
+                self.look_at_generator(state, guard, evaluator=evaluator, samples_due=samples_due)
+            if self.plan.guard and is_last:
                 guard.final_check()
-        if is_last or (epoch % plan.checkpoint_every == 0 and not guard.has_warning):
+        if is_last or (epoch % self.plan.checkpoint_every == 0 and not guard.has_warning):
             self.checkpoints.save_good(state)
         elif self.checkpoints.is_due():
             self.save_meanwhile(state, guard)
 
-    def samples_are_due(self, state: TrainingState, epoch: int) -> bool:
-        """Return whether samples are due at the end of this epoch: by its number, or in minutes by the progress."""
+    def look_at_generator(
+        self, state: TrainingState, guard: Guard, *, evaluator: Evaluator | None, samples_due: bool
+    ) -> None:
+        """Log samples of the averaged generator, evaluate it, and have the guard check its images."""
+        plan, sizes = self.plan, {"latent_size": self.plan.recipe.latent_size, "classes": state.spec.classes}
+        generator = exported_generator(state, plan.recipe)
+        if samples_due:
+            self.sampled = state.progress
+            self.tracker.image("samples", sample_grid(generator, **sizes), state.steps)
+        if evaluator is not None:
+            value = update_best(state, evaluator, generator=generator, tracker=self.tracker)
+            if value is None:
+                self.evaluator = None
+            elif plan.guard:
+                guard.add_fid(value)
+        if plan.guard:
+            seeds, groups = guard_seeds(state.spec.classes)
+            images = torch.from_numpy(generate_images(generator, seeds, **sizes))
+            self.tracker.metrics(guard.add_samples(images, groups, state.steps), state.steps)
+            guard.check(state.steps)
+
+    def samples_are_due(self, state: TrainingState, epoch: int, *, free: bool) -> bool:
+        """Return whether samples are due at the end of this epoch: by its number, or in minutes by the progress.
+
+        In minutes they keep within SAMPLES_SHARE of the time, but for those that are nearly ``free``, as the generator
+        is made ready for an evaluation anyway.
+        """
         if self.plan.samples_every is not None:
             return epoch % self.plan.samples_every == 0
-        return state.progress - self.sampled >= 1 / SAMPLE_GRIDS
+        return state.progress - self.sampled >= 1 / SAMPLE_GRIDS and (free or self.samples.allows())
 
     def save_meanwhile(self, state: TrainingState, guard: Guard) -> None:
         """Write a checkpoint because time has passed, where a run may well go on from it."""

@@ -6,9 +6,12 @@ than that. So of two generators that differ by no more the later one counts as t
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import logging
+import sys
 import time
+from collections.abc import Iterator
 from typing import Protocol
 
 from torch import nn
@@ -28,7 +31,7 @@ class Evaluator(Protocol):
     Attributes:
         metric: the name under which the result is logged; lower is better.
         digest: of what decides the result; results of evaluators with other digests cannot be compared.
-        seconds: what it has cost so far, its preparation included.
+        seconds: what its preparation has cost.
     """
 
     metric: str
@@ -39,20 +42,34 @@ class Evaluator(Protocol):
         """Return the metric of an averaged generator in eval mode, which is left as it is."""
 
 
-class EvaluationBudget:
-    """Keeps evaluations within a share of the time since training began, their preparation included."""
+class TimeShare:
+    """Keeps something within a share of the time since training began.
 
-    def __init__(self, fraction: float, evaluator: Evaluator | None) -> None:
-        self.fraction, self.evaluator = fraction, evaluator
-        self.start = time.perf_counter() - (0.0 if evaluator is None else evaluator.seconds)
+    Args:
+        fraction: the share.
+        spent: seconds that it has taken before, its preparation for example; they count as time of the training, too.
+    """
+
+    def __init__(self, fraction: float, spent: float = 0.0) -> None:
+        self.fraction, self.spent = fraction, spent
+        self.start = time.perf_counter() - spent
 
     def allows(self) -> bool:
-        """Return whether what evaluations have cost is within the share: one's cost is known only after it."""
+        """Return whether what was spent is within the share: what the next one costs is known only after it."""
         return self.used() <= self.fraction
 
     def used(self) -> float:
         """Return the share of the time so far."""
-        return 0.0 if self.evaluator is None else self.evaluator.seconds / (time.perf_counter() - self.start)
+        return self.spent / max(time.perf_counter() - self.start, sys.float_info.epsilon)
+
+    @contextlib.contextmanager
+    def spending(self) -> Iterator[None]:
+        """Count the time within it."""
+        start = time.perf_counter()
+        try:
+            yield
+        finally:
+            self.spent += time.perf_counter() - start
 
 
 def update_best(state: TrainingState, evaluator: Evaluator, *, generator: nn.Module, tracker: Tracker) -> float | None:

@@ -15,7 +15,8 @@ from training_helpers import CPU, GRAY, Memory, Scripted, plan, small_recipe
 from gan_plugin.config.recipe import Recipe, load_recipe, override
 from gan_plugin.config.settings import TrainSettings
 from gan_plugin.data import Dataset, load_dataset
-from gan_plugin.training import budget, speed
+from gan_plugin.media.image import Image
+from gan_plugin.training import budget, selection, speed
 from gan_plugin.training.budget import Budget, Clock, StepBudget, TimeBudget
 from gan_plugin.training.checkpoint import FILE_NAME, read_header
 from gan_plugin.training.loop import Interrupted, train
@@ -33,7 +34,8 @@ def dataset() -> Dataset:
 @pytest.fixture
 def time(monkeypatch: pytest.MonkeyPatch) -> FakeTime:
     clock = FakeTime()
-    monkeypatch.setattr(budget, "time", clock)
+    for module in (budget, selection):
+        monkeypatch.setattr(module, "time", clock)
     return clock
 
 
@@ -215,6 +217,39 @@ def test_a_training_in_minutes_has_some_25_grids_of_samples_however_short_its_ep
     at_the_end = {max(memory.images)}
     assert 10 <= len(memory.images) <= 25
     assert {b - a for a, b in itertools.pairwise(sorted(memory.images.keys() - at_the_end))} == {6}
+
+
+def test_samples_keep_within_their_share_of_a_training_in_minutes(
+    dataset: Dataset, tmp_path: Path, time: FakeTime
+) -> None:
+    """A grid takes two of ninety seconds: one is within 2 % of them, and those at the end and with an evaluation."""
+
+    class Slow(Memory):
+        def image(self, key: str, image: Image, step: int) -> None:
+            super().image(key, image, step)
+            time.now += 2
+
+    def tick() -> bool:
+        time.now += 3
+        return False
+
+    plans = dataclasses.replace(in_minutes(1.5), samples_every=None, guard=False)
+    memory = Slow()
+    train(dataset, plans, memory, folder=tmp_path / "a", stop_requested=tick, clock=Clock(started=0.0))
+    assert len(memory.images) == 2
+    time.now, memory = 0, Slow()
+    evaluated = dataclasses.replace(plans, evaluation_budget=0.1)
+    evaluator = Scripted(*[1.0] * 20)
+    train(
+        dataset,
+        evaluated,
+        memory,
+        folder=tmp_path / "b",
+        stop_requested=tick,
+        clock=Clock(started=0.0),
+        evaluator=evaluator,
+    )
+    assert 4 <= len(memory.images) <= 7
 
 
 def test_no_evaluation_begins_that_would_make_the_end_late(dataset: Dataset, tmp_path: Path, time: FakeTime) -> None:

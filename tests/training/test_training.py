@@ -34,7 +34,7 @@ from gan_plugin.training.checkpoint import (
 from gan_plugin.training.ema import ema_decay, update_batch_norm, update_ema
 from gan_plugin.training.gan import GanStep
 from gan_plugin.training.loop import Interrupted, train
-from gan_plugin.training.selection import EvaluationBudget, export_reason
+from gan_plugin.training.selection import TimeShare, export_reason
 from gan_plugin.training.state import new_state
 
 
@@ -342,11 +342,14 @@ def test_evaluations_keep_within_their_budget_but_for_the_last_epoch(
     assert (state.best.step, state.best.evaluations) == (12, 1)
     time = FakeTime()
     monkeypatch.setattr(selection, "time", time)
-    clock = EvaluationBudget(0.1, Scripted(seconds=10.0))
-    time.now += 89  # 10 s of evaluation before 89 s of training
-    assert not clock.allows()
+    share = TimeShare(0.1, spent=10.0)
+    time.now += 89  # 10 s of preparation before 89 s of training
+    assert not share.allows()
     time.now += 2
-    assert clock.allows()
+    assert share.allows()
+    with share.spending():
+        time.now += 1
+    assert not share.allows()
 
 
 def test_an_evaluator_that_fails_does_not_end_a_training(
