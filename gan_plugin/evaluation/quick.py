@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import numpy as np
@@ -47,7 +48,6 @@ class QuickFid:
         self.network, self.reference = network, reference
         self.inputs = generator_inputs(SEEDS, latent_size=latent_size, classes=classes, device=torch.device("cpu"))
 
-    @torch.no_grad()
     def __call__(self, generator: nn.Module) -> float:
         """Return the distance for a generator in eval mode.
 
@@ -55,13 +55,27 @@ class QuickFid:
             generator: makes −1…1 images [B, C, H, W] from z [B, latent_size] and, where it takes labels, from those,
                 of all classes equally often.
         """
-        quantized = Quantized(generator)
+        features = torch.cat([self.features(generator, *batch) for batch in self.batches()])
+        return frechet_distance(fit_gaussian(features), self.reference)
+
+    def estimated_seconds(self, generator: nn.Module) -> float:
+        """Return how long an evaluation takes, by the second of its batches: the first one is slower."""
+        first, second, *_rest = self.batches()
+        self.features(generator, *first)
+        start = time.perf_counter()
+        self.features(generator, *second)
+        return (time.perf_counter() - start) * IMAGES / BATCH
+
+    def batches(self) -> Iterator[tuple[Tensor, ...]]:
+        """Yield z float32 [B, latent_size] and, where there are classes, labels int64 [B]."""
+        return zip(*(x.split(BATCH) for x in self.inputs))
+
+    @torch.no_grad()
+    def features(self, generator: nn.Module, *inputs: Tensor) -> Tensor:
+        """Return the features [B, F] of what a generator makes of such inputs."""
         device = next(generator.parameters()).device
-        features: list[Tensor] = []
-        for batch in zip(*(x.split(BATCH) for x in self.inputs)):
-            images = quantized(*(x.to(device) for x in batch)).cpu().numpy()  # uint8 [B, H, W, C]
-            features.append(self.network(images).features)
-        return frechet_distance(fit_gaussian(torch.cat(features)), self.reference)
+        images = Quantized(generator)(*(x.to(device) for x in inputs)).cpu().numpy()  # uint8 [B, H, W, C]
+        return self.network(images).features
 
 
 def make_quick_fid(

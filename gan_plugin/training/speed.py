@@ -23,21 +23,27 @@ def fit_batch_to_time(
 ) -> Recipe:
     """Return the recipe with the largest batch, at most its own, that makes about STEPS steps in so many seconds.
 
-    On a device where half a batch takes as long as a whole one, the larger batch stays.
+    On a device where half a batch takes as long as a whole one, the larger batch stays. The smallest is timed first: in
+    a few minutes steps of the others would take a good part of them.
 
     Args:
         recipe: whose batch the data has enough images for.
         spec: of what the generator makes.
         seconds: of training.
     """
-    step_s = seconds_per_step(recipe, dataset, spec, device=device, precision=precision)
-    while recipe.batch_size > max(MIN_BATCH, recipe.pack) and seconds / step_s < STEPS / math.sqrt(2):
-        smaller = limit_batch(recipe, recipe.batch_size // 2, len(dataset))
-        smaller_s = seconds_per_step(smaller, dataset, spec, device=device, precision=precision)
-        if smaller_s > CHEAPER * step_s:
+    sizes = [recipe]  # the largest first
+    while sizes[-1].batch_size > max(MIN_BATCH, recipe.pack):
+        sizes.append(limit_batch(recipe, sizes[-1].batch_size // 2, len(dataset)))
+    if len(sizes) == 1:
+        return recipe
+    *larger, fitted = sizes
+    step_s = seconds_per_step(fitted, dataset, spec, device=device, precision=precision)
+    for candidate in reversed(larger):
+        candidate_s = seconds_per_step(candidate, dataset, spec, device=device, precision=precision)
+        if seconds / candidate_s < STEPS / math.sqrt(2) and step_s <= CHEAPER * candidate_s:
             break
-        recipe, step_s = smaller, smaller_s
-    return recipe
+        fitted, step_s = candidate, candidate_s
+    return fitted
 
 
 def seconds_per_step(

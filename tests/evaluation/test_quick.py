@@ -5,6 +5,7 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
+from torch import Tensor
 from evaluation_helpers import CPU, Brightness
 from helpers import FakeTime
 
@@ -27,20 +28,36 @@ def test_quick_fid_is_the_distance_from_the_fixed_seeds(digits: Dataset, referen
     """Here an untrained generator."""
     quick_fid = make_quick_fid(digits, None, latent_size=100, classes=0, device=CPU)
     assert quick_fid.metric == "fid_2k/classifier"
-    prepared = quick_fid.seconds
+    assert quick_fid.seconds > 0
     torch.manual_seed(0)
     network = Generator(100, image_spec(16, 16, 1)).eval()
     update_batch_norm(network, 100)
     state = {name: value.clone() for name, value in network.state_dict().items()}
     value = quick_fid(network)
     assert quick_fid(network) == value  # the same seeds each time
-    assert quick_fid.seconds > prepared
     assert all(torch.equal(value, state[name]) for name, value in network.state_dict().items())
     with torch.no_grad():
         images = Quantized(network)(torch.from_numpy(latents(np.arange(2048) + 2**51, 100))).numpy()
     features = reference.network(images).features
     expected = frechet_distance(fit_gaussian(features), gaussian_of(reference.network, digits))
     assert value == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_part_of_an_evaluation_tells_how_long_it_takes(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    time = FakeTime()
+    quick_fid = make_quick_fid(digits, None, latent_size=100, classes=0, device=CPU)
+    counts: list[int] = []
+
+    def generate(z: Tensor) -> Tensor:
+        counts.append(len(z))
+        time.now += (1.0 if len(counts) > 1 else 60.0) * len(z) / 128
+        return torch.zeros(len(z), 1, 16, 16)
+
+    generator = Generator(100, image_spec(16, 16, 1)).eval()
+    monkeypatch.setattr(generator, "forward", generate)
+    monkeypatch.setattr(quick, "time", time)
+    assert quick_fid.estimated_seconds(generator) == pytest.approx(16)  # of 2,048 images
+    assert counts == [128, 128]
 
 
 def test_features_that_are_too_slow_must_be_requested_by_name(digits: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:

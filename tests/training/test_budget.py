@@ -295,6 +295,18 @@ def test_few_minutes_get_a_small_batch_and_many_the_recipes(dataset: Dataset, mo
     assert sizes == {0.1: 16, 1: 16, 2.4: 32, 5: 64, 10: 128, 20: 256, 100: 256}
 
 
+def test_where_there_is_little_time_large_batches_are_not_tried_out(
+    dataset: Dataset, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tried = []
+
+    def step_s(size: int) -> float:
+        tried.append(size)
+        return size / 1000
+
+    assert (fitted_batch(dataset, monkeypatch, seconds=60, step_s=step_s), tried) == (16, [16, 32])
+
+
 def test_a_batch_stays_where_half_of_it_takes_as_long(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
     """As on a GPU, which is not full: below 64 images a step takes as long as one of 64."""
     assert fitted_batch(dataset, monkeypatch, seconds=60, step_s=lambda size: max(size, 64) / 1000) == 64
