@@ -5,9 +5,9 @@ from __future__ import annotations
 import numpy as np
 import pytest
 import torch
-from torch import Tensor
 from evaluation_helpers import CPU, Brightness
 from helpers import FakeTime
+from torch import Tensor
 
 from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
