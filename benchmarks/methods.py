@@ -20,14 +20,14 @@ from torch import Tensor, nn
 from gan_plugin import cli
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.data.loader import Batch
-from gan_plugin.device import autocast
+from gan_plugin.device import MEMORY_FORMAT, autocast
 from gan_plugin.media.image import CHANNELS_FIRST, CHANNELS_LAST
 from gan_plugin.networks import FAMILIES, subpixel
+from gan_plugin.networks.dcgan import feature_map_sizes
 from gan_plugin.networks.projection import ProjectionDiscriminator
 from gan_plugin.spec import SampleSpec
 from gan_plugin.training import loop
 from gan_plugin.training.gan import GanStep
-from gan_plugin.training.optimizers import step_factor
 from gan_plugin.training.state import TrainingState
 
 # ---- penalties and losses --------------------------------------------------------------------------------------------
@@ -36,7 +36,8 @@ from gan_plugin.training.state import TrainingState
 class FiniteDifferences(GanStep):
     """R1 without a second derivative: ½E((D(x + σn) − D(x)) / σ)², n ~ N(0, I), on a quarter of the batch.
 
-    The expectation over n is ½E‖∇D(x)‖² for a small σ. As in arXiv:2511.22475, in float32 since it is a difference.
+    The expectation over n is ½E‖∇D(x)‖² for a small σ. As in arXiv:2511.22475, with ``penalty_every=1``, and in float32
+    since it is a difference.
     """
 
     SIGMA = 0.01
@@ -58,15 +59,31 @@ class FiniteDifferences(GanStep):
 
 
 class BalancedConsistency(GanStep):
-    """(D(x) − D(T(x)))² of real images and of fakes, T a shift: Zhao et al. 2020, arXiv:2002.04724, section 3.1."""
+    """(D(x) − D(T(x)))² of real images and of fakes, T a shift: Zhao et al. 2020, arXiv:2002.04724, section 3.1.
+
+    x are the images as the discriminator has just seen them, augmented. For alternating updates.
+    """
 
     WEIGHT = 10.0
     SHIFT = 0.1  # of the shorter side, at most
 
+    def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
+        super().__init__(state, recipe, precision)
+        self.seen: list[Tensor] = []  # fakes come first, in one pass or two
+
+    def run_on_both(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+        self.seen.clear()
+        return super().run_on_both(real, fake, labels)
+
+    def augment(self, samples: Tensor) -> Tensor:
+        self.seen.append(super().augment(samples))
+        return self.seen[-1]
+
     def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
         loss = super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
-        shifted = self.shift(torch.cat([fake, real]).detach())
-        beside, _codes = self.run_discriminator(shifted, None if labels is None else labels.repeat(2))
+        shifted = self.shift(torch.cat(self.seen).detach())
+        with autocast(self.device, self.precision):
+            beside = self.state.discriminator(shifted, None if labels is None else labels.repeat(2))
         before = torch.cat([logits["fake_logits"], logits["real_logits"]], 1)
         return loss + 2 * self.WEIGHT * (before - beside).square().mean()  # the sum of two means
 
@@ -82,7 +99,8 @@ class BalancedConsistency(GanStep):
 class San(GanStep):
     """A last layer of unit length whose direction learns by itself: Takida et al. 2024, arXiv:2301.12811.
 
-    Features learn by the objective along the direction, the direction by the difference of means along itself.
+    Features learn by the objective along the direction, the direction by the difference of means along itself. For
+    alternating updates, with a penalty at the images themselves.
     """
 
     def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
@@ -90,6 +108,16 @@ class San(GanStep):
         for member in state_members(state):
             member.__class__ = type("San", (SanHead, type(member)), {})
             member.along_direction = []
+        state.optimizers["discriminator"].register_step_post_hook(lambda *_: self.shorten())
+
+    @torch.no_grad()
+    def shorten(self) -> None:
+        """Divide weights by the length of those of the logit: ever longer ones would turn ever less."""
+        for member in state_members(self.state):
+            length = member.logit.weight.norm()
+            for layer in (member.logit, member.label):
+                if layer is not None:
+                    layer.weight.div_(length)
 
     def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
         loss = super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
@@ -123,21 +151,25 @@ def state_members(state: TrainingState) -> Iterable[Any]:
 
 
 class ReconstructingDiscriminator(GanStep):
-    """Features of real images must be enough to paint them small: Liu et al. 2021, arXiv:2101.04775, section 3.2."""
+    """Maps of real images must be enough to paint these small: Liu et al. 2021, arXiv:2101.04775, section 3.2.
+
+    By L1 in place of a distance in the features of a network that was trained on other data.
+    """
 
     SIDE = 16
 
     def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
         super().__init__(state, recipe, precision)
-        features = cast(int, state.discriminator.members[0].feature_size)
-        maps = 32
+        self.height, self.width = feature_map_sizes(state.spec.size)[-1]
+        maps = cast(int, state.discriminator.members[0].feature_size) // (self.height * self.width)
         self.decoder = nn.Sequential(
-            nn.Linear(features, maps * (self.SIDE // 2) ** 2),
-            nn.Unflatten(1, (maps, self.SIDE // 2, self.SIDE // 2)),
-            nn.LeakyReLU(0.2),
+            nn.Upsample(size=self.SIDE // 2),
+            nn.Conv2d(maps, 32, 3, padding=1),
+            nn.LeakyReLU(subpixel.SLOPE),
             nn.Upsample(scale_factor=2),
-            nn.Conv2d(maps, state.spec.channels, 3, padding=1),
-        ).to(self.device)
+            nn.Conv2d(32, state.spec.channels, 3, padding=1),
+            nn.Tanh(),
+        ).to(self.device, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # torch's stubs lack the pair
         weights = list(self.decoder.parameters())
         state.optimizers["discriminator"].add_param_group({"params": weights})
         self.discriminator_weights += weights
@@ -145,7 +177,10 @@ class ReconstructingDiscriminator(GanStep):
     def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
         loss = super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
         seen = self.augment(real.detach())
-        painted = self.decoder(cast(Any, self.state.discriminator.members[0]).embed(seen))
+        with autocast(self.device, self.precision):
+            features = cast(Any, self.state.discriminator.members[0]).embed(seen)
+            maps = features.view(len(seen), self.height, self.width, -1).permute(CHANNELS_FIRST)
+            painted = self.decoder(maps).float()
         return loss + (painted - F.adaptive_avg_pool2d(seen, self.SIDE)).abs().mean()
 
 
@@ -155,13 +190,19 @@ class ReconstructingDiscriminator(GanStep):
 class UnitWeights(GanStep):
     """Each output's weights keep the length that they began with: Karras et al. 2024, arXiv:2312.02696, section 2.3.
 
-    So a rate turns weights by the same angle from the first step to the last. Weights that begin at 0 are free.
+    So a rate turns weights by the same angle from the first step to the last. Weights that begin at 0 and those of both
+    networks' last layers are free.
     """
+
+    LAST = ("to_image", "logit", "label")
 
     def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
         super().__init__(state, recipe, precision)
         for name in ("generator", "discriminator"):
-            kept = [(w, norms(w)) for w in state.networks[name].parameters() if w.dim() > 1 and bool(norms(w).all())]
+            weights = [
+                w for n, w in state.networks[name].named_parameters() if not any(last in n for last in self.LAST)
+            ]
+            kept = [(w, norms(w)) for w in weights if w.dim() > 1 and bool(norms(w).all())]
             state.optimizers[name].register_step_post_hook(lambda *_, kept=kept: restore(kept))
 
 
@@ -181,7 +222,8 @@ class Muon(GanStep):
 
     def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
         super().__init__(state, recipe, precision)
-        change_optimizers(state, MuonAndAdam, recipe)
+        for name, network in (("generator", state.generator), ("discriminator", state.discriminator)):
+            state.optimizers[name] = MuonAndAdam(network, state.optimizers[name])
 
 
 class Soap(GanStep):
@@ -189,23 +231,23 @@ class Soap(GanStep):
 
     def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
         super().__init__(state, recipe, precision)
-        change_optimizers(state, SoapAndAdam, recipe)
-
-
-def change_optimizers(state: TrainingState, kind: type[KernelsAndAdam], recipe: Recipe) -> None:
-    for name, factor in (("generator", 1.0), ("discriminator", step_factor(recipe))):
-        state.optimizers[name] = kind(state.networks[name], state.optimizers[name], recipe.beta1**factor)
+        for name, network in (("generator", state.generator), ("discriminator", state.discriminator)):
+            state.optimizers[name] = SoapAndAdam(network, state.optimizers[name])
 
 
 class KernelsAndAdam(torch.optim.Adam):
-    """Adam but for the kernels [O, I, H, W], which move by ``update`` of their gradients as matrices [O, I·H·W]."""
+    """Adam but for the kernels [O, I, H, W], which move by ``update`` of their gradients as matrices [O, I·H·W].
 
-    def __init__(self, network: nn.Module, adam: torch.optim.Optimizer, momentum: float) -> None:
-        self.kernels = [w for w in network.parameters() if w.dim() == 4]
+    Those that make images are Adam's, too.
+    """
+
+    def __init__(self, network: nn.Module, adam: torch.optim.Optimizer) -> None:
+        named = list(network.named_parameters())
+        self.kernels = [w for name, w in named if w.dim() == 4 and "to_image" not in name]
         self.memories: list[dict[str, Tensor]] = [{} for _ in self.kernels]
-        self.momentum, self.steps = momentum, 0
-        group = adam.param_groups[0]
-        others = [w for w in network.parameters() if w.dim() != 4]
+        self.steps = 0
+        group, kernels = adam.param_groups[0], {id(w) for w in self.kernels}
+        others = [w for _name, w in named if id(w) not in kernels]
         super().__init__(others, group["lr"], betas=group["betas"], fused=True)
 
     def zero_grad(self, set_to_none: bool = True) -> None:
@@ -229,30 +271,43 @@ class KernelsAndAdam(torch.optim.Adam):
 
 
 class MuonAndAdam(KernelsAndAdam):
-    """Kernels move by their gradient, averaged with ``momentum`` and made orthogonal.
+    """Kernels move by their gradient with Nesterov's momentum, made orthogonal.
 
-    An update is a fifth as long as Adam's longest, as in Liu et al. 2025, arXiv:2502.16982: rates mean the same.
+    An update is a fifth as long as Adam's longest, as in Liu et al. 2025, arXiv:2502.16982, where Adam has momentum.
     """
 
+    MOMENTUM = 0.95
+
     def update(self, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
-        average = memory.setdefault("average", torch.zeros_like(gradient)).lerp_(gradient, 1 - self.momentum)
-        return 0.2 * math.sqrt(max(gradient.shape)) * orthogonal(average)
+        average = memory.setdefault("average", torch.zeros_like(gradient)).lerp_(gradient, 1 - self.MOMENTUM)
+        return 0.2 * math.sqrt(max(gradient.shape)) * orthogonal(gradient.lerp(average, self.MOMENTUM))
 
 
 class SoapAndAdam(KernelsAndAdam):
     """Kernels move by Adam without momentum in the eigenvectors of E[g gᵀ], one side of Shampoo's preconditioner."""
 
     EVERY = 10  # steps that eigenvectors are kept for
+    MIN_BETA = 0.95  # of E[g gᵀ]
 
     def update(self, gradient: Tensor, memory: dict[str, Tensor]) -> Tensor:
         beta = self.param_groups[0]["betas"][1]
-        products = memory.setdefault("products", gradient @ gradient.mT).lerp_(gradient @ gradient.mT, 1 - beta)
-        if self.steps % self.EVERY == 1:
-            memory["basis"] = torch.linalg.eigh(products).eigenvectors
+        products = gradient @ gradient.mT
+        if not memory:
+            memory |= {"products": products, "basis": eigenvectors(products), "squares": torch.zeros_like(gradient)}
         basis = memory["basis"]
         rotated = basis.mT @ gradient
-        squares = memory.setdefault("squares", rotated.square()).lerp_(rotated.square(), 1 - beta)
-        return basis @ (rotated / (squares.sqrt() + 1e-8))
+        squares = memory["squares"].lerp_(rotated.square(), 1 - beta)
+        update = basis @ (rotated / ((squares / (1 - beta**self.steps)).sqrt() + 1e-8))
+        memory["products"].lerp_(products, 1 - max(beta, self.MIN_BETA))
+        if self.steps % self.EVERY == 0:
+            memory["basis"] = eigenvectors(memory["products"])
+            memory["squares"] = (memory["basis"].mT @ basis).square() @ squares
+        return update
+
+
+def eigenvectors(matrix: Tensor) -> Tensor:
+    """Return those of a symmetric matrix as columns."""
+    return torch.linalg.eigh(matrix).eigenvectors
 
 
 def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
@@ -270,10 +325,10 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
 
 
 class Growing(GanStep):
-    """Images of half each side until progress UNTIL: Karras et al. 2018, arXiv:1710.10196, without a transition.
+    """Images of half each side until progress UNTIL: Karras et al. 2018, arXiv:1710.10196.
 
-    The stages of ``subpixel`` work at that size and below: two convolutions stand in for its layers beyond them, which
-    do not learn until then. For even sides, without packs, codes and further discriminators.
+    The stages of ``subpixel`` work at that size and below: two convolutions stand in for its layers beyond them, and
+    hand what they have learned to these. For even sides, without packs, codes and further discriminators.
     """
 
     UNTIL = 0.3
@@ -283,12 +338,40 @@ class Growing(GanStep):
         width = cast(Any, state.generator).blocks[-1][0].conv.out_channels
         self.to_small = subpixel.conv(width, state.spec.channels, gain=1).to(self.device)
         self.from_small = subpixel.conv(state.spec.channels, width).to(self.device)
+        self.was_small = False
         for name, weights, layer in (
             ("generator", self.generator_weights, self.to_small),
             ("discriminator", self.discriminator_weights, self.from_small),
         ):
             weights.extend(layer.parameters())
             state.optimizers[name].add_param_group({"params": list(layer.parameters())})
+
+    def __call__(self, batch: Batch, generator_batch: Batch) -> dict[str, Tensor]:
+        if self.was_small and not self.is_small:
+            self.hand_over()
+        self.was_small = self.is_small
+        return super().__call__(batch, generator_batch)
+
+    @torch.no_grad()
+    def hand_over(self) -> None:
+        """Let the library's layers begin with images that are the small ones enlarged, and logits of these reduced."""
+        discriminator = cast(Any, self.state.discriminator.members[0])
+        discriminator.from_image.weight.copy_(self.from_small.weight.repeat_interleave(4, 1) / 4)
+        discriminator.from_image.bias.copy_(self.from_small.bias)
+        for network in (self.state.generator, self.state.ema):
+            generator = cast(Any, network)
+            generator.to_image.weight.zero_()
+            generator.to_image.bias.zero_()
+            for channel in range(self.state.spec.channels):  # x = (f(x) − f(−x)) / (1 + SLOPE), f leaky ReLU
+                for map_, sign in ((2 * channel, 1), (2 * channel + 1, -1)):
+                    generator.subpixel.weight[4 * map_ : 4 * map_ + 4] = sign * self.to_small.weight[channel]
+                    generator.subpixel.bias[4 * map_ : 4 * map_ + 4] = sign * self.to_small.bias[channel]
+                    generator.to_image.weight[channel, map_, 1, 1] = sign / (1 + subpixel.SLOPE)
+
+    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
+        if self.is_small:  # ‖∇D‖² with respect to a mean of four pixels is four times that with respect to them
+            self.values = self.values._replace(penalty_weight=self.values.penalty_weight / 4)
+        return super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
 
     @property
     def is_small(self) -> bool:
@@ -310,7 +393,8 @@ class Growing(GanStep):
                     x = generator.blurs[i - 1](F.interpolate(x, size))
                     x = generator.transitions[i - 1](x, z, labels)
                 x = stage(x, z, labels)
-            return torch.tanh(self.to_small(x)).float()
+            image = subpixel.OVERSHOOT * torch.tanh(self.to_small(x))
+            return subpixel.straight_through_clamp(image).float()
 
     def run_discriminator(self, samples: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
         if not self.is_small:
@@ -340,18 +424,19 @@ def excited(recipe: Recipe, spec: SampleSpec) -> nn.Module:
     generator = cast(Any, subpixel.build_generator(recipe, spec))
     coarsest, *finer = generator.blocks
     widths = [stage[0].conv.out_channels for stage in generator.blocks]
-    generator.gates = nn.ModuleList([gate(widths[0], width) for width in widths[1:]])
     seen: dict[str, Tensor] = {}
 
     def remember(_module: nn.Module, _inputs: Any, x: Tensor) -> None:
         seen["x"] = x
 
-    def multiplied(by: nn.Module) -> Callable[[nn.Module, Any, Tensor], Tensor]:
-        return lambda _module, _inputs, x: x * by(seen["x"])
+    def multiplied(stage: Any, _inputs: Any, x: Tensor) -> Tensor:
+        return cast(Tensor, x * stage.__dict__["gate"](seen["x"]))
 
     coarsest.register_forward_hook(remember)
-    for stage, by in zip(finer, generator.gates):
-        stage.register_forward_hook(multiplied(by))
+    generator.gates = nn.ModuleList([gate(widths[0], width) for width in widths[1:]])
+    for stage, its_gate in zip(finer, generator.gates):
+        stage.__dict__["gate"] = its_gate  # not as one of the layers of a stage; a copy's are those of the copy
+        stage.register_forward_hook(multiplied)
     return cast(nn.Module, generator)
 
 

@@ -14,6 +14,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_plugin.features.components import Components
 from gan_plugin.features.network import Outputs
 from gan_plugin.features.trained import TrainedNetwork, signed
 from gan_plugin.media.image import Images
@@ -26,6 +27,7 @@ VERSION = 1  # of network and training together: another version makes other fea
 
 FEATURES = 64
 MIN_MAP = 4  # each side is reduced until it is no longer than this
+COMPONENTS = 32  # of the features of a network that learns from rotations
 LARGE = 64  # pixels; longer sides are first reduced with a stride of 4
 
 
@@ -39,7 +41,7 @@ class Network(nn.Module):
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__()
-        height, width, before = shape
+        self.shape = height, width, before = shape
         layers: list[nn.Module] = []
         while max(height, width) > MIN_MAP:
             strides = down, right = stride_of(height), stride_of(width)
@@ -110,17 +112,40 @@ class Classifier(TrainedNetwork[Network]):
         return Outputs(*self.network(images))
 
 
-class RotationNetwork(Classifier):
-    """The same layers, trained to tell by how much an image was rotated (Gidaris et al. 2018), which takes no labels.
+class RotationLayers(Network):
+    """The same layers, and the principal components of their features [B, COMPONENTS].
+
+    In data of which most images look the same whichever way up they are, the features themselves follow little but what
+    the rotations of a few images show.
+    """
+
+    def __init__(self, shape: tuple[int, ...], classes: int) -> None:
+        super().__init__(shape, classes)
+        self.components = Components(FEATURES, COMPONENTS)
+
+
+class RotationNetwork(TrainedNetwork[RotationLayers]):
+    """A network that tells by how much an image was rotated (Gidaris et al. 2018), which takes no labels.
 
     It has no logits: which way up an image is says nothing about its content.
     """
 
     name: ClassVar[str] = "rotation"
+    version: ClassVar[int] = 2
+
+    @classmethod
+    def untrained(cls, spec: SampleSpec, facts: Mapping[str, Any], device: torch.device) -> Self:
+        """Return one for images of this shape and ``facts["classes"]`` rotations, to load weights into."""
+        return cls(RotationLayers(spec.shape, facts["classes"]), spec, device)
+
+    @property
+    def facts(self) -> dict[str, Any]:
+        """The number of rotations."""
+        return {"classes": self.network.logits.out_features}
 
     def outputs(self, images: Tensor) -> Outputs:
         """Compute features of one batch, uint8 [B, C, H, W] on ``device``."""
-        return Outputs(self.network(images)[0], None)
+        return Outputs(self.network.components(self.network(images)[0]), None)
 
 
 def predict_labels(network: Classifier, images: Images) -> Tensor:

@@ -12,17 +12,21 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from contextlib import contextmanager
+from typing import NamedTuple, TypeVar
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_plugin.device import tuned
-from gan_plugin.features.classifier import FEATURES, LARGE, Classifier, Network, RotationNetwork
+from gan_plugin.features.classifier import FEATURES, LARGE, Classifier, Network, RotationLayers, RotationNetwork
+from gan_plugin.features.components import batches_to_fit
 from gan_plugin.features.network import exact_float32
 from gan_plugin.features.trained import signed
-from gan_plugin.spec import SampleSpec, image_spec
+from gan_plugin.spec import image_spec
+
+AnyNetwork = TypeVar("AnyNetwork", bound=Network)
 
 BATCH = 128
 EPOCHS, MIN_STEPS, MAX_STEPS = 10, 300, 1500  # about half a minute for Fashion-MNIST on two CPU cores
@@ -47,7 +51,9 @@ def train_classifier(
     _, channels, height, width = images.shape
     spec = image_spec(height, width, channels)
     examples = Examples(len(images), lambda rows: (images[rows], labels[rows]))
-    return Classifier(fit(spec, examples, classes, device=device, seed=seed), spec, device)
+    with seeded(seed, device):
+        network = fit(Network(spec.shape, classes).to(device), examples, device)
+    return Classifier(network, spec, device)
 
 
 def train_rotation(images: Tensor, *, device: torch.device, seed: int = 0) -> RotationNetwork:
@@ -71,7 +77,11 @@ def train_rotation(images: Tensor, *, device: torch.device, seed: int = 0) -> Ro
         return torch.stack(turned), labels
 
     examples = Examples(len(angles) * len(images), rotated)
-    return RotationNetwork(fit(spec, examples, len(angles), device=device, seed=seed), spec, device)
+    with seeded(seed, device):
+        network = fit(RotationLayers(spec.shape, len(angles)).to(device), examples, device)
+    with torch.no_grad(), exact_float32(device):
+        network.components.fit(torch.cat([network(batch.to(device))[0] for batch in batches_to_fit(images)]))
+    return RotationNetwork(network, spec, device)
 
 
 class Examples(NamedTuple):
@@ -81,26 +91,34 @@ class Examples(NamedTuple):
     at: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
-def fit(spec: SampleSpec, examples: Examples, classes: int, *, device: torch.device, seed: int) -> Network:
-    """Train the layers on examples of ``classes`` labels; returns them in eval mode."""
-    batch = training_batch(spec.height, spec.width)
-    steps = min(max(EPOCHS * examples.total // batch, MIN_STEPS), MAX_STEPS)
-    # Everything random here is drawn on the CPU, so only that generator's state changes, and is restored.
+@contextmanager
+def seeded(seed: int, device: torch.device) -> Iterator[None]:
+    """Train from a seed and in exact float32; torch's random state comes back as it was.
+
+    Everything random is drawn on the CPU, so only that generator's state changes, and is restored.
+    """
     with torch.random.fork_rng(devices=[]), exact_float32(device):
         torch.default_generator.manual_seed(seed)
-        network = Network(spec.shape, classes).to(device)
-        decoder = nn.Linear(FEATURES, spec.channels * SMALL_SIDE**2).to(device)
-        weights = [*network.parameters(), *decoder.parameters()]
-        optimizer = torch.optim.AdamW(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
-        schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
-        limit = max(1, min(spec.size) // SHIFT)
-        for rows in tuned(draw_rows(examples.total, batch, steps), "training of the classifier"):
-            images, labels = examples.at(rows)
-            loss = training_loss(network, decoder, shift(images, limit).to(device), labels=labels.to(device))
-            optimizer.zero_grad()
-            loss.backward()
-            optimizer.step()
-            schedule.step()
+        yield
+
+
+def fit(network: AnyNetwork, examples: Examples, device: torch.device) -> AnyNetwork:
+    """Train the layers, which are on the device, on examples; returns them in eval mode."""
+    height, width, channels = network.shape
+    batch = training_batch(height, width)
+    steps = min(max(EPOCHS * examples.total // batch, MIN_STEPS), MAX_STEPS)
+    decoder = nn.Linear(FEATURES, channels * SMALL_SIDE**2).to(device)
+    weights = [*network.parameters(), *decoder.parameters()]
+    optimizer = torch.optim.AdamW(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
+    limit = max(1, min(height, width) // SHIFT)
+    for rows in tuned(draw_rows(examples.total, batch, steps), "training of the classifier"):
+        images, labels = examples.at(rows)
+        loss = training_loss(network, decoder, shift(images, limit).to(device), labels=labels.to(device))
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        schedule.step()
     return network.eval().requires_grad_(False)
 
 

@@ -18,6 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_plugin.features.components import Components
 from gan_plugin.features.network import Outputs
 from gan_plugin.features.trained import TrainedNetwork, signed
 from gan_plugin.spec import SampleSpec
@@ -72,7 +73,7 @@ class Network(nn.Module):
         self.layers = nn.ModuleList(layers)
         sizes = [2 * channels for channels, _, _ in self.sides[:TEXTURES]] + [before * height * width]
         sizes[0] += 4 * shape[2]
-        self.components = nn.ModuleList(Components(size) for size in sizes)
+        self.components = nn.ModuleList(Components(size, COMPONENTS) for size in sizes)
         # torch's annotations lack this form of to()
         self.to(memory_format=torch.channels_last)  # type: ignore[call-overload]
 
@@ -95,21 +96,6 @@ class Network(nn.Module):
         """Return features [B, 64] of images uint8 [B, C, H, W]."""
         statistics = self.statistics(images)
         return torch.cat([component(x) for component, x in zip(self.components, statistics)], 1)
-
-
-class Components(nn.Module):
-    """Statistics [B, size] → their principal components [B, 16]; what they are is settled after the training."""
-
-    mean: Tensor  # [size]
-    projection: Tensor  # [size, 16]
-
-    def __init__(self, size: int) -> None:
-        super().__init__()
-        self.register_buffer("mean", torch.zeros(size))
-        self.register_buffer("projection", torch.zeros(size, COMPONENTS))
-
-    def forward(self, x: Tensor) -> Tensor:
-        return (x - self.mean) @ self.projection
 
 
 def texture(x: Tensor) -> Tensor:

@@ -8,6 +8,7 @@ surrounds them: the fine ones how texture goes on, the coarse ones what the imag
 from __future__ import annotations
 
 from pathlib import Path
+from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -16,8 +17,9 @@ from torch import Tensor, nn
 from gan_plugin.data import Dataset
 from gan_plugin.device import tuned
 from gan_plugin.features.classifier_training import SHIFT, draw_rows, shift
+from gan_plugin.features.components import Components, batches_to_fit
 from gan_plugin.features.network import exact_float32
-from gan_plugin.features.self_supervised import COMPONENTS, Network, SelfSupervised
+from gan_plugin.features.self_supervised import Network, SelfSupervised
 from gan_plugin.features.store import network_of
 from gan_plugin.features.trained import signed
 from gan_plugin.spec import image_spec
@@ -29,9 +31,6 @@ PEAK_RATE, WEIGHT_DECAY = 2e-3, 0.05
 HIDDEN = 0.3  # share of the patches
 MIN_PATCH, PATCHES = 4, 16  # a patch is a 16th of a side, and at least 4 pixels
 MIN_VARIANCE = 1e-3  # of pixels in −1…1: keeps the loss finite where all images are alike
-MAX_FITTED = 10_000  # images that the components are fitted to
-FITTED_AT_ONCE = 256 * 32 * 32  # pixels
-REGULAR = 1e-3  # share of the largest variance that is added to each, or noise would become a feature
 
 
 def self_supervised_of(dataset: Dataset, device: torch.device) -> tuple[SelfSupervised, Path | None]:
@@ -120,24 +119,7 @@ def filling_loss(network: Network, decoders: nn.ModuleList, images: Tensor, *, h
 
 @torch.no_grad()
 def fit_components(network: Network, images: Tensor, device: torch.device) -> None:
-    """Settle the network's components from images uint8 [N, C, H, W], at most MAX_FITTED of them, evenly spaced."""
-    rows = torch.linspace(0, len(images) - 1, min(len(images), MAX_FITTED), dtype=torch.float64).round().long()
-    size = max(1, FITTED_AT_ONCE // (images.shape[2] * images.shape[3]))
-    parts = [network.statistics(images[batch].to(device)) for batch in rows.split(size)]
+    """Settle the network's components from images uint8 [N, C, H, W]."""
+    parts = [network.statistics(batch.to(device)) for batch in batches_to_fit(images)]
     for component, statistics in zip(network.components, zip(*parts)):
-        mean, projection = principal_components(torch.cat(statistics).cpu())
-        component.load_state_dict({"mean": mean, "projection": projection})
-
-
-def principal_components(x: Tensor) -> tuple[Tensor, Tensor]:
-    """Return the mean [size] of x float [N, size] and a projection [size, 16] to components of variance 1.
-
-    Each column of x is standardized first. Where x has fewer than 16 directions, the others are 0.
-    """
-    x = x.double()
-    mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
-    standard = (x - mean) / std
-    variances, vectors = torch.linalg.eigh(standard.T @ standard / len(x))  # ascending
-    variances, vectors = variances[-COMPONENTS:].flip(0), vectors[:, -COMPONENTS:].flip(1)
-    scale = (variances.clamp(min=0) + REGULAR * variances[0].clamp(min=1e-6)).sqrt()
-    return mean, vectors / scale / std[:, None]
+        cast(Components, component).fit(torch.cat(statistics))

@@ -13,14 +13,14 @@ from helpers import refusal
 from PIL import Image, ImageFilter
 
 from gan_plugin.data import load_dataset
-from gan_plugin.features import load_network, self_supervised_training
+from gan_plugin.features import FeatureNetwork, load_network, self_supervised_training
 from gan_plugin.features.classifier import RotationNetwork
 from gan_plugin.features.classifier_store import classifier_of, rotation_of
 from gan_plugin.features.classifier_training import train_rotation
+from gan_plugin.features.components import principal_components
 from gan_plugin.features.self_supervised import VERSION, Network, SelfSupervised
 from gan_plugin.features.self_supervised_training import (
     draw_hidden,
-    principal_components,
     self_supervised_of,
     train_self_supervised,
 )
@@ -129,14 +129,14 @@ SIZES = [
 
 
 @pytest.mark.usefixtures("quick")
-@pytest.mark.parametrize("train", [train_self_supervised, train_rotation])
+@pytest.mark.parametrize(("train", "size"), [(train_self_supervised, 64), (train_rotation, 32)])
 @pytest.mark.parametrize(("count", "channels", "height", "width"), SIZES)
 def test_any_size_and_any_number_of_images(
-    count: int, channels: int, height: int, width: int, train: Callable[..., SelfSupervised | RotationNetwork]
+    count: int, channels: int, height: int, width: int, train: Callable[..., FeatureNetwork], size: int
 ) -> None:
     images = torch.from_numpy(noise(count, channels, height, width))
     features, logits = train(images, device=CPU)(images.permute(0, 2, 3, 1).numpy())
-    assert features.shape == (count, 64)
+    assert features.shape == (count, size)
     assert features.isfinite().all()
     assert logits is None
 
@@ -205,6 +205,18 @@ def test_rotations_keep_the_shape_and_are_told_apart(monkeypatch: pytest.MonkeyP
     assert trained.network(turned)[1].argmax(1).tolist() == [0, 1, 2, 3]
 
 
+@pytest.mark.usefixtures("quick")
+def test_features_of_rotations_do_not_all_follow_one_thing() -> None:
+    """Of images that look alike whichever way up they are, and a few that do not, in one network's principal axes."""
+    images = torch.zeros(200, 1, 16, 16, dtype=torch.uint8)
+    images[:, :, 6:10, 6:10] = torch.randint(256, (200, 1, 1, 1), dtype=torch.uint8)
+    images[:10, :, :2] = 255
+    features = train_rotation(images, device=CPU)(images.permute(0, 2, 3, 1).numpy()).features.double()
+    variances = torch.linalg.eigvalsh(features.T.cov(correction=0))
+    assert 0.9 < variances[-1] < 1.1
+    assert variances[-1] / variances.sum() < 0.5
+
+
 def test_about_a_third_of_the_patches_is_hidden() -> None:
     hidden = draw_hidden(500, 20, 33)
     assert hidden.shape == (500, 1, 20, 33)
@@ -215,10 +227,10 @@ def test_about_a_third_of_the_patches_is_hidden() -> None:
 
 def test_components_are_uncorrelated_with_variance_1_and_leave_out_what_is_not_there() -> None:
     mixed = torch.randn(500, 20, generator=torch.Generator().manual_seed(0)) @ torch.diag(torch.arange(20) + 1.0)
-    mean, projection = principal_components(mixed)
+    mean, projection = principal_components(mixed, 16)
     components = (mixed.double() - mean) @ projection
     torch.testing.assert_close(components.T.cov(correction=0), torch.eye(16).double(), rtol=0, atol=0.01)
-    mean, projection = principal_components(mixed[:, :1].expand(-1, 20))
+    mean, projection = principal_components(mixed[:, :1].expand(-1, 20), 16)
     components = (mixed[:, :1].expand(-1, 20).double() - mean) @ projection
     assert components.var(0)[0] > 0.99
     assert components.var(0)[1:].max() < 1e-6
