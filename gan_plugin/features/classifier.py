@@ -8,13 +8,13 @@ data's own standard deviation.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_plugin.features.components import Components
+from gan_plugin.features.components import Components, texture
 from gan_plugin.features.network import Outputs
 from gan_plugin.features.trained import TrainedNetwork, signed
 from gan_plugin.media.image import Images
@@ -27,7 +27,7 @@ VERSION = 1  # of network and training together: another version makes other fea
 
 FEATURES = 64
 MIN_MAP = 4  # each side is reduced until it is no longer than this
-COMPONENTS = 32  # of the features of a network that learns from rotations
+COMPONENTS = 16  # of each of what a network that learns from rotations measures
 LARGE = 64  # pixels; longer sides are first reduced with a stride of 4
 
 
@@ -113,15 +113,21 @@ class Classifier(TrainedNetwork[Network]):
 
 
 class RotationLayers(Network):
-    """The same layers, and the principal components of their features [B, COMPONENTS].
+    """The same layers, and principal components [B, 32] of what they measure: half of texture, half of content.
 
-    In data of which most images look the same whichever way up they are, the features themselves follow little but what
-    the rotations of a few images show.
+    The features alone hardly notice blur, and in data of which most images look the same whichever way up they are,
+    they follow little but what the rotations of a few images show.
     """
 
     def __init__(self, shape: tuple[int, ...], classes: int) -> None:
         super().__init__(shape, classes)
-        self.components = Components(FEATURES, COMPONENTS)
+        sizes = 2 * cast(nn.Conv2d, self.body[0]).out_channels, FEATURES
+        self.components = nn.ModuleList(Components(size, COMPONENTS) for size in sizes)
+
+    def statistics(self, images: Tensor) -> list[Tensor]:
+        """Return the texture of the first feature map and the features, float [B, size], of uint8 [B, C, H, W]."""
+        first = self.body[:3](signed(images))
+        return [texture(first), self.norm(self.features(self.body[3:](first)))]
 
 
 class RotationNetwork(TrainedNetwork[RotationLayers]):
@@ -145,7 +151,8 @@ class RotationNetwork(TrainedNetwork[RotationLayers]):
 
     def outputs(self, images: Tensor) -> Outputs:
         """Compute features of one batch, uint8 [B, C, H, W] on ``device``."""
-        return Outputs(self.network.components(self.network(images)[0]), None)
+        statistics = self.network.statistics(images)
+        return Outputs(torch.cat([of(x) for of, x in zip(self.network.components, statistics)], 1), None)
 
 
 def predict_labels(network: Classifier, images: Images) -> Tensor:

@@ -21,7 +21,7 @@ from torch import Tensor, nn
 
 from gan_plugin.device import tuned
 from gan_plugin.features.classifier import FEATURES, LARGE, Classifier, Network, RotationLayers, RotationNetwork
-from gan_plugin.features.components import batches_to_fit
+from gan_plugin.features.components import fit_components
 from gan_plugin.features.network import exact_float32
 from gan_plugin.features.trained import signed
 from gan_plugin.spec import image_spec
@@ -79,8 +79,7 @@ def train_rotation(images: Tensor, *, device: torch.device, seed: int = 0) -> Ro
     examples = Examples(len(angles) * len(images), rotated)
     with seeded(seed, device):
         network = fit(RotationLayers(spec.shape, len(angles)).to(device), examples, device)
-    with torch.no_grad(), exact_float32(device):
-        network.components.fit(torch.cat([network(batch.to(device))[0] for batch in batches_to_fit(images)]))
+        fit_components(network.components, network.statistics, images, device=device)
     return RotationNetwork(network, spec, device)
 
 

@@ -1,4 +1,4 @@
-"""Principal components of what a network measures, scaled to about variance 1 over the training images.
+"""What feature maps measure, and principal components of that, scaled to about variance 1 over the training images.
 
 So a Fréchet distance is in units of the data's own standard deviations along each of them. Features that all follow the
 same thing, which in some data is how dark an image is, are one component then, and not nearly all of the distance.
@@ -6,13 +6,15 @@ same thing, which in some data is how dark an image is, are one component then, 
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Sequence
+from typing import cast
 
 import torch
 from torch import Tensor, nn
 
 MAX_FITTED = 10_000  # images that components are fitted to
 FITTED_AT_ONCE = 256 * 32 * 32  # pixels
+MIN_VARIANCE = 1e-4  # within a feature map: keeps the logarithm finite where a map is constant
 REGULAR = 1e-3  # share of the largest variance that is added to each, or noise would become a feature
 
 
@@ -36,6 +38,12 @@ class Components(nn.Module):
         self.load_state_dict({"mean": mean, "projection": projection})
 
 
+def texture(x: Tensor) -> Tensor:
+    """Return mean and log standard deviation over positions, [B, 2·channels], of feature maps [B, channels, h, w]."""
+    flat = x.flatten(2)
+    return torch.cat([flat.mean(2), (flat.var(2, correction=0) + MIN_VARIANCE).log() / 2], 1)
+
+
 def batches_to_fit(images: Tensor) -> Iterator[Tensor]:
     """Yield batches of images uint8 [N, C, H, W], at most MAX_FITTED of them in all, evenly spaced."""
     rows = torch.linspace(0, len(images) - 1, min(len(images), MAX_FITTED), dtype=torch.float64).round().long()
@@ -55,3 +63,13 @@ def principal_components(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     variances, vectors = variances[-count:].flip(0), vectors[:, -count:].flip(1)
     scale = (variances.clamp(min=0) + REGULAR * variances[0].clamp(min=1e-6)).sqrt()
     return mean, vectors / scale / std[:, None]
+
+
+@torch.no_grad()
+def fit_components(
+    components: nn.ModuleList, statistics: Callable[[Tensor], Sequence[Tensor]], images: Tensor, *, device: torch.device
+) -> None:
+    """Settle components, one for each of the statistics, from images uint8 [N, C, H, W]."""
+    parts = [statistics(batch.to(device)) for batch in batches_to_fit(images)]
+    for component, values in zip(components, zip(*parts)):
+        cast(Components, component).fit(torch.cat(values))

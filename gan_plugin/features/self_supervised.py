@@ -18,7 +18,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
-from gan_plugin.features.components import Components
+from gan_plugin.features.components import MIN_VARIANCE, Components, texture
 from gan_plugin.features.network import Outputs
 from gan_plugin.features.trained import TrainedNetwork, signed
 from gan_plugin.spec import SampleSpec
@@ -31,7 +31,6 @@ VERSION = 1  # of network, training and components together
 TEXTURES = 3  # feature maps whose statistics are features, beside the layout of the last map
 COMPONENTS = 16  # features from each of them
 MIN_MAP = 4  # each side is reduced until it is no longer than this
-MIN_VARIANCE = 1e-4  # within a feature map: keeps the logarithm finite where a map is constant
 SLOPE = 0.2  # of the activation below 0
 MIN_DETAIL = 2 / 127.5  # two gray levels: less is not told apart from none
 
@@ -96,12 +95,6 @@ class Network(nn.Module):
         """Return features [B, 64] of images uint8 [B, C, H, W]."""
         statistics = self.statistics(images)
         return torch.cat([component(x) for component, x in zip(self.components, statistics)], 1)
-
-
-def texture(x: Tensor) -> Tensor:
-    """Return mean and log standard deviation over positions, [B, 2·channels], of feature maps [B, channels, h, w]."""
-    flat = x.flatten(2)
-    return torch.cat([flat.mean(2), (flat.var(2, correction=0) + MIN_VARIANCE).log() / 2], 1)
 
 
 def detail(x: Tensor) -> Tensor:

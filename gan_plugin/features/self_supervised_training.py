@@ -8,7 +8,6 @@ surrounds them: the fine ones how texture goes on, the coarse ones what the imag
 from __future__ import annotations
 
 from pathlib import Path
-from typing import cast
 
 import torch
 import torch.nn.functional as F
@@ -17,7 +16,7 @@ from torch import Tensor, nn
 from gan_plugin.data import Dataset
 from gan_plugin.device import tuned
 from gan_plugin.features.classifier_training import SHIFT, draw_rows, shift
-from gan_plugin.features.components import Components, batches_to_fit
+from gan_plugin.features.components import fit_components
 from gan_plugin.features.network import exact_float32
 from gan_plugin.features.self_supervised import Network, SelfSupervised
 from gan_plugin.features.store import network_of
@@ -72,7 +71,7 @@ def train_self_supervised(images: Tensor, *, device: torch.device, seed: int = S
             optimizer.step()
             schedule.step()
         network.eval().requires_grad_(False)
-        fit_components(network, images, device)
+        fit_components(network.components, network.statistics, images, device=device)
     return SelfSupervised(network, spec, device)
 
 
@@ -115,11 +114,3 @@ def filling_loss(network: Network, decoders: nn.ModuleList, images: Tensor, *, h
     variance = target.var(0, correction=0).mean().clamp(min=MIN_VARIANCE)
     error = ((filled - target).square() * is_hidden).sum() / (is_hidden.sum().clamp(min=1) * x.shape[1])
     return error / variance
-
-
-@torch.no_grad()
-def fit_components(network: Network, images: Tensor, device: torch.device) -> None:
-    """Settle the network's components from images uint8 [N, C, H, W]."""
-    parts = [network.statistics(batch.to(device)) for batch in batches_to_fit(images)]
-    for component, statistics in zip(network.components, zip(*parts)):
-        cast(Components, component).fit(torch.cat(statistics))
