@@ -1,13 +1,16 @@
 """The default recipe on data that nothing was tuned on, beside a search of ten times the time on each.
 
     python benchmarks/untuned.py run walls freedoom/walls --image-size 64 --minutes 2
+    python benchmarks/untuned.py compare walls freedoom/walls --image-size 64 --epochs 10
     python benchmarks/untuned.py table
+    python benchmarks/untuned.py equal
     python benchmarks/untuned.py sheet docs/images/untuned.png
 
 ``run`` searches for ten times so many minutes, and then trains the default recipe and what the search has found with
 the same seeds in the same minutes, all by the commands that users have, one at a time on all cores.
-Everything is evaluated off the clock. What is there already is not done again. ``table`` prints Markdown, and ``sheet``
-saves what the default recipe has generated.
+Everything is evaluated off the clock. What is there already is not done again. ``compare`` trains both for equal
+numbers of images and takes the last generator: how many a few minutes are depends on what else the machine does.
+``table`` prints Markdown of ``run``, and ``equal`` of ``compare``; ``sheet`` saves what the default recipe generates.
 """
 
 from __future__ import annotations
@@ -19,9 +22,10 @@ from statistics import mean
 from typing import Any
 
 import click
+import levers
 from PIL import Image
 from recipes import FOLDER, command, mean_and_std
-from speedrun import Course, checked_out_commit, critics, measure
+from speedrun import COURSES, Course, checked_out_commit, critics, measure
 
 from gan_plugin.config.recipe import load_recipe, resolved
 from gan_plugin.config.settings import TrainSettings
@@ -33,6 +37,7 @@ RATIOS = ("fid_ratio/classifier", "fid_ratio/self-supervised")
 SAMPLED_ROWS = 8  # of the samples of a training
 ROWS = 2  # of them that the sheet has
 WIDTH = 640  # of the sheet, pixels
+COMPARED = "untuned-"  # courses of compare
 SEARCHED = ("generator_lr", "discriminator_lr", "penalty_weight", "ema_half_life")
 
 
@@ -75,6 +80,42 @@ def run(name: str, data: str, *, image_size: str | None, minutes: float, seeds: 
 
 
 @main.command()
+@click.argument("name")
+@click.argument("data")
+@click.option("--image-size", required=True, help="As train takes it.")
+@click.option("--epochs", required=True, help="Of each training.")
+@click.option("--seeds", default=1, show_default=True)
+def compare(name: str, data: str, *, image_size: str, epochs: str, seeds: int) -> None:
+    """Train on DATA with the default recipe, and with what a search has found for NAME, for equal numbers of images."""
+    found = json.loads((FOLDER / f"untuned-{name}-tuned-0.json").read_text())["values"]
+    lever = ",".join(f"{field}={value}" for field, value in changed_values(found).items())
+    course = f"{COMPARED}{name}"
+    COURSES[course] = Course(data, 0, {"image_size": image_size})
+    for seed in range(seeds):
+        for word in ("", lever):
+            parameters = {"data": data, "recipe": DEFAULT, "epochs": epochs, "image_size": image_size, "seed": seed}
+            levers.measure(course, word, parameters)
+
+
+@main.command()
+def equal() -> None:
+    """Print the default recipe beside the one that was searched for, at equal numbers of images."""
+    heads = ["data", "images", "recipe", "fid_ratio", "recall", "coverage", "critic"]
+    print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
+    runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
+    for path in sorted(FOLDER.glob(f"levers-{COMPARED}*.json")):
+        result = json.loads(path.read_text())
+        name = path.stem.removeprefix(f"levers-{COMPARED}").split("-")[0]
+        runs.setdefault((name, result["lever"]), []).append(result)
+    for (name, lever), results in sorted(runs.items()):
+        cells = [cell(results, f"{metric}/self-supervised") for metric in ("fid_ratio", "recall", "coverage")]
+        critic = mean_and_std([max(critics(result["metrics"])) for result in results])
+        recipe = "what was found" if lever else f"`{DEFAULT}`"
+        images = f"{results[0]['images']:,.0f}"
+        print(f"| {' | '.join([name, images, recipe, *cells, critic])} |")
+
+
+@main.command()
 def table() -> None:
     """Print the default recipe beside the one that was searched for, for all data."""
     runs: dict[str, dict[bool, list[dict[str, Any]]]] = {}
@@ -88,16 +129,21 @@ def table() -> None:
             images = mean(result["images"] for result in results)
             cells = [cell(results, ratio) for ratio in RATIOS]
             critic = mean_and_std([max(critics(result["metrics"])) for result in results])
-            recipe = f"`{DEFAULT}`" if is_default else changed_values(results[0]["values"])
+            recipe = f"`{DEFAULT}`" if is_default else changes(results[0]["values"])
             row = [name, f"{results[0]['minutes']:g}", f"{images:,.0f}", recipe, *cells, critic]
             print(f"| {' | '.join(row)} |")
 
 
-def changed_values(values: dict[str, Any]) -> str:
+def changed_values(values: dict[str, Any]) -> dict[str, Any]:
     """Return which of the searched values are others than those of the default recipe."""
     own = resolved(load_recipe(DEFAULT))
-    changed = [f"{field}={value}" for field, value in values.items() if str(value) != str(own[field])]
-    return f"`{', '.join(changed)}`" if changed else "the same was found"
+    return {field: value for field, value in values.items() if str(value) != str(own[field])}
+
+
+def changes(values: dict[str, Any]) -> str:
+    """Return them as a cell of the table."""
+    changed = changed_values(values)
+    return f"`{', '.join(f'{k}={v}' for k, v in changed.items())}`" if changed else "the same was found"
 
 
 @main.command()
