@@ -87,8 +87,8 @@ def run(name: str, data: str, *, image_size: str | None, minutes: float, seeds: 
 @click.option("--seeds", default=1, show_default=True)
 def compare(name: str, data: str, *, image_size: str, epochs: str, seeds: int) -> None:
     """Train on DATA with the default recipe, and with what a search has found for NAME, for equal numbers of images."""
-    found = json.loads((FOLDER / f"untuned-{name}-tuned-0.json").read_text())["values"]
-    lever = ",".join(f"{field}={value}" for field, value in changed_values(found).items())
+    tuned = json.loads((FOLDER / f"untuned-{name}-tuned-0.json").read_text())["values"]
+    lever = ",".join(f"{field}={value}" for field, value in changed_values(tuned).items())
     course = f"{COMPARED}{name}"
     COURSES[course] = Course(data, 0, {"image_size": image_size})
     for seed in range(seeds):

@@ -48,7 +48,7 @@ def plan_time(
         UserError: the minutes leave no time to train; the sentence says how many would.
     """
     assert plan.minutes is not None
-    reserve = rehearse(plan, dataset, evaluator, file=file, dtype=dtype)
+    reserve, evaluation = rehearse(plan, dataset, evaluator, file=file, dtype=dtype)
     spec = spec_of(dataset, plan.recipe)
     step_s = seconds_per_step(plan.recipe, dataset, spec, device=plan.device, precision=plan.precision)
     ready_s = spent + time.monotonic() - started
@@ -66,16 +66,16 @@ def plan_time(
         f"{plan.recipe.batch_size}.",
         flush=True,
     )
-    return Clock(started, reserve)
+    return Clock(started, reserve, evaluation)
 
 
 def rehearse(
     plan: TrainingPlan, dataset: Dataset, evaluator: QuickFid | None, *, file: Path, dtype: torch.dtype
-) -> float:
-    """Evaluate and export an untrained generator, and return the seconds that it took, and that delivery will take.
+) -> tuple[float, float]:
+    """Evaluate and export an untrained generator; returns the seconds to keep for the end and those of an evaluation.
 
-    A part of the evaluation is enough to tell how long all of it takes. Beside other programs, a second of computing
-    takes longer than a second: delivery then as much longer as this does.
+    What is kept is for delivery, too. A part of the evaluation is enough to tell how long all of it takes. Beside other
+    programs, a second of computing takes longer than a second: delivery then as much longer as this does.
 
     Raises:
         ExportError: these networks cannot be exported: known before the time is spent.
@@ -85,7 +85,8 @@ def rehearse(
         state = new_state(plan.recipe, spec, plan.device)
         start, computed = time.monotonic(), time.process_time()
         generator = exported_generator(state, plan.recipe)
-        evaluation_s = 0.0 if evaluator is None else evaluator.estimated_seconds(generator)
+        ready = time.monotonic() - start
+        features = 0.0 if evaluator is None else evaluator.estimated_seconds(generator)
         try:
             export_generator(generator, Description(plan.recipe.latent_size, spec), file, dtype=dtype)
         except ParityError:
@@ -93,4 +94,5 @@ def rehearse(
         finally:
             file.unlink(missing_ok=True)
         seconds = time.monotonic() - start
-        return evaluation_s + seconds + DELIVERY_S * max(seconds / (time.process_time() - computed), 1.0)
+        delivery = DELIVERY_S * max(seconds / (time.process_time() - computed), 1.0)
+        return features + seconds + delivery, ready + features

@@ -17,10 +17,12 @@ class Clock:
     Attributes:
         started: when it began, by ``time.monotonic``.
         reserve: seconds that are kept for what comes after the last step.
+        evaluation: seconds that an evaluation takes.
     """
 
     started: float = field(default_factory=time.monotonic)
     reserve: float = 0.0
+    evaluation: float = 0.0
 
 
 class Budget(Protocol):

@@ -90,6 +90,7 @@ def train(
         load_checkpoint(resume, state, plan.identity(dataset))
         check_resumed(read_header(resume), plan, steps_per_epoch=epoch_steps)
         reset_best(state, evaluator)
+    clock = clock or Clock()
     trainer = Trainer(
         dataset,
         plan,
@@ -99,9 +100,9 @@ def train(
         ),
         stop_requested=stop_requested,
         evaluator=evaluator,
-        evaluations=TimeShare(plan.evaluation_budget, spent=0.0 if evaluator is None else evaluator.seconds),
+        evaluations=evaluation_share(plan, evaluator, clock),
         samples=TimeShare(SAMPLES_SHARE),
-        budget=make_budget(plan, epoch_steps=epoch_steps, spent=state.seconds, clock=clock or Clock()),
+        budget=make_budget(plan, epoch_steps=epoch_steps, spent=state.seconds, clock=clock),
     )
     while True:
         try:
@@ -112,6 +113,12 @@ def train(
     if trainer.evaluator is not None:
         tracker.metrics({"evaluation/share": trainer.evaluations.used()}, state.steps)
     return finish(state, plan.recipe)
+
+
+def evaluation_share(plan: TrainingPlan, evaluator: Evaluator | None, clock: Clock) -> TimeShare:
+    """Return the share of the time for evaluations, of which their preparation has had a part."""
+    spent = 0.0 if evaluator is None else evaluator.seconds
+    return TimeShare(plan.evaluation_budget, spent=spent, expected=clock.evaluation)
 
 
 @dataclass

@@ -48,15 +48,17 @@ class TimeShare:
     Args:
         fraction: the share.
         spent: seconds that it has taken before, its preparation for example; they count as time of the training, too.
+        expected: seconds that it takes once more; the first time shows, where they are not known.
     """
 
-    def __init__(self, fraction: float, spent: float = 0.0) -> None:
-        self.fraction, self.spent = fraction, spent
+    def __init__(self, fraction: float, *, spent: float = 0.0, expected: float = 0.0) -> None:
+        self.fraction, self.spent, self.expected = fraction, spent, expected
         self.start = time.perf_counter() - spent
 
     def allows(self) -> bool:
-        """Return whether what was spent is within the share: what the next one costs is known only after it."""
-        return self.used() <= self.fraction
+        """Return whether it would be within the share once more."""
+        elapsed = time.perf_counter() - self.start
+        return self.spent + self.expected <= self.fraction * (elapsed + self.expected)
 
     def used(self) -> float:
         """Return the share of the time so far."""
@@ -69,7 +71,8 @@ class TimeShare:
         try:
             yield
         finally:
-            self.spent += time.perf_counter() - start
+            self.expected = time.perf_counter() - start
+            self.spent += self.expected
 
 
 def update_best(state: TrainingState, evaluator: Evaluator, *, generator: nn.Module, tracker: Tracker) -> float | None:

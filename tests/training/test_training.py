@@ -349,7 +349,11 @@ def test_evaluations_keep_within_their_budget_but_for_the_last_epoch(
     assert share.allows()
     with share.spending():
         time.now += 1
+    time.now += 16  # 11 s of 118, and once more would be 12 of 119
     assert not share.allows()
+    time.now += 2
+    assert share.allows()
+    assert not TimeShare(0.1, expected=1.0).allows()
 
 
 def test_an_evaluator_that_fails_does_not_end_a_training(
