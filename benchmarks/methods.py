@@ -21,6 +21,7 @@ from gan_plugin import cli
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.data.loader import Batch
 from gan_plugin.device import MEMORY_FORMAT, autocast
+from gan_plugin.errors import UserError
 from gan_plugin.media.image import CHANNELS_FIRST, CHANNELS_LAST
 from gan_plugin.networks import FAMILIES, subpixel
 from gan_plugin.networks.dcgan import feature_map_sizes
@@ -414,6 +415,8 @@ class Growing(GanStep):
 
 def without_last_blur(recipe: Recipe, spec: SampleSpec) -> nn.Module:
     """Return the generator of ``subpixel`` without a blur after the sub-pixel convolution."""
+    if min(spec.size) < subpixel.BLURRED_FROM:
+        raise UserError(f"method=no-last-blur changes nothing below {subpixel.BLURRED_FROM} pixels: give image_size.")
     generator = subpixel.build_generator(recipe, spec)
     cast(Any, generator).last_blur = nn.Identity()
     return generator

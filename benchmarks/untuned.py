@@ -87,7 +87,10 @@ def run(name: str, data: str, *, image_size: str | None, minutes: float, seeds: 
 @click.option("--seeds", default=1, show_default=True)
 def compare(name: str, data: str, *, image_size: str, epochs: str, seeds: int) -> None:
     """Train on DATA with the default recipe, and with what a search has found for NAME, for equal numbers of images."""
-    tuned = json.loads((FOLDER / f"untuned-{name}-tuned-0.json").read_text())["values"]
+    record = FOLDER / f"untuned-{name}-tuned-0.json"
+    if not record.exists():
+        raise click.UsageError(f"Nothing was searched for {name}: give run first.")
+    tuned = json.loads(record.read_text())["values"]
     lever = ",".join(f"{field}={value}" for field, value in changed_values(tuned).items())
     course = f"{COMPARED}{name}"
     COURSES[course] = Course(data, 0, {"image_size": image_size})
@@ -105,7 +108,7 @@ def equal() -> None:
     runs: dict[tuple[str, str], list[dict[str, Any]]] = {}
     for path in sorted(FOLDER.glob(f"levers-{COMPARED}*.json")):
         result = json.loads(path.read_text())
-        name = path.stem.removeprefix(f"levers-{COMPARED}").split("-")[0]
+        name, _ = path.stem.removeprefix(f"levers-{COMPARED}").split(f"-{result['epochs']}-", 1)
         runs.setdefault((name, result["lever"]), []).append(result)
     for (name, lever), results in sorted(runs.items()):
         cells = [cell(results, f"{metric}/self-supervised") for metric in ("fid_ratio", "recall", "coverage")]

@@ -1,7 +1,8 @@
 """Feature networks: images in, features out, in which generated images are compared with real ones.
 
 "classifier" is a small network trained on the data's own labels, "self-supervised" another one trained on the images
-alone, and "rotation" has the classifier's layers and learns which way up an image is; none of them needs a download.
+alone, and "rotation" has the classifier's layers and learns by how much an image was rotated, which needs no labels.
+None of them needs a download.
 "inception" is the one that published results use. "onnx:<path or URI>" is any network of the user's own. Metrics in the
 features of different networks cannot be compared, so a network's name is part of the name of every metric.
 

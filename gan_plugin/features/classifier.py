@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from typing import Self  # which Python 3.10 lacks
 
 VERSION = 1  # of network and training together: another version makes other features of the same data
+ROTATION_VERSION = 2  # likewise, of the network that learns from rotations
 
 FEATURES = 64
 MIN_MAP = 4  # each side is reduced until it is no longer than this
@@ -137,7 +138,7 @@ class RotationNetwork(TrainedNetwork[RotationLayers]):
     """
 
     name: ClassVar[str] = "rotation"
-    version: ClassVar[int] = 2
+    version: ClassVar[int] = ROTATION_VERSION
 
     @classmethod
     def untrained(cls, spec: SampleSpec, facts: Mapping[str, Any], device: torch.device) -> Self:

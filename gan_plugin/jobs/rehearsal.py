@@ -72,9 +72,9 @@ def plan_time(
 def rehearse(
     plan: TrainingPlan, dataset: Dataset, evaluator: QuickFid | None, *, file: Path, dtype: torch.dtype
 ) -> tuple[float, float]:
-    """Evaluate and export an untrained generator; returns the seconds to keep for the end and those of an evaluation.
+    """Export an untrained generator; returns the seconds to keep for the end and those of an evaluation.
 
-    What is kept is for delivery, too. A part of the evaluation is enough to tell how long all of it takes. Beside other
+    What is kept is for delivery, too. A part of an evaluation is enough to tell how long all of it takes. Beside other
     programs, a second of computing takes longer than a second: delivery then as much longer as this does.
 
     Raises:
@@ -85,8 +85,10 @@ def rehearse(
         state = new_state(plan.recipe, spec, plan.device)
         start, computed = time.monotonic(), time.process_time()
         generator = exported_generator(state, plan.recipe)
+        if plan.device.type == "cuda":
+            torch.cuda.synchronize()
         ready = time.monotonic() - start
-        features = 0.0 if evaluator is None else evaluator.estimated_seconds(generator)
+        features = 0.0 if evaluator is None else evaluator.time_evaluation(generator)
         try:
             export_generator(generator, Description(plan.recipe.latent_size, spec), file, dtype=dtype)
         except ParityError:

@@ -33,6 +33,8 @@ from gan_plugin.training.saving import Checkpoints
 from gan_plugin.training.selection import Evaluator, TimeShare, reset_best, update_best
 from gan_plugin.training.state import TrainingState, new_state
 
+LOOKS = 4  # of the guard at samples, at least, in a training in minutes
+
 logger = logging.getLogger(__name__)
 
 
@@ -188,7 +190,7 @@ class Trainer:
         is_last = self.budget.is_over(state)
         may_evaluate = self.evaluations.allows() and self.budget.has_time_to_evaluate()
         evaluator = self.evaluator if is_last or may_evaluate else None
-        samples_due = is_last or self.samples_are_due(state, epoch, free=evaluator is not None)
+        samples_due = is_last or self.samples_are_due(state, epoch, evaluated=evaluator is not None)
         if samples_due or evaluator is not None:
             share = self.samples if evaluator is None else self.evaluations
             with share.spending():
@@ -221,15 +223,16 @@ class Trainer:
             self.tracker.metrics(guard.add_samples(images, groups, state.steps), state.steps)
             guard.check(state.steps)
 
-    def samples_are_due(self, state: TrainingState, epoch: int, *, free: bool) -> bool:
+    def samples_are_due(self, state: TrainingState, epoch: int, *, evaluated: bool) -> bool:
         """Return whether samples are due at the end of this epoch: by its number, or in minutes by the progress.
 
-        In minutes they keep within SAMPLES_SHARE of the time, but for those that are nearly ``free``, as the generator
-        is made ready for an evaluation anyway.
+        In minutes they keep within SAMPLES_SHARE of the time, but for a few that the guard needs, and for those of a
+        generator that is ``evaluated``, and so made ready, anyway.
         """
         if self.plan.samples_every is not None:
             return epoch % self.plan.samples_every == 0
-        return state.progress - self.sampled >= 1 / SAMPLE_GRIDS and (free or self.samples.allows())
+        share = state.progress - self.sampled
+        return share >= 1 / LOOKS or (share >= 1 / SAMPLE_GRIDS and (evaluated or self.samples.allows()))
 
     def save_meanwhile(self, state: TrainingState, guard: Guard) -> None:
         """Write a checkpoint because time has passed, where a run may well go on from it."""

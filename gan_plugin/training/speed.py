@@ -23,8 +23,8 @@ def fit_batch_to_time(
 ) -> Recipe:
     """Return the recipe with the largest batch, at most its own, that makes about STEPS steps in so many seconds.
 
-    On a device where half a batch takes as long as a whole one, the larger batch stays. The smallest is timed first: in
-    a few minutes steps of the others would take a good part of them.
+    On a device where half a batch takes as long as a whole one, the larger batch stays. The smallest is timed first,
+    and the largest next where its steps are short: those of large batches may take a good part of a few minutes.
 
     Args:
         recipe: whose batch the data has enough images for.
@@ -36,11 +36,18 @@ def fit_batch_to_time(
         sizes.append(limit_batch(recipe, sizes[-1].batch_size // 2, len(dataset)))
     if len(sizes) == 1:
         return recipe
+
+    def timed(candidate: Recipe) -> float:
+        return seconds_per_step(candidate, dataset, spec, device=device, precision=precision)
+
     *larger, fitted = sizes
-    step_s = seconds_per_step(fitted, dataset, spec, device=device, precision=precision)
+    step_s, longest = timed(fitted), seconds / (STEPS / math.sqrt(2))
+    at_most = step_s * recipe.batch_size / fitted.batch_size  # a step of the largest
+    if at_most <= longest or (work_cycle(recipe) * at_most <= TRIAL_S and timed(recipe) <= longest):
+        return recipe
     for candidate in reversed(larger):
-        candidate_s = seconds_per_step(candidate, dataset, spec, device=device, precision=precision)
-        if seconds / candidate_s < STEPS / math.sqrt(2) and step_s <= CHEAPER * candidate_s:
+        candidate_s = timed(candidate)
+        if candidate_s > longest and step_s <= CHEAPER * candidate_s:
             break
         fitted, step_s = candidate, candidate_s
     return fitted

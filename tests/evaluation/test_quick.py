@@ -16,7 +16,7 @@ from gan_plugin.evaluation.quick import make_quick_fid
 from gan_plugin.evaluation.reference import Reference, gaussian_of
 from gan_plugin.features import Outputs
 from gan_plugin.media.image import Images
-from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
+from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance
 from gan_plugin.networks.dcgan import Generator
 from gan_plugin.networks.wrappers import Quantized
 from gan_plugin.seeds import latents
@@ -56,7 +56,13 @@ def test_a_part_of_an_evaluation_tells_how_long_it_takes(digits: Dataset, monkey
     generator = Generator(100, image_spec(16, 16, 1)).eval()
     monkeypatch.setattr(generator, "forward", generate)
     monkeypatch.setattr(quick, "time", time)
-    assert quick_fid.estimated_seconds(generator) == pytest.approx(16)  # of 2,048 images
+
+    def distance(*_gaussians: Gaussian) -> float:
+        time.now += 5
+        return 0.0
+
+    monkeypatch.setattr(quick, "frechet_distance", distance)
+    assert quick_fid.time_evaluation(generator) == pytest.approx(16 + 5)  # of 2,048 images
     assert counts == [128, 128]
 
 
