@@ -1,4 +1,4 @@
-"""Methods that were tried and are not in the library, each of them in the place of a part of it during one training.
+"""Methods to try that are not in the library, each of them in the place of a part of it during one training.
 
     python benchmarks/levers.py run fashion method=san method=muon,generator_lr=2e-3..2e-4 --epochs 4
 

@@ -76,7 +76,6 @@ def thresholds() -> Accepts:
 
 EPOCHS = 50  # where neither epochs nor minutes is given
 SAMPLE_GRIDS = 25  # of a training, where samples_every is not given
-SAMPLES_SHARE = 0.02  # of the time of a training in minutes, that grids without an evaluation may take
 MIN_EVALUATED = 50  # with fewer images, no metric means anything
 MAX_EVALUATED = 1_000_000
 DEVICE = one_of(AUTO, "cuda", "cpu")

@@ -15,7 +15,7 @@ from typing import NoReturn
 import torch
 
 from gan_plugin.config.recipe import Recipe
-from gan_plugin.config.settings import SAMPLE_GRIDS, SAMPLES_SHARE
+from gan_plugin.config.settings import SAMPLE_GRIDS
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import BatchLoader
 from gan_plugin.device import tuned
@@ -33,6 +33,7 @@ from gan_plugin.training.saving import Checkpoints
 from gan_plugin.training.selection import Evaluator, TimeShare, reset_best, update_best
 from gan_plugin.training.state import TrainingState, new_state
 
+SAMPLES_SHARE = 0.02  # of the time of a training in minutes, that grids without an evaluation may take
 LOOKS = 4  # of the guard at samples, at least, in a training in minutes
 
 logger = logging.getLogger(__name__)

@@ -127,6 +127,16 @@ def test_where_no_time_is_left_the_training_is_over_at_once(
     assert spend(TimeBudget(seconds=100.0, spent=spent, reserve=reserve), state, time, step_s=lambda now: 1.0) == [1]
 
 
+def ticking(time: FakeTime, seconds: int) -> Callable[[], bool]:
+    """What is asked after each step: so long as that takes, and no to stopping."""
+
+    def tick() -> bool:
+        time.now += seconds
+        return False
+
+    return tick
+
+
 def in_minutes(minutes: float, **values: object) -> TrainingPlan:
     return dataclasses.replace(plan(**values), epochs=None, minutes=minutes)
 
@@ -208,9 +218,7 @@ def test_a_training_in_minutes_has_some_25_grids_of_samples_however_short_its_ep
 ) -> None:
     """Three steps an epoch, a second each, are a thirtieth of the time: too little for samples each time."""
 
-    def tick() -> bool:
-        time.now += 1
-        return False
+    tick = ticking(time, 1)
 
     memory, settled = Memory(), dataclasses.replace(in_minutes(1.5), samples_every=None, guard=False)
     train(dataset, settled, memory, folder=tmp_path, stop_requested=tick, clock=Clock(started=0.0))
@@ -229,9 +237,7 @@ def test_samples_keep_within_their_share_of_a_training_in_minutes(
             super().image(key, image, step)
             time.now += 2
 
-    def tick() -> bool:
-        time.now += 3
-        return False
+    tick = ticking(time, 3)
 
     plans = dataclasses.replace(in_minutes(1.5), samples_every=None, guard=False)
     memory = Slow()
@@ -255,9 +261,7 @@ def test_samples_keep_within_their_share_of_a_training_in_minutes(
 def test_no_evaluation_begins_that_would_make_the_end_late(dataset: Dataset, tmp_path: Path, time: FakeTime) -> None:
     """After the fifth of seven seconds one would take three, and the last evaluation follows anyway."""
 
-    def tick() -> bool:
-        time.now += 1
-        return False
+    tick = ticking(time, 1)
 
     evaluator, memory = Scripted(3.0, 1.0), Memory()
     train(
@@ -278,9 +282,7 @@ def test_the_first_evaluation_waits_until_it_is_within_the_share(
 ) -> None:
     """It takes three seconds, a tenth of thirty; an epoch are three steps, of a second each."""
 
-    def tick() -> bool:
-        time.now += 1
-        return False
+    tick = ticking(time, 1)
 
     memory = Memory()
     train(
