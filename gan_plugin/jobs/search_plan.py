@@ -34,6 +34,7 @@ class SearchPlan:
         trial_minutes: of one training.
         metric: name of the metric to minimize.
         features: the network that it is computed with.
+        digest: of that network; under another the metrics of two trainings cannot be compared.
     """
 
     recipe: Recipe
@@ -44,6 +45,7 @@ class SearchPlan:
     trial_minutes: float
     metric: str
     features: str
+    digest: str
 
     def identity(self, dataset: Dataset, space_text: str) -> dict[str, Any]:
         """Return what a search that goes on must agree on; more minutes are welcome."""
@@ -51,7 +53,7 @@ class SearchPlan:
             **self.training.identity(dataset),
             "space": space_text,
             "trial_minutes": self.trial_minutes,
-            "features": self.features,
+            "features": self.digest,
             "device": self.training.device.type,
         }
 
@@ -123,6 +125,7 @@ def make_search_plan(
         trial_minutes=trial_minutes,
         metric=evaluator.metric,
         features=features,
+        digest=evaluator.digest,
     )
 
 

@@ -256,7 +256,7 @@ def roll_back(state: TrainingState, error: GuardError, trainer: Trainer) -> Trai
     """Return the last good checkpoint's state, or a new one where there is none, to go on with other random numbers.
 
     Raises:
-        Diverged: that has been done ``plan.retries`` times.
+        Diverged: that has been done ``plan.retries`` times, or no time is left to begin anew.
     """
     plan, rollbacks = trainer.plan, state.rollbacks + 1
     seed = seed_after(plan.seed, rollbacks)
@@ -269,11 +269,11 @@ def roll_back(state: TrainingState, error: GuardError, trainer: Trainer) -> Trai
     restored.best, restored.rollbacks = state.best, rollbacks  # the best may be younger than the checkpoint
     what = f"In step {state.steps:,} {error}"
     where = f"step {restored.steps:,}" if trainer.checkpoints.last_good is not None else "the start"
-    if not plan.guard or rollbacks > plan.retries:
-        has_result = trainer.checkpoints.last_good is not None or restored.best is not None
-        tries = f", and going back is used up with retries={plan.retries}" if plan.guard else ""
+    has_result = trainer.checkpoints.last_good is not None or restored.best is not None
+    end = reason_to_end(trainer, restored, has_result=has_result)
+    if end is not None:
         raise Diverged(
-            f"{what}{tries}: training has diverged; a smaller generator_lr and discriminator_lr, a penalty, or "
+            f"{what}{end}: training has diverged; a smaller generator_lr and discriminator_lr, a penalty, or "
             "precision=float32 may hold it.",
             finish(restored, plan.recipe) if has_result else None,
         ) from None
@@ -282,6 +282,20 @@ def roll_back(state: TrainingState, error: GuardError, trainer: Trainer) -> Trai
     # not at a training step, which goes back, too: MLflow takes the value of the highest one for the latest
     trainer.tracker.metrics({"guard/rollbacks": rollbacks}, rollbacks)
     return restored
+
+
+def reason_to_end(trainer: Trainer, restored: TrainingState, *, has_result: bool) -> str | None:
+    """Return the part of a sentence that says why training does not go on from ``restored``; None where it does."""
+    plan = trainer.plan
+    if not plan.guard:
+        return ""
+    if restored.rollbacks > plan.retries:
+        return f", and going back is used up with retries={plan.retries}"
+    if not has_result:
+        trainer.budget.update(restored)
+        if trainer.budget.is_over(restored):
+            return ", and there is neither a good checkpoint nor time to begin anew"
+    return None
 
 
 def finish(state: TrainingState, recipe: Recipe) -> TrainingState:

@@ -8,13 +8,16 @@ from pathlib import Path
 
 import pytest
 import torch
+from helpers import FakeTime
 from torch import nn
 from training_helpers import Memory, Scripted, evaluated_plan, plan
 
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.data.loader import epoch_order
 from gan_plugin.objectives import OBJECTIVES
+from gan_plugin.training import budget
 from gan_plugin.training import guard as guard_module
+from gan_plugin.training.budget import Clock
 from gan_plugin.training.checkpoint import read_header
 from gan_plugin.training.guard import (
     CHECKS,
@@ -309,6 +312,35 @@ def test_a_training_does_not_end_well_with_one_image_for_all_seeds(
 
     with pytest.raises(Diverged, match="In step 3 the samples have collapsed: their diversity is 0 of that of real"):
         train(dataset, dataclasses.replace(plan(1), retries=0), AfterAnEpoch(paint_gray), folder=tmp_path)
+
+
+def test_a_collapse_when_the_time_is_over_does_not_end_in_an_untrained_generator(
+    dataset: Dataset, tmp_path: Path, states: list[TrainingState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The guard may go back to the start, but six seconds are over after two steps of four."""
+    clock = FakeTime()
+    monkeypatch.setattr(budget, "time", clock)
+
+    def paint_gray() -> None:
+        with torch.no_grad():
+            for weight in states[-1].ema.parameters():
+                weight.zero_()
+
+    def tick() -> bool:
+        clock.now += 4
+        return False
+
+    with pytest.raises(Diverged, match="neither a good checkpoint nor time to begin anew: training has") as failed:
+        train(
+            dataset,
+            dataclasses.replace(plan(), epochs=None, minutes=0.1, retries=3),
+            memory := AfterAnEpoch(paint_gray),
+            folder=tmp_path,
+            stop_requested=tick,
+            clock=Clock(started=0.0),
+        )
+    assert failed.value.state is None
+    assert not memory.files  # checkpoints
 
 
 def test_a_checkpoint_with_weights_that_are_not_finite_is_not_written(
