@@ -7,7 +7,7 @@
     python benchmarks/untuned.py sheet docs/images/untuned.png
 
 ``run`` searches for ten times so many minutes, and then trains the default recipe and what the search has found with
-the same seeds in the same minutes, all by the commands that users have, one at a time on all cores.
+the same seeds in the same minutes, side by side, all by the commands that users have, on a core each.
 Everything is evaluated off the clock. What is there already is not done again. ``compare`` trains both for equal
 numbers of images and takes the last generator: how many a few minutes are depends on what else the machine does.
 ``table`` prints Markdown of ``run``, and ``equal`` of ``compare``; ``sheet`` saves what the default recipe generates.
@@ -17,6 +17,8 @@ from __future__ import annotations
 
 import json
 import os
+from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -58,6 +60,7 @@ def run(name: str, data: str, *, image_size: str | None, minutes: float, seeds: 
     options = {} if image_size is None else {"image_size": image_size}
     store = Path("outputs/untuned").resolve() / name
     store.mkdir(parents=True, exist_ok=True)
+    os.environ["OMP_NUM_THREADS"] = "1"  # of every process from here on: two trainings share the machine
     environment = os.environ | {"MLFLOW_TRACKING_URI": f"sqlite:///{store}/mlflow.db"}
     tuned = store / "tuned.toml"
     if not tuned.exists():  # the search comes first, so that the feature networks are there for both alike
@@ -67,16 +70,18 @@ def run(name: str, data: str, *, image_size: str | None, minutes: float, seeds: 
             raise SystemExit(f"{store}: tune ended with {status}")
     course = Course(data, minutes, options)
     for seed in range(seeds):
-        for recipe in (DEFAULT, str(tuned)):
-            path = FOLDER / f"untuned-{name}-{Path(recipe).stem}-{seed}.json"
-            values = resolved(load_recipe(recipe))
-            about = {
-                "name": name,
-                "commit": checked_out_commit(),
-                "values": {field: values[field] for field in SEARCHED},
-            }
-            if not path.exists():
-                measure(course, recipe, seed, path=path, data=None, about=about, cache=str(cache_folder()))
+        with ThreadPoolExecutor() as pool:  # what slows the machine slows both
+            trained = partial(train_once, name, course, seed=seed)
+            list(pool.map(trained, (DEFAULT, str(tuned))))
+
+
+def train_once(name: str, course: Course, recipe: str, *, seed: int) -> None:
+    """Train and evaluate, where that has not been done."""
+    path = FOLDER / f"untuned-{name}-{Path(recipe).stem}-{seed}.json"
+    values = resolved(load_recipe(recipe))
+    about = {"name": name, "commit": checked_out_commit(), "values": {field: values[field] for field in SEARCHED}}
+    if not path.exists():
+        measure(course, recipe, seed, path=path, data=None, about=about, cache=str(cache_folder()))
 
 
 @main.command()
