@@ -3,19 +3,23 @@
     python benchmarks/levers.py run fashion width=48 objective=relativistic penalty=r1+r2,penalty_every=1 --epochs 3
     python benchmarks/levers.py table fashion
     python benchmarks/levers.py speed width=48 objective=relativistic
+    python benchmarks/levers.py primitives
 
 ``run`` trains the recipe as it is, and once for each word, in which commas separate what is changed together;
 ``method=NAME`` puts a method of :mod:`methods` in place of the library's own. Each
 training has one thread and ends with its last generator; it is evaluated as in the speedrun. What is there already is
-not done again. ``table`` prints what there is as Markdown. ``speed`` times steps, which take turns.
+not done again. ``table`` prints what there is as Markdown. ``speed`` times steps, which take turns, and ``primitives``
+says what they are spent on.
 """
 
 from __future__ import annotations
 
 import itertools
 import json
+import os
 import shutil
 import sys
+import tempfile
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import nullcontext
@@ -25,6 +29,7 @@ from typing import Any
 
 import click
 import methods
+import torch
 from mlflow import MlflowClient
 from recipes import FOLDER, PROGRAM, command, device, environment_of, in_turns, mean_and_std, timed_steps
 from speedrun import COLUMNS, COURSES, checked_out_commit, critics, outcome
@@ -114,7 +119,7 @@ def speed(levers: tuple[str, ...], *, recipe: str, rounds: int, steps: int) -> N
 
     In batches of 64 and without augmentation, as on Fashion-MNIST, unless a lever says otherwise.
     """
-    base = override(load_recipe(recipe), batch_size=64, augment="none")
+    base = speed_recipe(recipe)
     recipes: dict[str, Recipe] = {}
     timed: dict[str, Callable[[], float]] = {}
     for lever in ("", *levers):
@@ -132,6 +137,45 @@ def speed(levers: tuple[str, ...], *, recipe: str, rounds: int, steps: int) -> N
         rates = [steps * changed.batch_size / seconds[lever] for seconds in taken]
         ratio = median(rate * seconds[""] / (steps * base.batch_size) for rate, seconds in zip(rates, taken))
         print(f"| {f'`{lever}`' if lever else AS_IT_IS} | {median(rates):.0f} | {ratio:.2f} |", flush=True)
+
+
+def speed_recipe(recipe: str) -> Recipe:
+    return override(load_recipe(recipe), batch_size=64, augment="none")
+
+
+@main.command()
+@click.option("--recipe", default="subpixel", show_default=True)
+@click.option("--steps", default=64, show_default=True)
+def primitives(recipe: str, *, steps: int) -> None:
+    """Print which share of such steps on a CPU each of oneDNN's primitives has, by its own log of their times."""
+    run_steps = timed_steps(speed_recipe(recipe), steps=steps)
+    run_steps()  # to warm up
+    seconds, log = logged(run_steps)
+    entries = [line.split(",") for line in log.splitlines() if ",primitive,exec," in line]
+    milliseconds: dict[str, float] = {}
+    for _onednn, _version, _primitive, _exec, _device, kind, *_about, taken in entries:
+        milliseconds[kind] = milliseconds.get(kind, 0.0) + float(taken)
+    print("| primitive | calls a step | share of the time |\n|---|---|---|")
+    for kind, taken in sorted(milliseconds.items(), key=lambda item: -item[1]):
+        calls = sum(entry[5] == kind for entry in entries) / steps
+        print(f"| {kind} | {calls:.0f} | {taken / 1000 / seconds:.1%} |")
+    print(f"| all else | – | {1 - sum(milliseconds.values()) / 1000 / seconds:.1%} |")
+
+
+def logged(run_steps: Callable[[], float]) -> tuple[float, str]:
+    """Return the seconds of steps, and what oneDNN, which is no Python, writes to standard output meanwhile."""
+    sys.stdout.flush()
+    stdout = os.dup(1)
+    with tempfile.TemporaryFile("w+") as file:
+        os.dup2(file.fileno(), 1)
+        try:
+            with torch.backends.mkldnn.verbose(torch.backends.mkldnn.VERBOSE_ON):
+                seconds = run_steps()
+        finally:
+            os.dup2(stdout, 1)
+            os.close(stdout)
+        file.seek(0)
+        return seconds, file.read()
 
 
 @main.command()

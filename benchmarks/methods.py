@@ -322,6 +322,27 @@ def orthogonal(matrix: Tensor, iterations: int = 5) -> Tensor:
     return wide if x.shape[0] <= x.shape[1] else wide.mT
 
 
+# ---- speed -----------------------------------------------------------------------------------------------------------
+
+
+class Compiled(GanStep):
+    """Networks by torch.compile, which fuses what is elementwise; where a penalty is due, as PyTorch runs them.
+
+    A second derivative of what it compiles is refused.
+    """
+
+    def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
+        super().__init__(state, recipe, precision)
+        generator = cast(Any, state.generator)
+        generator.forward = torch.compile(generator.forward, dynamic=False)
+        for member in state_members(state):
+            member.embed = torch.compile(member.embed, dynamic=False)
+
+    def __call__(self, batch: Batch, generator_batch: Batch) -> dict[str, Tensor]:
+        with torch.compiler.set_stance("force_eager" if self.has_penalty() else "default"):
+            return super().__call__(batch, generator_batch)
+
+
 # ---- resolution ------------------------------------------------------------------------------------------------------
 
 
@@ -472,6 +493,7 @@ METHODS = {
     "unit-weights": Method(UnitWeights),
     "muon": Method(Muon),
     "soap": Method(Soap),
+    "compiled": Method(Compiled),
     "growing": Method(Growing),
     "no-last-blur": Method(generator=without_last_blur),
     "skip-excitation": Method(generator=excited),
