@@ -4,12 +4,13 @@
     python benchmarks/levers.py table fashion
     python benchmarks/levers.py speed width=48 objective=relativistic
     python benchmarks/levers.py primitives
+    python benchmarks/levers.py noise
 
 ``run`` trains the recipe as it is, and once for each word, in which commas separate what is changed together;
 ``method=NAME`` puts a method of :mod:`methods` in place of the library's own. Each
 training has one thread and ends with its last generator; it is evaluated as in the speedrun. What is there already is
 not done again. ``table`` prints what there is as Markdown. ``speed`` times steps, which take turns, and ``primitives``
-says what they are spent on.
+says what they are spent on. ``noise`` compares the gradients of R1 with those of its estimate by finite differences.
 """
 
 from __future__ import annotations
@@ -33,10 +34,15 @@ import torch
 from mlflow import MlflowClient
 from recipes import FOLDER, PROGRAM, command, device, environment_of, in_turns, mean_and_std, timed_steps
 from speedrun import COLUMNS, COURSES, checked_out_commit, critics, outcome
+from torch import Tensor
 
 from gan_plugin.config.recipe import Recipe, load_recipe, override, parse_hyperparameters
+from gan_plugin.data import load_dataset
+from gan_plugin.data.loader import BatchLoader
 from gan_plugin.errors import UserError
 from gan_plugin.training.gan import GanStep
+from gan_plugin.training.plan import spec_of
+from gan_plugin.training.state import new_state
 
 AS_IT_IS = "–"  # what the table shows for the recipe itself
 
@@ -176,6 +182,38 @@ def logged(run_steps: Callable[[], float]) -> tuple[float, str]:
             os.close(stdout)
         file.seek(0)
         return seconds, file.read()
+
+
+@main.command()
+@click.option("--recipe", default="subpixel", show_default=True)
+@click.option("--steps", default=300, show_default=True, help="Of the discriminator before.")
+@click.option("--images", default=16, show_default=True, help="That a gradient is a mean over.")
+@click.option("--draws", default=50, show_default=True, help="Of the estimate.")
+def noise(recipe: str, *, steps: int, images: int, draws: int) -> None:
+    """Print R1 and its gradient beside estimates by finite differences, after some training on digits."""
+    torch.manual_seed(0)
+    settings, digits, device = speed_recipe(recipe), load_dataset("digits", image_size=28), torch.device("cpu")
+    state = new_state(settings, spec_of(digits, settings), device)
+    step = GanStep(state, settings, torch.float32)
+    loader = BatchLoader(digits, settings.batch_size, device, seed=0, labeled=settings.conditional, paired=False)
+    for index in range(steps):
+        epoch, place = divmod(index, loader.steps_per_epoch)
+        batches = loader.batches(loader.orders(epoch), place)
+        step(*batches)
+    labels = None if batches[0].labels is None else batches[0].labels[:images]
+    x = step.real_samples(batches[0])[:images].requires_grad_()
+    weights = [w for name, w in state.discriminator.named_parameters() if not name.endswith("logit.bias")]
+
+    def gradient(penalty: Tensor) -> Tensor:
+        return torch.cat([g.flatten() for g in torch.autograd.grad(penalty, weights)])
+
+    (at_x,) = torch.autograd.grad(state.discriminator(x, labels).sum(), x, create_graph=True)
+    r1 = 0.5 * at_x.square().sum((1, 2, 3)).mean()
+    exact, estimates = gradient(r1), [methods.finite_difference(state, x.detach(), labels) for _ in range(draws)]
+    values = torch.stack([estimate.detach() for estimate in estimates])
+    errors = torch.stack([gradient(estimate) - exact for estimate in estimates])
+    print(f"R1 {r1:.3f}, its estimates {values.mean():.3f} ± {values.std():.3f} ({draws} draws).")
+    print(f"Length of its gradient {exact.norm():.3f}, of the errors of theirs {errors.norm(dim=1).mean():.3f}.")
 
 
 @main.command()

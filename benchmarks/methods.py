@@ -31,17 +31,16 @@ from gan_plugin.training import loop
 from gan_plugin.training.gan import GanStep
 from gan_plugin.training.state import TrainingState
 
+SIGMA = 0.01  # of finite differences, where images are −1…1
+
 # ---- penalties and losses --------------------------------------------------------------------------------------------
 
 
 class FiniteDifferences(GanStep):
-    """R1 without a second derivative: ½E((D(x + σn) − D(x)) / σ)², n ~ N(0, I), on a quarter of the batch.
+    """R1 without a second derivative, on a quarter of the batch.
 
-    The expectation over n is ½E‖∇D(x)‖² for a small σ. As in arXiv:2511.22475, with ``penalty_every=1``, and in float32
-    since it is a difference.
+    As in arXiv:2511.22475, with ``penalty_every=1``, and in float32 since it is a difference.
     """
-
-    SIGMA = 0.01
 
     def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
         super().__init__(state, recipe, precision)
@@ -52,11 +51,15 @@ class FiniteDifferences(GanStep):
         if self.state.steps % self.recipe.penalty_every:
             return loss
         n = max(1, len(real) // 4)
-        x = self.augment(real[:n])
-        both = torch.cat([x, x + self.SIGMA * torch.randn_like(x)])
-        at_x, beside = self.state.discriminator(both, None if labels is None else labels[:n].repeat(2)).chunk(2, 1)
-        penalty = 0.5 * ((beside - at_x) / self.SIGMA).square().mean()
+        penalty = finite_difference(self.state, self.augment(real[:n]), None if labels is None else labels[:n])
         return loss + self.values.penalty_weight * self.recipe.penalty_every * penalty
+
+
+def finite_difference(state: TrainingState, x: Tensor, labels: Tensor | None) -> Tensor:
+    """Return ½E((D(x + σn) − D(x)) / σ)², n ~ N(0, I); the expectation over n is ½E‖∇D(x)‖² for a small σ."""
+    both = torch.cat([x, x + SIGMA * torch.randn_like(x)])
+    at_x, beside = state.discriminator(both, None if labels is None else labels.repeat(2)).chunk(2, 1)
+    return cast(Tensor, 0.5 * ((beside - at_x) / SIGMA).square().mean())
 
 
 class BalancedConsistency(GanStep):
