@@ -39,11 +39,13 @@ from torch import Tensor
 from gan_plugin.config.recipe import Recipe, load_recipe, override, parse_hyperparameters
 from gan_plugin.data import load_dataset
 from gan_plugin.data.loader import BatchLoader
+from gan_plugin.device import choose_device
 from gan_plugin.errors import UserError
 from gan_plugin.training.gan import GanStep
 from gan_plugin.training.plan import spec_of
 from gan_plugin.training.state import new_state
 
+SPEED_BATCH = 64  # images
 AS_IT_IS = "–"  # what the table shows for the recipe itself
 
 
@@ -146,30 +148,36 @@ def speed(levers: tuple[str, ...], *, recipe: str, rounds: int, steps: int) -> N
 
 
 def speed_recipe(recipe: str) -> Recipe:
-    return override(load_recipe(recipe), batch_size=64, augment="none")
+    return override(load_recipe(recipe), batch_size=SPEED_BATCH, augment="none")
 
 
 @main.command()
 @click.option("--recipe", default="subpixel", show_default=True)
 @click.option("--steps", default=64, show_default=True)
 def primitives(recipe: str, *, steps: int) -> None:
-    """Print which share of such steps on a CPU each of oneDNN's primitives has, by its own log of their times."""
+    """Print which share of the recipe's steps on a CPU each of oneDNN's primitives has, by its own log of their times.
+
+    With digits of 28 pixels, in batches of 64 and without augmentation.
+    """
+    if choose_device("auto").type != "cpu":
+        raise click.UsageError("oneDNN computes on a CPU only: hide the GPU, for example by CUDA_VISIBLE_DEVICES=''.")
     run_steps = timed_steps(speed_recipe(recipe), steps=steps)
     run_steps()  # to warm up
     seconds, log = logged(run_steps)
-    entries = [line.split(",") for line in log.splitlines() if ",primitive,exec," in line]
-    milliseconds: dict[str, float] = {}
-    for _onednn, _version, _primitive, _exec, _device, kind, *_about, taken in entries:
-        milliseconds[kind] = milliseconds.get(kind, 0.0) + float(taken)
+    times: dict[str, list[float]] = {}  # milliseconds
+    for line in log.splitlines():
+        if ",primitive,exec," in line:
+            _onednn, _version, _primitive, _exec, _device, kind, *_about, taken = line.split(",")
+            times.setdefault(kind, []).append(float(taken))
+    shares = {kind: sum(taken) / 1000 / seconds for kind, taken in times.items()}
     print("| primitive | calls a step | share of the time |\n|---|---|---|")
-    for kind, taken in sorted(milliseconds.items(), key=lambda item: -item[1]):
-        calls = sum(entry[5] == kind for entry in entries) / steps
-        print(f"| {kind} | {calls:.0f} | {taken / 1000 / seconds:.1%} |")
-    print(f"| all else | – | {1 - sum(milliseconds.values()) / 1000 / seconds:.1%} |")
+    for kind, share in sorted(shares.items(), key=lambda item: -item[1]):
+        print(f"| {kind} | {len(times[kind]) / steps:.0f} | {share:.1%} |")
+    print(f"| all else | – | {1 - sum(shares.values()):.1%} |")
 
 
 def logged(run_steps: Callable[[], float]) -> tuple[float, str]:
-    """Return the seconds of steps, and what oneDNN, which is no Python, writes to standard output meanwhile."""
+    """Return the seconds of steps, and what oneDNN, which writes past ``sys.stdout``, logs meanwhile."""
     sys.stdout.flush()
     stdout = os.dup(1)
     with tempfile.TemporaryFile("w+") as file:
@@ -186,16 +194,16 @@ def logged(run_steps: Callable[[], float]) -> tuple[float, str]:
 
 @main.command()
 @click.option("--recipe", default="subpixel", show_default=True)
-@click.option("--steps", default=300, show_default=True, help="Of the discriminator before.")
-@click.option("--images", default=16, show_default=True, help="That a gradient is a mean over.")
-@click.option("--draws", default=50, show_default=True, help="Of the estimate.")
+@click.option("--steps", default=300, show_default=True, type=click.IntRange(1), help="Of training before.")
+@click.option("--images", default=16, show_default=True, type=click.IntRange(1, SPEED_BATCH), help="Of a gradient.")
+@click.option("--draws", default=50, show_default=True, type=click.IntRange(2), help="Of the estimate.")
 def noise(recipe: str, *, steps: int, images: int, draws: int) -> None:
     """Print R1 and its gradient beside estimates by finite differences, after some training on digits."""
     torch.manual_seed(0)
-    settings, digits, device = speed_recipe(recipe), load_dataset("digits", image_size=28), torch.device("cpu")
-    state = new_state(settings, spec_of(digits, settings), device)
+    settings, digits, where = speed_recipe(recipe), load_dataset("digits", image_size=28), torch.device("cpu")
+    state = new_state(settings, spec_of(digits, settings), where)
     step = GanStep(state, settings, torch.float32)
-    loader = BatchLoader(digits, settings.batch_size, device, seed=0, labeled=settings.conditional, paired=False)
+    loader = BatchLoader(digits, settings.batch_size, where, seed=0, labeled=settings.conditional, paired=False)
     for index in range(steps):
         epoch, place = divmod(index, loader.steps_per_epoch)
         batches = loader.batches(loader.orders(epoch), place)
@@ -225,13 +233,14 @@ def table(course: str) -> None:
         result = json.loads(path.read_text())
         if path.stem.startswith(f"levers-{course}-{result['epochs']}-"):
             levers.setdefault((result["recipe"], result["epochs"], result["lever"]), []).append(result)
-    heads = ["recipe", "changed", "images", "images/s", "seeds", *COLUMNS, "critic"]
+    heads = ["recipe", "changed", "commit", "images", "seeds", *COLUMNS, "critic"]
     print(f"| {' | '.join(heads)} |\n{'|---' * len(heads)}|")
     for (recipe, _epochs, lever), results in sorted(levers.items(), key=lambda item: distance(item[1])):
         cells = [mean_and_std([result["metrics"][name] for result in results]) for name in COLUMNS]
         critic = mean_and_std([max(critics(result["metrics"])) for result in results])
-        images, speed = (mean(result[name] for result in results) for name in ("images", "images_per_second"))
-        lead = [f"`{recipe}`", f"`{lever}`" if lever else AS_IT_IS, f"{images:,.0f}", f"{speed:.0f}", str(len(results))]
+        commits = ", ".join(dict.fromkeys(result["commit"] for result in results))
+        images = f"{mean(result['images'] for result in results):,.0f}"
+        lead = [f"`{recipe}`", f"`{lever}`" if lever else AS_IT_IS, commits, images, str(len(results))]
         print(f"| {' | '.join([*lead, *cells, critic])} |")
 
 

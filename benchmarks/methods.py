@@ -21,7 +21,6 @@ from gan_plugin import cli
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.data.loader import Batch
 from gan_plugin.device import MEMORY_FORMAT, autocast
-from gan_plugin.errors import UserError
 from gan_plugin.media.image import CHANNELS_FIRST, CHANNELS_LAST
 from gan_plugin.networks import FAMILIES, subpixel
 from gan_plugin.networks.dcgan import feature_map_sizes
@@ -437,15 +436,6 @@ class Growing(GanStep):
 # ---- generators ------------------------------------------------------------------------------------------------------
 
 
-def without_last_blur(recipe: Recipe, spec: SampleSpec) -> nn.Module:
-    """Return the generator of ``subpixel`` without a blur after the sub-pixel convolution."""
-    if min(spec.size) < subpixel.BLURRED_FROM:
-        raise UserError(f"method=no-last-blur changes nothing below {subpixel.BLURRED_FROM} pixels: give image_size.")
-    generator = subpixel.build_generator(recipe, spec)
-    cast(Any, generator).last_blur = nn.Identity()
-    return generator
-
-
 def excited(recipe: Recipe, spec: SampleSpec) -> nn.Module:
     """Return that of ``subpixel`` whose coarsest maps gate the finer ones: Liu et al. 2021, arXiv:2101.04775."""
     generator = cast(Any, subpixel.build_generator(recipe, spec))
@@ -498,7 +488,6 @@ METHODS = {
     "soap": Method(Soap),
     "compiled": Method(Compiled),
     "growing": Method(Growing),
-    "no-last-blur": Method(generator=without_last_blur),
     "skip-excitation": Method(generator=excited),
 }
 

@@ -70,18 +70,20 @@ def run(name: str, data: str, *, image_size: str | None, minutes: float, seeds: 
             raise SystemExit(f"{store}: tune ended with {status}")
     course = Course(data, minutes, options)
     for seed in range(seeds):
-        with ThreadPoolExecutor() as pool:  # what slows the machine slows both
-            trained = partial(train_once, name, course, seed=seed)
-            list(pool.map(trained, (DEFAULT, str(tuned))))
+        records = {
+            FOLDER / f"untuned-{name}-{Path(recipe).stem}-{seed}.json": recipe for recipe in (DEFAULT, str(tuned))
+        }
+        if not all(path.exists() for path in records):
+            with ThreadPoolExecutor() as pool:  # what slows the machine slows both
+                list(pool.map(partial(train_once, name, course, seed=seed), records.items()))
 
 
-def train_once(name: str, course: Course, recipe: str, *, seed: int) -> None:
-    """Train and evaluate, where that has not been done."""
-    path = FOLDER / f"untuned-{name}-{Path(recipe).stem}-{seed}.json"
+def train_once(name: str, course: Course, record: tuple[Path, str], *, seed: int) -> None:
+    """Train and evaluate a recipe for its record."""
+    path, recipe = record
     values = resolved(load_recipe(recipe))
     about = {"name": name, "commit": checked_out_commit(), "values": {field: values[field] for field in SEARCHED}}
-    if not path.exists():
-        measure(course, recipe, seed, path=path, data=None, about=about, cache=str(cache_folder()))
+    measure(course, recipe, seed, path=path, data=None, about=about, cache=str(cache_folder()))
 
 
 @main.command()

@@ -13,14 +13,13 @@ from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid
 from gan_plugin.export import ParityError, export_generator
 from gan_plugin.serving.generator import Description
-from gan_plugin.training.budget import Clock
+from gan_plugin.training.budget import MIN_TRAINING, Clock
 from gan_plugin.training.plan import TrainingPlan, spec_of
 from gan_plugin.training.samples import exported_generator
 from gan_plugin.training.speed import seconds_per_step
 from gan_plugin.training.state import new_state
 
 DELIVERY_S = 4.0  # of computing, until MLflow has the last of it; a server that is slower makes the run late
-MIN_TRAINING = 0.1  # of the time
 
 
 def plan_time(

@@ -53,7 +53,7 @@ class SearchPlan:
             **self.training.identity(dataset),
             "space": space_text,
             "trial_minutes": self.trial_minutes,
-            "features": self.digest,
+            "features_digest": self.digest,
             "device": self.training.device.type,
         }
 

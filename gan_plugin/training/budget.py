@@ -9,6 +9,8 @@ from typing import Protocol
 from gan_plugin.training.plan import TrainingPlan
 from gan_plugin.training.state import TrainingState
 
+MIN_TRAINING = 0.1  # of the time; with less left, a training is not worth beginning
+
 
 @dataclass(frozen=True)
 class Clock:
@@ -37,6 +39,9 @@ class Budget(Protocol):
     def has_time_to_evaluate(self) -> bool:
         """Return whether an evaluation that begins now ends before the training does."""
 
+    def has_time_to_begin(self) -> bool:
+        """Return whether a training that begins anew now has enough time left."""
+
 
 class StepBudget:
     """A training of a number of steps."""
@@ -54,6 +59,10 @@ class StepBudget:
 
     def has_time_to_evaluate(self) -> bool:
         """Return that there is time: a training of so many steps ends when it ends."""
+        return True
+
+    def has_time_to_begin(self) -> bool:
+        """Return that there is time."""
         return True
 
 
@@ -95,6 +104,10 @@ class TimeBudget:
     def has_time_to_evaluate(self) -> bool:
         """Return whether there is as much time as is kept for the end, where everything is evaluated once more."""
         return time.monotonic() + self.reserve <= self.end
+
+    def has_time_to_begin(self) -> bool:
+        """Return whether MIN_TRAINING of the time is left."""
+        return time.monotonic() + MIN_TRAINING * self.seconds <= self.end
 
 
 def make_budget(plan: TrainingPlan, *, epoch_steps: int, spent: float, clock: Clock) -> Budget:

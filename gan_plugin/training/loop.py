@@ -82,7 +82,8 @@ def train(
 
     Raises:
         UserError: the data and the plan do not fit together.
-        Diverged: the guard raised an error, and again after each of ``plan.retries`` returns to a good checkpoint.
+        Diverged: the guard raised an error, and again after each of ``plan.retries`` returns to a good checkpoint; or
+            there was none, and no time to begin anew.
         Interrupted: ``stop_requested`` returned true; the checkpoint is written.
     """
     epoch_steps = steps_per_epoch(dataset, plan.recipe)
@@ -291,10 +292,8 @@ def reason_to_end(trainer: Trainer, restored: TrainingState, *, has_result: bool
         return ""
     if restored.rollbacks > plan.retries:
         return f", and going back is used up with retries={plan.retries}"
-    if not has_result:
-        trainer.budget.update(restored)
-        if trainer.budget.is_over(restored):
-            return ", and there is neither a good checkpoint nor time to begin anew"
+    if not has_result and not trainer.budget.has_time_to_begin():
+        return ", and there is neither a good checkpoint nor time to begin anew"
     return None
 
 

@@ -174,6 +174,9 @@ def test_a_search_that_is_interrupted_goes_on_and_writes_a_recipe(
     assert "no other seed was tried" in load_recipe("tuned.toml").summary
     (parent,) = parents(client)
     assert (parent.info.status, len(trainings.outcomes)) == ("KILLED", 2)
+    identity = json.loads(next(tmp_path.glob("outputs/*/run.json")).read_text())["identity"]
+    of_another_network = identity | {"features_digest": identity["features_digest"][::-1]}
+    assert tune.find_unfinished_search(tmp_path / "outputs", of_another_network) is None
 
     trainings.stop_after, trainings.time.now = 0, 0.0
     assert tune.run_tune(settings) == Path("tuned.toml")

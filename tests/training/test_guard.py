@@ -314,27 +314,36 @@ def test_a_training_does_not_end_well_with_one_image_for_all_seeds(
         train(dataset, dataclasses.replace(plan(1), retries=0), AfterAnEpoch(paint_gray), folder=tmp_path)
 
 
-def test_a_collapse_when_the_time_is_over_does_not_end_in_an_untrained_generator(
-    dataset: Dataset, tmp_path: Path, states: list[TrainingState], monkeypatch: pytest.MonkeyPatch
+@pytest.mark.parametrize(
+    ("step_s", "reason"),
+    [
+        (60, "neither a good checkpoint nor time to begin anew"),  # the time is over
+        (47.5, "neither a good checkpoint nor time to begin anew"),  # there are five seconds
+        (10, "going back is used up with retries=2"),  # after three tries of twenty seconds
+    ],
+)
+def test_a_training_that_is_lost_when_little_time_is_left_does_not_end_in_an_untrained_generator(
+    dataset: Dataset,
+    tmp_path: Path,
+    states: list[TrainingState],
+    monkeypatch: pytest.MonkeyPatch,
+    *,
+    step_s: float,
+    reason: str,
 ) -> None:
-    """The guard may go back to the start, but six seconds are over after two steps of four."""
+    """The guard may go back to the start twice, and in the first epoch two of three steps take time, of 100 seconds."""
     clock = FakeTime()
     monkeypatch.setattr(budget, "time", clock)
 
-    def paint_gray() -> None:
-        with torch.no_grad():
-            for weight in states[-1].ema.parameters():
-                weight.zero_()
-
     def tick() -> bool:
-        clock.now += 4
+        clock.now += step_s
         return False
 
-    with pytest.raises(Diverged, match="neither a good checkpoint nor time to begin anew: training has") as failed:
+    with pytest.raises(Diverged, match=f"became nan, and .*{reason}: training has diverged") as failed:
         train(
             dataset,
-            dataclasses.replace(plan(), epochs=None, minutes=0.1, retries=3),
-            memory := AfterAnEpoch(paint_gray),
+            dataclasses.replace(plan(), epochs=None, minutes=100 / 60, retries=2),
+            memory := AfterAnEpoch(lambda: spoil(states[-1])),
             folder=tmp_path,
             stop_requested=tick,
             clock=Clock(started=0.0),
