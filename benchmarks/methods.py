@@ -28,6 +28,7 @@ from gan_plugin.networks.projection import ProjectionDiscriminator
 from gan_plugin.spec import SampleSpec
 from gan_plugin.training import loop
 from gan_plugin.training.gan import GanStep
+from gan_plugin.training.gradients import Gradients
 from gan_plugin.training.state import TrainingState
 
 SIGMA = 0.01  # of finite differences, where images are −1…1
@@ -43,15 +44,15 @@ class FiniteDifferences(GanStep):
 
     def __init__(self, state: TrainingState, recipe: Recipe, precision: torch.dtype) -> None:
         super().__init__(state, recipe, precision)
-        self.penalty = None  # of the library
+        self.penalty = lambda inputs: inputs.real_logits.new_zeros(())  # in place of the library's
 
-    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
-        loss = super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
-        if self.state.steps % self.recipe.penalty_every:
+    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **rest: Any) -> Tensor:
+        loss = super().discriminator_loss(real, fake, labels=labels, **rest)
+        if not rest["penalized"]:
             return loss
         n = max(1, len(real) // 4)
         penalty = finite_difference(self.state, self.augment(real[:n]), None if labels is None else labels[:n])
-        return loss + self.values.penalty_weight * self.recipe.penalty_every * penalty
+        return loss + self.penalty_weight * penalty
 
 
 def finite_difference(state: TrainingState, x: Tensor, labels: Tensor | None) -> Tensor:
@@ -74,20 +75,20 @@ class BalancedConsistency(GanStep):
         super().__init__(state, recipe, precision)
         self.seen: list[Tensor] = []  # fakes come first, in one pass or two
 
-    def run_on_both(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def of_discriminator_on(self, batch: Batch, fake: Tensor, z: Tensor, *, penalized: bool) -> Gradients:
         self.seen.clear()
-        return super().run_on_both(real, fake, labels)
+        return super().of_discriminator_on(batch, fake, z, penalized=penalized)
 
     def augment(self, samples: Tensor) -> Tensor:
         self.seen.append(super().augment(samples))
         return self.seen[-1]
 
-    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
-        loss = super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
+    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **rest: Any) -> Tensor:
+        loss = super().discriminator_loss(real, fake, labels=labels, **rest)
         shifted = self.shift(torch.cat(self.seen).detach())
         with autocast(self.device, self.precision):
             beside = self.state.discriminator(shifted, None if labels is None else labels.repeat(2))
-        before = torch.cat([logits["fake_logits"], logits["real_logits"]], 1)
+        before = torch.cat([rest["fake_logits"], rest["real_logits"]], 1)
         return loss + 2 * self.WEIGHT * (before - beside).square().mean()  # the sum of two means
 
     def shift(self, x: Tensor) -> Tensor:
@@ -122,17 +123,17 @@ class San(GanStep):
                 if layer is not None:
                     layer.weight.div_(length)
 
-    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
-        loss = super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
+    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **rest: Any) -> Tensor:
+        loss = super().discriminator_loss(real, fake, labels=labels, **rest)
         for member in state_members(self.state):
             fakes, reals = torch.cat(member.along_direction).chunk(2)  # fakes come first, in one pass or two
             loss = loss + fakes.mean() - reals.mean()
         return loss
 
-    def run_on_both(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
+    def of_discriminator_on(self, batch: Batch, fake: Tensor, z: Tensor, *, penalized: bool) -> Gradients:
         for member in state_members(self.state):
             member.along_direction = []
-        return super().run_on_both(real, fake, labels)
+        return super().of_discriminator_on(batch, fake, z, penalized=penalized)
 
 
 class SanHead(ProjectionDiscriminator):
@@ -175,10 +176,10 @@ class ReconstructingDiscriminator(GanStep):
         ).to(self.device, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # torch's stubs lack the pair
         weights = list(self.decoder.parameters())
         state.optimizers["discriminator"].add_param_group({"params": weights})
-        self.discriminator_weights += weights
+        self.weights["discriminator"] += weights
 
-    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
-        loss = super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
+    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **rest: Any) -> Tensor:
+        loss = super().discriminator_loss(real, fake, labels=labels, **rest)
         seen = self.augment(real.detach())
         with autocast(self.device, self.precision):
             features = cast(Any, self.state.discriminator.members[0]).embed(seen)
@@ -341,7 +342,7 @@ class Compiled(GanStep):
             member.embed = torch.compile(member.embed, dynamic=False)
 
     def __call__(self, batch: Batch, generator_batch: Batch) -> dict[str, Tensor]:
-        with torch.compiler.set_stance("force_eager" if self.has_penalty() else "default"):
+        with torch.compiler.set_stance("force_eager" if self.penalty_is_due() else "default"):
             return super().__call__(batch, generator_batch)
 
 
@@ -363,17 +364,19 @@ class Growing(GanStep):
         self.to_small = subpixel.conv(width, state.spec.channels, gain=1).to(self.device)
         self.from_small = subpixel.conv(state.spec.channels, width).to(self.device)
         self.was_small = False
-        for name, weights, layer in (
-            ("generator", self.generator_weights, self.to_small),
-            ("discriminator", self.discriminator_weights, self.from_small),
-        ):
-            weights.extend(layer.parameters())
+        self.large, self.small = self.weights, {}
+        beyond = {"generator": ("subpixel", "to_image"), "discriminator": ("from_image",)}
+        for name, layer in (("generator", self.to_small), ("discriminator", self.from_small)):
             state.optimizers[name].add_param_group({"params": list(layer.parameters())})
+            named = state.networks[name].named_parameters()
+            stages = [weight for path, weight in named if not set(path.split(".")) & set(beyond[name])]
+            self.small[name] = [*stages, *layer.parameters()]
 
     def __call__(self, batch: Batch, generator_batch: Batch) -> dict[str, Tensor]:
         if self.was_small and not self.is_small:
             self.hand_over()
         self.was_small = self.is_small
+        self.weights = self.small if self.is_small else self.large
         return super().__call__(batch, generator_batch)
 
     @torch.no_grad()
@@ -392,10 +395,13 @@ class Growing(GanStep):
                     generator.subpixel.bias[4 * map_ : 4 * map_ + 4] = sign * self.to_small.bias[channel]
                     generator.to_image.weight[channel, map_, 1, 1] = sign / (1 + subpixel.SLOPE)
 
-    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **logits: Tensor) -> Tensor:
-        if self.is_small:  # ‖∇D‖² with respect to a mean of four pixels is four times that with respect to them
-            self.values = self.values._replace(penalty_weight=self.values.penalty_weight / 4)
-        return super().discriminator_loss(real, fake, labels=labels, **cast(Any, logits))
+    def discriminator_loss(self, real: Tensor, fake: Tensor, *, labels: Tensor | None, **rest: Any) -> Tensor:
+        # ‖∇D‖² with respect to a mean of four pixels is four times that with respect to them
+        weight = self.penalty_weight
+        self.penalty_weight = weight / 4 if self.is_small else weight
+        loss = super().discriminator_loss(real, fake, labels=labels, **rest)
+        self.penalty_weight = weight
+        return loss
 
     @property
     def is_small(self) -> bool:

@@ -115,16 +115,23 @@ OBJECTIVES: dict[str, Objective] = {
 }
 
 
-def softmax_mean(losses: Tensor, inverse_temperature: float) -> Tensor:
+def softmax_mean(losses: Tensor, inverse_temperature: float, active: Tensor | None = None) -> Tensor:
     """Return Σ wᵢ ℓᵢ with w = softmax(λ ℓ) over a generator's losses [K] against K discriminators.
 
     λ = ``inverse_temperature``: 0 gives their mean, a large one the largest of them. The weights are constants here, so
     the generator lowers its losses and not the weights. Durugkar et al. 2017, arXiv:1611.01673, section 4.
 
-    >>> softmax_mean(torch.tensor([1.0, 3.0]), 0), softmax_mean(torch.tensor([1.0, 3.0]), 10)
-    (tensor(2.), tensor(3.))
+    >>> losses = torch.tensor([1.0, 3.0])
+    >>> softmax_mean(losses, 0), softmax_mean(losses, 10), softmax_mean(losses, 0, torch.tensor([True, False]))
+    (tensor(2.), tensor(3.), tensor(1.))
+
+    Args:
+        active: bool [K], which losses count; None for all.
     """
-    return (torch.softmax(inverse_temperature * losses.detach(), 0) * losses).sum()
+    scores = inverse_temperature * losses.detach()
+    if active is not None:
+        scores = torch.where(active, scores, -torch.inf)
+    return (torch.softmax(scores, 0) * losses).sum()
 
 
 def mutual_information_loss(

@@ -15,6 +15,15 @@ RAMP_SHARE = 0.2  # or in this share of the training, where that is sooner: a sh
 MAX_P = 0.8
 
 
+def overfitting(margins: Tensor) -> Tensor:
+    """Return E sign(margin), from −1 to 1, of margins of any shape: 1 where every real image is known for one.
+
+    r_t of Karras et al. 2020, eq. 1. There may be more margins than images, from several discriminators, or fewer, from
+    packs.
+    """
+    return margins.detach().sign().float().mean()
+
+
 class AdaController:
     """Controller of p that keeps E sign(margin) over real images at TARGET.
 
@@ -33,19 +42,23 @@ class AdaController:
         self.batches = 0  # since the beginning
         self.progress = 0.0  # of the training, 0…1, when p was adjusted
 
-    def update(self, margins: Tensor, *, images: int, progress: float) -> None:
-        """Record the margins of a batch of real images; every ADJUST_EVERY batches p moves by what RAMP_IMAGES says.
+    def update(self, overfitting: Tensor, *, images: int, progress: float) -> None:
+        """Record E sign(margin) of a batch of real images; every ADJUST_EVERY batches p moves by what RAMP_IMAGES says.
 
-        There may be more margins than images, from several discriminators, or fewer, from packs.
+        Args:
+            overfitting: a scalar float32 on the device.
+            images: of the batch.
+            progress: of the training, 0…1.
         """
-        self.signs = self.signs + margins.detach().sign().float().mean() * images
+        self.signs += overfitting * images
         self.images += images
         self.batches += 1
         if self.batches % ADJUST_EVERY == 0:
             direction = (self.signs / self.images - TARGET).sign()
             step = max(self.images / RAMP_IMAGES, (progress - self.progress) / RAMP_SHARE)
-            self.p = (self.p + direction * step).clamp(0, MAX_P)
-            self.signs, self.images, self.progress = torch.zeros_like(self.signs), 0, progress
+            self.p.add_(direction * step).clamp_(0, MAX_P)  # in place: a captured step reads it where it is
+            self.signs.zero_()
+            self.images, self.progress = 0, progress
 
     def state(self) -> dict[str, Tensor]:
         """Return all state, for a checkpoint."""
@@ -55,6 +68,7 @@ class AdaController:
 
     def load(self, state: dict[str, Tensor]) -> None:
         """Restore what :meth:`state` returned."""
-        self.p, self.signs = (state[name].to(self.p.device) for name in ("p", "signs"))
+        self.p.copy_(state["p"])
+        self.signs.copy_(state["signs"])
         self.images, self.batches = (int(count) for count in state["counts"])
         self.progress = state["progress"].item()

@@ -27,17 +27,21 @@ def ema_decay(recipe: Recipe, steps: int, half_life: float) -> float:
     return float(0.5 ** (recipe.discriminator_steps / (half_life * steps))) if half_life else 0.0
 
 
-@torch.no_grad()
-def update_ema(ema: nn.Module, generator: nn.Module, decay: float) -> None:
-    """Move the average: ema ← decay·ema + (1 − decay)·generator, over weights and batch norm's statistics."""
-    averaged, current = list(ema.state_dict().values()), list(generator.state_dict().values())
-    floating = [value.is_floating_point() for value in averaged]
-    torch._foreach_lerp_(
-        [a for a, f in zip(averaged, floating) if f], [c for c, f in zip(current, floating) if f], 1 - decay
-    )
-    for a, c, f in zip(averaged, current, floating):
-        if not f:
-            a.copy_(c)  # batch norm's count of batches
+class Averager:
+    """Averages a generator over its steps: weights, and batch norm's statistics."""
+
+    def __init__(self, ema: nn.Module, generator: nn.Module) -> None:
+        # both networks keep their tensors, and listing them takes as long as moving them
+        pairs = list(zip(ema.state_dict().values(), generator.state_dict().values()))
+        self.averaged, self.current = ([pair[i] for pair in pairs if pair[0].is_floating_point()] for i in (0, 1))
+        self.counts = [pair for pair in pairs if not pair[0].is_floating_point()]  # batch norm's, of batches
+
+    @torch.no_grad()
+    def update(self, decay: float) -> None:
+        """Move the average: ema ← decay·ema + (1 − decay)·generator."""
+        torch._foreach_lerp_(self.averaged, self.current, 1 - decay)
+        for averaged, current in self.counts:
+            averaged.copy_(current)
 
 
 @torch.no_grad()

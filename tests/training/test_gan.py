@@ -18,7 +18,7 @@ from gan_plugin.data.dataset import Dataset, make_dataset
 from gan_plugin.data.loader import Batch
 from gan_plugin.objectives import OBJECTIVES, mutual_information_loss
 from gan_plugin.spec import SampleSpec, image_spec
-from gan_plugin.training import gan, loop
+from gan_plugin.training import gradients, loop
 from gan_plugin.training.ada import ADJUST_EVERY, RAMP_IMAGES
 from gan_plugin.training.gan import GanStep, metric_names
 from gan_plugin.training.loop import train
@@ -289,9 +289,9 @@ class Augmented:
 
     def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
         self.probabilities: list[float] = []
-        monkeypatch.setattr(gan, "diff_augment", lambda x: x + MARKS["diffaugment"])
+        monkeypatch.setattr(gradients, "diff_augment", lambda x: x + MARKS["diffaugment"])
         for kind, name in (("ada", "adaptive_augment"), ("scheduled", "scheduled_augment")):
-            monkeypatch.setattr(gan, name, self.with_probability(MARKS[kind]))
+            monkeypatch.setattr(gradients, name, self.with_probability(MARKS[kind]))
 
     def with_probability(self, mark: float) -> Callable[[Tensor, Tensor], Tensor]:
         def augment(x: Tensor, p: Tensor) -> Tensor:
@@ -383,15 +383,24 @@ def test_ada_answers_discriminators_that_are_sure_of_real_images(updates: str, b
 @pytest.mark.parametrize(
     ("objective", "mean_sign"), [("non-saturating", 0.5), ("least-squares", -0.5), ("relativistic", -1.0)]
 )
-def test_ada_is_fed_all_real_images_margins_above_boundary_or_fakes(objective: str, mean_sign: float) -> None:
+def test_overfitting_is_that_of_real_images_margins_above_boundary_or_fakes(objective: str, mean_sign: float) -> None:
     """Half of these logits lie between the boundaries 0 and ½, all below the fakes'; half as many as images."""
     recipe = small_recipe(objective=objective, augment="ada", pack=2)
     step = GanStep(lively_state(recipe), recipe, torch.float32)
     images = floats(random_batch(1))
     real_logits, fake_logits = torch.tensor([[0.9, 0.3, 0.3, -0.1]]), torch.ones(1, 4)
-    step.discriminator_loss(images, images, real_logits=real_logits, fake_logits=fake_logits, labels=None)
-    assert (step.state.ada.batches, step.state.ada.images) == (1, BATCH)
-    assert step.state.ada.signs.item() == pytest.approx(mean_sign * BATCH)
+    step.discriminator_loss(
+        images, images, real_logits=real_logits, fake_logits=fake_logits, labels=None, penalized=False
+    )
+    assert step.take_metrics()["augment/overfitting"].item() == pytest.approx(mean_sign)
+
+
+def test_ada_hears_of_every_batch_and_of_all_its_images() -> None:
+    recipe = small_recipe(augment="ada", pack=2)
+    step, batch = GanStep(lively_state(recipe), recipe, torch.float32), random_batch(1)
+    metrics = [step(batch, batch)["augment/overfitting"] for _ in range(ADJUST_EVERY - 1)]
+    assert (step.state.ada.batches, step.state.ada.images) == (ADJUST_EVERY - 1, (ADJUST_EVERY - 1) * BATCH)
+    torch.testing.assert_close(step.state.ada.signs, torch.stack(metrics).sum() * BATCH)
 
 
 def numbered_images(count: int) -> Dataset:

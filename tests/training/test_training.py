@@ -31,7 +31,7 @@ from gan_plugin.training.checkpoint import (
     read_header,
     save_checkpoint,
 )
-from gan_plugin.training.ema import ema_decay, update_batch_norm, update_ema
+from gan_plugin.training.ema import Averager, ema_decay, update_batch_norm
 from gan_plugin.training.gan import GanStep
 from gan_plugin.training.loop import Interrupted, train
 from gan_plugin.training.selection import TimeShare, export_reason
@@ -76,7 +76,7 @@ def test_the_fused_optimizer_moves_weights_as_the_plain_one(
     layout: torch.memory_format, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     """The fused one trusts that weight, gradient and moments lie alike in memory, after a resume too."""
-    for module in ("training.gan", "training.state"):
+    for module in ("training.gradients", "training.state"):
         monkeypatch.setattr(f"gan_plugin.{module}.MEMORY_FORMAT", layout)
     recipe = small_recipe()
     torch.manual_seed(0)
@@ -419,8 +419,9 @@ def test_the_average_forgets_by_half_in_a_half_life() -> None:
             value.fill_(1)
     recipe = small_recipe()
     decay = ema_decay(recipe, steps=10_000, half_life=0.001)
+    averager = Averager(state.ema, state.generator)
     for _ in range(10):  # steps of 10,000 are one half-life
-        update_ema(state.ema, state.generator, decay)
+        averager.update(decay)
     averaged = state.ema.state_dict()
     for name in ("dense.weight", "dense_norm.running_var", "upsample.1.running_mean"):
         torch.testing.assert_close(averaged[name], torch.full_like(averaged[name], 0.5))
