@@ -16,7 +16,6 @@ image outside and fill the rest with its mirror images.
 
 from __future__ import annotations
 
-import functools
 import math
 from collections.abc import Callable
 
@@ -33,12 +32,14 @@ def diff_augment(x: Tensor) -> Tensor:
     Brightness ± ½, saturation × U(0, 2), contrast × U(½, 1½), shifts up to an eighth of each side, and a cutout of half
     of each; what is shifted in or cut out is 0.
     """
-    n, _, height, width = x.shape
-    x = x + (uniform(n, x) - 0.5)
-    x = scale_about(x, x.mean(1, keepdim=True), 2 * uniform(n, x))
-    x = scale_about(x, x.mean((1, 2, 3), keepdim=True), 0.5 + uniform(n, x))
-    down, right = (random_offsets(n, x, round(side * SHIFT)) for side in (height, width))
-    return cut_out(shift(x, down, right), cutout_centers(n, x, height), cutout_centers(n, x, width))
+    height, width = x.shape[2:]
+    u = uniforms(x, 7)  # [B, 7]
+    brightness, saturation, contrast = u[:, :3].to(x.dtype)[:, :, None, None, None].unbind(1)  # [B, 1, 1, 1] each
+    x = x + (brightness - 0.5)
+    x = scale_about(x, x.mean(1, keepdim=True), 2 * saturation)
+    x = scale_about(x, x.mean((1, 2, 3), keepdim=True), 0.5 + contrast)
+    down, right = (offsets(u[:, 3 + i], round(side * SHIFT)) for i, side in enumerate((height, width)))
+    return cut_out(shift(x, down, right), cutout_centers(u[:, 5], height), cutout_centers(u[:, 6], width))
 
 
 def adaptive_augment(x: Tensor, p: Tensor) -> Tensor:
@@ -54,25 +55,24 @@ def scheduled_augment(x: Tensor, p: Tensor) -> Tensor:
 
     Huang et al. 2024, arXiv:2501.05441, appendix.
     """
-    n, _, height, width = x.shape
+    height, width = x.shape[2:]
     x = jitter_color(warp(x, p), p / 2)
-    hit = bernoulli(n, x, p)
-    return torch.where(hit, cut_out(x, cutout_centers(n, x, height), cutout_centers(n, x, width)), x)
+    u = uniforms(x, 3)  # [B, 3]
+    cut = cut_out(x, cutout_centers(u[:, 0], height), cutout_centers(u[:, 1], width))
+    return torch.where((u[:, 2] < p)[:, None, None, None], cut, x)
 
 
-def uniform(n: int, x: Tensor) -> Tensor:
-    """Draw from U(0, 1), one number an image, of x's type: [n, 1, 1, 1]."""
-    return torch.rand(n, 1, 1, 1, device=x.device).to(x.dtype)
+def uniforms(x: Tensor, count: int) -> Tensor:
+    """Draw from U(0, 1), ``count`` numbers for each of the images [B, C, H, W]: float32 [B, count].
+
+    All that an augmentation needs is drawn at once: on a GPU each draw is a launch of its own.
+    """
+    return torch.rand(len(x), count, device=x.device)
 
 
-def bernoulli(n: int, x: Tensor, p: Tensor) -> Tensor:
-    """Draw True with probability ``p``, one an image: bool [n, 1, 1, 1]."""
-    return torch.rand(n, 1, 1, 1, device=x.device) < p
-
-
-def random_offsets(n: int, x: Tensor, largest: int) -> Tensor:
-    """Draw integers from −largest to largest: int64 [n]."""
-    return torch.randint(-largest, largest + 1, (n,), device=x.device)
+def offsets(u: Tensor, largest: int) -> Tensor:
+    """Turn numbers of U(0, 1), [n], to integers from −largest to largest: int64 [n]."""
+    return (u * (2 * largest + 1)).long() - largest
 
 
 def cutout_side(side: int) -> int:
@@ -84,12 +84,12 @@ def cutout_side(side: int) -> int:
     return int(side * CUTOUT + 0.5)
 
 
-def cutout_centers(n: int, x: Tensor, side: int) -> Tensor:
-    """Draw where a cutout's center lies along a side of the image: int64 [n].
+def cutout_centers(u: Tensor, side: int) -> Tensor:
+    """Turn numbers of U(0, 1), [n], to places of a cutout's center along a side of the image: int64 [n].
 
     A pixel, or the gap before it where the cutout's own side is even; both edges are equally likely.
     """
-    return torch.randint(0, side + 1 - cutout_side(side) % 2, (n,), device=x.device)
+    return (u * (side + 1 - cutout_side(side) % 2)).long()
 
 
 def scale_about(x: Tensor, center: Tensor, factor: Tensor) -> Tensor:
@@ -155,81 +155,55 @@ def half_size(height: int, width: int) -> tuple[float, float]:
 def draw_warps(n: int, height: int, width: int, *, p: Tensor) -> tuple[Tensor, Tensor]:
     """Draw n maps from positions in the result to positions in the image, each op with probability ``p``.
 
-    Returns float32 [n, 3, 3], acting on (x, y, 1) from the center in units of ``half_size``, and bool [n]: whether any
-    op was drawn.
+    Returns float32 [n, 2, 3], acting on (x, y, 1) from the center in units of ``half_size``, and bool [n]: whether any
+    op was drawn. A map flips, then turns, moves by pixels, scales, rotates, stretches, rotates again, and moves by any
+    fraction, in the order of its matrices from left to right. Rotated before and after, a stretch has any direction.
     """
-
-    def draw(value: Tensor, identity: float, probability: Tensor = p) -> tuple[Tensor, Tensor]:
-        hit = torch.rand(n, device=p.device) < probability
-        return torch.where(hit, value, identity), hit
-
-    def random() -> Tensor:
-        return torch.rand(n, device=p.device)
-
-    def normal() -> Tensor:
-        return torch.randn(n, device=p.device)
-
-    half_height, half_width = half_size(height, width)
-    turns = 4 if height == width else 2  # that map the frame to itself
+    u, normal = torch.rand(n, 14, device=p.device), torch.randn(n, 4, device=p.device)
     rotation_p = 1 - (1 - p).sqrt()  # drawn twice, so that an image is rotated with probability p
-    flip, flip_mask = draw(torch.where(random() < 0.5, -1.0, 1.0), 1)
-    turn, turn_mask = draw((random() * turns).floor() * (2 * math.pi / turns), 0)
-    right, offset_mask = draw((2 * random() - 1) * SHIFT, 0)
-    down = torch.where(offset_mask, (2 * random() - 1) * SHIFT, 0.0)
-    scale, scale_mask = draw(2 ** (normal() * LOG_SCALE), 1)
-    angle_before, before_mask = draw((2 * random() - 1) * math.pi, 0, rotation_p)
-    aspect, aspect_mask = draw(2 ** (normal() * LOG_SCALE), 1)
-    angle_after, after_mask = draw((2 * random() - 1) * math.pi, 0, rotation_p)
-    fraction_right, shift_mask = draw(normal() * SHIFT, 0)
-    fraction_down = torch.where(shift_mask, normal() * SHIFT, 0.0)
-    one = torch.ones_like(flip)
-    steps = [
-        scaling(flip, one),
-        rotation(turn),
-        # integer pixels, so that a blit copies values and interpolates nothing
-        translation(
-            (right * width).round() / width * 2 * half_width, (down * height).round() / height * 2 * half_height
-        ),
-        scaling(scale, scale),
-        rotation(angle_before),  # rotated before and after, a stretch has any direction
-        scaling(aspect, 1 / aspect),
-        rotation(angle_after),
-        translation(fraction_right * 2 * half_width, fraction_down * 2 * half_height),
-    ]
-    flags = [flip_mask, turn_mask, offset_mask, scale_mask, before_mask, aspect_mask, after_mask, shift_mask]
-    return functools.reduce(matmul, steps), torch.stack(flags).any(0)
+    hit = u[:, :8] < torch.stack([p, p, p, rotation_p, p, rotation_p, p, p])
+    turns = 4 if height == width else 2  # that map the frame to itself
+    half_height, half_width = half_size(height, width)
+    (scale, stretch), (far_right, far_down) = (normal[:, :2] * LOG_SCALE).unbind(1), (normal[:, 2:] * SHIFT).unbind(1)
+    first, second, right, down = (2 * u[:, 10:] - 1).unbind(1)
+    values = torch.stack(
+        [
+            (u[:, 8] < 0.5).float(),  # flip
+            (u[:, 9] * turns).floor() * (2 * math.pi / turns),
+            *(scale, first * math.pi, stretch, second * math.pi),
+            # integer pixels, so that a blit copies values and interpolates nothing
+            (right * SHIFT * width).round() * (2 * half_width / width),
+            far_right * (2 * half_width),
+            (down * SHIFT * height).round() * (2 * half_height / height),
+            far_down * (2 * half_height),
+        ],
+        1,
+    )  # [n, 10]; 0 stands for no op
+    values = torch.where(torch.cat([hit, hit[:, 6:]], 1), values, 0)
+    flip, turn, scale, first, stretch, second = values[:, :6].unbind(1)
+    blit, move = values[:, 6::2], values[:, 7::2]  # [n, 2] each: right, down
+    turned, before, after = rotations(torch.stack([turn, turn + first, second], 1)).unbind(1)
+    # in one factor of columns, since a scale commutes with rotations
+    mirror = torch.stack([1 - 2 * flip, torch.ones_like(flip)], 1)[:, :, None]  # of rows
+    factors = 2 ** torch.stack([scale + stretch, scale - stretch], 1)[:, None]  # of columns
+    linear = mirror * matmul(before * factors, after)  # [n, 2, 2]
+    offset = (mirror * turned * blit[:, None]).sum(2) + (linear * move[:, None]).sum(2)  # [n, 2]
+    return torch.cat([linear, offset[:, :, None]], 2), hit.any(1)
 
 
 def matmul(a: Tensor, b: Tensor) -> Tensor:
-    """Return a b for matrices float32 [n, 3, 3], in full precision also under autocast."""
+    """Return a b for matrices float32 [n, 2, 2], in full precision also under autocast."""
     return (a[:, :, :, None] * b[:, None]).sum(2)
 
 
-def scaling(x: Tensor, y: Tensor) -> Tensor:
-    """Return matrices [n, 3, 3] that scale by (x, y), [n] each."""
-    zero, one = torch.zeros_like(x), torch.ones_like(x)
-    return as_matrices(x, zero, zero, zero, y, zero, zero, zero, one)
-
-
-def rotation(angle: Tensor) -> Tensor:
-    """Return matrices [n, 3, 3] that rotate by angles [n] in radians."""
-    zero, one = torch.zeros_like(angle), torch.ones_like(angle)
-    return as_matrices(angle.cos(), -angle.sin(), zero, angle.sin(), angle.cos(), zero, zero, zero, one)
-
-
-def translation(x: Tensor, y: Tensor) -> Tensor:
-    """Return matrices [n, 3, 3] that move by (x, y), [n] each."""
-    zero, one = torch.zeros_like(x), torch.ones_like(x)
-    return as_matrices(one, zero, x, zero, one, y, zero, zero, one)
-
-
-def as_matrices(*entries: Tensor) -> Tensor:
-    """Stack nine entries [n], row by row, into matrices [n, 3, 3]."""
-    return torch.stack(entries, 1).view(-1, 3, 3)
+def rotations(angles: Tensor) -> Tensor:
+    """Return matrices [n, m, 2, 2] that rotate by angles [n, m] in radians."""
+    cosine, sine = angles.cos(), angles.sin()
+    return torch.stack([cosine, -sine, sine, cosine], 2).view(*angles.shape, 2, 2)
 
 
 def resample(x: Tensor, matrices: Tensor) -> Tensor:
-    """Look up images [B, C, H, W] where maps [B, 3, 3] of positions point: bilinear, mirrored at the edges.
+    """Look up images [B, C, H, W] where maps [B, 2, 3] of positions point: bilinear, mirrored at the edges.
 
     By gathering, which is differentiable any number of times; ``grid_sample`` is so only once.
     """
@@ -237,22 +211,26 @@ def resample(x: Tensor, matrices: Tensor) -> Tensor:
     half_height, half_width = half_size(height, width)
     ys = ((torch.arange(height, device=x.device) + 0.5) / height * 2 - 1) * half_height  # [H], of pixel centers
     xs = ((torch.arange(width, device=x.device) + 0.5) / width * 2 - 1) * half_width  # [W]
-    source_x, source_y = (
-        m[:, 0, None, None] * xs + m[:, 1, None, None] * ys[:, None] + m[:, 2, None, None]
-        for m in matrices.unbind(1)[:2]
-    )  # [B, H, W]
-    column = reflect(((source_x / half_width + 1) * (width / 2) - 0.5).flatten(1), width)  # [B, H·W], in pixels
-    row = reflect(((source_y / half_height + 1) * (height / 2) - 0.5).flatten(1), height)
-    left, top = column.floor(), row.floor()
-    flat, result = x.flatten(2), torch.zeros_like(x.flatten(2))
-    for dy in (0, 1):
-        for dx in (0, 1):
-            weight = (1 - (column - left - dx).abs()) * (1 - (row - top - dy).abs())  # [B, H·W]
-            # beyond the last pixel the weight is 0, and the index only has to be a valid one
-            index = (top + dy).clamp(0, height - 1) * width + (left + dx).clamp(0, width - 1)
-            index = index.long()[:, None].expand(-1, channels, -1)
-            result = result + flat.gather(2, index) * weight[:, None].to(x.dtype)
-    return result.view_as(x)
+    of_x, of_y, offset = matrices[..., None, None].unbind(2)  # [B, 2, 1, 1] each
+    source_x, source_y = (of_x * xs + of_y * ys[:, None] + offset).flatten(2).unbind(1)  # [B, H·W] each
+    column = reflect((source_x / half_width + 1) * (width / 2) - 0.5, width)  # in pixels
+    row = reflect((source_y / half_height + 1) * (height / 2) - 0.5, height)
+    rows, row_weights = neighbors(row, height)  # [B, 2, H·W] each
+    columns, column_weights = neighbors(column, width)
+    index = (rows[:, :, None] * width + columns[:, None]).flatten(1)[:, None].expand(-1, channels, -1)  # [B, C, 4·H·W]
+    weights = (row_weights[:, :, None] * column_weights[:, None]).flatten(1, 2)[:, None].to(x.dtype)  # [B, 1, 4, H·W]
+    corners = x.flatten(2).gather(2, index).view(len(x), channels, 4, -1)  # [B, C, 4, H·W]
+    first, second, third, fourth = (corners * weights).unbind(2)
+    return (first + second + third + fourth).view_as(x)  # in this order, as a sum over an axis would not be everywhere
+
+
+def neighbors(position: Tensor, side: int) -> tuple[Tensor, Tensor]:
+    """Return the two pixels about positions [B, N] along a side, int64 [B, 2, N], and their weights, likewise."""
+    first = position.floor()
+    fraction = position - first
+    # beyond the last pixel the weight is 0, and the index only has to be a valid one
+    pixels = torch.stack([first, first + 1], 1).clamp(0, side - 1).long()
+    return pixels, torch.stack([1 - fraction, fraction], 1)
 
 
 def reflect(position: Tensor, side: int) -> Tensor:
@@ -269,39 +247,34 @@ def reflect(position: Tensor, side: int) -> Tensor:
 def jitter_color(x: Tensor, p: Tensor) -> Tensor:
     """Change brightness and contrast, flip luma and, of RGB, change hue and saturation, each with probability ``p``."""
     n, channels = x.shape[:2]
-
-    def normal() -> Tensor:
-        return torch.randn(n, 1, 1, 1, device=x.device).to(x.dtype)
-
-    hits, values = [bernoulli(n, x, p)], [normal()]  # of brightness
-    hits, values = [*hits, bernoulli(n, x, p)], [*values, normal()]  # of contrast
-    half = torch.rand(n, 1, 1, 1, device=x.device) < 0.5
-    hits.append(bernoulli(n, x, p) & half)  # of luma
-    if channels > 1:
-        values.append((2 * uniform(n, x) - 1) * math.pi)
-        hits.append(bernoulli(n, x, p))  # of hue
-        hits, values = [*hits, bernoulli(n, x, p)], [*values, normal()]  # of saturation
-    drawn = torch.cat(hits, 1)  # bool [n, ops, 1, 1]
-    return change(x, drawn.flatten(1).any(1), recolor, drawn, torch.cat(values, 1))
+    ops = 3 if channels == 1 else 5  # brightness, contrast, luma, hue, saturation
+    u, normal = uniforms(x, ops + 1), torch.randn(n, 3, device=x.device)
+    probabilities = torch.stack([p, p, p / 2, p, p])[:ops]  # luma is flipped in half of the cases
+    drawn = u[:, :ops] < probabilities
+    offset, contrast, saturation = normal.unbind(1)
+    angle = (2 * u[:, ops] - 1) * math.pi
+    values = [BRIGHTNESS * offset, 2 ** (LOG_CONTRAST * contrast), angle, 2 ** (LOG_SATURATION * saturation)][: ops - 1]
+    columns = torch.stack(values, 1).to(x.dtype)[:, :, None, None, None]  # [B, ops − 1, 1, 1, 1]
+    return change(x, drawn.any(1), recolor, drawn[:, :, None, None, None], columns)
 
 
 def recolor(x: Tensor, drawn: Tensor, values: Tensor) -> Tensor:
     """Apply to each image [B, C, H, W] those of the color ops that are drawn for it.
 
     Args:
-        drawn: bool [B, ops, 1, 1]: brightness, contrast, luma, hue, saturation; of gray images the first three.
-        values: [B, ops − 1, 1, 1], of all but luma: normal numbers, for hue an angle.
+        drawn: bool [B, ops, 1, 1, 1]: brightness, contrast, luma, hue, saturation; of gray images the first three.
+        values: [B, ops − 1, 1, 1, 1], of all but luma: what is added, factors, and for hue an angle.
     """
-    brightness, contrast, luma, *of_rgb = drawn.split(1, 1)
-    offset, factor, *angle_and_saturation = values.split(1, 1)
-    x = torch.where(brightness, x + BRIGHTNESS * offset, x)
-    x = torch.where(contrast, x * 2 ** (LOG_CONTRAST * factor), x)
+    brightness, contrast, luma, *of_rgb = drawn.unbind(1)
+    offset, factor, *angle_and_saturation = values.unbind(1)
+    x = torch.where(brightness, x + offset, x)
+    x = torch.where(contrast, x * factor, x)
     x = torch.where(luma, flip_luma(x), x)
     if not of_rgb:
         return x
     (hue, saturation), (angle, chroma) = of_rgb, angle_and_saturation
     x = torch.where(hue, rotate_hue(x, angle), x)
-    return torch.where(saturation, scale_about(x, x.mean(1, keepdim=True), 2 ** (LOG_SATURATION * chroma)), x)
+    return torch.where(saturation, scale_about(x, x.mean(1, keepdim=True), chroma), x)
 
 
 def flip_luma(x: Tensor) -> Tensor:

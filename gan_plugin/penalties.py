@@ -12,6 +12,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
+from gan_plugin.derivatives import for_images_alone
+
 EPSILON = 1e-12  # under the root of a norm, whose gradient at 0 would not be finite
 
 
@@ -34,12 +36,20 @@ class PenaltyInputs(NamedTuple):
 Penalty = Callable[[PenaltyInputs], Tensor]
 
 
-def squared_norms(logits: Tensor, images: Tensor) -> Tensor:
-    """‖∇D(x)‖² [K, B / pack] of K discriminators' logits [K, B / pack] with respect to the images [B, C, H, W]."""
-    # An image has no part in the logits of others (no discriminator here has batch norm): the sum's gradient is each
-    # image's own
-    gradients = [torch.autograd.grad(member.sum(), images, create_graph=True)[0] for member in logits]
-    return torch.stack([g.float().reshape(logits.shape[1], -1).square().sum(1) for g in gradients])
+def squared_norms(logits: Tensor, *images: Tensor) -> Tensor:
+    """‖∇D(x)‖² [K, B / pack] of K discriminators' logits [K, B / pack] with respect to the images [B, C, H, W].
+
+    One backward pass through each discriminator is enough for several batches of images, whose logits are in a row.
+    """
+    rows = []
+    for member in logits:
+        # An image has no part in the logits of others (no discriminator here has batch norm): the sum's gradient is
+        # each image's own
+        with for_images_alone():
+            gradients = torch.autograd.grad(member.sum(), images, create_graph=True)
+        packs = len(member) // len(images)  # of a batch
+        rows.append(torch.cat([g.float().reshape(packs, -1).square().sum(1) for g in gradients]))
+    return torch.stack(rows)
 
 
 def deviation_from_one(inputs: PenaltyInputs, images: Tensor) -> Tensor:
@@ -68,7 +78,8 @@ def r1_penalty(inputs: PenaltyInputs) -> Tensor:
 
 def r1_r2_penalty(inputs: PenaltyInputs) -> Tensor:
     """½E‖∇D(x)‖² + ½E‖∇D(G(z))‖². Huang et al. 2024, arXiv:2501.05441, eq. 3."""
-    return r1_penalty(inputs) + 0.5 * squared_norms(inputs.fake_logits, inputs.fake).mean()
+    logits = torch.cat([inputs.fake_logits, inputs.real_logits], 1)
+    return squared_norms(logits, inputs.fake, inputs.real).mean()
 
 
 PENALTIES: dict[str, Penalty] = {
@@ -77,3 +88,5 @@ PENALTIES: dict[str, Penalty] = {
     "r1": r1_penalty,
     "r1+r2": r1_r2_penalty,
 }
+
+OF_REAL_ALONE = frozenset({"r1"})  # whose backward pass would be of twice the images, were fakes in one pass with them

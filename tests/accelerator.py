@@ -11,7 +11,6 @@ Importing this registers the device in the whole process: do that in a process o
 from __future__ import annotations
 
 from collections.abc import Callable
-from types import TracebackType
 from typing import Any
 
 import torch

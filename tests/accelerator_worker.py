@@ -7,6 +7,7 @@ the same with the same numbers in two calls of one function, and ``error``, the 
 from __future__ import annotations
 
 import collections
+import itertools
 import json
 from collections.abc import Callable
 from typing import Any
@@ -41,8 +42,8 @@ class Traced:
         return run
 
     def differing(self) -> list[str]:
-        """Return the operations that are not those of the call before, of the same function."""
-        pairs = [pair for calls in self.calls.values() for pair in zip(calls[1:], calls[2:])]
+        """Return the operations that are not those of the call before, of the same function; its first call aside."""
+        pairs = [pair for calls in self.calls.values() for pair in itertools.pairwise(calls[1:])]
         lengths = ["another number of operations" for a, b in pairs if len(a) != len(b)]
         return sorted({x.split()[0] for a, b in pairs for x, y in zip(a, b) if x != y} | set(lengths))
 

@@ -132,24 +132,28 @@ def test_blits_move_by_integer_pixels() -> None:
     assert set(down.tolist()) == set(range(-3, 4))
 
 
-def matrices(*steps: Tensor) -> Tensor:
-    result = torch.eye(3)[None]
-    for step in steps:
-        result = result @ step
-    return result
+def scaling(x: float, y: float) -> Tensor:
+    return torch.tensor([[x, 0, 0], [0, y, 0]])[None]
+
+
+def rotation(angle: float) -> Tensor:
+    return torch.cat([augment.rotations(torch.tensor([[angle]]))[:, 0], torch.zeros(1, 2, 1)], 2)
+
+
+def translation(x: float, y: float) -> Tensor:
+    return torch.tensor([[1, 0, x], [0, 1, y]])[None]
 
 
 def test_maps_of_positions_flip_rotate_and_shift() -> None:
     x = noise(1, 3, 12, 12)
-    one = torch.ones(1)
-    flipped = augment.resample(x, matrices(augment.scaling(-one, one)))
+    flipped = augment.resample(x, scaling(-1.0, 1.0))
     torch.testing.assert_close(flipped, x.flip(3))
-    rotated = augment.resample(x, matrices(augment.rotation(one * math.pi / 2)))
+    rotated = augment.resample(x, rotation(math.pi / 2))
     torch.testing.assert_close(rotated, x.rot90(1, (2, 3)), atol=1e-4, rtol=0)
-    shifted = augment.resample(x, matrices(augment.translation(one * 2 * 3 / 12, one * 0)))
+    shifted = augment.resample(x, translation(2 * 3 / 12, 0.0))
     torch.testing.assert_close(shifted[..., :9], x[..., 3:], atol=1e-4, rtol=0)
     torch.testing.assert_close(shifted[..., 9:], x[..., 8:11].flip(3), atol=1e-4, rtol=0)  # mirrored at the edge
-    half = augment.resample(x, matrices(augment.translation(one * 2 * 0.5 / 12, one * 0)))
+    half = augment.resample(x, translation(2 * 0.5 / 12, 0.0))
     torch.testing.assert_close(half[..., :11], (x[..., :11] + x[..., 1:]) / 2, atol=1e-4, rtol=0)
 
 
@@ -170,7 +174,7 @@ def test_autocast_moves_no_image(side: int) -> None:
 def test_a_cutout_lies_at_either_edge_as_often(side: int) -> None:
     last = side - augment.cutout_side(side) % 2  # center
     torch.manual_seed(0)
-    centers = augment.cutout_centers(5000, torch.zeros(()), side)
+    centers = augment.cutout_centers(torch.rand(5000), side)
     assert (centers.min().item(), centers.max().item()) == (0, last)
     row, column = torch.arange(last + 1), torch.full((last + 1,), side // 2)
     hole = augment.cut_out(torch.ones(last + 1, 1, side, side), row, column) == 0
@@ -208,7 +212,7 @@ def grid(height: int, width: int) -> tuple[Tensor, Tensor]:
 def test_rotations_of_rectangles_keep_angles_and_lengths(height: int, width: int, angle: float) -> None:
     """The value at each pixel is the image's at the rotated position in pixels, wherever that is inside."""
     y, x = grid(height, width)
-    rotated = augment.resample(smooth(y, x)[None, None], augment.rotation(torch.tensor([angle])))[0, 0]
+    rotated = augment.resample(smooth(y, x)[None, None], rotation(angle))[0, 0]
     source_x, source_y = math.cos(angle) * x - math.sin(angle) * y, math.sin(angle) * x + math.cos(angle) * y
     inside = (source_x.abs() <= (width - 1) / 2) & (source_y.abs() <= (height - 1) / 2)
     assert inside.sum() > 100
@@ -218,7 +222,7 @@ def test_rotations_of_rectangles_keep_angles_and_lengths(height: int, width: int
 @RECTANGLES
 def test_a_half_turn_of_a_rectangle_moves_pixels_exactly(height: int, width: int) -> None:
     x = noise(1, 3, height, width)
-    turned = augment.resample(x, augment.rotation(torch.tensor([math.pi])))
+    turned = augment.resample(x, rotation(math.pi))
     torch.testing.assert_close(turned, x.flip(2, 3), atol=1e-4, rtol=0)
 
 
@@ -320,10 +324,10 @@ def test_diffaugments_draws_have_their_ranges() -> None:
         assert values.mean().item() == pytest.approx((low + high) / 2, abs=0.02)
     assert ((result == 0).float().mean(1) > 0.25 - 1e-6).float().mean() > 0.2  # the cutout, where all of it is inside
 
-    counts = torch.bincount(augment.random_offsets(7000, stripes, 3) + 3)  # of the shifts
+    counts = torch.bincount(augment.offsets(torch.rand(7000), 3) + 3)  # of the shifts
     torch.testing.assert_close(counts / 7000, torch.full((7,), 1 / 7), atol=0.02, rtol=0)
     columns = torch.arange(28.0).expand(4000, 1, 28, 28) + 10
-    shifts = augment.shift(columns, *augment.random_offsets(8000, columns, 4).view(2, -1)).amax((1, 2, 3))
+    shifts = augment.shift(columns, *augment.offsets(torch.rand(8000), 4).view(2, -1)).amax((1, 2, 3))
     assert set(shifts.tolist()) == {37.0, 36.0, 35.0, 34.0, 33.0}
 
     colors = torch.tensor([4.0, 5.0, 6.0]).view(3, 1, 1).expand(4000, 3, 28, 28)

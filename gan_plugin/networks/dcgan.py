@@ -27,6 +27,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_plugin.config.recipe import Recipe
+from gan_plugin.derivatives import Conv2d, LeakyReLU
 from gan_plugin.errors import UserError
 from gan_plugin.networks.projection import ProjectionDiscriminator
 from gan_plugin.spec import MAX_SIDE, MIN_SIDE, SampleSpec, Size, is_possible_size, size_text
@@ -223,7 +224,7 @@ class Discriminator(ProjectionDiscriminator):
         channels = [spec.channels * pack, *channel_counts(len(sizes) - 1)]  # 1, 64, 128
         layers: list[nn.Module] = []
         for (before, after), (high, low) in zip(pairwise(channels), pairwise(sizes)):
-            layers += [nn.Conv2d(before, after, KERNEL, strides(high, low), KERNEL // 2), nn.LeakyReLU(SLOPE)]
+            layers += [Conv2d(before, after, KERNEL, strides(high, low), KERNEL // 2), LeakyReLU(SLOPE)]
             layers += [Dropout(dropout)] if dropout else []
         self.features = nn.Sequential(*layers)
         self.add_head(channels[-1] * math.prod(sizes[-1]), classes=spec.classes, pack=pack)  # from 128·7·7

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_plugin.config.recipe import Recipe
+from gan_plugin.derivatives import Conv2d, leaky_relu
 from gan_plugin.errors import UserError
 from gan_plugin.spec import MAX_SIDE, MIN_SIDE, SampleSpec, Size, is_possible_size, size_text
 
@@ -152,7 +153,7 @@ def conv(
     before: int, after: int, kernel: int | Size, *, groups: int = 1, gain: float = 1.0, padding: int = 0
 ) -> nn.Module:
     """Return a convolution without bias, its weights drawn as ``init_normal`` says."""
-    return init_normal(nn.Conv2d(before, after, kernel, padding=padding, groups=groups, bias=False), gain)
+    return init_normal(Conv2d(before, after, kernel, padding=padding, groups=groups, bias=False), gain)
 
 
 class BiasedActivation(nn.Module):
@@ -163,7 +164,7 @@ class BiasedActivation(nn.Module):
         self.bias = nn.Parameter(torch.zeros(width))
 
     def forward(self, x: Tensor) -> Tensor:
-        return F.leaky_relu(x + self.bias.to(x.dtype).view(1, -1, 1, 1), SLOPE)
+        return leaky_relu(x, SLOPE, bias=self.bias)
 
 
 class Block(nn.Module):
@@ -261,6 +262,8 @@ class Generator(nn.Module):
                 z = torch.cat([z, self.label(label)], 1)  # [B, latent_size + 64]
             x = self.linear(z)[:, :, None, None] * self.basis  # [B, width, 4, 4]
             x = self.stages[0](x)
+        if torch.is_autocast_enabled(z.device.type):  # or all stages would add to float32, at twice the memory
+            x = x.to(torch.get_autocast_dtype(z.device.type))
         for transition, stage in zip(self.transitions, self.stages[1:]):
             x = stage(upsample(transition(x)))  # fewer channels first: the filter is cheaper on them
         image: Tensor = self.to_image(x)

@@ -23,6 +23,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_plugin.config.recipe import Recipe
+from gan_plugin.derivatives import Conv2d, leaky_relu
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import CHANNELS_FIRST, CHANNELS_LAST
 from gan_plugin.networks import dcgan
@@ -69,7 +70,7 @@ def stage_widths(stages: int, width: int) -> list[int]:
 
 def conv(before: int, after: int, kernel: Size = (3, 3), *, stride: Size = (1, 1), gain: float = 2**0.5) -> nn.Conv2d:
     """Return a convolution that keeps the size at stride 1; weights N(0, gain² / fan_in), He et al. 2015."""
-    layer = nn.Conv2d(before, after, kernel, stride, ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2))
+    layer = Conv2d(before, after, kernel, stride, ((kernel[0] - 1) // 2, (kernel[1] - 1) // 2))
     nn.init.normal_(layer.weight, std=gain / math.sqrt(layer.weight[0].numel()))
     assert layer.bias is not None
     nn.init.zeros_(layer.bias)
@@ -200,7 +201,7 @@ class Block(nn.Module):
         self.first, self.last = conv(width, width), conv(width, width, gain=0)
 
     def forward(self, x: Tensor) -> Tensor:
-        y: Tensor = x + self.last(F.leaky_relu(self.first(F.leaky_relu(x, SLOPE)), SLOPE, inplace=True))
+        y: Tensor = x + self.last(leaky_relu(self.first(leaky_relu(x, SLOPE)), SLOPE))
         return y
 
 
@@ -215,7 +216,7 @@ class Downsampling(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         right, bottom = self.missing
-        y: Tensor = self.conv(F.pad(F.leaky_relu(x, SLOPE), (0, right, 0, bottom)))
+        y: Tensor = self.conv(F.pad(leaky_relu(x, SLOPE), (0, right, 0, bottom)))
         return y
 
 
@@ -250,4 +251,4 @@ class Discriminator(ProjectionDiscriminator):
         x = self.from_image(F.pixel_unshuffle(F.pad(x, (0, right, 0, bottom)), 2))  # [B, 32, 14, 14]
         for i, stage in enumerate(self.blocks):
             x = stage(x if i == 0 else self.transitions[i - 1](x))  # [B, 64, 7, 7]
-        return F.leaky_relu(x, SLOPE).permute(CHANNELS_LAST).flatten(1)  # in the order of channels_last memory
+        return leaky_relu(x, SLOPE).permute(CHANNELS_LAST).flatten(1)  # in the order of channels_last memory

@@ -104,7 +104,8 @@ class GanStep(GanGradients):
     def move(self, gradients: Gradients) -> None:
         """Move networks by their gradients, and keep what is logged."""
         for name, values in gradients.of.items():
-            torch._foreach_copy_([place_for_gradient(weight) for weight in self.weights[name]], list(values))
+            for weight, gradient in zip(self.weights[name], values, strict=True):
+                weight.grad = laid_out_like(weight, gradient)
             self.state.optimizers[name].step()
         self.metrics |= gradients.metrics
         if "augment/overfitting" in gradients.metrics:
@@ -112,11 +113,9 @@ class GanStep(GanGradients):
             ada.update(gradients.metrics["augment/overfitting"], images=self.recipe.batch_size, progress=state.progress)
 
 
-def place_for_gradient(weight: Tensor) -> Tensor:
-    """Return a weight's ``grad``, laid out in memory like the weight, which the fused optimizer takes for granted."""
-    if weight.grad is None:
-        weight.grad = torch.empty_like(weight)
-    return weight.grad
+def laid_out_like(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient laid out in memory like its weight, which the fused optimizer takes for granted."""
+    return gradient if gradient.stride() == weight.stride() else torch.empty_like(weight).copy_(gradient)
 
 
 def is_one_stage(recipe: Recipe) -> bool:

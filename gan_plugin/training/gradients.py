@@ -6,7 +6,8 @@ it: what changes from step to step is the batch, the weights, or a scalar on the
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
@@ -19,7 +20,7 @@ from gan_plugin.device import MEMORY_FORMAT, autocast
 from gan_plugin.media.image import normalize
 from gan_plugin.networks.wrappers import one_power_iteration
 from gan_plugin.objectives import OBJECTIVES, mutual_information_loss, softmax_mean
-from gan_plugin.penalties import PENALTIES, PenaltyInputs
+from gan_plugin.penalties import OF_REAL_ALONE, PENALTIES, PenaltyInputs
 from gan_plugin.training.ada import overfitting
 from gan_plugin.training.state import TrainingState
 
@@ -34,6 +35,18 @@ class Gradients(NamedTuple):
 
     of: dict[str, Sequence[Tensor]]
     metrics: dict[str, Tensor]
+
+
+@contextmanager
+def frozen(weights: Sequence[Tensor]) -> Iterator[None]:
+    """Have forward passes within it record nothing that the gradients of these weights would need."""
+    for weight in weights:
+        weight.requires_grad_(False)
+    try:
+        yield
+    finally:
+        for weight in weights:
+            weight.requires_grad_(True)
 
 
 class GanGradients:
@@ -86,7 +99,8 @@ class GanGradients:
         fake = self.generate(z, labels)  # [B, C, H, W]
         seen = fake.detach().requires_grad_()
         with one_power_iteration():
-            fake_logits, real_logits = (self.run_discriminator(x, labels)[0] for x in (seen, real))  # [1, B]
+            run = self.run_apart if penalized else self.run_on_both  # of the penalties, it is R1 that is possible here
+            real_logits, fake_logits, _codes = run(real, seen, labels)  # [1, B]
             logits = {"real_logits": real_logits, "fake_logits": fake_logits}
             loss = self.discriminator_loss(real, seen, **logits, labels=labels, penalized=penalized)
         *discriminators, of_seen = torch.autograd.grad(loss, [*self.weights["discriminator"], seen])
@@ -109,7 +123,7 @@ class GanGradients:
         real = self.real_samples(batch).requires_grad_(penalized)
         fake = fake.detach().requires_grad_(penalized)
         with one_power_iteration():
-            run = self.run_apart if penalized else self.run_on_both
+            run = self.run_apart if penalized and self.recipe.penalty in OF_REAL_ALONE else self.run_on_both
             real_logits, fake_logits, codes = run(real, fake, batch.labels)
             logits = {"real_logits": real_logits, "fake_logits": fake_logits}
             loss = self.discriminator_loss(real, fake, **logits, labels=batch.labels, penalized=penalized)
@@ -124,7 +138,7 @@ class GanGradients:
 
     def of_generator_through(self, batch: Batch, fake: Tensor, z: Tensor) -> Gradients:
         """Return the gradients of the generator through fakes [B, C, H, W], which it made from z."""
-        with one_power_iteration():
+        with one_power_iteration(), frozen(self.weights["discriminator"]):
             fake_logits, codes = self.run_discriminator(fake, batch.labels)  # [K, B / pack], [B, codes]
             real_logits = fake_logits  # unused by an objective that is not relative
             if self.objective.relative:
@@ -165,7 +179,7 @@ class GanGradients:
         """Return what ``run_apart`` does, from one pass.
 
         It costs less than two, and but for rounding it is no different where a sample has no part in the logits of
-        others. A penalty of real samples alone would go back through the fakes, too.
+        others.
         """
         logits, codes = self.run_discriminator(
             torch.cat([fake, real]), None if labels is None else torch.cat([labels, labels])

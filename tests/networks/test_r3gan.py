@@ -167,3 +167,18 @@ def test_gradients_of_gradients_and_a_coarsest_stage_in_float32() -> None:
     gradient.square().sum().backward()
     assert discriminator.from_image.weight.grad.isfinite().all()
     assert discriminator.from_image.weight.grad.any()
+
+
+def test_under_autocast_all_stages_but_the_coarsest_are_in_bfloat16() -> None:
+    """Also where no layer between them changes the type, as in the published networks."""
+    spec = image_spec(32, 32, 1)
+    generator = Generator(8, spec, width=16, full_stages=4, blocks=1)
+    discriminator = Discriminator(spec, width=16, full_stages=4, blocks=1)
+    seen: dict[str, list[torch.dtype]] = {"generator": [], "discriminator": []}
+    for name, network in (("generator", generator), ("discriminator", discriminator)):
+        for stage in network.stages:
+            stage.register_forward_hook(lambda _stage, _x, y, name=name: seen[name].append(y.dtype))
+    with torch.autocast("cpu", torch.bfloat16):
+        discriminator(generator(torch.randn(2, 8)))
+    fine = [torch.bfloat16] * 3
+    assert seen == {"generator": [torch.float32, *fine], "discriminator": [*fine, torch.float32]}
