@@ -39,7 +39,8 @@ def fake_gpu(folder: Path) -> dict[str, str]:
     """Write stand-ins for all of NVIDIA's libraries into a folder; return the variables of a process that loads them.
 
     Each function that ONNX Runtime asks them for is there, and returns 0, which is success, unless
-    tests/fake_cuda.c or tests/fake_driver.c says otherwise. Sessions open and run; their images have no meaning.
+    tests/fake_cuda.c or tests/fake_driver.c says otherwise. Sessions open, and run where they have no convolutions;
+    their images have no meaning.
     """
     for library, functions in wanted_functions().items():
         _compile(folder, library, functions)

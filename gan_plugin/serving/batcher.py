@@ -31,15 +31,17 @@ class MicroBatcher:
 
     A request that finds the device idle runs at once and alone. Those that arrive meanwhile run together as soon as it
     is idle again: in their order, whole, and never more than ``max_rows`` at once. Each gets back its own rows. If a
-    merged run fails, its requests run one by one, so that only the one at fault gets the error.
+    merged run fails, its requests run one by one, so that only the one at fault gets the error; on a broken device all
+    get it at once.
 
     Args:
         run: images uint8 [N, H, W, C] of latents [N, latent_size] and labels [N]; called by one thread only.
         max_rows: the most rows that ``run`` is given.
+        is_broken: asked after a run that failed: whether the device is at fault, on which no other run can succeed.
     """
 
-    def __init__(self, run: Run, max_rows: int) -> None:
-        self._run, self._max_rows = run, max_rows
+    def __init__(self, run: Run, max_rows: int, *, is_broken: Callable[[], bool]) -> None:
+        self._run, self._max_rows, self._is_broken = run, max_rows, is_broken
         self._waiting: queue.SimpleQueue[_Request | None] = queue.SimpleQueue()
         # the thread has only a weak reference: once the batcher is garbage, None ends the thread
         weakref.finalize(self, self._waiting.put, None)
@@ -81,8 +83,9 @@ class MicroBatcher:
             ends = np.cumsum([len(request.z) for request in batch])
             parts = np.split(images, ends[:-1])
         except Exception as error:  # of any kind: it belongs to the request, and the thread must live on
-            if len(batch) == 1:
-                batch[0].answer.set_exception(error)
+            if len(batch) == 1 or self._is_broken():
+                for request in batch:
+                    request.answer.set_exception(error)
             else:
                 for request in batch:
                     self.answer([request])

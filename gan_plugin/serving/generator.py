@@ -150,7 +150,9 @@ class OnnxGenerator:
             self._loaded = replace(open_session(onnx_file, "cpu", threads=self.threads), fallback=self.fallback)
         self.batched = batching == "on" or (batching == "auto" and on_gpu)
         self._max_rows = BUCKETS[-1] if on_gpu or self.batched else CPU_ROWS
-        self._run: Run = MicroBatcher(self.run, self._max_rows) if self.batched else self.run
+        self._run: Run = self.run
+        if self.batched:
+            self._run = MicroBatcher(self.run, self._max_rows, is_broken=self.is_broken)
         cpu_workers = max(1, cores() // self.threads)
         self._run_workers = 1 if on_gpu or self.batched else cpu_workers  # among which a request's rows are divided
         self._pool = ThreadPoolExecutor(cpu_workers, "gan-images")
@@ -178,6 +180,20 @@ class OnnxGenerator:
             inputs = {name: np.resize(rows, (len(z) + padding, *rows.shape[1:])) for name, rows in inputs.items()}
         images: Images = self.session.run([KIND], inputs)[0]
         return images[: len(z)]
+
+    def is_broken(self) -> bool:
+        """Return whether not even zeros run on the GPU; to be asked after a run that failed.
+
+        What broke the CUDA context, an illegal address or a lost GPU, makes all further runs of this process fail, and
+        only another process can go on. A CPU does not break.
+        """
+        if self.provider != CUDA:
+            return False
+        try:
+            run_once(self.session)
+        except Exception:  # of any kind: ONNX Runtime's exceptions have no common class
+            return True
+        return False
 
     def warm_up(self) -> None:
         """Run every size once, so that no request waits for memory or for the choice of an algorithm."""

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import hashlib
 import logging
 import os
+import signal
 import sys
+import threading
 from pathlib import Path
 from typing import Any
 
@@ -33,6 +36,10 @@ FLAVOR_NAME = "gan"
 ONNX_FILE = "generator.onnx"
 DIGEST = "onnx_sha256"  # of the ONNX file, in the flavor's configuration
 SERVING_CONFIG = "SERVING_MODEL_CONFIG"  # MLflow's environment variable
+BROKEN_STATUS = (
+    1  # of a server that ends by itself; uvicorn takes 3 for a worker that cannot start, and starts no other
+)
+ENDS_WITHIN_S = 10.0
 # by which MLmodel files name this code; the second one in models that were logged before this module existed
 LOADER_MODULES = (__name__, "gan_plugin.flavor")
 
@@ -155,7 +162,11 @@ class PyfuncGenerator:
             raise RefusedRequest(str(error)) from None
         except Exception as error:  # MLflow would send the client a stack trace
             logger.exception("A request failed.")
+            self._after_failure()
             raise RefusedRequest(f"The generator failed: {type(error).__name__}.", INTERNAL_ERROR) from None
+
+    def _after_failure(self) -> None:
+        """Do nothing: the process is somebody else's."""
 
     def _table(self, seeds: list[int | None], images: list[Any]) -> pd.DataFrame | list[dict[str, Any]]:
         table = pd.DataFrame({"seed": seeds, "image": images}, dtype=object)  # in which a missing seed stays null
@@ -164,10 +175,32 @@ class PyfuncGenerator:
 
 
 class ServingGenerator(PyfuncGenerator):
-    """Answer with records, which MLflow's server writes as the same JSON as a DataFrame in a twentieth of the time."""
+    """Answer with records, which MLflow's server writes as the same JSON as a DataFrame in a twentieth of the time.
+
+    On a GPU whose CUDA context is broken it ends the server, which could only fail from then on, and would still call
+    itself healthy: what supervises it starts another one.
+    """
+
+    def _after_failure(self) -> None:
+        if self.generator.is_broken():
+            logger.critical("CUDA is broken in this process, which ends: not even zeros run any more.")
+            end_process()
 
     def _table(self, seeds: list[int | None], images: list[Any]) -> list[dict[str, Any]]:
         return [{"seed": seed, "image": image} for seed, image in zip(seeds, images, strict=True)]
+
+
+def end_process() -> None:
+    """Let uvicorn send the answers that are under way, and end this process with a status other than 0.
+
+    SIGTERM asks uvicorn for that. As the first process of a container, which no signal ends by itself, it would end
+    with status 0, after which a supervisor may start no other. And it would wait for slow clients without bound.
+    """
+    atexit.register(os._exit, BROKEN_STATUS)
+    last_resort = threading.Timer(ENDS_WITHIN_S, os._exit, (BROKEN_STATUS,))
+    last_resort.daemon = True
+    last_resort.start()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 class RefusedRequest(MlflowException):

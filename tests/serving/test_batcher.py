@@ -37,14 +37,21 @@ class Device:
     def __init__(self) -> None:
         self.runs: list[list[int]] = []
         self.started, self.go = threading.Event(), threading.Event()
+        self.broken = False
 
     def __call__(self, z: Latents, labels: Labels) -> Image:
         self.runs.append(z[:, 0].astype(int).tolist())
         self.started.set()
         assert self.go.wait(PATIENCE_S)
+        self.broken |= bool((z[:, 0] == 666).any())
+        if self.broken:
+            raise RuntimeError("CUDA failure 700: an illegal memory access was encountered")
         if (z[:, 0] == 13).any():
             raise ValueError("thirteen")
         return z[:, :1, None, None].astype(np.uint8)
+
+    def is_broken(self) -> bool:
+        return self.broken
 
 
 def rows(*values: int) -> Latents:
@@ -89,7 +96,7 @@ def watch(generator: OnnxGenerator) -> list[int]:
 def test_a_lone_request_runs_at_once_and_alone() -> None:
     device = Device()
     device.go.set()
-    batcher = MicroBatcher(device, max_rows=64)
+    batcher = MicroBatcher(device, max_rows=64, is_broken=device.is_broken)
     for value in range(3):
         assert pixels(batcher(rows(value), None)) == [value]
     assert device.runs == [[0], [1], [2]]
@@ -97,7 +104,7 @@ def test_a_lone_request_runs_at_once_and_alone() -> None:
 
 def test_waiting_requests_run_together_in_order_whole_and_never_above_the_limit() -> None:
     device = Device()
-    batcher = MicroBatcher(device, max_rows=4)
+    batcher = MicroBatcher(device, max_rows=4, is_broken=device.is_broken)
     requests = [[1], [2, 3], [4, 5], [6], [7, 8, 9, 10], [11]]
     answers = while_busy(device, batcher, [rows(*values) for values in requests])
     assert [pixels(answer.result()) for answer in answers] == requests
@@ -106,7 +113,7 @@ def test_waiting_requests_run_together_in_order_whole_and_never_above_the_limit(
 
 def test_one_request_fails_alone() -> None:
     device = Device()
-    batcher = MicroBatcher(device, max_rows=64)
+    batcher = MicroBatcher(device, max_rows=64, is_broken=device.is_broken)
     first, bad, last = while_busy(device, batcher, [rows(1, 2), rows(13), rows(3)])
     assert (pixels(first.result()), pixels(last.result())) == ([1, 2], [3])
     with pytest.raises(ValueError, match="thirteen"):
@@ -115,9 +122,18 @@ def test_one_request_fails_alone() -> None:
     assert pixels(batcher(rows(7), None)) == [7]  # and the batcher lives on
 
 
+def test_on_a_broken_device_no_request_is_tried_again() -> None:
+    device = Device()
+    batcher = MicroBatcher(device, max_rows=64, is_broken=device.is_broken)
+    for answer in while_busy(device, batcher, [rows(1, 2), rows(666), rows(3)]):
+        with pytest.raises(RuntimeError, match="illegal memory access"):
+            answer.result()
+    assert device.runs == [[99], [1, 2, 666, 3]]
+
+
 def test_one_request_of_another_shape_fails_alone() -> None:
     device = Device()
-    batcher = MicroBatcher(device, max_rows=64)
+    batcher = MicroBatcher(device, max_rows=64, is_broken=device.is_broken)
     wide = np.zeros((1, 3), np.float32)
     good, bad = while_busy(device, batcher, [rows(1), wide])
     assert pixels(good.result()) == [1]
