@@ -6,6 +6,10 @@ import os
 
 # before torch is imported: its threads spin while they wait, and two processes with several each get in their own way
 os.environ.setdefault("OMP_NUM_THREADS", "1")
+# The suite holds what is promised of a CPU, to the bit and for many processes at once: it sees no GPU, nor does any
+# command that it runs. tests/test_gpu.py alone needs one, in a process of its own that tests/test_gpu_apart.py starts.
+os.environ.setdefault("GPUS_BEFORE_TESTS", os.environ.get("CUDA_VISIBLE_DEVICES", "all"))
+os.environ["CUDA_VISIBLE_DEVICES"] = ""
 
 import contextlib
 import shutil

@@ -1,22 +1,28 @@
-"""Serving on a GPU, where there is one: the vectors, one image alone and in a batch, and what ``doctor`` says."""
+"""Serving on a GPU, where there is one: the vectors, one image alone and in a batch, and what ``doctor`` says.
+
+Among the other tests no GPU is visible. These run in a process of their own, by tests/test_gpu_apart.py or by hand,
+also where neither MLflow nor pytest-xdist is installed: ``pytest --noconftest -o addopts= tests/test_gpu.py``.
+"""
 
 from __future__ import annotations
 
 import base64
 import json
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import numpy as np
 import pandas as pd
 import pytest
-from helpers import ROOT
 
 from gan_plugin.doctor import check_serving
 from gan_plugin.serving.cuda import find_driver
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.requests import read_request
 
-pytestmark = pytest.mark.skipif(find_driver() is None, reason="there is no NVIDIA driver")
+DRIVER = find_driver()
+pytestmark = pytest.mark.skipif(DRIVER is None or not DRIVER.gpus, reason="no GPU is visible")
+ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits.onnx"
 
 
