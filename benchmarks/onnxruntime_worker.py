@@ -1,6 +1,8 @@
 """ONNX Runtime alone for benchmarks/serving.py: a session with its default threads.
 
-Each line of input is a JSON object with batch and seconds, each line of output one with images_s.
+Arguments: the ONNX file, ``cpu`` or ``cuda``, and on CUDA with whose options: ``serving``'s, for the same arithmetic as
+the server's, or ONNX Runtime's own ``defaults``, which are TF32 and an exhaustive search for each algorithm. Each line
+of input is a JSON object with batch and seconds, each line of output one with images_s.
 """
 
 from __future__ import annotations
@@ -14,15 +16,17 @@ import onnxruntime
 
 from gan_plugin.serving.cuda import why_cuda_cannot_load
 from gan_plugin.serving.generator import Description
+from gan_plugin.serving.session import CPU, CUDA, cuda_options
 
 
 def main() -> None:
-    onnx_file, device = sys.argv[1:]
-    providers = ["CPUExecutionProvider"]
+    onnx_file, device, whose = sys.argv[1:]
+    providers: list[str | tuple[str, dict[str, str]]] = [CPU]
     if device == "cuda":
         assert why_cuda_cannot_load() is None  # this also loads CUDA's libraries
-        providers.insert(0, "CUDAExecutionProvider")
+        providers.insert(0, (CUDA, {"serving": cuda_options(None), "defaults": {}}[whose]))
     session = onnxruntime.InferenceSession(onnx_file, providers=providers)
+    assert session.get_providers()[0].startswith(device.upper()), session.get_providers()
     description = Description.from_metadata(session.get_modelmeta().custom_metadata_map)
     for line in sys.stdin:
         task = json.loads(line)

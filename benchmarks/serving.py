@@ -5,7 +5,8 @@
 Real servers on the loopback address, each with one worker, take turns, and so does ONNX Runtime in a process of its
 own, so that a noisy machine disturbs all alike. Printed are medians over the rounds, and ratios within them:
 
-- images/s with 64 images a request, against ONNX Runtime alone with batches of 64 and its default threads;
+- images/s with 64 images a request, against ONNX Runtime alone with batches of 64 and its default threads; on CUDA with
+  the options with which generators are served, and beside it with ONNX Runtime's own, and with larger batches;
 - requests/s with one image, against the rate at which each request takes ONNX Runtime's own time and that of the model
   that does nothing, which has the same signature and returns the same answer, ready-made;
 - latency, bytes an image, memory, and the time from ``mlflow models serve`` to the first image.
@@ -14,6 +15,7 @@ own, so that a noisy machine disturbs all alike. Printed are medians over the ro
 from __future__ import annotations
 
 import argparse
+import functools
 import json
 import os
 import platform
@@ -41,6 +43,8 @@ from gan_plugin.serving.pyfunc import PyfuncGenerator
 HERE = Path(__file__).parent
 ROWS = 64
 CLIENTS = (1, 16, 64)
+BATCHES = {"cpu": (1, ROWS), "cuda": (1, ROWS, 256, 1024)}  # of ONNX Runtime alone
+OPTIONS = {"cpu": {"alone": "serving"}, "cuda": {"alone": "serving", "alone, its defaults": "defaults"}}
 
 
 class Process:
@@ -165,10 +169,17 @@ class Measurements:
 
 
 def one_round(
-    measurements: Measurements, *, client: Process, alone: Process, servers: dict[str, Server], seconds: float
+    measurements: Measurements,
+    *,
+    client: Process,
+    alone: dict[str, Process],
+    servers: dict[str, Server],
+    seconds: float,
+    batches: tuple[int, ...],
 ) -> None:
-    for batch in (1, ROWS):
-        measurements.add(f"alone, batch {batch}", alone.ask({"batch": batch, "seconds": seconds})["images_s"])
+    for batch in batches:
+        for name, worker in alone.items():
+            measurements.add(f"{name}, batch {batch}", worker.ask({"batch": batch, "seconds": seconds})["images_s"])
     for name, server in servers.items():
         for clients in CLIENTS:
             task = {"port": server.port, "clients": clients, "seconds": seconds, "rows": [{"seed": 7}], "params": {}}
@@ -213,17 +224,19 @@ def main() -> None:
             ),
         }
         servers = {name: Server(model, folder / f"{model.name}.log") for name, model in models.items()}
-        client, alone = Process(HERE / "load_client.py"), Process(HERE / "onnxruntime_worker.py", options.onnx, device)
+        client = Process(HERE / "load_client.py")
+        worker = HERE / "onnxruntime_worker.py"
+        alone = {name: Process(worker, options.onnx, device, whose) for name, whose in OPTIONS[device].items()}
+        measured = functools.partial(one_round, client=client, alone=alone, servers=servers, batches=BATCHES[device])
         try:
             measurements = Measurements()
-            warmed_up = Measurements()
-            one_round(warmed_up, client=client, alone=alone, servers=servers, seconds=min(1, options.seconds))
+            measured(Measurements(), seconds=min(1, options.seconds))  # to warm up
             for _ in range(options.rounds):
-                one_round(measurements, client=client, alone=alone, servers=servers, seconds=options.seconds)
+                measured(measurements, seconds=options.seconds)
             sizes = bytes_per_image(client, servers["one by one"].port)
             print_tables(measurements, generator=generator, options=options, servers=servers, sizes=sizes)
         finally:
-            for process in (client, alone, *servers.values()):
+            for process in (client, *alone.values(), *servers.values()):
                 process.end()
 
 
@@ -242,7 +255,8 @@ def print_tables(
     print(f"medians of {options.rounds} rounds of {options.seconds:g} s")
     print(f"\n{'images/s':34}{'':>10}{'ratio to ONNX Runtime alone':>30}")
     reference = f"alone, batch {ROWS}"
-    for name in (f"alone, batch {ROWS}", f"one by one, {ROWS} a request", f"batched, {ROWS} a request"):
+    by_itself = [name for name in measurements.values if name.startswith("alone") and name != "alone, batch 1"]
+    for name in (*by_itself, f"one by one, {ROWS} a request", f"batched, {ROWS} a request"):
         print(
             f"{name:34}{measurements.median(name):10,.0f}{measurements.ratio(name, lambda row: row[reference]):30.2f}"
         )

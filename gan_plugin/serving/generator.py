@@ -25,7 +25,7 @@ from gan_plugin.spec import SampleSpec, image_spec
 CONTRACT_VERSION = "3"
 METADATA_PREFIX = "gan."
 KIND, LAYOUT, RANGE = "image", "HWC", "0..255"
-BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # rows of a run on a GPU; beyond 64 a run gains no speed
+BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # rows of a run on a GPU; benchmarks/serving.py times larger ones there
 CPU_ROWS = 8  # the most rows of a run on a CPU; beyond it a run gains no speed, and takes memory
 SLOW_IMAGE_S = 0.02  # from here on one image is worth all cores; below, they lose time waiting for each other
 
