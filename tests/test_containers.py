@@ -11,6 +11,7 @@ import json
 import os
 import re
 import shlex
+import shutil
 import signal
 import socket
 import string
@@ -19,6 +20,8 @@ import sys
 import time
 import urllib.error
 import urllib.request
+import zipfile
+from argparse import Namespace
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,8 +35,10 @@ import torch
 import yaml
 from helpers import BIN, NO_JOBS, PATIENCE_S, ROOT, Server, free_port, wait_for
 from PIL import Image
+from torch.distributed.run import get_args_parser
 
-from gan_plugin import flavor
+from gan_plugin import cli, flavor
+from gan_plugin.config.settings import parse_training
 from gan_plugin.export import export_generator
 from gan_plugin.networks.dcgan import Generator
 from gan_plugin.serving.generator import Description, OnnxGenerator
@@ -101,6 +106,13 @@ def published(service: str) -> list[str]:
     return [str(port) for port in SERVICES[service]["ports"]]
 
 
+def commands_of(image: str) -> list[str]:
+    """The guide's commands that run an image whose name begins so; those that train publish no port."""
+    commands = re.findall(r"^docker run .*", GUIDE.read_text("utf-8"), re.MULTILINE)
+    assert all(" -p " not in line for line in commands if " gan-serve" not in line)
+    return [line for line in commands if f" {image}" in line]
+
+
 # ---- the files as written --------------------------------------------------------------------------------------------
 
 
@@ -109,9 +121,8 @@ def test_ports_are_published_on_the_loopback_address_only() -> None:
     container_port = stages()["serve"].environment()["UVICORN_PORT"]
     for name in ("serve", "serve-cpu"):
         assert published(name) == [f"127.0.0.1:8080:{container_port}"]
-    commands = re.findall(r"^docker run .*", GUIDE.read_text("utf-8"), re.MULTILINE)
-    assert len(commands) >= 3
-    for line in commands:
+    assert len(commands_of("gan-serve")) >= 3
+    for line in commands_of("gan-serve"):
         assert re.findall(r"-p (\S+)", line) == [f"127.0.0.1:8080:{container_port}"], line
 
 
@@ -126,7 +137,7 @@ def test_a_gpu_is_reserved_for_the_service_that_needs_one_and_for_no_other() -> 
 def test_no_image_runs_as_root() -> None:
     images = stages()
     (line,) = [words for words in images["base"].all("RUN") if "useradd" in words]
-    for name in ("serve", "tracking"):
+    for name in ("serve", "tracking", "train"):
         assert images[name].only("USER") in line.split(), name
         assert images[name].only("USER") != "0"
 
@@ -134,9 +145,9 @@ def test_no_image_runs_as_root() -> None:
 def test_the_build_context_has_every_file_that_is_copied_and_no_other() -> None:
     copied = {word for stage in stages().values() for words in stage.all("COPY") for word in words.split()[:-1]}
     lines = (DOCKER / "Dockerfile.dockerignore").read_text("utf-8").splitlines()
-    assert [line for line in lines if not line.startswith(("#", "!"))] == ["*"]
+    assert [line for line in lines if not line.startswith(("#", "!"))] == ["*", "**/__pycache__"]
     assert {line.removeprefix("!") for line in lines if line.startswith("!")} == copied
-    assert all((ROOT / name).is_file() for name in copied)
+    assert all((ROOT / name).exists() for name in copied)
 
 
 def test_the_image_installs_what_a_model_requires() -> None:
@@ -157,25 +168,182 @@ def test_another_device_ends_the_build() -> None:
         install_words(stages()["serve"], "gpu")
 
 
-def test_every_wheel_of_nvidia_is_pinned_and_what_onnx_runtime_loads_is_among_them(tmp_path: Path) -> None:
-    words = install_words(stages()["serve"], "cuda")
-    (tmp_path / "in.txt").write_text("\n".join(word for word in words if "onnxruntime" in word))
+def resolve(packages: list[str], folder: Path) -> list[str]:
+    """What pip would install for ``packages`` with both files of constraints, as NAME==VERSION."""
+    (folder / "in.txt").write_text("\n".join(packages))
     constraints = [path for name in ("constraints.txt", "docker/constraints-cuda.txt") for path in ("-c", ROOT / name)]
     done = subprocess.run(
         [BIN / "uv", "pip", "compile", "--quiet", "--no-header", "--no-annotate", *constraints, "in.txt"],
-        cwd=tmp_path,
+        cwd=folder,
         capture_output=True,
         text=True,
         check=False,
         timeout=PATIENCE_S,
     )
     assert done.returncode == 0, done.stderr
-    resolved = {line for line in done.stdout.splitlines() if line.startswith("nvidia-")}
+    return done.stdout.splitlines()
+
+
+def test_every_wheel_of_nvidia_is_pinned_and_what_onnx_runtime_loads_is_among_them(tmp_path: Path) -> None:
+    words = install_words(stages()["serve"], "cuda")
+    resolved = {
+        line for line in resolve([word for word in words if "onnxruntime" in word], tmp_path) if line[:7] == "nvidia-"
+    }
     lines = (DOCKER / "constraints-cuda.txt").read_text("utf-8").splitlines()
     assert resolved == {line for line in lines if not line.startswith("#")}
     names = {line.split("==")[0] for line in resolved}
     assert names >= {f"nvidia-{name}" for name in ("cublas", "cuda-runtime", "cuda-nvrtc", "cufft", "curand")}
     assert "nvidia-cudnn-cu13" in names
+
+
+# ---- training --------------------------------------------------------------------------------------------------------
+
+
+@dataclass(frozen=True)
+class Job:
+    """A Job of Kubernetes, and what stands beside it in its file, by kind."""
+
+    documents: dict[str, Any]
+
+    @property
+    def spec(self) -> Any:
+        return self.documents["Job"]["spec"]
+
+    @property
+    def pod(self) -> Any:
+        return self.spec["template"]["spec"]
+
+    @property
+    def container(self) -> Any:
+        (container,) = self.pod["containers"]
+        return container
+
+    @property
+    def gpus(self) -> int:
+        return int(self.container["resources"]["limits"]["nvidia.com/gpu"])
+
+
+JOBS = {
+    name: Job({part["kind"]: part for part in yaml.safe_load_all((DOCKER / f"{name}.yaml").read_text("utf-8"))})
+    for name in ("train-job", "train-job-machines")
+}
+
+
+def torchrun_options(words: list[str]) -> Namespace:
+    """Read a command as torchrun does, and what it starts as ``python -m gan_plugin train`` does."""
+    assert words[0] == "torchrun"
+    options = get_args_parser().parse_args(words[1:])
+    assert (options.module, options.training_script) == (True, "gan_plugin")
+    return check_training(options)
+
+
+def check_training(options: Namespace) -> Namespace:
+    """Let the command line parse the training that torchrun starts, up to where it would begin."""
+    command, *words = options.training_script_args
+    assert command == "train"
+    with cli.train.make_context("train", words) as context:
+        options.settings, options.overrides = parse_training(cli.without_none(context.params))
+    return options
+
+
+def test_the_training_image_installs_the_package_with_torch_for_cuda(tmp_path: Path) -> None:
+    lines = [words.split() for words in stages()["train"].all("RUN") if "pip install" in words]
+    for words in lines:
+        assert [words[i + 1] for i, word in enumerate(words) if word == "--constraint"] == [
+            "constraints.txt",
+            "constraints-cuda.txt",
+        ]
+    assert [words[-1].strip("'") for words in lines] == ["torch", ".[hub]"]
+    resolved = resolve(["torch"], tmp_path)
+    versions = dict(
+        line.split("==") for line in (ROOT / "constraints.txt").read_text("utf-8").splitlines() if "==" in line
+    )
+    assert f"torch=={versions['torch']}" in resolved
+    if any(line.startswith("nvidia-") for line in resolved):  # not where the package index has a CPU build
+        pinned = (DOCKER / "constraints-cuda.txt").read_text("utf-8").splitlines()
+        assert {line for line in pinned if not line.startswith("#")} <= set(resolved)  # torch asks for the very same
+
+
+def test_the_package_builds_from_what_the_training_image_copies(tmp_path: Path) -> None:
+    for words in stages()["train"].all("COPY"):
+        for name in words.split()[:-1]:
+            if (ROOT / name).is_dir():
+                shutil.copytree(ROOT / name, tmp_path / name, ignore=shutil.ignore_patterns("__pycache__"))
+            else:
+                shutil.copy(ROOT / name, tmp_path)
+    words = [BIN / "uv", "build", "--quiet", "--wheel", "--out-dir", tmp_path / "dist"]
+    subprocess.run(words, cwd=tmp_path, check=True, timeout=PATIENCE_S)
+    (wheel,) = (tmp_path / "dist").glob("*.whl")
+    built = set(zipfile.ZipFile(wheel).namelist())
+    package = [path for path in (ROOT / "gan_plugin").rglob("*") if path.suffix in (".py", ".toml", ".html")]
+    assert {path.relative_to(ROOT).as_posix() for path in package} <= built
+
+
+@pytest.mark.parametrize("name", JOBS)
+def test_a_job_trains_on_the_gpus_that_it_asks_for_and_goes_on_where_it_was(name: str) -> None:
+    job = JOBS[name]
+    options = torchrun_options(job.container["command"] + job.container["args"])
+    assert int(options.nproc_per_node) == job.gpus
+    assert (options.settings.device, options.settings.resume, options.settings.new_run) == ("cuda", "auto", False)
+    # a pod that ended is followed by another one, which finds what the first has left on the volume
+    assert job.pod["restartPolicy"] == "Never"  # which podFailurePolicy demands
+    assert job.spec["backoffLimit"] > 0
+    mounts = {mount["name"]: mount["mountPath"] for mount in job.container["volumeMounts"]}
+    volumes = {volume["name"]: volume for volume in job.pod["volumes"]}
+    claim = job.documents["PersistentVolumeClaim"]
+    assert volumes["work"]["persistentVolumeClaim"]["claimName"] == claim["metadata"]["name"]
+    folder = stages()["train"].only("WORKDIR")
+    assert mounts == {"work": folder, "shm": "/dev/shm"}
+    assert volumes["shm"]["emptyDir"]["medium"] == "Memory"
+    environment = dict(words.split("=", 1) for line in stages()["train"].all("ENV") for words in line.split())
+    kept = (options.settings.output_dir, options.settings.data, environment["GAN_PLUGIN_CACHE"], environment["HF_HOME"])
+    assert all(path.startswith(f"{folder}/") for path in kept)
+    assert [variable["name"] for variable in job.container["env"]] == ["MLFLOW_TRACKING_URI"]
+    # torchrun kills those that have not ended by then, and has to do so before the pod is killed
+    assert 60 <= options.shutdown_timeout < job.pod["terminationGracePeriodSeconds"]
+    assert job.pod["securityContext"] == {"runAsNonRoot": True, "fsGroup": int(stages()["train"].only("USER"))}
+
+
+def test_one_machine_needs_no_other_to_meet() -> None:
+    options = torchrun_options(JOBS["train-job"].container["command"])
+    assert options.standalone
+    assert JOBS["train-job"].spec.get("parallelism", 1) == 1
+
+
+def test_several_machines_meet_at_the_first_pod() -> None:
+    job = JOBS["train-job-machines"]
+    options = torchrun_options(job.container["command"])
+    assert job.spec["completionMode"] == "Indexed"
+    assert int(options.nnodes) == job.spec["completions"] == job.spec["parallelism"] > 1
+    service, name = job.documents["Service"], job.documents["Job"]["metadata"]["name"]
+    assert service["spec"]["clusterIP"] == "None"
+    assert service["spec"]["publishNotReadyAddresses"]  # the pods look for each other before any of them is ready
+    assert service["spec"]["selector"] == {"job-name": name}  # a label that each pod of a Job has
+    assert job.pod["subdomain"] == service["metadata"]["name"]
+    host, _, port = options.rdzv_endpoint.partition(":")
+    assert host == f"{name}-0.{service['metadata']['name']}"  # the name that an Indexed Job gives its first pod
+    assert port.isdecimal()
+    assert options.rdzv_backend == "c10d"
+    assert job.documents["PersistentVolumeClaim"]["spec"]["accessModes"] == ["ReadWriteMany"]
+    (apart,) = job.pod["affinity"]["podAntiAffinity"]["requiredDuringSchedulingIgnoredDuringExecution"]
+    assert apart["labelSelector"]["matchLabels"] == {"job-name": name}
+
+
+def test_the_guides_commands_that_train() -> None:
+    entry_point = json.loads(stages()["train"].only("ENTRYPOINT"))
+    assert entry_point == ["gan-plugin"]
+    commands = commands_of("gan-train")
+    assert len(commands) == 2
+    for line in commands:
+        before, words = line.split(" gan-train ", 1)
+        own = shlex.split(before)
+        program = own[own.index("--entrypoint") + 1 :][:1] if "--entrypoint" in own else entry_point
+        if program == ["torchrun"]:
+            options = torchrun_options(program + shlex.split(words))
+            assert options.shutdown_timeout < int(own[own.index("--stop-timeout") + 1])
+        else:
+            options = check_training(Namespace(training_script_args=shlex.split(words)))
+        assert (options.settings.device, options.settings.resume) == ("cuda", "auto")
 
 
 # ---- the images' commands --------------------------------------------------------------------------------------------
