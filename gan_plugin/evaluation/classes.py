@@ -99,7 +99,7 @@ def class_rows(generated: Generated, reference: Reference, device: torch.device)
         "real": matching_labels(generated, reference.dataset, classifier),
     }
     features = {
-        "generated": generated.outputs.features.to(device),
+        "generated": generated.outputs.features,
         "real": outputs_of(network, reference.dataset).features.to(device),
     }
     if reference.held_out is not None:

@@ -23,9 +23,9 @@ from gan_plugin.evaluation.reference import Reference, as_pixels
 from gan_plugin.evaluation.results import Measurement, regular_indices
 from gan_plugin.features.cache import Content, cached
 from gan_plugin.features.classifier import Network
-from gan_plugin.features.classifier_training import draw_rows, shift
-from gan_plugin.features.network import exact_float32
-from gan_plugin.media.image import CHANNELS_FIRST, Images
+from gan_plugin.features.classifier_training import adamw, draw_rows, shift
+from gan_plugin.features.network import as_tensor, batches, exact_float32
+from gan_plugin.media.image import Images
 from gan_plugin.metrics.two_sample import auroc, folds
 from gan_plugin.waiting import announced
 
@@ -137,41 +137,51 @@ def separation(
         device: where the networks learn.
         seed: of the folds, and of the networks' weights, batches and noise.
     """
-    pair = tuple(reduce(images[regular_indices(len(images), count)], side) for images in (generated, real))
-    parts = folds(count, FOLDS, seed)
-    values = []
+    pair = tuple(reduce(images[regular_indices(len(images), count)], side, device) for images in (generated, real))
+    parts = [rows.to(device) for rows in folds(count, FOLDS, seed)]
+    scores = []
     with torch.random.fork_rng(devices=[]), exact_float32(device):
         torch.default_generator.manual_seed(seed)
+        generator = noise_generator(device, seed)
         for i, rows in enumerate(parts):
             others = torch.cat(parts[:i] + parts[i + 1 :])
-            network = train_critic(pair[0][others], pair[1][others], device)
-            values.append(auroc(*(score(network, images[rows], device) for images in pair)))
-    result = torch.tensor(values, dtype=torch.float64)
+            network = train_critic(pair[0][others], pair[1][others], generator)
+            scores.append([score(network, images[rows], generator) for images in pair])
+    result = torch.tensor([auroc(*of_fold) for of_fold in scores], dtype=torch.float64)
     return Separation(float(result.mean()), float(result.std()))
 
 
-def reduce(images: Images, side: int) -> Tensor:
-    """Reduce images uint8 [N, H, W, C] by area averaging to a longer side; returns uint8 [N, C, h, w]."""
+def noise_generator(device: torch.device, seed: int) -> torch.Generator:
+    """Return what noise is drawn from on a device: on a CPU the generator from which everything else comes, too."""
+    return torch.default_generator if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
+
+
+def reduce(images: Images, side: int, device: torch.device) -> Tensor:
+    """Reduce images uint8 [N, H, W, C] by area averaging to a longer side; returns uint8 [N, C, h, w] on a device."""
     height, width = images.shape[1:3]
-    tensor = torch.from_numpy(images).permute(CHANNELS_FIRST)
     if side >= max(height, width):
-        return tensor
+        return as_tensor(images, device)
     size = (max(1, round(height * side / max(height, width))), max(1, round(width * side / max(height, width))))
-    blocks = tensor.split(SCORED_AT_ONCE)
+    blocks = (as_tensor(block, device) for block in batches(images, SCORED_AT_ONCE))
     return torch.cat([F.adaptive_avg_pool2d(block.float(), size).round().to(torch.uint8) for block in blocks])
 
 
-def train_critic(generated: Tensor, real: Tensor, device: torch.device) -> Network:
-    """Train a network whose first logit is larger for generated images, from uint8 [N, C, H, W] of both kinds."""
+def train_critic(generated: Tensor, real: Tensor, generator: torch.Generator | None) -> Network:
+    """Train a network whose first logit is larger for generated images, from uint8 [N, C, H, W] of both kinds.
+
+    It is trained where the images are, with noise from the generator, which is there, too.
+    """
     count, channels, height, width = generated.shape
+    device = generated.device
     network = Network((height, width, channels), 2).to(device)
     steps = min(max(count // IMAGES_PER_STEP, MIN_STEPS), MAX_STEPS)
-    optimizer = torch.optim.AdamW(network.parameters(), RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = adamw(list(network.parameters()), RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, RATE, total_steps=steps, pct_start=0.2)
     labels = torch.arange(2).repeat_interleave(BATCH // 2).to(device)
     for rows in tuned(paired_rows(count, steps), f"training of the critic at {max(height, width)} pixels"):
-        batch = shift(torch.cat([generated[rows[0]], real[rows[1]]]), max(1, min(height, width) // 32))
-        loss = F.cross_entropy(network(noisy(batch).to(device))[1], labels, label_smoothing=SMOOTHING)
+        one, other = (x.to(device, non_blocking=True) for x in rows)
+        batch = shift(torch.cat([generated[one], real[other]]), max(1, min(height, width) // 32))
+        loss = F.cross_entropy(network(noisy(batch, generator))[1], labels, label_smoothing=SMOOTHING)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
@@ -184,13 +194,16 @@ def paired_rows(count: int, steps: int) -> Iterator[tuple[Tensor, Tensor]]:
     return zip(draw_rows(count, BATCH // 2, steps), draw_rows(count, BATCH // 2, steps))
 
 
-def noisy(images: Tensor) -> Tensor:
+def noisy(images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Add the noise that hides what nobody sees, also in the mean of all pixels; returns float32 of gray levels."""
-    count, channels, height, width = images.shape
-    return images + NOISE * (torch.randn(count, channels, height, width) + torch.randn(count, channels, 1, 1))
+    count, channels, *size = images.shape
+    of_pixels, of_images = (
+        torch.randn(count, channels, *shape, generator=generator, device=images.device) for shape in (size, (1, 1))
+    )
+    return images + NOISE * (of_pixels + of_images)
 
 
-def score(network: Network, images: Tensor, device: torch.device) -> Tensor:
+def score(network: Network, images: Tensor, generator: torch.Generator | None) -> Tensor:
     """Return for each image of uint8 [N, C, H, W] how much more it looks generated than real, float32 [N]."""
-    logits = torch.cat([network(noisy(block).to(device))[1].cpu() for block in images.split(SCORED_AT_ONCE)])
+    logits = torch.cat([network(noisy(block, generator))[1] for block in images.split(SCORED_AT_ONCE)])
     return logits[:, 0] - logits[:, 1]

@@ -35,16 +35,16 @@ def evaluate_generator(
 
     Args:
         count: at least :data:`~gan_plugin.metrics.neighbors.MIN_SAMPLES`.
-        device: where distances are computed; the networks run where they were loaded.
+        device: where everything is computed but what the networks do, which run where they were loaded.
     """
-    generated = generate(generator, reference, count=count, first_seed=first_seed)
-    features = generated.outputs.features.to(device)
+    generated = generate(generator, reference, count=count, first_seed=first_seed, device=device)
+    features = generated.outputs.features
     real = manifold_of(reference.network, reference.dataset, device)
     neighborhood = compare(real, fit_manifold(features))
     real_pixels = as_pixels(reference.dataset)
     measurements = [
         *critic_measurements(generated.pixels, reference, device),
-        *spectrum_measurements(generated.pixels, reference),
+        *spectrum_measurements(generated.pixels, reference, device),
         *feature_distances(generated, reference),
         *neighborhood_measurements(neighborhood, real=real, features=features, reference=reference),
         *label_measurements(generated, reference, device),
@@ -61,8 +61,11 @@ def evaluate_generator(
         reference_samples=real_pixels[regular_indices(len(real_pixels), MAX_SAMPLES)],
         neighbors=nearest_pairs(generator, generated, neighborhood=neighborhood, reference=reference.dataset),
         projection=project(
-            real.points, features, neighborhood=neighborhood, gaussian=gaussian_of(reference.network, reference.dataset)
+            real.points,
+            features,
+            neighborhood=neighborhood,
+            gaussian=gaussian_of(reference.network, reference.dataset, device),
         ),
-        pixels=pixel_statistics(generated.pixels, real_pixels),
+        pixels=pixel_statistics(generated.pixels, real_pixels, device),
         verdict=verdict(independent_first(measurements, reference, seen)),
     )

@@ -21,30 +21,34 @@ KID_SUBSET = 1000
 
 
 def feature_distances(generated: Generated, reference: Reference) -> list[Measurement]:
-    """Measure fid with its ratio to the baseline, kid, and the score where the network has classes."""
-    network = reference.network
-    real, fake = gaussian_of(network, reference.dataset), fit_gaussian(generated.outputs.features)
-    real_features = outputs_of(network, reference.dataset).features
+    """Measure fid with its ratio to the baseline, kid, and the score where the network has classes.
+
+    All of it is computed on the device of the generated images' features.
+    """
+    network, features = reference.network, generated.outputs.features
+    device = features.device
+    real, fake = gaussian_of(network, reference.dataset, device), fit_gaussian(features)
+    real_features = outputs_of(network, reference.dataset).features.to(device)
     fid = Measurement("fid", frechet_distance(fake, real))
-    kid = kernel_measurement(real_features, generated.outputs.features)
+    kid = kernel_measurement(real_features, features)
     score = score_measurement(generated.outputs.logits)
     if reference.held_out is None:
         return [replace(fid, note=singular_note(real=real, generated=fake)), kid, *score]
-    held_out = outputs_of(network, reference.held_out)
+    held_out = outputs_of(network, reference.held_out).to(device)
     baseline = fit_gaussian(held_out.features)
-    counts = count_note(len(held_out.features), len(generated.outputs.features))
+    counts = count_note(len(held_out.features), len(features))
     fid = replace(
         fid,
         real=frechet_distance(baseline, real),
         note=join(singular_note(real=real, generated=fake, held_out=baseline), counts and f"{counts}: see fid_ratio."),
     )
-    kid = replace(kid, real=kernel_baseline(reference))
+    kid = replace(kid, real=kernel_baseline(reference, device))
     score = [
         replace(measurement, real=inception_score(held_out.logits).mean, note=counts and f"{counts}.")
         for measurement in score
         if held_out.logits is not None
     ]
-    return [fid, *ratio_measurement(generated.outputs.features, held_out.features, real), kid, *score]
+    return [fid, *ratio_measurement(features, held_out.features, real), kid, *score]
 
 
 def ratio_measurement(generated: Tensor, held_out: Tensor, real: Gaussian) -> list[Measurement]:
@@ -67,7 +71,8 @@ def ratio_measurement(generated: Tensor, held_out: Tensor, real: Gaussian) -> li
 
 def random_subset(features: Tensor, count: int) -> Tensor:
     """Draw ``count`` rows in random order, always the same: held-out images often lie class after class."""
-    return features[torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:count]]
+    rows = torch.randperm(len(features), generator=torch.Generator().manual_seed(0))[:count]
+    return features[rows.to(features.device)]
 
 
 def kernel_measurement(real: Tensor, generated: Tensor) -> Measurement:
@@ -79,13 +84,13 @@ def kernel_measurement(real: Tensor, generated: Tensor) -> Measurement:
     return Measurement("kid", kid.mean, std=None if constant else kid.std, note=note)
 
 
-def kernel_baseline(reference: Reference) -> float:
+def kernel_baseline(reference: Reference, device: torch.device) -> float:
     """Return the kid of held-out images, from the cache where it was computed before: it takes seconds."""
     network, dataset, held_out = reference.network, reference.dataset, reference.held_out
     assert held_out is not None
 
     def compute() -> Content:
-        features = (outputs_of(network, images).features for images in (dataset, held_out))
+        features = (outputs_of(network, images).features.to(device) for images in (dataset, held_out))
         return {"kid": torch.tensor(kernel_measurement(*features).value, dtype=torch.float64)}, {}
 
     name = f"kid-{SUBSETS}-{KID_SUBSET}-{dataset.digest}-{held_out.digest}-{network.digest}"
@@ -119,9 +124,8 @@ def neighborhood_measurements(
     ]
     if reference.held_out is None:
         return measurements
-    device = features.device
-    held_out = outputs_of(reference.network, reference.held_out).features.to(device)
-    baseline = compare(manifold_of(reference.network, reference.dataset, device), fit_manifold(held_out))
+    held_out = outputs_of(reference.network, reference.held_out).features.to(features.device)
+    baseline = compare(real, fit_manifold(held_out))
     counts = count_note(len(held_out), len(features))
     notes = {"coverage": f"{counts}: it grows with them."} if counts else {}
     return [
@@ -145,7 +149,7 @@ def second_measurements(generated: Generated, reference: Reference, device: torc
     if reference.second is None or generated.second is None:
         return []
     generated, reference = replace(generated, outputs=generated.second), replace(reference, network=reference.second)
-    features = generated.outputs.features.to(device)
+    features = generated.outputs.features
     real = manifold_of(reference.network, reference.dataset, device)
     neighborhood = compare(real, fit_manifold(features))
     measurements = [

@@ -113,7 +113,7 @@ def make_quick_fid(
             f"{network.name} would take {needed / 60:.0f} minutes for {count:,} images on this {device.type}: give "
             f"features={network.name} to use it all the same, or other features."
         )
-    reference = gaussian_of(network, subset)
+    reference = gaussian_of(network, subset, device)
     return QuickFid(network, reference, latent_size=latent_size, classes=classes, seconds=time.perf_counter() - start)
 
 

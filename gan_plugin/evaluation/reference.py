@@ -103,11 +103,11 @@ def as_pixels(dataset: Dataset) -> Images:
 
 
 def outputs_of(network: FeatureNetwork, dataset: Dataset) -> Outputs:
-    """Return features and logits of real images, from the cache where they were computed before."""
+    """Return features and logits of real images, on the CPU, from the cache where they were computed before."""
 
     def compute() -> Content:
         with announced(f"Computing the features of {len(dataset):,} images of {dataset.name} with {network.name}."):
-            outputs = network(as_pixels(dataset))
+            outputs = network(as_pixels(dataset)).to(torch.device("cpu"))
         return {"features": outputs.features} | ({} if outputs.logits is None else {"logits": outputs.logits}), {}
 
     def read(content: Content) -> Outputs:
@@ -116,11 +116,11 @@ def outputs_of(network: FeatureNetwork, dataset: Dataset) -> Outputs:
     return cached(f"outputs-{dataset.digest}-{network.digest}", compute, read)[0]
 
 
-def gaussian_of(network: FeatureNetwork, dataset: Dataset) -> Gaussian:
-    """Return the Gaussian fitted to the features, for the Fréchet distance."""
+def gaussian_of(network: FeatureNetwork, dataset: Dataset, device: torch.device) -> Gaussian:
+    """Return the Gaussian, fitted to the features on a device, for the Fréchet distance."""
 
     def compute() -> Content:
-        mean, covariance, _ = fit_gaussian(outputs_of(network, dataset).features)
+        mean, covariance, _ = fit_gaussian(outputs_of(network, dataset).features.to(device))
         return {"mean": mean, "covariance": covariance}, {}
 
     def read(content: Content) -> Gaussian:

@@ -17,15 +17,16 @@ MIN_IMAGES, MAX_IMAGES = 100, 10_000
 MAX_VALUES = 5e7  # gray levels: bounds the time, to some seconds, whatever the images' size
 
 
-def spectrum_measurements(generated: Images, reference: Reference) -> list[Measurement]:
+def spectrum_measurements(generated: Images, reference: Reference, device: torch.device) -> list[Measurement]:
     """Measure spectrum_distance, high_frequencies and checkerboard, beside those of the held-out images.
 
     Args:
         generated: uint8 [N, H, W, C], N ≥ 1.
         reference: real images of the same shape.
+        device: where spectra are computed.
     """
-    real = spectrum_of(reference.dataset)
-    result = compare_spectra(power_spectrum(evenly_spaced(generated)), real)
+    real = spectrum_of(reference.dataset, device)
+    result = compare_spectra(power_spectrum(evenly_spaced(generated), device), real)
     values = {
         "spectrum_distance": result.distance,
         "high_frequencies": result.fine,
@@ -33,7 +34,7 @@ def spectrum_measurements(generated: Images, reference: Reference) -> list[Measu
     }
     if reference.held_out is None:
         return [Measurement(name, value, network="pixels") for name, value in values.items()]
-    baseline = compare_spectra(spectrum_of(reference.held_out), real)
+    baseline = compare_spectra(spectrum_of(reference.held_out, device), real)
     counts = count_note(len(reference.held_out), len(generated))
     note = counts and f"{counts}: it falls as they grow."
     return [
@@ -42,11 +43,11 @@ def spectrum_measurements(generated: Images, reference: Reference) -> list[Measu
     ]
 
 
-def spectrum_of(dataset: Dataset) -> Power:
+def spectrum_of(dataset: Dataset, device: torch.device) -> Power:
     """Return the power spectrum of real images, from the cache where it was computed before."""
 
     def compute() -> Content:
-        return {"power": torch.from_numpy(power_spectrum(evenly_spaced(as_pixels(dataset))))}, {}
+        return {"power": torch.from_numpy(power_spectrum(evenly_spaced(as_pixels(dataset)), device))}, {}
 
     def read(content: Content) -> Power:
         power: Power = content[0]["power"].numpy()

@@ -157,14 +157,14 @@ class RotationNetwork(TrainedNetwork[RotationLayers]):
 
 
 def predict_labels(network: Classifier, images: Images) -> Tensor:
-    """Return the most likely class of each image uint8 [N, H, W, C], int64 [N].
+    """Return the most likely class of each image uint8 [N, H, W, C], int64 [N] on the CPU.
 
     Raises:
         UserError: the images have another shape than the ones trained on.
     """
     logits = network(images).logits
     assert logits is not None
-    return logits.argmax(1)
+    return logits.argmax(1).cpu()
 
 
 def accuracy(network: Classifier, images: Images, labels: Tensor) -> float:

@@ -19,6 +19,7 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from gan_plugin.data.loader import gather, move_samples
 from gan_plugin.device import tuned
 from gan_plugin.features.classifier import FEATURES, LARGE, Classifier, Network, RotationLayers, RotationNetwork
 from gan_plugin.features.components import fit_components
@@ -50,7 +51,11 @@ def train_classifier(
     """
     _, channels, height, width = images.shape
     spec = image_spec(height, width, channels)
-    examples = Examples(len(images), lambda rows: (images[rows], labels[rows]))
+    samples = move_samples(images, device)
+    classes_of = labels.to(samples.device)
+    examples = Examples(
+        len(images), samples.device, lambda rows: (gather(samples, rows, device), gather(classes_of, rows, device))
+    )
     with seeded(seed, device):
         network = fit(Network(spec.shape, classes).to(device), examples, device)
     return Classifier(network, spec, device)
@@ -69,24 +74,30 @@ def train_rotation(images: Tensor, *, device: torch.device, seed: int = 0) -> Ro
     _, channels, height, width = images.shape
     spec = image_spec(height, width, channels)
     angles = (0, 1, 2, 3) if spec.height == spec.width else (0, 2)  # in quarters of a turn
+    samples = move_samples(images, device)
 
     def rotated(rows: Tensor) -> tuple[Tensor, Tensor]:
-        labels = rows % len(angles)
-        batch = images[rows // len(angles)]
-        turned = [torch.rot90(batch[i], angles[label], (1, 2)) for i, label in enumerate(labels.tolist())]
-        return torch.stack(turned), labels
+        labels = (rows % len(angles)).to(device, non_blocking=True)
+        return rotate(gather(samples, rows // len(angles), device), labels, angles), labels
 
-    examples = Examples(len(angles) * len(images), rotated)
+    examples = Examples(len(angles) * len(images), samples.device, rotated)
     with seeded(seed, device):
         network = fit(RotationLayers(spec.shape, len(angles)).to(device), examples, device)
-        fit_components(network.components, network.statistics, images, device=device)
+        fit_components(network.components, network.statistics, samples, device=device)
     return RotationNetwork(network, spec, device)
 
 
 class Examples(NamedTuple):
-    """What is learned from: ``at`` gives images uint8 [B, C, H, W] and labels int64 [B] of rows int64 [B]."""
+    """What is learned from.
+
+    Attributes:
+        total: how many examples there are.
+        home: where the data lives, and rows are to be: on the device, or on the host if it does not fit.
+        at: gives images uint8 [B, C, H, W] and labels int64 [B], on the device that trains, of rows int64 [B].
+    """
 
     total: int
+    home: torch.device
     at: Callable[[Tensor], tuple[Tensor, Tensor]]
 
 
@@ -108,17 +119,22 @@ def fit(network: AnyNetwork, examples: Examples, device: torch.device) -> AnyNet
     steps = min(max(EPOCHS * examples.total // batch, MIN_STEPS), MAX_STEPS)
     decoder = nn.Linear(FEATURES, channels * SMALL_SIDE**2).to(device)
     weights = [*network.parameters(), *decoder.parameters()]
-    optimizer = torch.optim.AdamW(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
+    optimizer = adamw(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
     schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=steps, pct_start=0.2)
     limit = max(1, min(height, width) // SHIFT)
     for rows in tuned(draw_rows(examples.total, batch, steps), "training of the classifier"):
-        images, labels = examples.at(rows)
-        loss = training_loss(network, decoder, shift(images, limit).to(device), labels=labels.to(device))
+        images, labels = examples.at(rows.to(examples.home, non_blocking=True))
+        loss = training_loss(network, decoder, shift(images, limit), labels=labels)
         optimizer.zero_grad()
         loss.backward()
         optimizer.step()
         schedule.step()
     return network.eval().requires_grad_(False)
+
+
+def adamw(weights: list[nn.Parameter], rate: float, *, weight_decay: float) -> torch.optim.AdamW:
+    """Make the optimizer, on a GPU as one kernel for all weights: those of small networks are many launches else."""
+    return torch.optim.AdamW(weights, rate, weight_decay=weight_decay, fused=True if weights[0].is_cuda else None)
 
 
 def training_batch(height: int, width: int) -> int:
@@ -146,6 +162,12 @@ def training_loss(network: Network, decoder: nn.Linear, images: Tensor, *, label
     return F.cross_entropy(logits, labels, label_smoothing=SMOOTHING) + residual
 
 
+def rotate(images: Tensor, labels: Tensor, angles: tuple[int, ...]) -> Tensor:
+    """Turn each image of [B, C, H, W] by ``angles[label]`` quarters, all of which keep its shape; labels int64 [B]."""
+    turned = torch.stack([torch.rot90(images, angle, (2, 3)) for angle in angles])  # [angles, B, C, H, W]
+    return turned[labels, torch.arange(len(images), device=images.device)]
+
+
 def draw_rows(count: int, batch: int, steps: int) -> Iterator[Tensor]:
     """Yield for each step ``batch`` rows, int64 [B], of endlessly reshuffled data."""
     rows = torch.empty(0, dtype=torch.int64)
@@ -157,10 +179,14 @@ def draw_rows(count: int, batch: int, steps: int) -> Iterator[Tensor]:
 
 
 def shift(images: Tensor, limit: int) -> Tensor:
-    """Move each image of [B, C, H, W] by up to ``limit`` pixels along either axis, repeating the edge it leaves."""
+    """Move each image of [B, C, H, W] by up to ``limit`` pixels along either axis, repeating the edge it leaves.
+
+    By how much is drawn on the CPU, wherever the images are.
+    """
     count, channels, height, width = images.shape
-    down, right = torch.randint(-limit, limit + 1, (2, count, 1))
-    rows = (torch.arange(height) + down).clamp(0, height - 1)  # [B, H]
-    columns = (torch.arange(width) + right).clamp(0, width - 1)  # [B, W]
-    every = torch.arange(count).view(-1, 1, 1, 1), torch.arange(channels).view(-1, 1, 1)
+    device = images.device
+    down, right = torch.randint(-limit, limit + 1, (2, count, 1)).to(device, non_blocking=True)
+    rows = (torch.arange(height, device=device) + down).clamp(0, height - 1)  # [B, H]
+    columns = (torch.arange(width, device=device) + right).clamp(0, width - 1)  # [B, W]
+    every = torch.arange(count, device=device).view(-1, 1, 1, 1), torch.arange(channels, device=device).view(-1, 1, 1)
     return images[(*every, rows[:, None, :, None], columns[:, None, None, :])]

@@ -6,11 +6,13 @@ same thing, which in some data is how dark an image is, are one component then, 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from typing import cast
 
 import torch
 from torch import Tensor, nn
+
+from gan_plugin.data.loader import gather
 
 MAX_FITTED = 10_000  # images that components are fitted to
 FITTED_AT_ONCE = 256 * 32 * 32  # pixels
@@ -34,7 +36,7 @@ class Components(nn.Module):
 
     def fit(self, x: Tensor) -> None:
         """Settle the components from statistics [N, size] of N images."""
-        mean, projection = principal_components(x.cpu(), self.projection.shape[1])
+        mean, projection = principal_components(x, self.projection.shape[1])
         self.load_state_dict({"mean": mean, "projection": projection})
 
 
@@ -44,32 +46,34 @@ def texture(x: Tensor) -> Tensor:
     return torch.cat([flat.mean(2), (flat.var(2, correction=0) + MIN_VARIANCE).log() / 2], 1)
 
 
-def batches_to_fit(images: Tensor) -> Iterator[Tensor]:
-    """Yield batches of images uint8 [N, C, H, W], at most MAX_FITTED of them in all, evenly spaced."""
+def rows_to_fit(images: Tensor) -> tuple[Tensor, ...]:
+    """Return the rows of batches of images uint8 [N, C, H, W], at most MAX_FITTED of them in all, evenly spaced."""
     rows = torch.linspace(0, len(images) - 1, min(len(images), MAX_FITTED), dtype=torch.float64).round().long()
     size = max(1, FITTED_AT_ONCE // (images.shape[2] * images.shape[3]))
-    return (images[batch] for batch in rows.split(size))
+    batches: tuple[Tensor, ...] = rows.to(images.device).split(size)
+    return batches
 
 
 def principal_components(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
     """Return the mean [size] of x float [N, size] and a projection [size, count] to components of variance 1.
 
-    Each column of x is standardized first. Where x has fewer directions than ``count``, the others are 0.
+    Each column of x is standardized first. Where x has fewer directions than ``count``, the others are 0. The matrix
+    [size, size] is decomposed on the CPU, and that is where the results are.
     """
     x = x.double()
     mean, std = x.mean(0), x.std(0, correction=0).clamp(min=1e-6)
     standard = (x - mean) / std
-    variances, vectors = torch.linalg.eigh(standard.T @ standard / len(x))  # ascending
+    variances, vectors = torch.linalg.eigh((standard.T @ standard / len(x)).cpu())  # ascending
     variances, vectors = variances[-count:].flip(0), vectors[:, -count:].flip(1)
     scale = (variances.clamp(min=0) + REGULAR * variances[0].clamp(min=1e-6)).sqrt()
-    return mean, vectors / scale / std[:, None]
+    return mean.cpu(), vectors / scale / std.cpu()[:, None]
 
 
 @torch.no_grad()
 def fit_components(
     components: nn.ModuleList, statistics: Callable[[Tensor], Sequence[Tensor]], images: Tensor, *, device: torch.device
 ) -> None:
-    """Settle components, one for each of the statistics, from images uint8 [N, C, H, W]."""
-    parts = [statistics(batch.to(device)) for batch in batches_to_fit(images)]
+    """Settle components, one for each of the statistics on ``device``, from images uint8 [N, C, H, W] anywhere."""
+    parts = [statistics(gather(images, rows, device)) for rows in rows_to_fit(images)]
     for component, values in zip(components, zip(*parts)):
         cast(Components, component).fit(torch.cat(values))

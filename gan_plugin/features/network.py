@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections.abc import Iterator
-from contextlib import contextmanager
-from typing import NamedTuple, Protocol
+from contextlib import contextmanager, nullcontext
+from typing import Any, NamedTuple, Protocol
 
 import numpy as np
 import torch
@@ -12,19 +12,24 @@ from torch import Tensor
 
 from gan_plugin.media.image import CHANNELS_FIRST, Images
 
-PIXELS_AT_ONCE = 512 * 32 * 32  # bounds the memory of one batch whatever the images' size
+PIXELS_AT_ONCE = 512 * 32 * 32  # bounds the memory of one batch on a CPU whatever the images' size
+FACTOR_BYTES, MAX_FACTOR = 8 * 2**30, 8  # a GPU's memory for each time as much as a CPU computes at once
 
 
 class Outputs(NamedTuple):
     """The output of a network for N images.
 
     Attributes:
-        features: float32 [N, D], on the CPU.
-        logits: float32 [N, K], unnormalized class scores, on the CPU; None for a network that has none.
+        features: float32 [N, D], on the device that the network computes on; ONNX Runtime's are on the CPU.
+        logits: float32 [N, K], unnormalized class scores, there, too; None for a network that has none.
     """
 
     features: Tensor
     logits: Tensor | None
+
+    def to(self, device: torch.device) -> Outputs:
+        """Return the outputs on a device."""
+        return Outputs(self.features.to(device), None if self.logits is None else self.logits.to(device))
 
 
 class FeatureNetwork(Protocol):
@@ -66,9 +71,19 @@ def check_images(images: Images) -> None:
         raise ValueError(f"images are uint8 [N, H, W, 1 or 3] with N ≥ 1, not {images.dtype} {images.shape}")
 
 
-def batch_size(height: int, width: int) -> int:
-    """Return how many images of this size are computed at once."""
-    return max(1, PIXELS_AT_ONCE // (height * width))
+def batch_factor(device: torch.device) -> int:
+    """Return how many times as much as on a CPU is computed at once: 1, and on a GPU up to 8, by its memory.
+
+    By all of its memory and not by what is free, so that the same GPU gives the same numbers each time.
+    """
+    if device.type != "cuda":
+        return 1
+    return min(max(torch.cuda.get_device_properties(device).total_memory // FACTOR_BYTES, 1), MAX_FACTOR)
+
+
+def batch_size(height: int, width: int, device: torch.device) -> int:
+    """Return how many images of this size are computed at once on a device."""
+    return max(1, batch_factor(device) * PIXELS_AT_ONCE // (height * width))
 
 
 def batches(images: Images, size: int) -> Iterator[Images]:
@@ -77,29 +92,59 @@ def batches(images: Images, size: int) -> Iterator[Images]:
 
 
 def as_tensor(images: Images, device: torch.device) -> Tensor:
-    """Copy images [B, H, W, C] to ``device`` as uint8 [B, C, H, W]."""
-    return torch.from_numpy(np.array(images)).permute(CHANNELS_FIRST).to(device)
+    """Copy images [B, H, W, C] to ``device`` as uint8 [B, C, H, W], without waiting for what it still computes."""
+    return torch.from_numpy(np.array(images)).permute(CHANNELS_FIRST).to(device, non_blocking=True)
 
 
 def concatenate(parts: list[Outputs]) -> Outputs:
-    """Concatenate the outputs of consecutive batches, float32 on the CPU."""
-    logits = [part.logits for part in parts if part.logits is not None]
-    return Outputs(_on_cpu([part.features for part in parts]), _on_cpu(logits) if logits else None)
-
-
-def _on_cpu(parts: list[Tensor]) -> Tensor:
-    return torch.cat([part.to("cpu", torch.float32) for part in parts])
+    """Concatenate the outputs of consecutive batches, as float32 where they are."""
+    logits = [part.logits.float() for part in parts if part.logits is not None]
+    return Outputs(torch.cat([part.features.float() for part in parts]), torch.cat(logits) if logits else None)
 
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """Turn off autocast and TF32, so that features do not depend on the caller's settings; restore them at the end."""
-    convolution = torch.backends.cudnn.conv  # type: ignore[attr-defined]  # torch creates the attribute at import
-    product = torch.backends.cuda.matmul
-    before = convolution.fp32_precision, product.fp32_precision
-    convolution.fp32_precision = product.fp32_precision = "ieee"
+    """Turn off autocast and TF32, so that features do not depend on the caller's settings; restore them at the end.
+
+    What can be read outside can be read inside: torch refuses to read one of its older settings, such as
+    ``torch.backends.cudnn.allow_tf32``, where the newer ``fp32_precision`` says something else, so both are set.
+    """
+    backends: Any = torch.backends  # torch creates some of the attributes at import
+    operators = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+    before = [operator.fp32_precision for operator in operators]
+    of_cpu = backends.mkldnn.matmul.fp32_precision  # which the older setting of products moves as well
+    tf32, products = older_settings()
+    if tf32 is not None:
+        backends.cudnn.allow_tf32 = False
+    if products is not None:
+        torch.set_float32_matmul_precision("highest")
+    for operator in operators:
+        operator.fp32_precision = "ieee"
     try:
-        with torch.autocast(device.type, enabled=False):
+        with torch.autocast(device.type, enabled=False) if has_autocast(device) else nullcontext():
             yield
     finally:
-        convolution.fp32_precision, product.fp32_precision = before
+        if tf32 is not None:
+            backends.cudnn.allow_tf32 = tf32
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+            backends.mkldnn.matmul.fp32_precision = of_cpu
+        for operator, precision in zip(operators, before):
+            operator.fp32_precision = precision
+
+
+def older_settings() -> tuple[bool | None, str | None]:
+    """Return cuDNN's ``allow_tf32`` and the precision of products, None for one that torch refuses to read."""
+    try:
+        tf32 = torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        tf32 = None
+    try:
+        return tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return tf32, None
+
+
+def has_autocast(device: torch.device) -> bool:
+    """Return whether there is an autocast to turn off on a device: not on every one."""
+    return torch.amp.autocast_mode.is_autocast_available(device.type)

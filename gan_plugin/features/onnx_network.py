@@ -72,6 +72,7 @@ class OnnxNetwork:
 
     def __init__(self, file: Path, device: torch.device) -> None:
         check_external_files(file)
+        self.device = device
         self.session = open_file(file, "cuda" if device.type == "cuda" else "cpu")
         self.input = describe_input(self.session, file)
         self.outputs = choose_outputs(self.session, file)
@@ -101,7 +102,8 @@ class OnnxNetwork:
                 f"{self.file} takes gray images and these are RGB: give a network for RGB, or load the data with "
                 "channels=1."
             )
-        count = self.input.batch or batch_size(*(self.input.size or images.shape[1:3]))
+        height, width = self.input.size or images.shape[1:3]
+        count = self.input.batch or batch_size(height, width, self.device)
         return concatenate([self._run(batch) for batch in batches(images, count)])
 
     def _run(self, images: Images) -> Outputs:

@@ -14,8 +14,9 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_plugin.data import Dataset
+from gan_plugin.data.loader import gather, move_samples
 from gan_plugin.device import tuned
-from gan_plugin.features.classifier_training import SHIFT, draw_rows, shift
+from gan_plugin.features.classifier_training import SHIFT, adamw, draw_rows, shift
 from gan_plugin.features.components import fit_components
 from gan_plugin.features.network import exact_float32
 from gan_plugin.features.self_supervised import Network, SelfSupervised
@@ -54,24 +55,26 @@ def train_self_supervised(images: Tensor, *, device: torch.device, seed: int = S
     """
     count, channels, height, width = images.shape
     spec = image_spec(height, width, channels)
+    samples = move_samples(images, device)
     # Everything random here is drawn on the CPU, so only that generator's state changes, and is restored.
     with torch.random.fork_rng(devices=[]), exact_float32(device):
         torch.default_generator.manual_seed(seed)
         network = Network(spec.shape).to(device)
         decoders = nn.ModuleList(nn.Conv2d(of_map, channels, 1) for of_map, _, _ in network.sides).to(device)
         weights = [*network.parameters(), *decoders.parameters()]
-        optimizer = torch.optim.AdamW(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
+        optimizer = adamw(weights, PEAK_RATE, weight_decay=WEIGHT_DECAY)
         schedule = torch.optim.lr_scheduler.OneCycleLR(optimizer, PEAK_RATE, total_steps=STEPS, pct_start=0.2)
         batch, limit = training_batch(height, width), max(1, min(height, width) // SHIFT)
         for rows in tuned(draw_rows(count, batch, STEPS), "training of the self-supervised network"):
-            hidden = draw_hidden(batch, height, width).to(device)
-            loss = filling_loss(network, decoders, shift(images[rows], limit).to(device), hidden=hidden)
+            hidden = draw_hidden(batch, height, width).to(device, non_blocking=True)
+            shifted = shift(gather(samples, rows.to(samples.device, non_blocking=True), device), limit)
+            loss = filling_loss(network, decoders, shifted, hidden=hidden)
             optimizer.zero_grad()
             loss.backward()
             optimizer.step()
             schedule.step()
         network.eval().requires_grad_(False)
-        fit_components(network.components, network.statistics, images, device=device)
+        fit_components(network.components, network.statistics, samples, device=device)
     return SelfSupervised(network, spec, device)
 
 

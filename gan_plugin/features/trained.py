@@ -96,7 +96,7 @@ class TrainedNetwork(Generic[Module]):
                 f"of {shape_text(images.shape[1:])}: give reference data of that size."
             )
         with torch.inference_mode(), exact_float32(self.device):
-            count = batch_size(self.spec.height, self.spec.width)
+            count = batch_size(self.spec.height, self.spec.width, self.device)
             return concatenate(
                 [
                     self.outputs(as_tensor(batch, self.device))

@@ -16,7 +16,11 @@ BLOCK = 2**23  # elements turned to float64 at a time: 64 MiB
 
 
 class Gaussian(NamedTuple):
-    """A Gaussian fitted to ``count`` samples."""
+    """A Gaussian fitted to ``count`` samples; on the CPU, wherever the samples were.
+
+    Its covariance is decomposed there: LAPACK converges where the covariance is singular, too, and takes seconds at
+    most, while the products over all samples, which take longest, are computed where these are.
+    """
 
     mean: Tensor  # float64 [D]
     covariance: Tensor  # float64 [D, D], unbiased: divided by count − 1
@@ -33,9 +37,19 @@ def fit_gaussian(features: Tensor) -> Gaussian:
     >>> fit_gaussian(torch.tensor([[1.0, 0.0], [3.0, 4.0]])).covariance.tolist()
     [[2.0, 4.0], [4.0, 8.0]]
     """
-    count, dimensions = features.shape
+    count = len(features)
     if count < 2:
         raise ValueError("a Gaussian needs at least two samples")
+    mean, covariance = (x.cpu() for x in moments(features))
+    if not covariance.isfinite().all():
+        raise ValueError("features must be finite")
+    return Gaussian(mean, covariance, count)
+
+
+@torch.no_grad()
+def moments(features: Tensor) -> tuple[Tensor, Tensor]:
+    """Return mean and unbiased covariance, float64 [D] and [D, D], of features float [N, D] on their device."""
+    count, dimensions = features.shape
     blocks = features.split(max(1, BLOCK // dimensions))
     mean = torch.zeros(dimensions, dtype=torch.float64, device=features.device)
     for block in blocks:
@@ -45,10 +59,7 @@ def fit_gaussian(features: Tensor) -> Gaussian:
     for block in blocks:  # a second pass: E xxᵀ − μμᵀ would lose the digits that a large mean takes
         centered = block - mean
         covariance.addmm_(centered.T, centered)
-    covariance /= count - 1
-    if not covariance.isfinite().all():
-        raise ValueError("features must be finite")
-    return Gaussian(mean, covariance, count)
+    return mean, covariance / (count - 1)
 
 
 @torch.no_grad()

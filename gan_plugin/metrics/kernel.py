@@ -3,12 +3,12 @@
     MMD² = E k(x, x′) + E k(y, y′) − 2 E k(x, y),  k(x, y) = (x·y/D + 1)³          Bińkowski et al. 2018, section 4
 
 The unbiased estimate leaves out the pairs x = x′. Unlike the Fréchet distance it expects the same of few samples as of
-many, and may be slightly negative for equal distributions.
+many, and may be slightly negative for equal distributions. The subsets are those that torchmetrics draws, and so are
+the values, up to rounding: 100 small products on whatever device the features are on.
 """
 
 from __future__ import annotations
 
-import warnings
 from typing import NamedTuple
 
 import torch
@@ -32,8 +32,8 @@ def kernel_distance(
 ) -> KernelDistance:
     """Return mean and std of MMD² between features float [N, D] and [M, D] over subsets drawn with the seed.
 
-    The size of a subset is min(N, M) where that is less. Equal seeds give equal numbers, and the caller's random state
-    stays as it is.
+    The size of a subset is min(N, M) where that is less. Equal seeds give the same subsets, and the caller's random
+    state stays as it is. Computed in float64 on the device of the features, which is read once, at the end.
 
     Raises:
         ValueError: fewer than two samples in a subset.
@@ -41,16 +41,35 @@ def kernel_distance(
     >>> kernel_distance(torch.tensor([[0.0], [0.0]]), torch.tensor([[1.0], [1.0]]), subsets=1).mean
     7.0
     """
-    from torchmetrics.image.kid import KernelInceptionDistance
-
     size = min(subset_size, len(reference), len(generated))
     if size < 2:
         raise ValueError("a kernel distance needs at least two samples on either side")
-    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
-        warnings.filterwarnings("ignore", "Metric `Kernel Inception Distance` will save", UserWarning)
-        metric = KernelInceptionDistance(feature=torch.nn.Identity(), subsets=subsets, subset_size=size)
-        metric.update(reference.double(), real=True)
-        metric.update(generated.double(), real=False)
-        torch.default_generator.manual_seed(seed)  # torch.manual_seed would also seed every accelerator
-        mean, std = metric.compute()
-    return KernelDistance(float(mean), float(std), subsets, size)
+    rows = subset_rows((len(reference), len(generated)), subsets, size=size, seed=seed)
+    of_reference, of_generated = (x.to(of.device) for x, of in zip(rows, (reference, generated)))
+    values = torch.stack(
+        [
+            unbiased_mmd(reference[one].double(), generated[other].double())
+            for one, other in zip(of_reference, of_generated)
+        ]
+    )
+    return KernelDistance(float(values.mean()), float(values.std(correction=0)), subsets, size)
+
+
+def subset_rows(counts: tuple[int, int], subsets: int, *, size: int, seed: int) -> tuple[Tensor, Tensor]:
+    """Draw the rows of each subset of two sets, in turns, without repetition: two int64 [subsets, size], on the CPU."""
+    generator = torch.Generator().manual_seed(seed)
+    rows = torch.stack([torch.randperm(count, generator=generator)[:size] for _ in range(subsets) for count in counts])
+    return rows[0::2], rows[1::2]
+
+
+def unbiased_mmd(x: Tensor, y: Tensor) -> Tensor:
+    """Estimate MMD² as above from as many samples of either kind, float64 [n, D] each, n ≥ 2; returns a scalar."""
+    count = len(x)
+    pairs = sum(kernels(z, z).sum() - (z.square().mean(1) + 1).pow(3).sum() for z in (x, y))  # all but k(z, z)
+    return pairs / (count * (count - 1)) - 2 * kernels(x, y).sum() / count**2
+
+
+def kernels(x: Tensor, y: Tensor) -> Tensor:
+    """Return k of each pair, [n, m], of x [n, D] and y [m, D]."""
+    base = (x @ y.T).div_(x.shape[1]).add_(1)
+    return base.square().mul_(base)

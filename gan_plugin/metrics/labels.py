@@ -87,10 +87,17 @@ def frechet_by_class(
         One distance a class; None where a class has fewer than two images on either side.
     """
 
-    def distance(label: int) -> float | None:
-        fake, real = generated[generated_labels == label], reference[reference_labels == label]
+    def distance(fake: Tensor, real: Tensor) -> float | None:
         if min(len(fake), len(real)) < 2:
             return None
         return frechet_distance(fit_gaussian(fake), fit_gaussian(real))
 
-    return [distance(label) for label in range(classes)]
+    of_classes = by_class(generated, generated_labels, classes), by_class(reference, reference_labels, classes)
+    return [distance(*pair) for pair in zip(*of_classes)]
+
+
+def by_class(features: Tensor, labels: Tensor, classes: int) -> tuple[Tensor, ...]:
+    """Return the features [n, D] of each class, in their order, of features [N, D] and labels int64 [N] on the CPU."""
+    order = labels.argsort(stable=True).to(features.device)
+    parts: tuple[Tensor, ...] = features[order].split(class_counts(labels, classes).tolist())
+    return parts

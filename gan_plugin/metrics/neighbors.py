@@ -31,7 +31,7 @@ COVERAGE_K = 5  # Naeem et al. 2020
 MIN_SAMPLES = COVERAGE_K + 1  # of a set: each point and its neighbors
 
 TOLERANCE = 1e-12
-BLOCK = 2**24  # distances held at a time: 128 MiB
+BLOCK, GPU_BLOCK = 2**24, 2**26  # distances held at a time: 128 MiB, and 512 MiB on a GPU
 
 
 class Manifold(NamedTuple):
@@ -39,6 +39,18 @@ class Manifold(NamedTuple):
 
     points: Tensor  # float [N, D], in the type and on the device they came in
     radii: Tensor  # float64 [N, 3], squared distance to the 1st, PRECISION_K-th and COVERAGE_K-th nearest other point
+
+
+class Matches(NamedTuple):
+    """Which of N reference and M generated points are near which, on their device."""
+
+    inside: Tensor  # bool [M], generated points in some B₃ of a reference point
+    covered: Tensor  # bool [N], reference points with some generated one in their B₅
+    recalled: Tensor  # bool [N], reference points in some B₃ of a generated one
+    authentic: Tensor  # bool [M], generated points outside of the B₁ of the reference point nearest to them
+    nearest: Tensor  # int64 [M], index of that
+    distance: Tensor  # float64 [M], to it; not squared
+    pairs: Tensor  # int64 [], of a generated point and a B₅ that it is in
 
 
 class Neighborhood(NamedTuple):
@@ -59,7 +71,7 @@ class Neighborhood(NamedTuple):
 def fit_manifold(points: Tensor) -> Manifold:
     """Measure each point's distance to its nearest others, for points float [N, D].
 
-    Takes N² time, and 128 MiB beside a float64 copy of the points.
+    Takes N² time, and 128 MiB beside a float64 copy of the points, on a GPU 512 MiB.
 
     Raises:
         ValueError: fewer than COVERAGE_K + 1 points, or one that is not finite.
@@ -71,59 +83,69 @@ def fit_manifold(points: Tensor) -> Manifold:
         raise ValueError(f"a manifold needs at least {COVERAGE_K + 1} points")
     if not points.isfinite().all():
         raise ValueError("points must be finite")
-    centered = points - origin(points)
-    radii = centered.new_empty(len(points), 3)
+    return Manifold(points, nearest_radii(points - origin(points)))
+
+
+def nearest_radii(centered: Tensor) -> Tensor:
+    """Return the radii of a :class:`Manifold` of centered points, float64 [N, D]."""
+    radii = centered.new_empty(len(centered), 3)
+    columns = torch.tensor([0, PRECISION_K - 1, COVERAGE_K - 1], device=centered.device)
     for rows, distances in squared_distances(centered, centered):
         distances[:, rows].fill_diagonal_(torch.inf)  # a point is no neighbor of its own; a copy of it is
         nearest = distances.topk(COVERAGE_K, largest=False).values
-        radii[rows] = nearest[:, [0, PRECISION_K - 1, COVERAGE_K - 1]]
-    return Manifold(points, radii)
+        radii[rows] = nearest.index_select(1, columns)
+    return radii
 
 
 @torch.no_grad()
 def compare(reference: Manifold, generated: Manifold) -> Neighborhood:
     """Compare generated points [M, D] with reference points [N, D]: all metrics in one pass over the pairs.
 
-    Takes 128 MiB beside a float64 copy of either set.
+    Takes 128 MiB beside a float64 copy of either set, on a GPU 512 MiB.
 
     >>> line = torch.arange(6.0)[:, None]
     >>> neighborhood = compare(fit_manifold(line), fit_manifold(line + 0.5))
     >>> neighborhood.precision, neighborhood.coverage, neighborhood.distance.tolist()
     (1.0, 1.0, [0.5, 0.5, 0.5, 0.5, 0.5, 0.5])
     """
+    matches = match(reference, generated)
+    return Neighborhood(
+        precision=fraction(matches.inside),
+        recall=fraction(matches.recalled),
+        density=int(matches.pairs) / (COVERAGE_K * len(generated.points)),
+        coverage=fraction(matches.covered),
+        authenticity=fraction(matches.authentic),
+        inside=matches.inside,
+        covered=matches.covered,
+        nearest=matches.nearest,
+        distance=matches.distance,
+    )
+
+
+@torch.no_grad()
+def match(reference: Manifold, generated: Manifold) -> Matches:
+    """Compare all pairs of points, as many at a time as BLOCK allows; nothing is read from the device meanwhile."""
     zero = origin(reference.points)
     real, fake = reference.points - zero, generated.points - zero
     first, precision_radii, coverage_radii = padded_radii(real, reference.radii).unbind(dim=1)  # [N] each
     fake_radii = padded_radii(fake, generated.radii)[:, 1]  # [M]
 
-    covered = torch.zeros_like(first, dtype=torch.bool)
-    recall_mask = torch.zeros_like(covered)
-    inside = torch.zeros_like(fake_radii, dtype=torch.bool)
-    authenticity_mask = torch.zeros_like(inside)
+    covered, recalled = (torch.zeros_like(first, dtype=torch.bool) for _ in range(2))
+    inside, authentic = (torch.zeros_like(fake_radii, dtype=torch.bool) for _ in range(2))
     nearest = torch.zeros_like(inside, dtype=torch.int64)
     distance = torch.zeros_like(fake_radii)
-    pairs = 0  # of a generated point and a B₅ that it is in
+    pairs = nearest.new_zeros(())
     for rows, distances in squared_distances(fake, real):  # [rows, N]
         within = distances <= coverage_radii
-        pairs += int(within.count_nonzero())
+        pairs += within.count_nonzero()
         covered |= within.any(dim=0)
-        recall_mask |= (distances <= fake_radii[rows, None]).any(dim=0)
+        recalled |= (distances <= fake_radii[rows, None]).any(dim=0)
         inside[rows] = (distances <= precision_radii).any(dim=1)
         closest = distances.argmin(dim=1)
         exact = (fake[rows] - real[closest]).square().sum(dim=1)  # the product's rounding would show in a copy's 0
-        nearest[rows], distance[rows], authenticity_mask[rows] = closest, exact.sqrt(), exact > first[closest]
+        nearest[rows], distance[rows], authentic[rows] = closest, exact.sqrt(), exact > first[closest]
 
-    return Neighborhood(
-        precision=fraction(inside),
-        recall=fraction(recall_mask),
-        density=pairs / (COVERAGE_K * len(fake)),
-        coverage=fraction(covered),
-        authenticity=fraction(authenticity_mask),
-        inside=inside,
-        covered=covered,
-        nearest=nearest,
-        distance=distance,
-    )
+    return Matches(inside, covered, recalled, authentic, nearest, distance, pairs)
 
 
 def origin(points: Tensor) -> Tensor:
@@ -143,7 +165,7 @@ def squared_distances(rows: Tensor, columns: Tensor) -> Iterator[tuple[slice, Te
     takes three times as long.
     """
     norms = columns.square().sum(dim=1)
-    step = min(max(1, BLOCK // len(columns)), len(rows))
+    step = min(max(1, (GPU_BLOCK if rows.is_cuda else BLOCK) // len(columns)), len(rows))
     buffer = columns.new_empty(step, len(columns))
     for first in range(0, len(rows), step):
         block = rows[first : first + step]

@@ -2,33 +2,81 @@
 
 Equal values do not mean good images; unequal ones mean that something is wrong. A variety far below the real one is
 what mode collapse looks like.
+
+All of them follow from sums of gray levels and of their squares. Those are integers, which float64 holds exactly, so
+they are the same in any order and on any device.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
+from typing import NamedTuple
 
 import numpy as np
+import numpy.typing as npt
+import torch
+from torch import Tensor
 
-from gan_plugin.media.image import Images
+from gan_plugin.media.image import CHANNELS_FIRST, Images
+
+VALUES_AT_ONCE = 1 << 20  # gray levels in floating point: a whole data set of them may not fit
 
 
-def blocks(images: Images, size: int = 1024) -> Iterator[Images]:
-    """Yield ``size`` images at a time: a whole data set in floating point may not fit."""
-    return (images[first : first + size] for first in range(0, len(images), size))
+class PixelSums(NamedTuple):
+    """Sums of gray levels and, second, of their squares, over N images of P values each.
+
+    Attributes:
+        of_images: within each image, float64 [2, N].
+        of_pixels: of each pixel and channel over all images, float64 [2, P].
+    """
+
+    of_images: npt.NDArray[np.float64]
+    of_pixels: npt.NDArray[np.float64]
 
 
-def brightness(images: Images) -> float:
+def blocks_on(images: Images, device: torch.device, values: int = VALUES_AT_ONCE) -> Iterator[Tensor]:
+    """Yield images uint8 [N, H, W, C] as [B, C, H, W] on a device, about so many values at a time."""
+    size = max(1, values // images[0].size)
+    for first in range(0, len(images), size):
+        block = np.array(images[first : first + size])  # torch takes no view of reversed order
+        yield torch.from_numpy(block).permute(CHANNELS_FIRST).to(device, non_blocking=True)
+
+
+def pixel_sums(images: Images, device: torch.device) -> PixelSums:
+    """Sum the pixels of images uint8 [N, H, W, C], N ≥ 1, on a device; read from there once, at the end.
+
+    >>> pixel_sums(np.array([3, 4], np.uint8).reshape(2, 1, 1, 1), torch.device("cpu")).of_pixels.tolist()
+    [[7.0], [25.0]]
+    """
+    of_images, of_pixels = sum_blocks(blocks_on(images, device))
+    return PixelSums(of_images.cpu().numpy(), of_pixels.cpu().numpy())
+
+
+def sum_blocks(blocks: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
+    """Return the two tensors of :class:`PixelSums` of blocks uint8 [B, C, H, W], where they are."""
+    of_images, of_pixels = [], []
+    for block in blocks:
+        values = block.flatten(1).double()
+        sums = values.sum(1), values.sum(0)
+        squares = values.square_()
+        of_images.append(torch.stack([sums[0], squares.sum(1)]))
+        of_pixels.append(torch.stack([sums[1], squares.sum(0)]))
+    return torch.cat(of_images, 1), torch.stack(of_pixels).sum(0)
+
+
+def brightness(sums: PixelSums) -> float:
     """Return the mean gray level, 0…255."""
-    return float(images.mean(dtype=np.float64))
+    return float(sums.of_pixels[0].sum() / (sums.of_images.shape[1] * sums.of_pixels.shape[1]))
 
 
-def contrast(images: Images) -> float:
+def contrast(sums: PixelSums) -> float:
     """Return the standard deviation of the gray levels within an image, averaged over images."""
-    return float(np.mean([image.std(dtype=np.float64) for image in images]))
+    values = sums.of_pixels.shape[1]
+    total, squares = sums.of_images
+    return float(np.sqrt((values * squares - np.square(total)) / values**2).mean())
 
 
-def variety(images: Images) -> float:
+def variety(sums: PixelSums) -> float:
     """Return the root mean square difference, in gray levels, between two different images drawn at random.
 
     Over all N(N − 1) ordered pairs E (x − y)² is 2N/(N − 1) times the variance over images, so no pair is formed.
@@ -36,33 +84,34 @@ def variety(images: Images) -> float:
     Raises:
         ValueError: fewer than two images.
 
-    >>> variety(np.array([0, 200], np.uint8).reshape(2, 1, 1, 1))
+    >>> variety(pixel_sums(np.array([0, 200], np.uint8).reshape(2, 1, 1, 1), torch.device("cpu")))
     200.0
     """
-    count = len(images)
+    count = sums.of_images.shape[1]
     if count < 2:
         raise ValueError("variety needs at least two images")
-    squares = sum(np.square(block, dtype=np.float64).sum(axis=0) for block in blocks(images)) / count
-    variance = np.mean(squares - np.square(images.mean(axis=0, dtype=np.float64)))
+    total, squares = sums.of_pixels
+    variance = np.mean(squares / count - np.square(total / count))
     return float(np.sqrt(2 * count / (count - 1) * variance))
 
 
-def mean_image_difference(generated: Images, reference: Images) -> float:
+def mean_image_difference(generated: PixelSums, reference: PixelSums) -> float:
     """Return the root mean square difference, in gray levels, between the mean generated and the mean real image."""
-    difference = generated.mean(axis=0, dtype=np.float64) - reference.mean(axis=0, dtype=np.float64)
-    return float(np.sqrt(np.square(difference).mean()))
+    means = [sums.of_pixels[0] / sums.of_images.shape[1] for sums in (generated, reference)]
+    return float(np.sqrt(np.square(means[0] - means[1]).mean()))
 
 
-STATISTICS: dict[str, Callable[[Images], float]] = {"brightness": brightness, "contrast": contrast, "variety": variety}
+STATISTICS = {"brightness": brightness, "contrast": contrast, "variety": variety}
 
 
-def pixel_statistics(generated: Images, reference: Images) -> dict[str, float]:
-    """Return all of the above under the names that the run in MLflow shows.
+def pixel_statistics(generated: Images, reference: Images, device: torch.device) -> dict[str, float]:
+    """Return all of the above under the names that the run in MLflow shows, summed up on a device.
 
     >>> black, white = np.zeros((2, 1, 1, 1), np.uint8), np.full((2, 1, 1, 1), 255, np.uint8)
-    >>> pixel_statistics(black, white)["brightness_reference/pixels"]
+    >>> pixel_statistics(black, white, torch.device("cpu"))["brightness_reference/pixels"]
     255.0
     """
-    statistics = {f"{name}/pixels": statistic(generated) for name, statistic in STATISTICS.items()}
-    statistics |= {f"{name}_reference/pixels": statistic(reference) for name, statistic in STATISTICS.items()}
-    return statistics | {"mean_image_difference/pixels": mean_image_difference(generated, reference)}
+    fake, real = pixel_sums(generated, device), pixel_sums(reference, device)
+    statistics = {f"{name}/pixels": statistic(fake) for name, statistic in STATISTICS.items()}
+    statistics |= {f"{name}_reference/pixels": statistic(real) for name, statistic in STATISTICS.items()}
+    return statistics | {"mean_image_difference/pixels": mean_image_difference(fake, real)}

@@ -15,19 +15,22 @@ being the finest pattern along an axis, so images of any shape are measured alik
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import numpy as np
 import numpy.typing as npt
+import torch
+from torch import Tensor
 
 from gan_plugin.media.image import Images
-from gan_plugin.metrics.pixels import blocks
+from gan_plugin.metrics.pixels import blocks_on
 
 INVISIBLE = 1.0  # power of a noise of one gray level
 FINE = 0.25  # cycles per pixel: patterns of fewer than 4 pixels
 PERIODS = (2, 4)  # pixels, after which the pattern of a convolution with stride 2, or two of them, repeats
 NEAR, FAR = 2, 3  # frequencies around a peak with which it is compared: the window smears one over its neighbors
-VALUES_AT_ONCE = 1 << 22  # bounds the memory of a block whatever the images' size
+VALUES_AT_ONCE = 1 << 18  # bounds the memory of a block whatever the images' size
 
 Power = npt.NDArray[np.float64]
 
@@ -66,10 +69,10 @@ def compare_spectra(power: Power, reference: Power) -> Comparison:
     )
 
 
-def power_spectrum(images: Images) -> Power:
+def power_spectrum(images: Images, device: torch.device) -> Power:
     """Return the mean power P of images uint8 [N, H, W, C] at each frequency, float64 [H, W], in gray levels squared.
 
-    The order of frequencies is that of ``numpy.fft.fft2``.
+    The order of frequencies is that of ``numpy.fft.fft2``. Computed on a device, from which it is read once.
 
     Raises:
         ValueError: there is no image.
@@ -77,13 +80,33 @@ def power_spectrum(images: Images) -> Power:
     count, height, width, channels = images.shape
     if not count:
         raise ValueError("a power spectrum needs at least one image")
-    window = np.outer(hann(height), hann(width))[:, :, None]
-    total = np.zeros((height, width))
-    for block in blocks(images, max(1, VALUES_AT_ONCE // images[0].size)):
-        values = block - block.mean(axis=(1, 2), keepdims=True)
-        total += np.square(np.abs(np.fft.fft2(values * window, axes=(1, 2)))).sum(axis=(0, 3))
-    power: Power = total / (count * channels * np.square(window).sum())
+    window = np.outer(hann(height), hann(width))
+    total = total_power(blocks_on(images, device, VALUES_AT_ONCE), torch.from_numpy(window).to(device))
+    power: Power = all_frequencies(total.cpu().numpy(), width) / (count * channels * np.square(window).sum())
     return power
+
+
+def total_power(blocks: Iterator[Tensor], window: Tensor) -> Tensor:
+    """Sum |F{w · (x − mean x)}|² over blocks uint8 [B, C, H, W], with a window [H, W]: float64 [H, W // 2 + 1].
+
+    Of real numbers the other frequencies have the power of those opposite to them.
+    """
+    total = window.new_zeros(len(window), window.shape[1] // 2 + 1)
+    for block in blocks:
+        values = block.double()
+        values = (values - values.mean((2, 3), keepdim=True)).mul_(window)
+        total += torch.view_as_real(torch.fft.rfft2(values)).square_().sum((0, 1, 4))
+    return total
+
+
+def all_frequencies(half: Power, width: int) -> Power:
+    """Complete the powers [H, W // 2 + 1] of real images by those of the opposite frequencies: [H, W].
+
+    >>> all_frequencies(np.array([[0.0, 1, 2], [3, 4, 5], [6, 7, 8]]), 4).tolist()
+    [[0.0, 1.0, 2.0, 1.0], [3.0, 4.0, 5.0, 7.0], [6.0, 7.0, 8.0, 4.0]]
+    """
+    opposite = half[-np.arange(len(half)) % len(half)]
+    return np.concatenate([half, opposite[:, 1 : (width + 1) // 2][:, ::-1]], axis=1)
 
 
 def hann(length: int) -> Power:
