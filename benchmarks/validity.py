@@ -187,7 +187,7 @@ def scores(images: Images, reference: Reference, networks: dict[str, FeatureNetw
     """Return the metrics of images under their logged names, and the verdict on them."""
     measurements = [
         *critic_measurements(images, reference, CPU),
-        *spectrum_measurements(images, reference),
+        *spectrum_measurements(images, reference, CPU),
         *(distance(images, reference, network) for network in networks.values()),
     ]
     values: dict[str, float | str] = {f"{m.name}/{m.network}": round(m.value, 4) for m in measurements}
@@ -196,7 +196,7 @@ def scores(images: Images, reference: Reference, networks: dict[str, FeatureNetw
 
 def distance(images: Images, reference: Reference, network: FeatureNetwork) -> Measurement:
     """Measure fid in the features of a network."""
-    real = gaussian_of(network, reference.dataset)
+    real = gaussian_of(network, reference.dataset, CPU)
     return Measurement("fid", frechet_distance(fit_gaussian(network(images).features), real), network=network.name)
 
 

@@ -45,13 +45,7 @@ def kernel_distance(
     if size < 2:
         raise ValueError("a kernel distance needs at least two samples on either side")
     rows = subset_rows((len(reference), len(generated)), subsets, size=size, seed=seed)
-    of_reference, of_generated = (x.to(of.device) for x, of in zip(rows, (reference, generated)))
-    values = torch.stack(
-        [
-            unbiased_mmd(reference[one].double(), generated[other].double())
-            for one, other in zip(of_reference, of_generated)
-        ]
-    )
+    values = subset_distances(reference, generated, rows)
     return KernelDistance(float(values.mean()), float(values.std(correction=0)), subsets, size)
 
 
@@ -60,6 +54,12 @@ def subset_rows(counts: tuple[int, int], subsets: int, *, size: int, seed: int) 
     generator = torch.Generator().manual_seed(seed)
     rows = torch.stack([torch.randperm(count, generator=generator)[:size] for _ in range(subsets) for count in counts])
     return rows[0::2], rows[1::2]
+
+
+def subset_distances(reference: Tensor, generated: Tensor, rows: tuple[Tensor, Tensor]) -> Tensor:
+    """Estimate MMD² of each subset, float64 [subsets], from rows int64 [subsets, size] of either set of features."""
+    pairs = zip(rows[0].to(reference.device), rows[1].to(generated.device))
+    return torch.stack([unbiased_mmd(reference[one].double(), generated[other].double()) for one, other in pairs])
 
 
 def unbiased_mmd(x: Tensor, y: Tensor) -> Tensor:

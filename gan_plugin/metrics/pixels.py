@@ -34,7 +34,7 @@ class PixelSums(NamedTuple):
     of_pixels: npt.NDArray[np.float64]
 
 
-def blocks_on(images: Images, device: torch.device, values: int = VALUES_AT_ONCE) -> Iterator[Tensor]:
+def blocks_on(images: Images, device: torch.device, values: int) -> Iterator[Tensor]:
     """Yield images uint8 [N, H, W, C] as [B, C, H, W] on a device, about so many values at a time."""
     size = max(1, values // images[0].size)
     for first in range(0, len(images), size):
@@ -48,7 +48,7 @@ def pixel_sums(images: Images, device: torch.device) -> PixelSums:
     >>> pixel_sums(np.array([3, 4], np.uint8).reshape(2, 1, 1, 1), torch.device("cpu")).of_pixels.tolist()
     [[7.0], [25.0]]
     """
-    of_images, of_pixels = sum_blocks(blocks_on(images, device))
+    of_images, of_pixels = sum_blocks(blocks_on(images, device, VALUES_AT_ONCE))
     return PixelSums(of_images.cpu().numpy(), of_pixels.cpu().numpy())
 
 

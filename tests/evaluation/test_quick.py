@@ -39,7 +39,7 @@ def test_quick_fid_is_the_distance_from_the_fixed_seeds(digits: Dataset, referen
     with torch.no_grad():
         images = Quantized(network)(torch.from_numpy(latents(np.arange(2048) + 2**51, 100))).numpy()
     features = reference.network(images).features
-    expected = frechet_distance(fit_gaussian(features), gaussian_of(reference.network, digits))
+    expected = frechet_distance(fit_gaussian(features), gaussian_of(reference.network, digits, CPU))
     assert value == pytest.approx(expected, rel=1e-6)
 
 

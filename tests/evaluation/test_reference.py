@@ -31,12 +31,12 @@ def test_statistics_are_computed_once_for_equal_images_and_network(
 ) -> None:
     monkeypatch.setenv("GAN_PLUGIN_CACHE", str(tmp_path))
     network = Brightness()
-    first = gaussian_of(network, digits)
+    first = gaussian_of(network, digits, CPU)
     radii = manifold_of(network, digits, CPU).radii
     monkeypatch.setattr(reference_module, "fit_manifold", None)  # it must not be needed again
     monkeypatch.setattr(reference_module, "fit_gaussian", None)
     again = Brightness()
-    assert torch.equal(gaussian_of(again, digits).covariance, first.covariance)
+    assert torch.equal(gaussian_of(again, digits, CPU).covariance, first.covariance)
     assert torch.equal(manifold_of(again, digits, CPU).radii, radii)
     assert (network.calls, again.calls) == (1, 0)
     outputs_of(again, held_out)  # other images
@@ -54,23 +54,23 @@ def test_the_kid_of_held_out_images_is_computed_once_for_equal_images_and_networ
     expected = kernel_distance(
         *(Brightness()(as_pixels(images)).features for images in (digits, held_out)), subsets=3, subset_size=1000
     )
-    assert kernel_baseline(reference) == expected.mean
+    assert kernel_baseline(reference, CPU) == expected.mean
 
     def computed_again(*_: object, **__: object) -> None:
         raise LookupError
 
     monkeypatch.setattr(measures, "kernel_distance", computed_again)
-    assert kernel_baseline(reference) == expected.mean
+    assert kernel_baseline(reference, CPU) == expected.mean
     for other in (
         dataclasses.replace(reference, held_out=digits),
         dataclasses.replace(reference, dataset=held_out),
         dataclasses.replace(reference, network=Brightness("1" * 32)),
     ):
         with pytest.raises(LookupError):
-            kernel_baseline(other)
+            kernel_baseline(other, CPU)
     monkeypatch.setattr(measures, "SUBSETS", 4)
     with pytest.raises(LookupError):
-        kernel_baseline(reference)
+        kernel_baseline(reference, CPU)
 
 
 def test_a_damaged_file_in_the_cache_is_computed_again(

@@ -11,6 +11,7 @@ import numpy as np
 import pytest
 import torch
 from metrics_helpers import Array, normal
+from torchmetrics.image.kid import KernelInceptionDistance
 
 from gan_plugin.metrics.frechet import fit_gaussian
 from gan_plugin.metrics.kernel import KernelDistance, kernel_distance
@@ -33,6 +34,21 @@ def test_kernel_distance_is_the_definition_over_all_pairs() -> None:
     distance = kernel_distance(reference, generated, subsets=3)
     expected = unbiased_mmd(reference.double().numpy(), generated.double().numpy())
     assert distance == KernelDistance(pytest.approx(expected, rel=1e-12), pytest.approx(0, abs=1e-12), 3, 40)
+
+
+def test_kernel_distance_is_that_of_torchmetrics_from_the_same_subsets() -> None:
+    reference, generated = normal(300, 16).float(), normal(200, 16, seed=1).float() + 0.1
+    with warnings.catch_warnings(), torch.random.fork_rng(devices=[]):
+        warnings.simplefilter("ignore")
+        metric = KernelInceptionDistance(feature=torch.nn.Identity(), subsets=7, subset_size=50)
+        metric.update(reference.double(), real=True)
+        metric.update(generated.double(), real=False)
+        torch.manual_seed(3)
+        mean, std = metric.compute()
+    distance = kernel_distance(reference, generated, subsets=7, subset_size=50, seed=3)
+    assert distance == KernelDistance(
+        pytest.approx(mean.item(), rel=1e-12), pytest.approx(std.item(), rel=1e-12), 7, 50
+    )
 
 
 def test_kernel_distance_in_closed_form() -> None:

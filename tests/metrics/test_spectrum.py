@@ -4,10 +4,12 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
+import torch
 
 from gan_plugin.media.image import Images
 from gan_plugin.metrics.spectrum import Comparison, compare_spectra, power_spectrum
 
+CPU = torch.device("cpu")
 SHAPES = [(28, 28, 1), (64, 64, 3), (17, 33, 1), (48, 32, 3)]
 
 
@@ -17,12 +19,12 @@ def random_images(shape: tuple[int, ...], *, std: float, count: int = 200, seed:
 
 
 def compare(images: Images, reference: Images) -> Comparison:
-    return compare_spectra(power_spectrum(images), power_spectrum(reference))
+    return compare_spectra(power_spectrum(images, CPU), power_spectrum(reference, CPU))
 
 
 @pytest.mark.parametrize("shape", SHAPES)
 def test_white_noise_has_its_variance_at_every_frequency(shape: tuple[int, ...]) -> None:
-    power = power_spectrum(random_images(shape, std=20))
+    power = power_spectrum(random_images(shape, std=20), CPU)
     assert power.shape == shape[:2]
     away = np.maximum(*np.meshgrid(*(np.abs(np.fft.fftfreq(n)) for n in shape[:2]), indexing="ij")) > 0.2
     assert power[away].mean() == pytest.approx(400, rel=0.05)
@@ -80,14 +82,14 @@ def test_neither_brightness_nor_the_number_of_images_matters() -> None:
     assert compare((real + 20).astype(np.uint8), real).distance == pytest.approx(0, abs=1e-6)
     assert compare(np.concatenate([real, real]), real).distance == pytest.approx(0, abs=1e-6)
     with pytest.raises(ValueError, match="at least one image"):
-        power_spectrum(real[:0])
+        power_spectrum(real[:0], CPU)
 
 
 def test_images_in_blocks_are_as_all_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
     real = random_images((24, 24, 3), std=10, count=10)
-    at_once = power_spectrum(real)
+    at_once = power_spectrum(real, CPU)
     monkeypatch.setattr("gan_plugin.metrics.spectrum.VALUES_AT_ONCE", 3 * real[0].size)
-    assert np.allclose(power_spectrum(real), at_once)
+    assert np.allclose(power_spectrum(real, CPU), at_once)
 
 
 def test_small_images_have_no_number_for_periods_that_do_not_fit() -> None:
