@@ -128,12 +128,16 @@ def sample_features(generator: OnnxGenerator, reference: Reference, seeds: Seeds
 
 
 def images_of(generator: OnnxGenerator, seeds: Seeds) -> Images:
-    """Return the images of seeds int64 [M], on a GPU in runs larger than requests are worth: nobody waits for one."""
+    """Return the images of seeds int64 [M], on a GPU in larger runs than those of requests: nobody waits for one.
+
+    The runs are of one size, as another one would have to be prepared first.
+    """
     if generator.provider != CUDA:
         return generator.sample(seeds)
     spec, latent_size = generator.description.spec, generator.description.latent_size
     rows = run_rows(spec.height, spec.width, batch_factor(torch.device("cuda")))
-    runs = [seeds[first : first + rows] for first in range(0, len(seeds), rows)]
+    size = -(-len(seeds) // -(-len(seeds) // rows))
+    runs = [seeds[first : first + size] for first in range(0, len(seeds), size)]
     labels = [default_labels(run, spec.classes) if spec.classes else None for run in runs]
     return np.concatenate([generator.run(latents(run, latent_size), label) for run, label in zip(runs, labels)])
 

@@ -61,9 +61,9 @@ class QuickFid:
     def time_evaluation(self, generator: nn.Module) -> float:
         """Return how long an evaluation takes, by the second of its batches, as the first is slower, and a distance."""
         first, second, *_rest = self.batches()
-        self.features(generator, *first)
+        self.features(generator, *first).cpu()
         start = time.perf_counter()
-        self.features(generator, *second)
+        self.features(generator, *second).cpu()  # or a GPU would still compute
         batch_s, start = time.perf_counter() - start, time.perf_counter()
         frechet_distance(self.reference, self.reference)
         return batch_s * IMAGES / BATCH + time.perf_counter() - start
@@ -127,7 +127,7 @@ def reference_subset(dataset: Dataset) -> Dataset:
 def estimated_seconds(network: FeatureNetwork, dataset: Dataset, count: int) -> float:
     """Estimate the network's time for ``count`` images by a trial with a few; the first image only warms it up."""
     images = as_pixels(dataset)[:TRIAL_IMAGES]
-    network(images[:1])
+    network(images[:1]).features.cpu()  # or a GPU would still compute
     start = time.perf_counter()
-    network(images)
+    network(images).features.cpu()
     return (time.perf_counter() - start) * count / len(images)
