@@ -29,6 +29,7 @@ from gan_plugin.config.settings import (
     parse_training,
 )
 from gan_plugin.errors import UserError
+from gan_plugin.launch import become_torchrun, check_alone
 from gan_plugin.output import forgive_output
 from gan_plugin.process import age_s
 from gan_plugin.spec import MAX_SEED
@@ -97,9 +98,12 @@ class Commands(click.Group):
 
 @click.group(cls=Commands, context_settings=CONTEXT)
 @click.version_option(__version__)
-def main() -> None:
+@click.pass_context
+def main(context: click.Context) -> None:
     """From images to a served generator, on MLflow."""
     forgive_output()
+    if context.invoked_subcommand not in (None, "train"):
+        check_alone(context.invoked_subcommand)
     logging.basicConfig(level=logging.WARNING, format="%(levelname)s %(name)s: %(message)s")
 
 
@@ -109,13 +113,15 @@ def train(**texts: str | None) -> None:
     """Train a GAN, verify its ONNX export, log and register it."""
     settings, overrides = parse_training(without_none(texts))
     started = time.monotonic() - age_s()
+    become_torchrun()
+    from gan_plugin.distributed import RankLost
     from gan_plugin.export import ExportError
     from gan_plugin.jobs.train import Undelivered, run_training
     from gan_plugin.training.loop import Diverged
 
     try:
         run_training(settings, overrides, started=started)
-    except (Diverged, ExportError) as error:
+    except (Diverged, ExportError, RankLost) as error:
         raise click.ClickException(str(error)) from None
     except Undelivered as error:
         click.ClickException(str(error)).show()

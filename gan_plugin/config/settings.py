@@ -150,6 +150,11 @@ class TrainSettings:
         "true", yes_or_no(), "Go back to a good checkpoint when training diverges or collapses, or one network wins."
     )
     retries: int = setting("3", whole_number(0), "How often the guard goes back before the run fails.")
+    cuda_graphs: bool = setting(
+        "true",
+        yes_or_no(),
+        "On a GPU, record a step's gradients as CUDA graphs and replay these.",
+    )
     samples_every: int | None = setting(
         "auto",
         or_auto(whole_number(1)),

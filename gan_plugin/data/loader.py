@@ -29,6 +29,7 @@ class BatchLoader:
         seed: of the orders.
         labeled: whether batches have labels.
         paired: whether the generator's step has real samples of its own, in a second order.
+        rank, world_size: of the processes that share each batch: this one gets every ``world_size``-th sample of it.
     """
 
     def __init__(
@@ -40,12 +41,15 @@ class BatchLoader:
         seed: int,
         labeled: bool = False,
         paired: bool = False,
+        rank: int = 0,
+        world_size: int = 1,
     ) -> None:
         self.samples = move_samples(dataset.samples, device)
         self.labels: Tensor | None = None
         if labeled and dataset.labels is not None:
             self.labels = dataset.labels.to(self.samples.device)
         self.batch_size, self.device, self.paired = batch_size, device, paired
+        self.share = slice(rank, None, world_size)
         self.seeds = [seed, seed + SECOND_ORDER] if paired else [seed]
 
     @property
@@ -61,7 +65,7 @@ class BatchLoader:
     def batches(self, orders: list[Tensor], index: int) -> tuple[Batch, Batch]:
         """Return the discriminator's batch and the generator's, one and the same where batches are not paired."""
         start = index * self.batch_size
-        batches = [self.batch(order[start : start + self.batch_size]) for order in orders]
+        batches = [self.batch(order[start : start + self.batch_size][self.share]) for order in orders]
         return batches[0], batches[-1]
 
     def batch(self, rows: Tensor) -> Batch:

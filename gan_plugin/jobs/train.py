@@ -19,10 +19,11 @@ from mlflow.utils.mlflow_tags import (
 
 from gan_plugin import flavor
 from gan_plugin.config.recipe import load_recipe, override, resolved
-from gan_plugin.config.settings import TrainSettings, TuneSettings, explicit_texts
+from gan_plugin.config.settings import TrainSettings, explicit_texts
 from gan_plugin.connection import without_password
-from gan_plugin.data import Dataset, Division, check_data_argument, load_divided
+from gan_plugin.data import Dataset, Division, check_data_argument
 from gan_plugin.device import choose_device, choose_precision, cpu_threads, precision_name
+from gan_plugin.distributed import joined, ranks_of_environment
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
 from gan_plugin.evaluation.reference import has_classes
@@ -31,8 +32,10 @@ from gan_plugin.features import choose_quick_features
 from gan_plugin.features.store import name_in_cache, save_network
 from gan_plugin.features.trained import TrainedNetwork
 from gan_plugin.jobs.describe import describe_run, describe_version, run_name
+from gan_plugin.jobs.ranks import OtherRanks, follow, other_ranks
 from gan_plugin.jobs.rehearsal import plan_time
 from gan_plugin.jobs.resume import AUTO, Resumed, find_resumed, find_unfinished
+from gan_plugin.jobs.training_data import load_training_data
 from gan_plugin.serving.generator import Description
 from gan_plugin.signals import StopSignals
 from gan_plugin.spec import size_text
@@ -56,6 +59,8 @@ class Undelivered(RuntimeError):
 def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, started: float | None = None) -> str:
     """Train, export, prove, log and register a generator; returns its URI.
 
+    In a process that torchrun has started it trains together with the others, and what else is done, rank 0 does.
+
     Args:
         overrides: the recipe's fields that the user set.
         started: since when minutes count, by ``time.monotonic``; None is now.
@@ -63,9 +68,21 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, st
     Raises:
         UserError: a setting, the data or the device is wrong, before there is a run.
         Undelivered: all is done and on disk, and MLflow does not have all of it.
+        RankLost: another of the processes has ended.
         SystemExit: SIGTERM, SIGHUP or Ctrl-C came; the checkpoint is written and the run KILLED.
     """
     started = time.monotonic() if started is None else started
+    ranks = ranks_of_environment()
+    with joined(ranks, choose_device(settings.device)):
+        if not ranks.is_main:
+            return follow(settings, ranks)
+        with other_ranks(ranks) as others:
+            others.uri = lead(settings, overrides, started=started, others=others)
+            return others.uri
+
+
+def lead(settings: TrainSettings, overrides: Mapping[str, object], *, started: float, others: OtherRanks) -> str:
+    """Do what ``run_training`` says, in rank 0."""
     recipe = override(load_recipe(settings.recipe), **overrides)
     choose_precision(settings.precision, choose_device(settings.device))  # refused before the data is read
     epochs_of(settings)
@@ -73,7 +90,8 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, st
     resumed = find_resumed(settings)
     division = load_training_data(settings)
     dataset = division.dataset
-    plan = make_plan(recipe, settings, overrides=overrides, dataset=dataset)
+    world_size = others.ranks.world_size
+    plan = make_plan(recipe, settings, overrides=overrides, dataset=dataset, world_size=world_size)
     output_dir = make_folder(Path(settings.output_dir).resolve(), settings.output_dir)
     fitted = {"batch_size"} - overrides.keys()
     if settings.resume == AUTO:
@@ -90,21 +108,9 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, st
         training_run(run_name(plan, dataset), output_dir, identity=plan.identity(dataset), continued=continued) as run,
         cpu_threads(plan.device, settings.threads),
     ):
-        log_start(run, settings, plan, division=division, resumed=resumed)
-        train_and_export(run, settings, plan, dataset=dataset, resumed=resumed, started=started)
+        log_start(run, settings, plan, division=division, resumed=resumed, world_size=world_size)
+        train_and_export(run, settings, plan, dataset=dataset, resumed=resumed, started=started, others=others)
     return announce(run, settings.model_name)
-
-
-def load_training_data(settings: TrainSettings | TuneSettings) -> Division:
-    """Read the images to train on, without what is held out; raises as ``load_divided``."""
-    return load_divided(
-        settings.data,
-        split=settings.split,
-        held_out=settings.held_out,
-        image_size=settings.image_size,
-        channels=settings.channels,
-        skip_unreadable=settings.skip_unreadable,
-    )
 
 
 def train_and_export(
@@ -115,6 +121,7 @@ def train_and_export(
     dataset: Dataset,
     resumed: Resumed | None,
     started: float,
+    others: OtherRanks,
 ) -> None:
     """Train in a run that has begun, and export the generator, also that of a training that diverged at its best.
 
@@ -139,6 +146,7 @@ def train_and_export(
     stop = StopSignals()
     try:
         with stop.installed():
+            others.assign(plan, dataset)
             state = train(
                 dataset,
                 plan,
@@ -148,6 +156,7 @@ def train_and_export(
                 stop_requested=stop.requested,
                 evaluator=evaluator,
                 clock=clock,
+                ranks=others.ranks,
             )
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
@@ -163,11 +172,17 @@ def train_and_export(
 
 
 def log_start(
-    run: TrainingRun, settings: TrainSettings, plan: TrainingPlan, *, division: Division, resumed: Resumed | None
+    run: TrainingRun,
+    settings: TrainSettings,
+    plan: TrainingPlan,
+    *,
+    division: Division,
+    resumed: Resumed | None,
+    world_size: int,
 ) -> None:
     """Log the run's parameters, each as it is used, and its data; print what is about to happen."""
     dataset = division.dataset
-    run.parameters(used_parameters(settings, plan, division))
+    run.parameters(used_parameters(settings, plan, division) | ({"world_size": world_size} if world_size > 1 else {}))
     run.dataset(dataset, context="training")
     if division.drawn is not None:  # a split of the data's own is not read to train
         run.dataset(division.drawn, context="held-out")
@@ -177,7 +192,8 @@ def log_start(
     for note in dataset.notes:
         print(note)
     print(f"{len(dataset):,} images of {dataset.spec} from {dataset.name}, recipe {plan.recipe.name}, ", end="")
-    print(f"on {plan.device.type} in {precision_name(plan.precision)}", flush=True)
+    processes = f", by {world_size} processes" if world_size > 1 else ""
+    print(f"on {plan.device.type} in {precision_name(plan.precision)}{processes}", flush=True)
 
 
 def used_parameters(settings: TrainSettings, plan: TrainingPlan, division: Division) -> dict[str, object]:

@@ -19,7 +19,8 @@ from gan_plugin.jobs import study as studies
 from gan_plugin.jobs.resume import adopted, run_of, unfinished_runs
 from gan_plugin.jobs.search import Search, SearchClock
 from gan_plugin.jobs.search_plan import MIN_TRIALS, SearchPlan, check_out, make_search_plan, minutes_of_trials
-from gan_plugin.jobs.train import Undelivered, load_training_data
+from gan_plugin.jobs.train import Undelivered
+from gan_plugin.jobs.training_data import load_training_data
 from gan_plugin.jobs.trial import Stopped
 from gan_plugin.jobs.tuned import write_results
 from gan_plugin.signals import StopSignals

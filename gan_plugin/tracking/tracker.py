@@ -23,3 +23,19 @@ class Tracker(Protocol):
 
     def note(self, key: str, text: str) -> None:
         """Keep a sentence about the run."""
+
+
+class Silent:
+    """A tracker that keeps nothing: that of processes beside the one that logs."""
+
+    def metrics(self, values: Mapping[str, float], step: int) -> None:
+        """Log nothing."""
+
+    def image(self, key: str, image: Image, step: int) -> None:
+        """Log nothing."""
+
+    def file(self, path: Path, folder: str) -> None:
+        """Keep nothing."""
+
+    def note(self, key: str, text: str) -> None:
+        """Keep nothing."""

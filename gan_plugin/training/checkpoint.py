@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from collections.abc import Sequence
 from contextlib import suppress
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
+from gan_plugin.distributed import ALONE, Ranks, seed_of_rank
 from gan_plugin.errors import UserError
 from gan_plugin.storage import DamagedFileError, load_tensors, save_tensors
 from gan_plugin.training.guard import GuardState
@@ -23,20 +25,30 @@ from gan_plugin.training.state import Best, TrainingState
 FILE_NAME = "checkpoint.safetensors"
 PREVIOUS_NAME = "checkpoint.previous.safetensors"
 GOOD_NAME = "checkpoint.good.safetensors"
-VERSION = 8
+VERSION = 9
 
 
-def save_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:
+def random_states(state: TrainingState) -> dict[str, Tensor]:
+    """Return the states of this process's random generators, by device."""
+    return {"cpu": torch.get_rng_state()} | ({"cuda": torch.cuda.get_rng_state()} if on_cuda(state) else {})
+
+
+def save_checkpoint(
+    path: Path, state: TrainingState, identity: dict[str, Any], *, randoms: Sequence[dict[str, Tensor]] | None = None
+) -> None:
     """Write the state to ``path`` and keep what was there under PREVIOUS_NAME; a reader sees whole files at any moment.
 
-    ``identity`` is what a resumed run must agree on (recipe, seed, data digest, …), JSON-serializable.
+    Args:
+        path: of the file.
+        state: of the training.
+        identity: what a resumed run must agree on (recipe, seed, data digest, …), JSON-serializable.
+        randoms: what ``random_states`` returns in each of the training's processes; None for this one alone.
 
     Raises:
         OSError: it cannot be written; the files are as they were.
     """
-    tensors: dict[str, Tensor] = {"random.cpu": torch.get_rng_state()}
-    if on_cuda(state):
-        tensors["random.cuda"] = torch.cuda.get_rng_state()
+    randoms = [random_states(state)] if randoms is None else randoms
+    tensors = {f"random.{rank}.{device}": value for rank, own in enumerate(randoms) for device, value in own.items()}
     for name, network in state.networks.items():
         tensors |= {f"{name}.{key}": value for key, value in network.state_dict().items()}
     for name, optimizer in state.optimizers.items():
@@ -44,7 +56,7 @@ def save_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
             tensors |= {f"optimizer.{name}.{i}.{key}": value for key, value in values.items()}
     tensors |= {f"ada.{key}": value for key, value in state.ada.state().items()}
     header: dict[str, Any] = {"version": VERSION, "steps": state.steps, "identity": identity}
-    header |= {"progress": state.progress, "seconds": state.seconds}
+    header |= {"progress": state.progress, "seconds": state.seconds, "world_size": len(randoms)}
     header |= {"rollbacks": state.rollbacks, "guard": vars(state.guard)}
     if state.best is not None:
         tensors |= {f"best.{key}": value for key, value in state.best.weights.items()}
@@ -73,8 +85,10 @@ def link(path: Path, other: Path) -> None:
         temporary.unlink(missing_ok=True)  # rename leaves two names of one file as they are
 
 
-def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) -> None:
+def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any], *, ranks: Ranks = ALONE) -> None:
     """Put the state of ``path`` into ``state`` and torch's random generators.
+
+    Of another number of processes the order of the data goes on as it was, but each draws anew: with a seed of its own.
 
     Raises:
         UserError: the file is no checkpoint, or belongs to a run with another identity; each difference is named.
@@ -92,9 +106,13 @@ def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any]) 
         for weight, values in optimizer.state.items():  # laid out like their weights, as the fused optimizer needs it
             for field in [name for name, value in values.items() if value.shape == weight.shape and value.dim()]:
                 values[field] = torch.empty_like(weight).copy_(values[field])
-    torch.set_rng_state(tensors["random.cpu"])
-    if "random.cuda" in tensors and on_cuda(state):
-        torch.cuda.set_rng_state(tensors["random.cuda"])
+    randoms = _under(tensors, f"random.{ranks.rank}") if header["world_size"] == ranks.world_size else {}
+    if "cpu" in randoms:
+        torch.set_rng_state(randoms["cpu"])
+    else:
+        torch.manual_seed(seed_of_rank(header["identity"]["seed"] + header["steps"], ranks.rank))
+    if "cuda" in randoms and on_cuda(state):
+        torch.cuda.set_rng_state(randoms["cuda"])
     state.ada.load(_under(tensors, "ada"))
     state.steps, state.progress, state.seconds = header["steps"], header["progress"], header["seconds"]
     state.rollbacks, state.guard = header["rollbacks"], GuardState(**header["guard"])

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import math
+from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -10,6 +12,7 @@ from torch import Tensor
 
 from gan_plugin.config.recipe import Hyperparameters, Recipe
 from gan_plugin.data.loader import Batch
+from gan_plugin.distributed import ALONE, Ranks
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.training.capture import Capture, as_it_is
 from gan_plugin.training.ema import Averager, ema_decay
@@ -29,9 +32,16 @@ class GanStep(GanGradients):
     """
 
     def __init__(
-        self, state: TrainingState, recipe: Recipe, precision: torch.dtype, *, capture: Capture = as_it_is
+        self,
+        state: TrainingState,
+        recipe: Recipe,
+        precision: torch.dtype,
+        *,
+        capture: Capture = as_it_is,
+        ranks: Ranks = ALONE,
     ) -> None:
         super().__init__(state, recipe, precision)
+        self.ranks = ranks
         both = self.one_stage if is_one_stage(recipe) else self.simultaneous
         # By whether the penalty is due. Each is captured when it has been called some times, and not before.
         self.gradients = {due: capture(partial(both, penalized=due)) for due in (False, True)}
@@ -101,8 +111,17 @@ class GanStep(GanGradients):
         """Return whether this step's gradients are penalized."""
         return self.penalty is not None and self.state.steps % self.recipe.penalty_every == 0
 
+    def averaged(self, gradients: Gradients) -> Gradients:
+        """Return the mean over all processes of gradients and metrics, by one all-reduce."""
+        values = [value for values in gradients.of.values() for value in values]
+        averages = iter(self.ranks.average([*values, *gradients.metrics.values()]))
+        of: dict[str, Sequence[Tensor]]
+        of = {name: list(itertools.islice(averages, len(values))) for name, values in gradients.of.items()}
+        return Gradients(of, dict(zip(gradients.metrics, averages)))
+
     def move(self, gradients: Gradients) -> None:
         """Move networks by their gradients, and keep what is logged."""
+        gradients = self.averaged(gradients)
         for name, values in gradients.of.items():
             for weight, gradient in zip(self.weights[name], values, strict=True):
                 weight.grad = laid_out_like(weight, gradient)
@@ -111,6 +130,7 @@ class GanStep(GanGradients):
         if "augment/overfitting" in gradients.metrics:
             ada, state = self.state.ada, self.state
             ada.update(gradients.metrics["augment/overfitting"], images=self.recipe.batch_size, progress=state.progress)
+            self.metrics["augment/p"] = ada.p
 
 
 def laid_out_like(weight: Tensor, gradient: Tensor) -> Tensor:

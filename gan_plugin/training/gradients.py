@@ -227,7 +227,6 @@ class GanGradients:
         if self.recipe.augment == "ada":
             reference = fake_logits if self.objective.boundary is None else self.objective.boundary
             self.log("augment/overfitting", overfitting(real_logits - reference))
-            self.log("augment/p", self.state.ada.p)
         if self.penalty is None or not penalized:
             return losses.sum()
         penalty = self.penalty(

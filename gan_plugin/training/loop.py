@@ -19,9 +19,12 @@ from gan_plugin.config.settings import SAMPLE_GRIDS
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import BatchLoader
 from gan_plugin.device import tuned
+from gan_plugin.distributed import ALONE, Ranks, seed_of_rank
 from gan_plugin.objectives import OBJECTIVES
+from gan_plugin.spec import SampleSpec
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.budget import Budget, Clock, make_budget
+from gan_plugin.training.capture import as_it_is, make_capture
 from gan_plugin.training.checkpoint import load_checkpoint, read_header
 from gan_plugin.training.ema import update_batch_norm
 from gan_plugin.training.gan import GanStep, needs_two_batches, work_cycle
@@ -69,6 +72,7 @@ def train(
     stop_requested: Callable[[], bool] = lambda: False,
     evaluator: Evaluator | None = None,
     clock: Clock | None = None,
+    ranks: Ranks = ALONE,
 ) -> TrainingState:
     """Train for ``plan.epochs`` or ``plan.minutes``; ``ema`` of the state returned is the generator to keep.
 
@@ -79,29 +83,38 @@ def train(
         evaluator: called after an epoch when that keeps within ``plan.evaluation_budget`` of the time, and after the
             last; then ``ema`` is the best of those evaluated, and ``best`` of the state says which.
         clock: of a training that ends in time; None counts from now, and keeps nothing for what comes after.
+        ranks: the processes that train together; ``folder``, ``resume``, ``tracker``, ``evaluator`` and ``clock`` are
+            those of rank 0, and so is the ``best`` of the state.
 
     Raises:
         UserError: the data and the plan do not fit together.
         Diverged: the guard raised an error, and again after each of ``plan.retries`` returns to a good checkpoint; or
             there was none, and no time to begin anew.
-        Interrupted: ``stop_requested`` returned true; the checkpoint is written.
+        Interrupted: ``stop_requested`` returned true in one of the processes; the checkpoint is written.
+        RankLost: another process has ended.
     """
     epoch_steps = steps_per_epoch(dataset, plan.recipe)
-    torch.manual_seed(plan.seed)
     torch.backends.cudnn.benchmark = True  # batches have few shapes
-    state = new_state(plan.recipe, spec_of(dataset, plan.recipe), plan.device)
-    if resume is not None:
-        load_checkpoint(resume, state, plan.identity(dataset))
-        check_resumed(read_header(resume), plan, steps_per_epoch=epoch_steps)
-        reset_best(state, evaluator)
+    state = first_state(plan, spec_of(dataset, plan.recipe), seed=plan.seed, ranks=ranks)
+    if ranks.broadcast(resume is not None):
+        with ranks.file(resume) as path:
+            load_checkpoint(path, state, plan.identity(dataset), ranks=ranks)
+            check_resumed(read_header(path), plan, steps_per_epoch=epoch_steps)
+        keep_best(state, evaluator, ranks)
     clock = clock or Clock()
     trainer = Trainer(
         dataset,
         plan,
         tracker=tracker,
         checkpoints=Checkpoints(
-            folder, plan.identity(dataset), tracker, interval_s=60 * plan.checkpoint_minutes, resume=resume
+            folder,
+            plan.identity(dataset),
+            tracker,
+            interval_s=60 * plan.checkpoint_minutes,
+            resume=resume,
+            ranks=ranks,
         ),
+        ranks=ranks,
         stop_requested=stop_requested,
         evaluator=evaluator,
         evaluations=evaluation_share(plan, evaluator, clock),
@@ -119,6 +132,23 @@ def train(
     return finish(state, plan.recipe)
 
 
+def first_state(plan: TrainingPlan, spec: SampleSpec, *, seed: int, ranks: Ranks) -> TrainingState:
+    """Make a new state with equal weights in all processes; from here on each draws with a seed of its own."""
+    torch.manual_seed(seed)
+    state = new_state(plan.recipe, spec, plan.device)
+    if not ranks.is_main:
+        torch.manual_seed(seed_of_rank(seed, ranks.rank))
+    return state
+
+
+def keep_best(state: TrainingState, evaluator: Evaluator | None, ranks: Ranks) -> None:
+    """Keep the best generator of a checkpoint in rank 0, where it can be compared with others."""
+    if ranks.is_main:
+        reset_best(state, evaluator)
+    else:
+        state.best = None
+
+
 def evaluation_share(plan: TrainingPlan, evaluator: Evaluator | None, clock: Clock) -> TimeShare:
     """Return the share of the time for evaluations, of which their preparation has had a part."""
     spent = 0.0 if evaluator is None else evaluator.seconds
@@ -134,6 +164,7 @@ class Trainer:
     _: KW_ONLY
     tracker: Tracker
     checkpoints: Checkpoints
+    ranks: Ranks
     stop_requested: Callable[[], bool]
     evaluator: Evaluator | None
     evaluations: TimeShare
@@ -155,16 +186,23 @@ class Trainer:
             seed=seed_after(plan.seed, state.rollbacks),
             labeled=recipe.conditional,
             paired=needs_two_batches(recipe),
+            rank=self.ranks.rank,
+            world_size=self.ranks.world_size,
         )
-        step, epoch_steps = GanStep(state, recipe, plan.precision), loader.steps_per_epoch
+        capture = make_capture(plan.device) if plan.cuda_graphs else as_it_is
+        step = GanStep(state, recipe, plan.precision, capture=capture, ranks=self.ranks)
+        epoch_steps = loader.steps_per_epoch
+        self.ranks.check_equal(parameter_sums(state), "weights")
         guard = Guard(
             chance_loss(OBJECTIVES[recipe.objective]),
             real_diversity(self.dataset, state.spec.classes),
             state=state.guard,
         )
-        progress = ProgressLogger(self.tracker, plan, guard, steps_per_epoch=epoch_steps, steps=state.steps)
+        progress = ProgressLogger(
+            self.tracker, plan, guard, steps_per_epoch=epoch_steps, steps=state.steps, visible=self.ranks.is_main
+        )
         was_over = self.budget.is_over(state)
-        self.budget.update(state)
+        self.advance(state)
         self.sampled = min(self.sampled, state.progress)  # which going back makes smaller
         with contextlib.closing(progress):
             if self.budget.is_over(state) and not was_over:  # all time that was left went by without a step
@@ -173,23 +211,47 @@ class Trainer:
                 orders = loader.orders(state.steps // epoch_steps)
                 for index in tuned(range(state.steps % epoch_steps, epoch_steps), "training", cycle=work_cycle(recipe)):
                     progress.step(step(*loader.batches(orders, index)), state.steps)
-                    self.budget.update(state)
+                    self.advance(state)
                     if self.budget.is_over(state):
                         break
-                    if state.steps % epoch_steps and self.stop_requested():
+                    if state.steps % epoch_steps and self.is_stopped():
                         self.stop(state)
                     if state.steps % epoch_steps and progress.has_read_all and self.checkpoints.is_due():
                         self.save_meanwhile(state, guard)
                 progress.epoch(state.steps)
                 self.end_epoch(state, guard, -(-state.steps // epoch_steps))
-                if not self.budget.is_over(state) and self.stop_requested():
+                if not self.budget.is_over(state) and self.is_stopped():
                     self.stop(state)
                 progress.reset_timer()
 
+    def advance(self, state: TrainingState) -> None:
+        """Set the progress of the state; where it follows a clock, that of rank 0."""
+        self.budget.update(state)
+        if self.plan.minutes is not None:
+            own = (state.progress, state.seconds) if self.ranks.is_main else (0.0, 0.0)
+            state.progress, state.seconds = self.ranks.maximum(own)
+
+    def is_stopped(self) -> bool:
+        """Return whether any of the processes was asked to stop."""
+        return self.ranks.maximum([self.stop_requested()]) != [0]
+
     def end_epoch(self, state: TrainingState, guard: Guard, epoch: int) -> None:
         """Log samples, evaluate and save a checkpoint, where they are due; the guard checks what there is."""
-        check_weights(state)
+        self.ranks.check(lambda: check_weights(state))
         is_last = self.budget.is_over(state)
+        self.ranks.decide(lambda: self.look_if_due(state, guard, epoch=epoch, is_last=is_last))
+        may_be_good = epoch % self.plan.checkpoint_every == 0 and not self.has_warning(guard)
+        if is_last or may_be_good:
+            self.checkpoints.save_good(state)
+        elif self.checkpoints.is_due():
+            self.save_meanwhile(state, guard)
+
+    def has_warning(self, guard: Guard) -> bool:
+        """Return whether the guard of rank 0, which alone looks at samples, has a warning."""
+        return self.ranks.decide(lambda: guard.has_warning)
+
+    def look_if_due(self, state: TrainingState, guard: Guard, *, epoch: int, is_last: bool) -> None:
+        """Log samples and evaluate, where they are due; the guard checks what there is."""
         may_evaluate = self.evaluations.allows() and self.budget.has_time_to_evaluate()
         evaluator = self.evaluator if is_last or may_evaluate else None
         samples_due = is_last or self.samples_are_due(state, epoch, evaluated=evaluator is not None)
@@ -199,10 +261,6 @@ class Trainer:
                 self.look_at_generator(state, guard, evaluator=evaluator, samples_due=samples_due)
             if self.plan.guard and is_last:
                 guard.final_check()
-        if is_last or (epoch % self.plan.checkpoint_every == 0 and not guard.has_warning):
-            self.checkpoints.save_good(state)
-        elif self.checkpoints.is_due():
-            self.save_meanwhile(state, guard)
 
     def look_at_generator(
         self, state: TrainingState, guard: Guard, *, evaluator: Evaluator | None, samples_due: bool
@@ -239,14 +297,14 @@ class Trainer:
     def save_meanwhile(self, state: TrainingState, guard: Guard) -> None:
         """Write a checkpoint because time has passed, where a run may well go on from it."""
         with contextlib.suppress(GuardError):  # the end of the epoch sees to weights that are not finite
-            check_weights(state)
-            if not guard.has_warning:
+            self.ranks.check(lambda: check_weights(state))
+            if not self.has_warning(guard):
                 self.checkpoints.save(state)
 
     def stop(self, state: TrainingState) -> NoReturn:
         """Leave a checkpoint to go on from; where the weights are no longer finite, that is the last good one."""
         try:
-            check_weights(state)
+            self.ranks.check(lambda: check_weights(state))
         except GuardError:
             raise Interrupted(self.checkpoints.last_good) from None
         self.checkpoints.save(state)
@@ -261,17 +319,18 @@ def roll_back(state: TrainingState, error: GuardError, trainer: Trainer) -> Trai
     """
     plan, rollbacks = trainer.plan, state.rollbacks + 1
     seed = seed_after(plan.seed, rollbacks)
-    torch.manual_seed(seed)
-    restored = new_state(plan.recipe, state.spec, plan.device)
-    if trainer.checkpoints.last_good is not None:
-        load_checkpoint(trainer.checkpoints.last_good, restored, plan.identity(trainer.dataset))
-        torch.manual_seed(seed)  # instead of the checkpoint's random state
-        reset_best(restored, trainer.evaluator)
+    ranks, has_good = trainer.ranks, trainer.checkpoints.has_good()
+    restored = first_state(plan, state.spec, seed=seed, ranks=ranks)
+    if has_good:
+        with ranks.file(trainer.checkpoints.last_good) as path:
+            load_checkpoint(path, restored, plan.identity(trainer.dataset), ranks=ranks)
+        torch.manual_seed(seed_of_rank(seed, ranks.rank))  # instead of the checkpoint's random state
+        keep_best(restored, trainer.evaluator, ranks)
     restored.best, restored.rollbacks = state.best, rollbacks  # the best may be younger than the checkpoint
     what = f"In step {state.steps:,} {error}"
-    where = f"step {restored.steps:,}" if trainer.checkpoints.last_good is not None else "the start"
-    has_result = trainer.checkpoints.last_good is not None or restored.best is not None
-    end = reason_to_end(trainer, restored, has_result=has_result)
+    where = f"step {restored.steps:,}" if has_good else "the start"
+    has_result = ranks.decide(lambda: has_good or restored.best is not None)
+    end = ranks.decide(lambda: reason_to_end(trainer, restored, has_result=has_result))
     if end is not None:
         raise Diverged(
             f"{what}{end}: training has diverged; a smaller generator_lr and discriminator_lr, a penalty, or "
@@ -313,13 +372,25 @@ def seed_after(seed: int, rollbacks: int) -> int:
     return (seed + rollbacks * 2_654_435_761) % 2**32
 
 
+@torch.no_grad()
 def check_weights(state: TrainingState) -> None:
     """Raise an error for a weight that is not finite; a loss shows that only one step later.
+
+    One value is read on the host, unless there is something to find.
 
     Raises:
         GuardError: names the weight.
     """
-    for network_name, network in state.networks.items():
-        for key, value in network.state_dict().items():
-            if not value.isfinite().all():
-                raise GuardError(f"{network_name}.{key} became {value[~value.isfinite()][0].item()}")
+    named = [(f"{name}.{k}", v) for name, network in state.networks.items() for k, v in network.state_dict().items()]
+    norms = torch._foreach_norm([value for _, value in named if value.is_floating_point()])
+    if torch.stack(norms).isfinite().all():
+        return
+    for name, value in named:  # the norm of large values may be infinite
+        if not value.isfinite().all():
+            raise GuardError(f"{name} became {value[~value.isfinite()][0].item()}")
+
+
+def parameter_sums(state: TrainingState) -> list[float]:
+    """Return a number for each network that tells other weights apart."""
+    sums = [torch.stack([w.double().sum() for w in network.parameters()]).sum() for network in state.networks.values()]
+    return torch.stack(sums).tolist()

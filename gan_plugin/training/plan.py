@@ -43,6 +43,7 @@ class TrainingPlan:
         evaluation_budget: share of the time for evaluating the generator during training.
         guard: whether more than a value that is not finite ends training.
         retries: how often the guard may go back to a good checkpoint.
+        cuda_graphs: whether gradients are captured on CUDA.
     """
 
     recipe: Recipe
@@ -58,6 +59,7 @@ class TrainingPlan:
     evaluation_budget: float = 0.0
     guard: bool = True
     retries: int = 3
+    cuda_graphs: bool = True
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:
         """Return what a resumed run must agree on. More epochs are welcome; another device is possible."""
@@ -67,13 +69,20 @@ class TrainingPlan:
 
 
 def make_plan(
-    recipe: Recipe, settings: TrainSettings, *, overrides: Mapping[str, object], dataset: Dataset
+    recipe: Recipe,
+    settings: TrainSettings,
+    *,
+    overrides: Mapping[str, object],
+    dataset: Dataset,
+    world_size: int = 1,
 ) -> TrainingPlan:
     """Settle what user and recipe left open, and refuse what does not go together.
 
     Args:
         recipe: with the overrides in it.
         overrides: the recipe's fields that the user set.
+        dataset: to train on.
+        world_size: the processes that share each batch.
 
     Raises:
         UserError: the recipe contradicts itself, the data or the device; the sentence says what would be right.
@@ -95,9 +104,11 @@ def make_plan(
         evaluation_budget=settings.evaluation_budget,
         guard=settings.guard,
         retries=settings.retries,
+        cuda_graphs=settings.cuda_graphs,
     )
     if "batch_size" not in overrides:
-        plan = replace(plan, recipe=fit_batch_to(plan, dataset))
+        plan = replace(plan, recipe=fit_batch_to(plan, dataset, world_size))
+    check_share(plan.recipe, world_size)
     check_updates(plan, dataset)
     return plan
 
@@ -125,19 +136,41 @@ def samples_every_of(settings: TrainSettings) -> int | None:
     return max(1, round(epochs / SAMPLE_GRIDS))
 
 
-def fit_batch_to(plan: TrainingPlan, dataset: Dataset) -> Recipe:
-    """Fit the batch to the number of images that the training sees, which in minutes depends on the machine's speed."""
+def fit_batch_to(plan: TrainingPlan, dataset: Dataset, world_size: int) -> Recipe:
+    """Fit the batch to the number of images that the training sees, which in minutes depends on the machine's speed.
+
+    It is one that the processes can share.
+    """
     if plan.epochs is not None:
-        return fit_batch(plan.recipe, len(dataset), plan.epochs * len(dataset))
-    assert plan.minutes is not None
-    return fit_batch_to_time(
-        plan.recipe,
-        dataset,
-        spec_of(dataset, plan.recipe),
-        device=plan.device,
-        precision=plan.precision,
-        seconds=60 * plan.minutes,
-    )
+        fitted = fit_batch(plan.recipe, len(dataset), plan.epochs * len(dataset))
+    else:
+        assert plan.minutes is not None
+        fitted = fit_batch_to_time(
+            plan.recipe,
+            dataset,
+            spec_of(dataset, plan.recipe),
+            device=plan.device,
+            precision=plan.precision,
+            seconds=60 * plan.minutes,
+        )
+    unit = world_size * fitted.pack
+    return override(fitted, batch_size=max(unit, fitted.batch_size // unit * unit))
+
+
+def check_share(recipe: Recipe, world_size: int) -> None:
+    """Refuse a batch that the processes cannot share equally.
+
+    Raises:
+        UserError: names the nearest batches that they can.
+    """
+    unit = world_size * recipe.pack
+    if recipe.batch_size % unit:
+        lower = recipe.batch_size // unit * unit
+        nearest = f"{lower} or {lower + unit}" if lower else str(unit)
+        packs = f" in packs of {recipe.pack}" if recipe.pack > 1 else ""
+        raise UserError(
+            f"batch_size={recipe.batch_size} cannot be shared equally by {world_size} processes{packs}: give {nearest}."
+        )
 
 
 def fit(recipe: Recipe, overrides: Mapping[str, object], dataset: Dataset) -> Recipe:

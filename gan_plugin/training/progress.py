@@ -22,19 +22,29 @@ LINE_EVERY = 30  # seconds, at least
 class ProgressLogger:
     """Logs means of the steps' metrics, which stay on the device and are read every METRICS_EVERY steps."""
 
-    def __init__(self, tracker: Tracker, plan: TrainingPlan, guard: Guard, *, steps_per_epoch: int, steps: int) -> None:
+    def __init__(
+        self,
+        tracker: Tracker,
+        plan: TrainingPlan,
+        guard: Guard,
+        *,
+        steps_per_epoch: int,
+        steps: int,
+        visible: bool = True,
+    ) -> None:
         self.tracker, self.plan, self.guard, self.steps_per_epoch = tracker, plan, guard, steps_per_epoch
         self.names = metric_names(plan.recipe)
         self.total, self.count = torch.zeros(len(self.names), device=plan.device), 0
         self.latest: dict[str, float] = {}
         self.timer, self.first_step = time.perf_counter(), steps
         self.last_line = time.perf_counter()
+        self.visible = visible
         self.bar = tqdm(
             total=None if plan.epochs is None else plan.epochs * steps_per_epoch,
             initial=steps,
             unit="step",
             smoothing=0.05,
-            disable=not sys.stderr.isatty(),
+            disable=not (visible and sys.stderr.isatty()),
         )
 
     def step(self, metrics: Mapping[str, Tensor], step: int) -> None:
@@ -89,7 +99,7 @@ class ProgressLogger:
     def _print_line(self, step: int) -> None:
         """Print a plain line, where there is no bar."""
         self.last_line = time.perf_counter()
-        if self.bar.disable:
+        if self.visible and self.bar.disable:
             epochs = f"{step / self.steps_per_epoch:.4g}"
             epochs += "" if self.plan.epochs is None else f"/{self.plan.epochs}"
             losses = {name: value for name, value in self.latest.items() if name.startswith("loss/")}

@@ -7,9 +7,12 @@ import time
 from pathlib import Path
 from typing import Any
 
+from torch import Tensor
+
+from gan_plugin.distributed import ALONE, Ranks
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.tracking.tracker import Tracker
-from gan_plugin.training.checkpoint import FILE_NAME, GOOD_NAME, link, read_header, save_checkpoint
+from gan_plugin.training.checkpoint import FILE_NAME, GOOD_NAME, link, random_states, read_header, save_checkpoint
 from gan_plugin.training.state import TrainingState
 
 MIN_INTERVAL = 100  # times what a checkpoint takes: those that time demands cost less than one second in a hundred
@@ -29,32 +32,51 @@ class Checkpoints:
         tracker: gets a copy of each.
         interval_s: the most seconds from one to the next.
         resume: the checkpoint that the run goes on from, or None.
+        ranks: the processes of the training, all of which save together; rank 0 writes.
 
     Attributes:
-        newest: the file to go on from; None before there is one.
-        last_good: the file that the guard goes back to; None before there is one.
+        newest: the file to go on from, in rank 0; None before there is one.
+        last_good: the file that the guard goes back to, likewise; None before there is one.
     """
 
     def __init__(
-        self, folder: Path, identity: dict[str, Any], tracker: Tracker, *, interval_s: float, resume: Path | None
+        self,
+        folder: Path,
+        identity: dict[str, Any],
+        tracker: Tracker,
+        *,
+        interval_s: float,
+        resume: Path | None,
+        ranks: Ranks = ALONE,
     ) -> None:
         self.path, self.identity, self.tracker, self.interval_s = folder / FILE_NAME, identity, tracker, interval_s
-        for leftover in [*folder.glob("*.new"), *folder.glob("*.link")]:  # of a killed process
-            leftover.unlink(missing_ok=True)
+        self.ranks = ranks
         self.newest = self.last_good = resume
-        if resume is not None:
-            self.last_good = self._keep_good(resume)
+        if ranks.is_main:
+            for leftover in [*folder.glob("*.new"), *folder.glob("*.link")]:  # of a killed process
+                leftover.unlink(missing_ok=True)
+            if resume is not None:
+                self.last_good = self._keep_good(resume)
         self.saved_at, self.cost_s = time.monotonic(), 0.0
 
     def is_due(self) -> bool:
         """Return whether so much time has passed that there is more to lose than a checkpoint costs."""
-        return time.monotonic() - self.saved_at >= max(self.interval_s, MIN_INTERVAL * self.cost_s)
+        interval = max(self.interval_s, MIN_INTERVAL * self.cost_s)
+        return self.ranks.decide(lambda: time.monotonic() - self.saved_at >= interval)
+
+    def has_good(self) -> bool:
+        """Return whether there is a checkpoint that the guard may go back to."""
+        return self.ranks.decide(lambda: self.last_good is not None)
 
     def save(self, state: TrainingState) -> bool:
         """Write a checkpoint; False, with a warning, where the disk does not take it: the one before it stays."""
+        randoms = self.ranks.gather(random_states(state))
+        return self.ranks.decide(lambda: self._write(state, randoms))
+
+    def _write(self, state: TrainingState, randoms: list[dict[str, Tensor]]) -> bool:
         start = time.monotonic()
         try:
-            save_checkpoint(self.path, state, self.identity)
+            save_checkpoint(self.path, state, self.identity, randoms=randoms)
         except OSError as error:
             logger.warning(
                 "The checkpoint of step %d cannot be written to %s (%s): training goes on, and tries again.",
@@ -72,7 +94,7 @@ class Checkpoints:
 
     def save_good(self, state: TrainingState) -> None:
         """Write a checkpoint that the guard may go back to."""
-        if self.save(state):
+        if self.save(state) and self.ranks.is_main:
             try:
                 link(self.path, self._good)
             except OSError as error:  # a disk without hard links, and no room for a copy

@@ -1,0 +1,208 @@
+"""Training by several processes, which torchrun starts: one a GPU, or several on a CPU.
+
+Rank 0 decides, logs, evaluates and writes; the others compute. There is one flat all-reduce of the gradients for each
+update of a network, between the gradients and its optimizer. PyTorch's DistributedDataParallel would leave gradients as
+they are, without a word, where they are taken by ``torch.autograd.grad``, as penalties on gradients need it.
+"""
+
+from __future__ import annotations
+
+import os
+import socket
+import tempfile
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from datetime import timedelta
+from pathlib import Path
+from typing import Any, TypeVar
+
+import torch
+from torch import Tensor, distributed
+
+from gan_plugin.errors import UserError, first_line
+
+# Longer than anything for which all others wait for rank 0. A process that has ended is noticed at once, by the others
+# or by torchrun.
+TIMEOUT = timedelta(hours=24)
+CHUNK_BYTES = 2**26  # of a file that is sent
+
+T = TypeVar("T")
+
+
+class RankLost(RuntimeError):
+    """Another process of this training has ended, or cannot be reached."""
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """The processes of a training, as one of them sees them. A single one needs no process group.
+
+    Attributes:
+        rank: the number of this process, from 0.
+        world_size: how many there are.
+        local_rank: the number of this process among those of its machine.
+    """
+
+    rank: int = 0
+    world_size: int = 1
+    local_rank: int = 0
+
+    @property
+    def is_main(self) -> bool:
+        """Whether this process is the one that decides, logs, evaluates and writes."""
+        return self.rank == 0
+
+    def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
+        """Return the mean over all processes of each of the tensors, float32 of equal shapes in all of them."""
+        if self.world_size == 1:
+            return list(tensors)
+        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        with lost_rank_named():
+            distributed.all_reduce(flat)
+        flat /= self.world_size
+        return [part.view(tensor.shape) for part, tensor in zip(flat.split([t.numel() for t in tensors]), tensors)]
+
+    def maximum(self, numbers: Sequence[float]) -> list[float]:
+        """Return the largest of each number over all processes; on the host, where it waits for no GPU."""
+        if self.world_size == 1:
+            return list(numbers)
+        tensor = torch.tensor(numbers, dtype=torch.float64)
+        with lost_rank_named():
+            distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
+        return tensor.tolist()
+
+    def decide(self, decision: Callable[[], T]) -> T:
+        """Return in every process what rank 0 decides, or raise what is raised there; others do not call it."""
+        if self.world_size == 1:
+            return decision()
+        outcome: tuple[T | None, Exception | None] = (None, None)
+        if self.is_main:
+            try:
+                outcome = decision(), None
+            except Exception as error:
+                outcome = None, error
+        value, raised = self.broadcast(outcome)
+        if raised is not None:
+            raise raised
+        return value  # type: ignore[return-value]  # None only where the decision is
+
+    def check(self, check: Callable[[], None]) -> None:
+        """Run a check in every process; what it raises in one is raised in all, that of the lowest rank."""
+        if self.world_size == 1:
+            check()
+            return
+        own: Exception | None = None
+        try:
+            check()
+        except Exception as error:
+            own = error
+        for raised in self.gather(own):
+            if raised is not None:
+                raise raised
+
+    def broadcast(self, value: T) -> T:
+        """Return rank 0's value, which can be pickled, in every process."""
+        if self.world_size == 1:
+            return value
+        values = [value]
+        with lost_rank_named():
+            distributed.broadcast_object_list(values, device=torch.device("cpu"))
+        return values[0]
+
+    def gather(self, value: T) -> list[T]:
+        """Return the values of all processes, which can be pickled, in each of them, by their ranks."""
+        if self.world_size == 1:
+            return [value]
+        values: list[Any] = [None] * self.world_size
+        with lost_rank_named():
+            distributed.all_gather_object(values, value)
+        return values
+
+    def check_equal(self, values: Sequence[float], what: str) -> None:
+        """Refuse numbers that are not the same in all processes.
+
+        Raises:
+            RuntimeError: names what differs, and in which process.
+        """
+        for rank, others in enumerate(self.gather(list(values))):
+            if others != list(values):
+                raise RuntimeError(f"The {what} of rank {rank} are not those of rank {self.rank}.")
+
+    @contextmanager
+    def file(self, path: Path | None) -> Iterator[Path]:
+        """Give every process a file of rank 0's machine: rank 0 the file itself, the others a copy while they need it.
+
+        Args:
+            path: in rank 0; what others give is ignored.
+        """
+        with tempfile.TemporaryDirectory() as folder:
+            place = Path(folder) / "file"
+            if self.is_main:
+                assert path is not None
+                place = path
+            size = self.broadcast(place.stat().st_size if self.is_main else 0) if self.world_size > 1 else 0
+            with open(place, "rb" if self.is_main else "wb") as stream, lost_rank_named():
+                for start in range(0, size, CHUNK_BYTES):
+                    count = min(CHUNK_BYTES, size - start)
+                    data = bytearray(stream.read(count)) if self.is_main else bytearray(count)
+                    distributed.broadcast(torch.frombuffer(data, dtype=torch.uint8), 0)
+                    if not self.is_main:
+                        stream.write(data)
+            yield place
+
+
+ALONE = Ranks()
+
+
+@contextmanager
+def lost_rank_named() -> Iterator[None]:
+    """Raise :class:`RankLost` in place of what PyTorch raises where another process does not answer."""
+    try:
+        yield
+    except RuntimeError as error:
+        raise RankLost(f"Another process of this training has ended: {first_line(error)}") from error
+
+
+def ranks_of_environment(environment: Mapping[str, str] = os.environ) -> Ranks:
+    """Return what torchrun says of this process; a single one where torchrun has not started it."""
+    if "TORCHELASTIC_RUN_ID" not in environment:
+        return Ranks()
+    rank, world_size, local_rank = (int(environment[name]) for name in ("RANK", "WORLD_SIZE", "LOCAL_RANK"))
+    return Ranks(rank, world_size, local_rank)
+
+
+@contextmanager
+def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
+    """Connect the processes within a block, each with a GPU of its own where ``device`` is CUDA.
+
+    Raises:
+        UserError: this machine has fewer GPUs than processes.
+    """
+    if device.type == "cuda" and ranks.world_size > 1:
+        if ranks.local_rank >= (count := torch.cuda.device_count()):
+            raise UserError(
+                f"{os.environ.get('LOCAL_WORLD_SIZE')} processes are more than the {count} GPUs of "
+                f"{socket.gethostname()}: give torchrun --nproc-per-node={count}, or device=cpu."
+            )
+        torch.cuda.set_device(ranks.local_rank)  # what "cuda" means from here on
+    if ranks.world_size == 1:
+        yield
+        return
+    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
+    distributed.init_process_group(backend, timeout=TIMEOUT)
+    try:
+        yield
+    finally:
+        distributed.destroy_process_group()
+
+
+def seed_of_rank(seed: int, rank: int) -> int:
+    """Return the seed of what a process draws: that of the training for rank 0, others for the rest.
+
+    Within 32 bits, because PyTorch's generator on the CPU looks at no others.
+
+    >>> [seed_of_rank(7, rank) for rank in range(3)]
+    [7, 2246822526, 198677749]
+    """
+    return (seed + rank * 2_246_822_519) % 2**32
