@@ -32,8 +32,8 @@ class StopSignals:
         return self.received is not None
 
     def exit_status(self) -> int:
-        """Return what a shell reports for a process that such a signal ended."""
-        return 128 + (self.received or 0)
+        """Return what a shell reports for a process that such a signal ended; SIGTERM, where it came to another one."""
+        return 128 + (self.received or signal.SIGTERM)
 
     @contextmanager
     def installed(self) -> Iterator[StopSignals]:

@@ -82,13 +82,11 @@ def follow(settings: TrainSettings, ranks: Ranks) -> str:
         with stop.installed(), cpu_threads(assignment.plan.device, settings.threads):
             check_data(ranks, dataset, assignment.digest)
             train(dataset, assignment.plan, Silent(), folder=Path(), stop_requested=stop.requested, ranks=ranks)
-    except Interrupted:
-        raise SystemExit(stop.exit_status()) from None
-    except Diverged:
+    except (Interrupted, Diverged):
         pass  # as rank 0 says
-    uri: str | None = ranks.broadcast(None)
+    uri: str | None = ranks.broadcast(None)  # when it has delivered all: torchrun ends the others with the first
     if uri is None:
-        raise SystemExit(1)
+        raise SystemExit(stop.exit_status() if stop.requested() else 1)
     return uri
 
 

@@ -160,6 +160,7 @@ def train_and_export(
             )
     except Interrupted as interrupted:
         print(interrupted, file=sys.stderr)
+        raise SystemExit(stop.exit_status()) from None
     except Diverged as diverged:
         run.diverged = True
         run.spool.note("failed", str(diverged))

@@ -21,7 +21,6 @@ from gan_plugin.data.loader import BatchLoader
 from gan_plugin.device import tuned
 from gan_plugin.distributed import ALONE, Ranks, seed_of_rank
 from gan_plugin.objectives import OBJECTIVES
-from gan_plugin.spec import SampleSpec
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.budget import Budget, Clock, make_budget
 from gan_plugin.training.capture import as_it_is, make_capture
@@ -33,8 +32,9 @@ from gan_plugin.training.plan import TrainingPlan, check_resumed, spec_of, steps
 from gan_plugin.training.progress import ProgressLogger
 from gan_plugin.training.samples import exported_generator, generate_images, sample_grid
 from gan_plugin.training.saving import Checkpoints
-from gan_plugin.training.selection import Evaluator, TimeShare, reset_best, update_best
-from gan_plugin.training.state import TrainingState, new_state
+from gan_plugin.training.selection import Evaluator, TimeShare, keep_best, update_best
+from gan_plugin.training.state import TrainingState, first_state, seed_after
+from gan_plugin.training.weights import check_weights, parameter_sums
 
 SAMPLES_SHARE = 0.02  # of the time of a training in minutes, that grids without an evaluation may take
 LOOKS = 4  # of the guard at samples, at least, in a training in minutes
@@ -95,7 +95,7 @@ def train(
     """
     epoch_steps = steps_per_epoch(dataset, plan.recipe)
     torch.backends.cudnn.benchmark = True  # batches have few shapes
-    state = first_state(plan, spec_of(dataset, plan.recipe), seed=plan.seed, ranks=ranks)
+    state = first_state(plan.recipe, spec_of(dataset, plan.recipe), plan.device, seed=plan.seed, ranks=ranks)
     if ranks.broadcast(resume is not None):
         with ranks.file(resume) as path:
             load_checkpoint(path, state, plan.identity(dataset), ranks=ranks)
@@ -130,23 +130,6 @@ def train(
     if trainer.evaluator is not None:
         tracker.metrics({"evaluation/share": trainer.evaluations.used()}, state.steps)
     return finish(state, plan.recipe)
-
-
-def first_state(plan: TrainingPlan, spec: SampleSpec, *, seed: int, ranks: Ranks) -> TrainingState:
-    """Make a new state with equal weights in all processes; from here on each draws with a seed of its own."""
-    torch.manual_seed(seed)
-    state = new_state(plan.recipe, spec, plan.device)
-    if not ranks.is_main:
-        torch.manual_seed(seed_of_rank(seed, ranks.rank))
-    return state
-
-
-def keep_best(state: TrainingState, evaluator: Evaluator | None, ranks: Ranks) -> None:
-    """Keep the best generator of a checkpoint in rank 0, where it can be compared with others."""
-    if ranks.is_main:
-        reset_best(state, evaluator)
-    else:
-        state.best = None
 
 
 def evaluation_share(plan: TrainingPlan, evaluator: Evaluator | None, clock: Clock) -> TimeShare:
@@ -320,7 +303,7 @@ def roll_back(state: TrainingState, error: GuardError, trainer: Trainer) -> Trai
     plan, rollbacks = trainer.plan, state.rollbacks + 1
     seed = seed_after(plan.seed, rollbacks)
     ranks, has_good = trainer.ranks, trainer.checkpoints.has_good()
-    restored = first_state(plan, state.spec, seed=seed, ranks=ranks)
+    restored = first_state(plan.recipe, state.spec, plan.device, seed=seed, ranks=ranks)
     if has_good:
         with ranks.file(trainer.checkpoints.last_good) as path:
             load_checkpoint(path, restored, plan.identity(trainer.dataset), ranks=ranks)
@@ -362,35 +345,3 @@ def finish(state: TrainingState, recipe: Recipe) -> TrainingState:
     if state.best is not None:
         state.ema.load_state_dict(state.best.weights)
     return state
-
-
-def seed_after(seed: int, rollbacks: int) -> int:
-    """Return another seed after each return to a checkpoint, or what failed would happen again.
-
-    Within 32 bits, because PyTorch's generator on the CPU looks at no others.
-    """
-    return (seed + rollbacks * 2_654_435_761) % 2**32
-
-
-@torch.no_grad()
-def check_weights(state: TrainingState) -> None:
-    """Raise an error for a weight that is not finite; a loss shows that only one step later.
-
-    One value is read on the host, unless there is something to find.
-
-    Raises:
-        GuardError: names the weight.
-    """
-    named = [(f"{name}.{k}", v) for name, network in state.networks.items() for k, v in network.state_dict().items()]
-    norms = torch._foreach_norm([value for _, value in named if value.is_floating_point()])
-    if torch.stack(norms).isfinite().all():
-        return
-    for name, value in named:  # the norm of large values may be infinite
-        if not value.isfinite().all():
-            raise GuardError(f"{name} became {value[~value.isfinite()][0].item()}")
-
-
-def parameter_sums(state: TrainingState) -> list[float]:
-    """Return a number for each network that tells other weights apart."""
-    sums = [torch.stack([w.double().sum() for w in network.parameters()]).sum() for network in state.networks.values()]
-    return torch.stack(sums).tolist()

@@ -16,6 +16,7 @@ from typing import Protocol
 
 from torch import nn
 
+from gan_plugin.distributed import Ranks
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.guard import check_finite
 from gan_plugin.training.state import Best, TrainingState
@@ -124,6 +125,14 @@ def reset_best(state: TrainingState, evaluator: Evaluator | None) -> None:
         )
         state.best = None
         state.guard = dataclasses.replace(state.guard, lowest_distance=None, worse_checks=0)
+
+
+def keep_best(state: TrainingState, evaluator: Evaluator | None, ranks: Ranks) -> None:
+    """Keep the best generator of a checkpoint in rank 0, where it can be compared with others."""
+    if ranks.is_main:
+        reset_best(state, evaluator)
+    else:
+        state.best = None
 
 
 def export_reason(state: TrainingState) -> str:

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.device import MEMORY_FORMAT
+from gan_plugin.distributed import Ranks, seed_of_rank
 from gan_plugin.networks import new_discriminators, new_generator
 from gan_plugin.networks.wrappers import Discriminators
 from gan_plugin.spec import SampleSpec
@@ -100,3 +101,20 @@ def new_state(recipe: Recipe, spec: SampleSpec, device: torch.device) -> Trainin
         "discriminator": new_optimizer(recipe, discriminator, lr=first.discriminator_lr, factor=step_factor(recipe)),
     }
     return TrainingState(spec=spec, networks=networks, optimizers=optimizers, ada=AdaController(device))
+
+
+def first_state(recipe: Recipe, spec: SampleSpec, device: torch.device, *, seed: int, ranks: Ranks) -> TrainingState:
+    """Make a new state with equal weights in all processes; from here on each draws with a seed of its own."""
+    torch.manual_seed(seed)
+    state = new_state(recipe, spec, device)
+    if not ranks.is_main:
+        torch.manual_seed(seed_of_rank(seed, ranks.rank))
+    return state
+
+
+def seed_after(seed: int, rollbacks: int) -> int:
+    """Return another seed after each return to a checkpoint, or what failed would happen again.
+
+    Within 32 bits, because PyTorch's generator on the CPU looks at no others.
+    """
+    return (seed + rollbacks * 2_654_435_761) % 2**32

@@ -5,7 +5,7 @@ from __future__ import annotations
 import copy
 from collections.abc import Callable
 from pathlib import Path
-from typing import cast
+from typing import Any, cast
 
 import pytest
 import torch
@@ -422,8 +422,10 @@ def test_a_relative_generator_draws_images_of_its_own_with_their_labels(
     recipe = small_recipe(objective=objective, conditional=True)
     seen: list[tuple[Batch, Batch]] = []
 
-    def watched(state: TrainingState, recipe: Recipe, precision: torch.dtype) -> Callable[..., dict[str, Tensor]]:
-        step = GanStep(state, recipe, precision)
+    def watched(
+        state: TrainingState, recipe: Recipe, precision: torch.dtype, **options: Any
+    ) -> Callable[..., dict[str, Tensor]]:
+        step = GanStep(state, recipe, precision, **options)
 
         def watch(batch: Batch, generators: Batch) -> dict[str, Tensor]:
             seen.append((batch, generators))
