@@ -8,13 +8,12 @@ from __future__ import annotations
 import contextlib
 import logging
 from collections.abc import Callable
-from dataclasses import KW_ONLY, dataclass
+from dataclasses import KW_ONLY, dataclass, field
 from pathlib import Path
 from typing import NoReturn
 
 import torch
 
-from gan_plugin.config.recipe import Recipe
 from gan_plugin.config.settings import SAMPLE_GRIDS
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import BatchLoader
@@ -25,14 +24,13 @@ from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.budget import Budget, Clock, make_budget
 from gan_plugin.training.capture import as_it_is, make_capture
 from gan_plugin.training.checkpoint import load_checkpoint, read_header
-from gan_plugin.training.ema import update_batch_norm
 from gan_plugin.training.gan import GanStep, needs_two_batches, work_cycle
 from gan_plugin.training.guard import Guard, GuardError, chance_loss, guard_seeds, real_diversity
 from gan_plugin.training.plan import TrainingPlan, check_resumed, spec_of, steps_per_epoch
 from gan_plugin.training.progress import ProgressLogger
 from gan_plugin.training.samples import exported_generator, generate_images, sample_grid
 from gan_plugin.training.saving import Checkpoints
-from gan_plugin.training.selection import Evaluator, TimeShare, keep_best, update_best
+from gan_plugin.training.selection import Evaluator, TimeShare, finish, keep_best, update_best
 from gan_plugin.training.state import TrainingState, first_state, seed_after
 from gan_plugin.training.weights import check_weights, parameter_sums
 
@@ -83,8 +81,7 @@ def train(
         evaluator: called after an epoch when that keeps within ``plan.evaluation_budget`` of the time, and after the
             last; then ``ema`` is the best of those evaluated, and ``best`` of the state says which.
         clock: of a training that ends in time; None counts from now, and keeps nothing for what comes after.
-        ranks: the processes that train together; ``folder``, ``resume``, ``tracker``, ``evaluator`` and ``clock`` are
-            those of rank 0, and so is the ``best`` of the state.
+        ranks: the processes that train together; the arguments above but for ``stop_requested`` are those of rank 0.
 
     Raises:
         UserError: the data and the plan do not fit together.
@@ -93,14 +90,8 @@ def train(
         Interrupted: ``stop_requested`` returned true in one of the processes; the checkpoint is written.
         RankLost: another process has ended.
     """
-    epoch_steps = steps_per_epoch(dataset, plan.recipe)
     torch.backends.cudnn.benchmark = True  # batches have few shapes
-    state = first_state(plan.recipe, spec_of(dataset, plan.recipe), plan.device, seed=plan.seed, ranks=ranks)
-    if ranks.broadcast(resume is not None):
-        with ranks.file(resume) as path:
-            load_checkpoint(path, state, plan.identity(dataset), ranks=ranks)
-            check_resumed(read_header(path), plan, steps_per_epoch=epoch_steps)
-        keep_best(state, evaluator, ranks)
+    state = begin(dataset, plan, evaluator, resume=resume, ranks=ranks)
     clock = clock or Clock()
     trainer = Trainer(
         dataset,
@@ -118,8 +109,7 @@ def train(
         stop_requested=stop_requested,
         evaluator=evaluator,
         evaluations=evaluation_share(plan, evaluator, clock),
-        samples=TimeShare(SAMPLES_SHARE),
-        budget=make_budget(plan, epoch_steps=epoch_steps, spent=state.seconds, clock=clock),
+        budget=make_budget(plan, epoch_steps=steps_per_epoch(dataset, plan.recipe), spent=state.seconds, clock=clock),
     )
     while True:
         try:
@@ -130,6 +120,19 @@ def train(
     if trainer.evaluator is not None:
         tracker.metrics({"evaluation/share": trainer.evaluations.used()}, state.steps)
     return finish(state, plan.recipe)
+
+
+def begin(
+    dataset: Dataset, plan: TrainingPlan, evaluator: Evaluator | None, *, resume: Path | None, ranks: Ranks
+) -> TrainingState:
+    """Return a new state, or that of a checkpoint; raises as ``train``."""
+    state = first_state(plan.recipe, spec_of(dataset, plan.recipe), plan.device, seed=plan.seed, ranks=ranks)
+    if ranks.broadcast(resume is not None):
+        with ranks.file(resume) as path:
+            load_checkpoint(path, state, plan.identity(dataset), ranks=ranks)
+            check_resumed(read_header(path), plan, steps_per_epoch=steps_per_epoch(dataset, plan.recipe))
+        keep_best(state, evaluator, ranks)
+    return state
 
 
 def evaluation_share(plan: TrainingPlan, evaluator: Evaluator | None, clock: Clock) -> TimeShare:
@@ -151,8 +154,8 @@ class Trainer:
     stop_requested: Callable[[], bool]
     evaluator: Evaluator | None
     evaluations: TimeShare
-    samples: TimeShare  # that are logged where nothing is evaluated
     budget: Budget
+    samples: TimeShare = field(default_factory=lambda: TimeShare(SAMPLES_SHARE))  # logged where nothing is evaluated
     sampled: float = 0.0  # the progress at the latest samples
 
     def run(self, state: TrainingState) -> None:
@@ -337,11 +340,3 @@ def reason_to_end(trainer: Trainer, restored: TrainingState, *, has_result: bool
     if not has_result and not trainer.budget.has_time_to_begin():
         return ", and there is neither a good checkpoint nor time to begin anew"
     return None
-
-
-def finish(state: TrainingState, recipe: Recipe) -> TrainingState:
-    """Put the generator to keep into ``ema``: the best that was evaluated, else the latest."""
-    update_batch_norm(state.ema, recipe.latent_size, state.spec.classes)
-    if state.best is not None:
-        state.ema.load_state_dict(state.best.weights)
-    return state

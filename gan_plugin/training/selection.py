@@ -16,8 +16,10 @@ from typing import Protocol
 
 from torch import nn
 
+from gan_plugin.config.recipe import Recipe
 from gan_plugin.distributed import Ranks
 from gan_plugin.tracking.tracker import Tracker
+from gan_plugin.training.ema import update_batch_norm
 from gan_plugin.training.guard import check_finite
 from gan_plugin.training.state import Best, TrainingState
 
@@ -133,6 +135,14 @@ def keep_best(state: TrainingState, evaluator: Evaluator | None, ranks: Ranks) -
         reset_best(state, evaluator)
     else:
         state.best = None
+
+
+def finish(state: TrainingState, recipe: Recipe) -> TrainingState:
+    """Put the generator to keep into ``ema``: the best that was evaluated, else the latest."""
+    update_batch_norm(state.ema, recipe.latent_size, state.spec.classes)
+    if state.best is not None:
+        state.ema.load_state_dict(state.best.weights)
+    return state
 
 
 def export_reason(state: TrainingState) -> str:
