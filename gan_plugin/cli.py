@@ -117,7 +117,7 @@ def train(**texts: str | None) -> None:
     from gan_plugin.distributed import RankLost
     from gan_plugin.export import ExportError
     from gan_plugin.jobs.train import Undelivered, run_training
-    from gan_plugin.training.loop import Diverged
+    from gan_plugin.training.errors import Diverged
 
     try:
         run_training(settings, overrides, started=started)

@@ -6,14 +6,15 @@ import logging
 import os
 import platform
 import time
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
 from pathlib import Path
-from typing import TypeVar
+from typing import Any, TypeVar
 
 import psutil
 import torch
+from torch import Tensor
 
 from gan_plugin.cores import affinity, cores, limit_reason, threads_variable
 from gan_plugin.errors import UserError
@@ -77,6 +78,64 @@ def is_intel() -> bool:
 def autocast(device: torch.device, precision: torch.dtype) -> AbstractContextManager[object]:
     """Return a context in which forward passes compute in ``precision``."""
     return torch.autocast(device.type, precision, enabled=precision != torch.float32)
+
+
+@contextmanager
+def without_tf32() -> Iterator[None]:
+    """Have CUDA compute float32 as float32, where it would round factors to 10 bits; restore what it was at the end.
+
+    What can be read outside can be read inside: torch refuses to read one of its older settings, such as
+    ``torch.backends.cudnn.allow_tf32``, where the newer ``fp32_precision`` says something else, so both are set.
+    """
+    backends: Any = torch.backends  # torch creates some of the attributes at import
+    operators = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
+    before = [operator.fp32_precision for operator in operators]
+    of_cpu = backends.mkldnn.matmul.fp32_precision  # which the older setting of products moves as well
+    tf32, products = older_settings()
+    if tf32 is not None:
+        backends.cudnn.allow_tf32 = False
+    if products is not None:
+        torch.set_float32_matmul_precision("highest")
+    for operator in operators:
+        operator.fp32_precision = "ieee"
+    try:
+        yield
+    finally:
+        if tf32 is not None:
+            backends.cudnn.allow_tf32 = tf32
+        if products is not None:
+            torch.set_float32_matmul_precision(products)
+            backends.mkldnn.matmul.fp32_precision = of_cpu
+        for operator, precision in zip(operators, before):
+            operator.fp32_precision = precision
+
+
+def older_settings() -> tuple[bool | None, str | None]:
+    """Return cuDNN's ``allow_tf32`` and the precision of products, None for one that torch refuses to read."""
+    try:
+        tf32 = torch.backends.cudnn.allow_tf32
+    except RuntimeError:
+        tf32 = None
+    try:
+        return tf32, torch.get_float32_matmul_precision()
+    except RuntimeError:
+        return tf32, None
+
+
+def start_copy(values: Tensor) -> Callable[[], Tensor]:
+    """Begin to copy values to the host, and return what waits for them: from a GPU into pinned memory."""
+    if values.device.type != "cuda":
+        return lambda: values
+    host = torch.empty_like(values, device="cpu", pin_memory=True)
+    host.copy_(values, non_blocking=True)
+    copied = torch.cuda.Event()
+    copied.record()
+
+    def wait() -> Tensor:
+        copied.synchronize()
+        return host
+
+    return wait
 
 
 # ---- threads of a CPU ------------------------------------------------------------------------------------------------

@@ -4,12 +4,13 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
-from typing import Any, NamedTuple, Protocol
+from typing import NamedTuple, Protocol
 
 import numpy as np
 import torch
 from torch import Tensor
 
+from gan_plugin.device import without_tf32
 from gan_plugin.media.image import CHANNELS_FIRST, Images
 
 PIXELS_AT_ONCE = 512 * 32 * 32  # bounds the memory of one batch on a CPU whatever the images' size
@@ -104,45 +105,9 @@ def concatenate(parts: list[Outputs]) -> Outputs:
 
 @contextmanager
 def exact_float32(device: torch.device) -> Iterator[None]:
-    """Turn off autocast and TF32, so that features do not depend on the caller's settings; restore them at the end.
-
-    What can be read outside can be read inside: torch refuses to read one of its older settings, such as
-    ``torch.backends.cudnn.allow_tf32``, where the newer ``fp32_precision`` says something else, so both are set.
-    """
-    backends: Any = torch.backends  # torch creates some of the attributes at import
-    operators = (backends.cudnn.conv, backends.cudnn.rnn, backends.cuda.matmul)
-    before = [operator.fp32_precision for operator in operators]
-    of_cpu = backends.mkldnn.matmul.fp32_precision  # which the older setting of products moves as well
-    tf32, products = older_settings()
-    if tf32 is not None:
-        backends.cudnn.allow_tf32 = False
-    if products is not None:
-        torch.set_float32_matmul_precision("highest")
-    for operator in operators:
-        operator.fp32_precision = "ieee"
-    try:
-        with torch.autocast(device.type, enabled=False) if has_autocast(device) else nullcontext():
-            yield
-    finally:
-        if tf32 is not None:
-            backends.cudnn.allow_tf32 = tf32
-        if products is not None:
-            torch.set_float32_matmul_precision(products)
-            backends.mkldnn.matmul.fp32_precision = of_cpu
-        for operator, precision in zip(operators, before):
-            operator.fp32_precision = precision
-
-
-def older_settings() -> tuple[bool | None, str | None]:
-    """Return cuDNN's ``allow_tf32`` and the precision of products, None for one that torch refuses to read."""
-    try:
-        tf32 = torch.backends.cudnn.allow_tf32
-    except RuntimeError:
-        tf32 = None
-    try:
-        return tf32, torch.get_float32_matmul_precision()
-    except RuntimeError:
-        return tf32, None
+    """Turn off autocast and TF32, so that features do not depend on the caller's settings; restore them at the end."""
+    with without_tf32(), torch.autocast(device.type, enabled=False) if has_autocast(device) else nullcontext():
+        yield
 
 
 def has_autocast(device: torch.device) -> bool:

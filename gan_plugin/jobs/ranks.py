@@ -16,7 +16,8 @@ from gan_plugin.errors import UserError
 from gan_plugin.jobs.training_data import load_training_data
 from gan_plugin.signals import StopSignals
 from gan_plugin.tracking.tracker import Silent
-from gan_plugin.training.loop import Diverged, Interrupted, train
+from gan_plugin.training.errors import Diverged, Interrupted
+from gan_plugin.training.loop import train
 from gan_plugin.training.plan import TrainingPlan
 
 

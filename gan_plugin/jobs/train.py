@@ -43,7 +43,8 @@ from gan_plugin.tracking.run import RUN_NOTE
 from gan_plugin.tracking.training_run import TrainingRun, make_folder, training_run, undelivered
 from gan_plugin.training.budget import Clock
 from gan_plugin.training.checkpoint import check_identity, read_header
-from gan_plugin.training.loop import Diverged, Interrupted, train
+from gan_plugin.training.errors import Diverged, Interrupted
+from gan_plugin.training.loop import train
 from gan_plugin.training.plan import TrainingPlan, check_resumed, epochs_of, make_plan, spec_of, steps_per_epoch
 from gan_plugin.training.selection import export_reason
 from gan_plugin.training.state import TrainingState

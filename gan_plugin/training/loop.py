@@ -17,13 +17,14 @@ import torch
 from gan_plugin.config.settings import SAMPLE_GRIDS
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import BatchLoader
-from gan_plugin.device import tuned
+from gan_plugin.device import tuned, without_tf32
 from gan_plugin.distributed import ALONE, Ranks, seed_of_rank
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.budget import Budget, Clock, make_budget
 from gan_plugin.training.capture import as_it_is, make_capture
 from gan_plugin.training.checkpoint import load_checkpoint, read_header
+from gan_plugin.training.errors import Diverged, Interrupted
 from gan_plugin.training.gan import GanStep, needs_two_batches, work_cycle
 from gan_plugin.training.guard import Guard, GuardError, chance_loss, guard_seeds, real_diversity
 from gan_plugin.training.plan import TrainingPlan, check_resumed, spec_of, steps_per_epoch
@@ -38,26 +39,6 @@ SAMPLES_SHARE = 0.02  # of the time of a training in minutes, that grids without
 LOOKS = 4  # of the guard at samples, at least, in a training in minutes
 
 logger = logging.getLogger(__name__)
-
-
-class Diverged(RuntimeError):
-    """Training failed, and going back to the last good checkpoint did not help either.
-
-    Attributes:
-        state: as it was at its best, or in the last good checkpoint; None where there was nothing good.
-    """
-
-    def __init__(self, reason: str, state: TrainingState | None) -> None:
-        super().__init__(reason)
-        self.state = state
-
-
-class Interrupted(RuntimeError):
-    """Training was asked to stop and left a checkpoint behind; None where there was nothing that could be written."""
-
-    def __init__(self, checkpoint: Path | None) -> None:
-        where = "there is nothing to go on from" if checkpoint is None else f"go on with resume={checkpoint}"
-        super().__init__(f"Training stopped as asked; {where}.")
 
 
 def train(
@@ -190,9 +171,9 @@ class Trainer:
         was_over = self.budget.is_over(state)
         self.advance(state)
         self.sampled = min(self.sampled, state.progress)  # which going back makes smaller
-        with contextlib.closing(progress):
+        with contextlib.closing(progress), without_tf32():
             if self.budget.is_over(state) and not was_over:  # all time that was left went by without a step
-                self.end_epoch(state, guard, -(-state.steps // epoch_steps))
+                self.end_epoch(state, guard, epoch=-(-state.steps // epoch_steps), progress=progress)
             while not self.budget.is_over(state):
                 orders = loader.orders(state.steps // epoch_steps)
                 for index in tuned(range(state.steps % epoch_steps, epoch_steps), "training", cycle=work_cycle(recipe)):
@@ -201,13 +182,14 @@ class Trainer:
                     if self.budget.is_over(state):
                         break
                     if state.steps % epoch_steps and self.is_stopped():
-                        self.stop(state)
+                        self.stop(state, progress)
                     if state.steps % epoch_steps and progress.has_read_all and self.checkpoints.is_due():
+                        progress.flush()
                         self.save_meanwhile(state, guard)
                 progress.epoch(state.steps)
-                self.end_epoch(state, guard, -(-state.steps // epoch_steps))
+                self.end_epoch(state, guard, epoch=-(-state.steps // epoch_steps), progress=progress)
                 if not self.budget.is_over(state) and self.is_stopped():
-                    self.stop(state)
+                    self.stop(state, progress)
                 progress.reset_timer()
 
     def advance(self, state: TrainingState) -> None:
@@ -221,16 +203,32 @@ class Trainer:
         """Return whether any of the processes was asked to stop."""
         return self.ranks.maximum([self.stop_requested()]) != [0]
 
-    def end_epoch(self, state: TrainingState, guard: Guard, epoch: int) -> None:
-        """Log samples, evaluate and save a checkpoint, where they are due; the guard checks what there is."""
-        self.ranks.check(lambda: check_weights(state))
+    def end_epoch(self, state: TrainingState, guard: Guard, *, epoch: int, progress: ProgressLogger) -> None:
+        """Log samples, evaluate and save a checkpoint, where they are due; the guard checks what there is.
+
+        Where nothing is due, a GPU is not waited for.
+        """
         is_last = self.budget.is_over(state)
+        if not (is_last or self.is_due(state, epoch)):
+            return
+        progress.flush()
+        self.ranks.check(lambda: check_weights(state))
         self.ranks.decide(lambda: self.look_if_due(state, guard, epoch=epoch, is_last=is_last))
         may_be_good = epoch % self.plan.checkpoint_every == 0 and not self.has_warning(guard)
         if is_last or may_be_good:
             self.checkpoints.save_good(state)
         elif self.checkpoints.is_due():
             self.save_meanwhile(state, guard)
+
+    def is_due(self, state: TrainingState, epoch: int) -> bool:
+        """Return whether anything is due at the end of this epoch that needs the weights: by its number, or by time."""
+
+        def needs_generator() -> bool:
+            evaluates = self.evaluator is not None and self.evaluations.allows()
+            return evaluates or self.samples_are_due(state, epoch, evaluated=False)
+
+        by_number = epoch % self.plan.checkpoint_every == 0
+        return by_number or self.ranks.decide(needs_generator) or self.checkpoints.is_due()
 
     def has_warning(self, guard: Guard) -> bool:
         """Return whether the guard of rank 0, which alone looks at samples, has a warning."""
@@ -287,9 +285,10 @@ class Trainer:
             if not self.has_warning(guard):
                 self.checkpoints.save(state)
 
-    def stop(self, state: TrainingState) -> NoReturn:
+    def stop(self, state: TrainingState, progress: ProgressLogger) -> NoReturn:
         """Leave a checkpoint to go on from; where the weights are no longer finite, that is the last good one."""
         try:
+            progress.flush()
             self.ranks.check(lambda: check_weights(state))
         except GuardError:
             raise Interrupted(self.checkpoints.last_good) from None

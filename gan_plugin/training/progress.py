@@ -4,12 +4,14 @@ from __future__ import annotations
 
 import sys
 import time
-from collections.abc import Mapping
+from collections import deque
+from collections.abc import Callable, Mapping
 
 import torch
 from torch import Tensor
 from tqdm import tqdm
 
+from gan_plugin.device import start_copy
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.gan import metric_names
 from gan_plugin.training.guard import Guard, check_finite
@@ -20,7 +22,10 @@ LINE_EVERY = 30  # seconds, at least
 
 
 class ProgressLogger:
-    """Logs means of the steps' metrics, which stay on the device and are read every METRICS_EVERY steps."""
+    """Logs means of the steps' metrics, which stay on the device and are read every METRICS_EVERY steps.
+
+    From a GPU they are logged one reading later, when they have long been copied, so that its queue never runs empty.
+    """
 
     def __init__(
         self,
@@ -36,6 +41,8 @@ class ProgressLogger:
         self.names = metric_names(plan.recipe)
         self.total, self.count = torch.zeros(len(self.names), device=plan.device), 0
         self.latest: dict[str, float] = {}
+        self.readings: deque[tuple[int, Callable[[], Tensor]]] = deque()
+        self.late = 0 if plan.device.type == "cpu" else 1
         self.timer, self.first_step = time.perf_counter(), steps
         self.last_line = time.perf_counter()
         self.visible = visible
@@ -48,7 +55,7 @@ class ProgressLogger:
         )
 
     def step(self, metrics: Mapping[str, Tensor], step: int) -> None:
-        """Take in one step's metrics; synchronizes with the device once in METRICS_EVERY steps of an epoch.
+        """Take in one step's metrics, and read them once in METRICS_EVERY steps of an epoch.
 
         Raises:
             GuardError: a metric is not finite, or the guard's check fails.
@@ -65,9 +72,15 @@ class ProgressLogger:
         return self.count == 0
 
     def _read(self, step: int) -> None:
-        self.latest = dict(zip(self.names, (self.total / self.count).tolist()))
+        """Begin to read the means since the last reading; what is older is there by now, and is logged."""
+        self.readings.append((step, start_copy(self.total / self.count)))
         self.total.zero_()
         self.count = 0
+        while len(self.readings) > self.late:
+            self._log(*self.readings.popleft())
+
+    def _log(self, step: int, values: Callable[[], Tensor]) -> None:
+        self.latest = dict(zip(self.names, values().tolist()))
         check_finite(self.latest)
         if self.plan.guard:
             self.latest |= self.guard.add_loss(self.latest["loss/discriminator"], step)
@@ -77,6 +90,15 @@ class ProgressLogger:
         self.bar.set_postfix(G=f"{self.latest['loss/generator']:.3f}", D=f"{self.latest['loss/discriminator']:.3f}")
         if time.perf_counter() - self.last_line > LINE_EVERY:
             self._print_line(step)
+
+    def flush(self) -> None:
+        """Log what was begun to be read; waits for the device.
+
+        Raises:
+            GuardError: as ``step``.
+        """
+        while self.readings:
+            self._log(*self.readings.popleft())
 
     def epoch(self, step: int) -> None:
         """Log the end of an epoch, or of a training that ends within one.

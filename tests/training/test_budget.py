@@ -19,7 +19,8 @@ from gan_plugin.media.image import Image
 from gan_plugin.training import budget, selection, speed
 from gan_plugin.training.budget import Budget, Clock, StepBudget, TimeBudget
 from gan_plugin.training.checkpoint import FILE_NAME, read_header
-from gan_plugin.training.loop import Interrupted, train
+from gan_plugin.training.errors import Interrupted
+from gan_plugin.training.loop import train
 from gan_plugin.training.plan import TrainingPlan, make_plan
 from gan_plugin.training.speed import fit_batch_to_time, seconds_per_step
 from gan_plugin.training.state import TrainingState, new_state

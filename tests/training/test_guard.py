@@ -19,6 +19,7 @@ from gan_plugin.training import budget
 from gan_plugin.training import guard as guard_module
 from gan_plugin.training.budget import Clock
 from gan_plugin.training.checkpoint import read_header
+from gan_plugin.training.errors import Diverged, Interrupted
 from gan_plugin.training.guard import (
     CHECKS,
     LOSS_PATIENCE,
@@ -33,7 +34,7 @@ from gan_plugin.training.guard import (
     pairwise_distance,
     real_diversity,
 )
-from gan_plugin.training.loop import Diverged, Interrupted, seed_after, train
+from gan_plugin.training.loop import seed_after, train
 from gan_plugin.training.state import TrainingState
 
 ONE_GROUP = torch.zeros(64, dtype=torch.int64)

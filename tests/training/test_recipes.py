@@ -26,8 +26,9 @@ from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.data.loader import Batch
 from gan_plugin.spec import image_spec
 from gan_plugin.training.checkpoint import FILE_NAME, read_header
+from gan_plugin.training.errors import Interrupted
 from gan_plugin.training.gan import GanStep, needs_two_batches
-from gan_plugin.training.loop import Interrupted, train
+from gan_plugin.training.loop import train
 from gan_plugin.training.optimizers import follow_ramps
 from gan_plugin.training.plan import TrainingPlan, check_updates
 from gan_plugin.training.rules import check_combination, without_unused

@@ -32,8 +32,9 @@ from gan_plugin.training.checkpoint import (
     save_checkpoint,
 )
 from gan_plugin.training.ema import Averager, ema_decay, update_batch_norm
+from gan_plugin.training.errors import Interrupted
 from gan_plugin.training.gan import GanStep
-from gan_plugin.training.loop import Interrupted, train
+from gan_plugin.training.loop import train
 from gan_plugin.training.selection import TimeShare, export_reason
 from gan_plugin.training.state import new_state
 
