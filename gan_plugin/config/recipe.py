@@ -160,7 +160,10 @@ class Recipe:
 
     # optimizers
     batch_size: int = parameter(
-        64, whole_number(2), "Images per step; a recipe's own is made smaller for a short training."
+        64,
+        whole_number(2),
+        "Images per step. A recipe's own is made smaller for a short training; train takes auto, too, which makes it "
+        "larger on a GPU as far as memory and the number of steps allow.",
     )
     optimizer: str = parameter("adam", one_of("adam", "rmsprop", "sgd"), "Optimizer of all networks.")
     generator_lr: Ramp = parameter(Ramp(2e-4, 2e-4), POSITIVE_RAMP, "Learning rate of the generator.")

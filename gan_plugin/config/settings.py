@@ -315,13 +315,18 @@ def parse(cls: type[Settings], texts: Mapping[str, str]) -> Settings:
 def parse_training(texts: Mapping[str, str]) -> tuple[TrainSettings, dict[str, Any]]:
     """Parse the settings of ``train``, and the hyperparameters that override the recipe's.
 
+    A ``batch_size`` of None, for auto, is the recipe's, to be fitted to the data, the training and the device.
+
     Raises:
         UserError: as :func:`parse`.
     """
     texts = normalize_names(texts)
     hyperparameters = {name: text for name, text in texts.items() if name in HYPERPARAMETERS}
     settings = parse(TrainSettings, {name: text for name, text in texts.items() if name not in hyperparameters})
-    return settings, parse_hyperparameters(hyperparameters)
+    automatic = hyperparameters.get("batch_size") == AUTO
+    if automatic:
+        del hyperparameters["batch_size"]
+    return settings, parse_hyperparameters(hyperparameters) | ({"batch_size": None} if automatic else {})
 
 
 def texts_of(cls: SettingsClass, values: Mapping[str, object]) -> dict[str, str]:

@@ -94,7 +94,7 @@ def lead(settings: TrainSettings, overrides: Mapping[str, object], *, started: f
     world_size = others.ranks.world_size
     plan = make_plan(recipe, settings, overrides=overrides, dataset=dataset, world_size=world_size)
     output_dir = make_folder(Path(settings.output_dir).resolve(), settings.output_dir)
-    fitted = {"batch_size"} - overrides.keys()
+    fitted = {"batch_size"} if overrides.get("batch_size") is None else set[str]()
     if settings.resume == AUTO:
         resumed = find_unfinished(output_dir, plan.identity(dataset), fitted)
     if resumed is not None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
 from typing import Any
@@ -23,7 +24,11 @@ from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError
 from gan_plugin.spec import SampleSpec
 from gan_plugin.training.rules import check_combination, without_unused
-from gan_plugin.training.speed import fit_batch_to_time
+from gan_plugin.training.speed import fit_batch_to_time, grow_batch, seconds_per_step
+
+STEP_MEMORY = 0.7  # of a GPU's, for a step; the rest is for the data, the averaged generator and evaluations
+
+logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that jobs print its messages
 
 
 @dataclass(frozen=True)
@@ -106,8 +111,10 @@ def make_plan(
         retries=settings.retries,
         cuda_graphs=settings.cuda_graphs,
     )
-    if "batch_size" not in overrides:
+    if overrides.get("batch_size") is None:
         plan = replace(plan, recipe=fit_batch_to(plan, dataset, world_size))
+    if "batch_size" in overrides and overrides["batch_size"] is None and device.type == "cuda":
+        plan = replace(plan, recipe=grow_batch_of(plan, dataset))
     check_share(plan.recipe, world_size)
     check_updates(plan, dataset)
     return plan
@@ -157,6 +164,31 @@ def fit_batch_to(plan: TrainingPlan, dataset: Dataset, world_size: int) -> Recip
     return override(fitted, batch_size=max(unit, fitted.batch_size // unit * unit))
 
 
+def grow_batch_of(plan: TrainingPlan, dataset: Dataset) -> Recipe:
+    """Return the recipe with the largest batch that a GPU's memory and the number of steps allow; log which it is."""
+    spec = spec_of(dataset, plan.recipe)
+
+    def step_seconds(recipe: Recipe) -> float | None:
+        torch.cuda.empty_cache()  # of what the batch before took
+        torch.cuda.reset_peak_memory_stats(plan.device)
+        try:
+            seconds = seconds_per_step(recipe, dataset, spec, device=plan.device, precision=plan.precision)
+        except torch.OutOfMemoryError:
+            return None
+        _, total = torch.cuda.mem_get_info(plan.device)
+        return seconds if torch.cuda.max_memory_allocated(plan.device) <= STEP_MEMORY * total else None
+
+    grown, reason = grow_batch(
+        plan.recipe,
+        len(dataset),
+        step_seconds,
+        images=None if plan.epochs is None else plan.epochs * len(dataset),
+        seconds=None if plan.minutes is None else 60 * plan.minutes,
+    )
+    logger.info("batch_size=%d: %s.", grown.batch_size, reason)
+    return grown
+
+
 def check_share(recipe: Recipe, world_size: int) -> None:
     """Refuse a batch that the processes cannot share equally.
 
@@ -189,7 +221,7 @@ def fit(recipe: Recipe, overrides: Mapping[str, object], dataset: Dataset) -> Re
             f"augment_below changes nothing where augment={recipe.augment} is settled: leave augment_below out, or "
             "give a recipe that augments, and no augment."
         )
-    if "batch_size" not in overrides:
+    if overrides.get("batch_size") is None:
         recipe = limit_batch(recipe, recipe.batch_size, len(dataset))
     if "augment" not in overrides:
         recipe = fit_augmentation(recipe, len(dataset))

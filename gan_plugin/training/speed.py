@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import time
+from collections.abc import Callable
 
 import torch
 
@@ -11,6 +13,7 @@ from gan_plugin.config.recipe import MIN_BATCH, STEPS, Recipe, limit_batch
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import Batch
 from gan_plugin.spec import SampleSpec
+from gan_plugin.training.capture import WARM_UP_CALLS, make_capture
 from gan_plugin.training.gan import GanStep, work_cycle
 from gan_plugin.training.state import new_state
 
@@ -53,12 +56,43 @@ def fit_batch_to_time(
     return fitted
 
 
+def grow_batch(
+    recipe: Recipe,
+    data: int,
+    step_seconds: Callable[[Recipe], float | None],
+    *,
+    images: int | None,
+    seconds: float | None,
+) -> tuple[Recipe, str]:
+    """Return the recipe with a batch as often doubled as possible, and why it is no larger.
+
+    Args:
+        data: images of the data.
+        step_seconds: of a recipe's step; None where memory does not suffice for it.
+        images: that the training sees; None where that follows from its time.
+        seconds: that the training takes; None where it sees so many images.
+    """
+    grown = recipe
+    while True:
+        larger = dataclasses.replace(grown, batch_size=2 * grown.batch_size)
+        if larger.batch_size > data:
+            return grown, "the data has no more images"
+        if images is not None and images / larger.batch_size < STEPS:
+            return grown, f"twice as many would leave fewer than {STEPS:,} steps"
+        step_s = step_seconds(larger)
+        if step_s is None:
+            return grown, "for twice as many the memory does not suffice"
+        if seconds is not None and seconds / step_s < STEPS:
+            return grown, f"twice as many would leave time for fewer than {STEPS:,} steps"
+        grown = larger
+
+
 def seconds_per_step(
     recipe: Recipe, dataset: Dataset, spec: SampleSpec, *, device: torch.device, precision: torch.dtype
 ) -> float:
     """Time steps of fresh networks, which are thrown away; torch's random state on the CPU stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        step = GanStep(new_state(recipe, spec, device), recipe, precision)
+        step = GanStep(new_state(recipe, spec, device), recipe, precision, capture=make_capture(device))
         labels = None if dataset.labels is None or not recipe.conditional else dataset.labels[: recipe.batch_size]
         batch = Batch(dataset.samples[: recipe.batch_size].to(device), None if labels is None else labels.to(device))
 
@@ -67,7 +101,8 @@ def seconds_per_step(
                 metrics = step(batch, batch)
             metrics["loss/discriminator"].item()  # waits for the device
 
-        run_cycle()
+        for _ in range(1 if device.type == "cpu" else WARM_UP_CALLS + 1):  # then a GPU's steps are captured
+            run_cycle()
         cycles, start = 0, time.perf_counter()
         while cycles == 0 or time.perf_counter() < start + TRIAL_S:
             run_cycle()

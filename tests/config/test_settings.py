@@ -81,7 +81,7 @@ SIZES = "HEIGHTxWIDTH or one number for both, each from 16 to 1024"
         ("anneal", "0", "a number above 0, at most 1"),
         ("anneal", "200000", "a number above 0, at most 1"),
         ("batch_size", "1", "a whole number of at least 2"),
-        ("batch_size", "auto", "a whole number of at least 2"),
+        ("batch_size", "many", "a whole number of at least 2"),
         ("image_size", "15", f"{SIZES}, or auto"),
         ("image_size", "1025x64", f"{SIZES}, or auto"),
         ("image_size", "64x", f"{SIZES}, or auto"),

@@ -13,7 +13,7 @@ from helpers import FakeTime, refusal
 from training_helpers import CPU, GRAY, Memory, Scripted, plan, small_recipe
 
 from gan_plugin.config.recipe import Recipe, load_recipe, override
-from gan_plugin.config.settings import TrainSettings
+from gan_plugin.config.settings import TrainSettings, parse_training
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.media.image import Image
 from gan_plugin.training import budget, selection, speed
@@ -22,7 +22,7 @@ from gan_plugin.training.checkpoint import FILE_NAME, read_header
 from gan_plugin.training.errors import Interrupted
 from gan_plugin.training.loop import train
 from gan_plugin.training.plan import TrainingPlan, make_plan
-from gan_plugin.training.speed import fit_batch_to_time, seconds_per_step
+from gan_plugin.training.speed import fit_batch_to_time, grow_batch, seconds_per_step
 from gan_plugin.training.state import TrainingState, new_state
 
 
@@ -391,3 +391,35 @@ def test_a_training_has_epochs_or_minutes(dataset: Dataset, monkeypatch: pytest.
 def test_a_batch_that_nobody_asked_for_holds_whole_packs(pack: int, batch_size: int, dataset: Dataset) -> None:
     recipe = override(load_recipe("dcgan"), pack=pack)
     assert planned(recipe, dataset).recipe.batch_size == batch_size
+
+
+@pytest.mark.parametrize(
+    ("data", "images", "seconds", "batch_size", "reason"),
+    [
+        (300, 10**9, None, 256, "the data has no more images"),
+        (10**6, 10**9, None, 1024, "for twice as many the memory does not suffice"),
+        (10**6, 4_500 * 200, None, 128, "twice as many would leave fewer than 4,500 steps"),
+        (10**6, None, 4_500 * 0.3, 256, "twice as many would leave time for fewer than 4,500 steps"),
+    ],
+)
+def test_an_automatic_batch_grows_as_far_as_data_memory_and_steps_allow(
+    data: int, images: int | None, seconds: float | None, batch_size: int, reason: str
+) -> None:
+    """On a device where a step takes a millisecond an image, and memory is enough for 1,024 of them."""
+
+    def step_seconds(recipe: Recipe) -> float | None:
+        return recipe.batch_size / 1000 if recipe.batch_size <= 1024 else None
+
+    grown = grow_batch(small_recipe(batch_size=64), data, step_seconds, images=images, seconds=seconds)
+    assert (grown[0].batch_size, grown[1]) == (batch_size, reason)
+
+
+def test_on_a_cpu_an_automatic_batch_is_the_one_that_is_fitted() -> None:
+    digits = load_dataset("digits", image_size=16)
+    texts = {"recipe": "dcgan", "epochs": "50", "device": "cpu"}
+    sizes = []
+    for given in ({}, {"batch_size": "auto"}):
+        settings, overrides = parse_training(texts | given)
+        recipe = override(load_recipe("dcgan"), **overrides)
+        sizes.append(make_plan(recipe, settings, overrides=overrides, dataset=digits).recipe.batch_size)
+    assert sizes == [16, 16]

@@ -243,13 +243,13 @@ def states(monkeypatch: pytest.MonkeyPatch) -> list[TrainingState]:
     from gan_plugin.training import loop
 
     states: list[TrainingState] = []
-    new_state = loop.new_state
+    first_state = loop.first_state
 
-    def remembered(*arguments: object) -> TrainingState:
-        states.append(new_state(*arguments))  # type: ignore[arg-type]  # whatever training passes
+    def remembered(*arguments: object, **options: object) -> TrainingState:
+        states.append(first_state(*arguments, **options))  # type: ignore[arg-type]  # as training does
         return states[-1]
 
-    monkeypatch.setattr(loop, "new_state", remembered)
+    monkeypatch.setattr(loop, "first_state", remembered)
     return states
 
 
