@@ -32,14 +32,14 @@ def diff_augment(x: Tensor) -> Tensor:
     Brightness ± ½, saturation × U(0, 2), contrast × U(½, 1½), shifts up to an eighth of each side, and a cutout of half
     of each; what is shifted in or cut out is 0.
     """
-    height, width = x.shape[2:]
-    u = uniforms(x, 7)  # [B, 7]
-    brightness, saturation, contrast = u[:, :3].to(x.dtype)[:, :, None, None, None].unbind(1)  # [B, 1, 1, 1] each
+    n, _, height, width = x.shape
+    u = torch.rand(n, 3, 1, 1, 1, device=x.device).to(x.dtype)
+    brightness, saturation, contrast = u.unbind(1)  # [B, 1, 1, 1] each
     x = x + (brightness - 0.5)
     x = scale_about(x, x.mean(1, keepdim=True), 2 * saturation)
     x = scale_about(x, x.mean((1, 2, 3), keepdim=True), 0.5 + contrast)
-    down, right = (offsets(u[:, 3 + i], round(side * SHIFT)) for i, side in enumerate((height, width)))
-    return cut_out(shift(x, down, right), cutout_centers(u[:, 5], height), cutout_centers(u[:, 6], width))
+    down, right = (random_offsets(n, x, round(side * SHIFT)) for side in (height, width))
+    return cut_out(shift(x, down, right), cutout_centers(n, x, height), cutout_centers(n, x, width))
 
 
 def adaptive_augment(x: Tensor, p: Tensor) -> Tensor:
@@ -55,24 +55,15 @@ def scheduled_augment(x: Tensor, p: Tensor) -> Tensor:
 
     Huang et al. 2024, arXiv:2501.05441, appendix.
     """
-    height, width = x.shape[2:]
+    n, _, height, width = x.shape
     x = jitter_color(warp(x, p), p / 2)
-    u = uniforms(x, 3)  # [B, 3]
-    cut = cut_out(x, cutout_centers(u[:, 0], height), cutout_centers(u[:, 1], width))
-    return torch.where((u[:, 2] < p)[:, None, None, None], cut, x)
+    hit = torch.rand(n, 1, 1, 1, device=x.device) < p
+    return torch.where(hit, cut_out(x, cutout_centers(n, x, height), cutout_centers(n, x, width)), x)
 
 
-def uniforms(x: Tensor, count: int) -> Tensor:
-    """Draw from U(0, 1), ``count`` numbers for each of the images [B, C, H, W]: float32 [B, count].
-
-    All that an augmentation needs is drawn at once: on a GPU each draw is a launch of its own.
-    """
-    return torch.rand(len(x), count, device=x.device)
-
-
-def offsets(u: Tensor, largest: int) -> Tensor:
-    """Turn numbers of U(0, 1), [n], to integers from −largest to largest: int64 [n]."""
-    return (u * (2 * largest + 1)).long() - largest
+def random_offsets(n: int, x: Tensor, largest: int) -> Tensor:
+    """Draw integers from −largest to largest: int64 [n]."""
+    return torch.randint(-largest, largest + 1, (n,), device=x.device)
 
 
 def cutout_side(side: int) -> int:
@@ -84,12 +75,12 @@ def cutout_side(side: int) -> int:
     return int(side * CUTOUT + 0.5)
 
 
-def cutout_centers(u: Tensor, side: int) -> Tensor:
-    """Turn numbers of U(0, 1), [n], to places of a cutout's center along a side of the image: int64 [n].
+def cutout_centers(n: int, x: Tensor, side: int) -> Tensor:
+    """Draw where a cutout's center lies along a side of the image: int64 [n].
 
     A pixel, or the gap before it where the cutout's own side is even; both edges are equally likely.
     """
-    return (u * (side + 1 - cutout_side(side) % 2)).long()
+    return torch.randint(0, side + 1 - cutout_side(side) % 2, (n,), device=x.device)
 
 
 def scale_about(x: Tensor, center: Tensor, factor: Tensor) -> Tensor:
@@ -248,7 +239,7 @@ def jitter_color(x: Tensor, p: Tensor) -> Tensor:
     """Change brightness and contrast, flip luma and, of RGB, change hue and saturation, each with probability ``p``."""
     n, channels = x.shape[:2]
     ops = 3 if channels == 1 else 5  # brightness, contrast, luma, hue, saturation
-    u, normal = uniforms(x, ops + 1), torch.randn(n, 3, device=x.device)
+    u, normal = torch.rand(n, ops + 1, device=x.device), torch.randn(n, 3, device=x.device)
     probabilities = torch.stack([p, p, p / 2, p, p])[:ops]  # luma is flipped in half of the cases
     drawn = u[:, :ops] < probabilities
     offset, contrast, saturation = normal.unbind(1)

@@ -174,7 +174,7 @@ def test_autocast_moves_no_image(side: int) -> None:
 def test_a_cutout_lies_at_either_edge_as_often(side: int) -> None:
     last = side - augment.cutout_side(side) % 2  # center
     torch.manual_seed(0)
-    centers = augment.cutout_centers(torch.rand(5000), side)
+    centers = augment.cutout_centers(5000, torch.zeros(()), side)
     assert (centers.min().item(), centers.max().item()) == (0, last)
     row, column = torch.arange(last + 1), torch.full((last + 1,), side // 2)
     hole = augment.cut_out(torch.ones(last + 1, 1, side, side), row, column) == 0
@@ -324,10 +324,10 @@ def test_diffaugments_draws_have_their_ranges() -> None:
         assert values.mean().item() == pytest.approx((low + high) / 2, abs=0.02)
     assert ((result == 0).float().mean(1) > 0.25 - 1e-6).float().mean() > 0.2  # the cutout, where all of it is inside
 
-    counts = torch.bincount(augment.offsets(torch.rand(7000), 3) + 3)  # of the shifts
+    counts = torch.bincount(augment.random_offsets(7000, stripes, 3) + 3)  # of the shifts
     torch.testing.assert_close(counts / 7000, torch.full((7,), 1 / 7), atol=0.02, rtol=0)
     columns = torch.arange(28.0).expand(4000, 1, 28, 28) + 10
-    shifts = augment.shift(columns, *augment.offsets(torch.rand(8000), 4).view(2, -1)).amax((1, 2, 3))
+    shifts = augment.shift(columns, *augment.random_offsets(8000, columns, 4).view(2, -1)).amax((1, 2, 3))
     assert set(shifts.tolist()) == {37.0, 36.0, 35.0, 34.0, 33.0}
 
     colors = torch.tensor([4.0, 5.0, 6.0]).view(3, 1, 1).expand(4000, 3, 28, 28)
