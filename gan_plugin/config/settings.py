@@ -123,7 +123,11 @@ class TrainSettings:
         "0", whole_number(0, 2**32 - 1), "Equal seeds give equal weights on a CPU, from equally many threads."
     )
     device: str = setting("auto", DEVICE, "auto is CUDA where there is a GPU, else the CPU.")
-    precision: str = setting("auto", one_of(AUTO, "bf16", "float32"), "auto is bf16 where the device is fast at it.")
+    precision: str = setting(
+        "auto",
+        one_of(AUTO, "bf16", "float32"),
+        "auto is bf16 where the device is fast at it; float32 is so without TF32.",
+    )
     threads: int | None = setting(
         "auto",
         or_auto(whole_number(1)),
