@@ -54,14 +54,15 @@ class Ranks:
         return self.rank == 0
 
     def average(self, tensors: Sequence[Tensor]) -> list[Tensor]:
-        """Return the mean over all processes of each of the tensors, float32 of equal shapes in all of them."""
+        """Return the mean over all processes of each tensor: float32, dense, and laid out alike in all of them."""
         if self.world_size == 1:
             return list(tensors)
-        flat = torch.cat([tensor.reshape(-1) for tensor in tensors])
+        flat = torch.cat([tensor.as_strided((tensor.numel(),), (1,)) for tensor in tensors])  # as they lie in memory
         with lost_rank_named():
             distributed.all_reduce(flat)
         flat /= self.world_size
-        return [part.view(tensor.shape) for part, tensor in zip(flat.split([t.numel() for t in tensors]), tensors)]
+        parts = flat.split([tensor.numel() for tensor in tensors])
+        return [part.as_strided(tensor.shape, tensor.stride()) for part, tensor in zip(parts, tensors)]
 
     def maximum(self, numbers: Sequence[float]) -> list[float]:
         """Return the largest of each number over all processes; on the host, where it waits for no GPU."""
@@ -160,6 +161,8 @@ def lost_rank_named() -> Iterator[None]:
     """Raise :class:`RankLost` in place of what PyTorch raises where another process does not answer."""
     try:
         yield
+    except (torch.OutOfMemoryError, torch.AcceleratorError):
+        raise  # of this process's own GPU
     except RuntimeError as error:
         raise RankLost(f"Another process of this training has ended: {first_line(error)}") from error
 

@@ -123,11 +123,7 @@ class TrainSettings:
         "0", whole_number(0, 2**32 - 1), "Equal seeds give equal weights on a CPU, from equally many threads."
     )
     device: str = setting("auto", DEVICE, "auto is CUDA where there is a GPU, else the CPU.")
-    precision: str = setting(
-        "auto",
-        one_of(AUTO, "bf16", "float32"),
-        "auto is bf16 where the device is fast at it; float32 is so without TF32.",
-    )
+    precision: str = setting("auto", one_of(AUTO, "bf16", "float32"), "auto is bf16 where that is fast; no TF32.")
     threads: int | None = setting(
         "auto",
         or_auto(whole_number(1)),
@@ -154,11 +150,7 @@ class TrainSettings:
         "true", yes_or_no(), "Go back to a good checkpoint when training diverges or collapses, or one network wins."
     )
     retries: int = setting("3", whole_number(0), "How often the guard goes back before the run fails.")
-    cuda_graphs: bool = setting(
-        "true",
-        yes_or_no(),
-        "On a GPU, record a step's gradients as CUDA graphs and replay these.",
-    )
+    cuda_graphs: bool = setting("true", yes_or_no(), "On a GPU, record a step's gradients as CUDA graphs.")
     samples_every: int | None = setting(
         "auto",
         or_auto(whole_number(1)),

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import itertools
 import math
-from collections.abc import Sequence
 from functools import partial
 
 import torch
@@ -44,7 +43,7 @@ class GanStep(GanGradients):
         self.ranks = ranks
         both = self.one_stage if is_one_stage(recipe) else self.simultaneous
         # By whether the penalty is due. Each is captured when it has been called some times, and not before.
-        self.gradients = {due: capture(partial(both, penalized=due)) for due in (False, True)}
+        self.both = {due: capture(partial(both, penalized=due)) for due in (False, True)}
         self.discriminators = {due: capture(partial(self.of_discriminator, penalized=due)) for due in (False, True)}
         self.generators = capture(self.of_generator)
         self.update = {
@@ -82,7 +81,7 @@ class GanStep(GanGradients):
 
     def simultaneous_update(self, batch: Batch, _: Batch) -> bool:
         """Move both networks by gradients that were taken before either moved; returns that the generator moved."""
-        self.move(self.gradients[self.penalty_is_due()](batch))
+        self.move(self.both[self.penalty_is_due()](batch))
         return True
 
     def alternating_update(self, batch: Batch, generator_batch: Batch) -> bool:
@@ -115,7 +114,6 @@ class GanStep(GanGradients):
         """Return the mean over all processes of gradients and metrics, by one all-reduce."""
         values = [value for values in gradients.of.values() for value in values]
         averages = iter(self.ranks.average([*values, *gradients.metrics.values()]))
-        of: dict[str, Sequence[Tensor]]
         of = {name: list(itertools.islice(averages, len(values))) for name, values in gradients.of.items()}
         return Gradients(of, dict(zip(gradients.metrics, averages)))
 
@@ -123,19 +121,14 @@ class GanStep(GanGradients):
         """Move networks by their gradients, and keep what is logged."""
         gradients = self.averaged(gradients)
         for name, values in gradients.of.items():
-            for weight, gradient in zip(self.weights[name], values, strict=True):
-                weight.grad = laid_out_like(weight, gradient)
+            for weight, gradient in zip(self.weights[name], values):
+                weight.grad = gradient
             self.state.optimizers[name].step()
         self.metrics |= gradients.metrics
         if "augment/overfitting" in gradients.metrics:
             ada, state = self.state.ada, self.state
             ada.update(gradients.metrics["augment/overfitting"], images=self.recipe.batch_size, progress=state.progress)
             self.metrics["augment/p"] = ada.p
-
-
-def laid_out_like(weight: Tensor, gradient: Tensor) -> Tensor:
-    """Return a gradient laid out in memory like its weight, which the fused optimizer takes for granted."""
-    return gradient if gradient.stride() == weight.stride() else torch.empty_like(weight).copy_(gradient)
 
 
 def is_one_stage(recipe: Recipe) -> bool:

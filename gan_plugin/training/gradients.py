@@ -29,12 +29,17 @@ class Gradients(NamedTuple):
     """Gradients of the networks' losses, and what is logged of them.
 
     Attributes:
-        of: by the network's name, one for each of its weights.
+        of: by the network's name, one for each of its weights, laid out in memory like it.
         metrics: scalars on the device, without their graph.
     """
 
-    of: dict[str, Sequence[Tensor]]
+    of: dict[str, list[Tensor]]
     metrics: dict[str, Tensor]
+
+
+def laid_out_like(weight: Tensor, gradient: Tensor) -> Tensor:
+    """Return a gradient laid out in memory like its weight, which the fused optimizers take for granted."""
+    return gradient if gradient.stride() == weight.stride() else torch.empty_like(weight).copy_(gradient)
 
 
 @contextmanager
@@ -86,7 +91,7 @@ class GanGradients:
             discriminator_loss = self.discriminator_loss(real, fake, **logits, labels=labels, penalized=penalized)
         generators = torch.autograd.grad(generator_loss, self.weights["generator"], retain_graph=True)
         discriminators = torch.autograd.grad(discriminator_loss + code_loss, self.weights["discriminator"])
-        return Gradients({"generator": generators, "discriminator": discriminators}, self.take_metrics())
+        return self.collected(generator=generators, discriminator=discriminators)
 
     def one_stage(self, batch: Batch, *, penalized: bool) -> Gradients:
         """Return what ``simultaneous`` does, with one backward pass through the discriminator.
@@ -109,7 +114,7 @@ class GanGradients:
         assert self.objective.slope_ratio is not None
         factors = self.objective.slope_ratio(real_logits[0], fake_logits[0])  # [B]
         generators = torch.autograd.grad(fake, self.weights["generator"], of_seen * factors[:, None, None, None])
-        return Gradients({"generator": generators, "discriminator": discriminators}, self.take_metrics())
+        return self.collected(generator=generators, discriminator=discriminators)
 
     def of_discriminator(self, batch: Batch, *, penalized: bool) -> Gradients:
         """Return the discriminators' gradients from real samples and from fakes that are made for them."""
@@ -128,8 +133,7 @@ class GanGradients:
             logits = {"real_logits": real_logits, "fake_logits": fake_logits}
             loss = self.discriminator_loss(real, fake, **logits, labels=batch.labels, penalized=penalized)
             loss = loss + self.code_loss(codes, z)
-        discriminators = torch.autograd.grad(loss, self.weights["discriminator"])
-        return Gradients({"discriminator": discriminators}, self.take_metrics())
+        return self.collected(discriminator=torch.autograd.grad(loss, self.weights["discriminator"]))
 
     def of_generator(self, batch: Batch) -> Gradients:
         """Return the generator's gradients from fakes of its own."""
@@ -145,8 +149,16 @@ class GanGradients:
                 with torch.no_grad():  # real samples do not depend on the generator
                     real_logits, _ = self.run_discriminator(self.real_samples(batch), batch.labels)
         loss = self.generator_loss(real_logits.detach(), fake_logits) + self.code_loss(codes, z)
-        generators = torch.autograd.grad(loss, self.weights["generator"])
-        return Gradients({"generator": generators}, self.take_metrics())
+        return self.collected(generator=torch.autograd.grad(loss, self.weights["generator"]))
+
+    def collected(self, **gradients: Sequence[Tensor]) -> Gradients:
+        """Return gradients, by the networks' names, with what was logged since the last call."""
+        metrics, self.logged = self.logged, {}
+        of = {
+            name: [laid_out_like(weight, gradient) for weight, gradient in zip(self.weights[name], values, strict=True)]
+            for name, values in gradients.items()
+        }
+        return Gradients(of, metrics)
 
     # ---- forward passes ----------------------------------------------------------------------------------------------
 
@@ -267,8 +279,3 @@ class GanGradients:
     def log(self, name: str, value: Tensor) -> None:
         """Keep a value, without its graph, for the metrics."""
         self.logged[name] = value.detach()
-
-    def take_metrics(self) -> dict[str, Tensor]:
-        """Return what was logged since the last call."""
-        metrics, self.logged = self.logged, {}
-        return metrics

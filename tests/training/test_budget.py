@@ -418,8 +418,8 @@ def test_on_a_cpu_an_automatic_batch_is_the_one_that_is_fitted() -> None:
     digits = load_dataset("digits", image_size=16)
     texts = {"recipe": "dcgan", "epochs": "50", "device": "cpu"}
     sizes = []
-    for given in ({}, {"batch_size": "auto"}):
-        settings, overrides = parse_training(texts | given)
+    for batch in ({}, {"batch_size": "auto"}):
+        settings, overrides = parse_training(texts | batch)
         recipe = override(load_recipe("dcgan"), **overrides)
         sizes.append(make_plan(recipe, settings, overrides=overrides, dataset=digits).recipe.batch_size)
     assert sizes == [16, 16]

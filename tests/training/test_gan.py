@@ -395,7 +395,7 @@ def test_overfitting_is_that_of_real_images_margins_above_boundary_or_fakes(obje
     step.discriminator_loss(
         images, images, real_logits=real_logits, fake_logits=fake_logits, labels=None, penalized=False
     )
-    assert step.take_metrics()["augment/overfitting"].item() == pytest.approx(mean_sign)
+    assert step.logged["augment/overfitting"].item() == pytest.approx(mean_sign)
 
 
 def test_ada_hears_of_every_batch_and_of_all_its_images() -> None:
