@@ -31,7 +31,7 @@ from speedrun import COURSES, Course, checked_out_commit, critics, measure
 
 from gan_plugin.config.recipe import load_recipe, resolved
 from gan_plugin.config.settings import TrainSettings
-from gan_plugin.features.cache import cache_folder
+from gan_plugin.storage import cache_folder
 
 DEFAULT = TrainSettings().recipe
 SEARCH = 10  # times as long as a training

@@ -6,15 +6,19 @@ Annotations are evaluated (no ``from __future__ import annotations``), because M
 """
 
 import warnings
+from functools import cached_property
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 import mlflow
+import numpy as np
 from mlflow.data.code_dataset_source import CodeDatasetSource
 from mlflow.data.dataset_source import DatasetSource
 from mlflow.data.evaluation_dataset import EvaluationDataset
 from mlflow.data.huggingface_dataset_source import HuggingFaceDatasetSource
 from mlflow.data.numpy_dataset import NumpyDataset
+from mlflow.data.schema import TensorDatasetSchema
+from mlflow.types import Schema, TensorSpec
 
 if TYPE_CHECKING:
     from gan_plugin.data import Dataset
@@ -29,15 +33,27 @@ class SampleDataset(NumpyDataset):
     """
 
     def __init__(self, reference: "Dataset", held_out: Optional["Dataset"] = None) -> None:
+        from gan_plugin.data.stored import StoredSamples
+
         self.reference, self.held_out = reference, held_out
+        samples = reference.samples
         super().__init__(
-            reference.samples.numpy(),  # a view, nothing is copied
+            # Nothing is copied: a view, or what reads from a file, which has what MLflow's profile asks for
+            samples if isinstance(samples, StoredSamples) else samples.numpy(),  # type: ignore[arg-type]
             source=dataset_source(reference.source),
             # None is MLflow's default and missing from its annotation
             targets=None if reference.labels is None else reference.labels.numpy(),  # type: ignore[arg-type]
             name=reference.name,
             digest=reference.digest,
         )
+
+    @cached_property
+    def schema(self) -> TensorDatasetSchema:
+        """Shapes and types of samples and labels, which MLflow would infer from arrays alone."""
+        shapes = {"uint8": (-1, *self.reference.samples.shape[1:])}
+        if self.reference.labels is not None:
+            shapes["int64"] = (-1,)
+        return TensorDatasetSchema(*(Schema([TensorSpec(np.dtype(of), shape)]) for of, shape in shapes.items()))
 
     def to_evaluation_dataset(self, path: Any = None, feature_names: Any = None) -> EvaluationDataset:
         """Return what ``mlflow.models.evaluate`` needs; the arguments are MLflow's and have no effect."""

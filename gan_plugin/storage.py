@@ -31,6 +31,17 @@ MAX_AGE = 24 * 3600.0  # seconds after which nobody still writes a temporary fil
 PARTIAL = re.compile(r".+?(\.(?P<space>[0-9a-f]{8})-(?P<pid>\d+)-(?P<started>\d+))?\.[0-9a-f]{32}\.partial")
 
 
+def cache_folder() -> Path:
+    """Return the cache folder, which may not exist yet, or may not be writable.
+
+    It is ``$GAN_PLUGIN_CACHE``, else ``$XDG_CACHE_HOME/gan_plugin``, else ``~/.cache/gan_plugin``.
+    """
+    if named := os.environ.get("GAN_PLUGIN_CACHE"):
+        return Path(named).expanduser().absolute()
+    shared = os.environ.get("XDG_CACHE_HOME")
+    return (Path(shared) if shared else Path.home() / ".cache") / "gan_plugin"
+
+
 class DamagedFileError(ValueError):
     """A file is not what was written: cut, changed, or no such file at all; the message has no full stop."""
 

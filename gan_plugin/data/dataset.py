@@ -13,8 +13,10 @@ import numpy as np
 import torch
 
 from gan_plugin.data.files import check_text, escaped
+from gan_plugin.data.stored import Samples, StoredSamples, blocks_of, take
 from gan_plugin.errors import UserError
 from gan_plugin.spec import SampleSpec, image_spec
+from gan_plugin.waiting import announced
 
 MIN_SAMPLES = 2
 
@@ -25,10 +27,10 @@ class SplitNotFoundError(UserError):
 
 @dataclass(frozen=True, eq=False)
 class Dataset:
-    """Training samples of one shape, in memory.
+    """Training samples of one shape, in memory or in a file.
 
     Attributes:
-        samples: uint8 [N, C, H, W], values 0 (black) to 255.
+        samples: uint8 [N, C, H, W], values 0 (black) to 255: a tensor, or what reads one from a file by rows.
         labels: int64 [N], indices into the spec's class names, or None where the data has no classes.
         spec: the shape of a sample and the class names.
         name: a short name for people, such as "digits" or "fashion-mnist".
@@ -39,7 +41,7 @@ class Dataset:
         drawn_from: the digest of all images, where these are the part of them that is trained on, or is held out.
     """
 
-    samples: torch.Tensor
+    samples: Samples
     labels: torch.Tensor | None
     spec: SampleSpec
     _: KW_ONLY
@@ -59,7 +61,7 @@ class Dataset:
         Args:
             rows: int64 [M], indices in any order, or bool [N].
         """
-        samples = self.samples[rows]
+        samples = take(self.samples, rows)
         labels = None if self.labels is None else self.labels[rows]
         return dataclasses.replace(
             self, samples=samples, labels=labels, digest=compute_digest(samples, labels, self.spec.class_names)
@@ -67,7 +69,7 @@ class Dataset:
 
 
 def make_dataset(
-    samples: torch.Tensor,
+    samples: Samples,
     labels: torch.Tensor | None,
     class_names: Sequence[str],
     *,
@@ -98,8 +100,10 @@ def make_dataset(
     )
 
 
-def compute_digest(samples: torch.Tensor, labels: torch.Tensor | None, class_names: Sequence[str]) -> str:
+def compute_digest(samples: Samples, labels: torch.Tensor | None, class_names: Sequence[str]) -> str:
     """Return the first 32 hexadecimal characters of a SHA-256 over shape, pixels, labels and class names.
+
+    Of stored samples it is computed once.
 
     Args:
         samples: uint8 [N, C, H, W].
@@ -111,11 +115,20 @@ def compute_digest(samples: torch.Tensor, labels: torch.Tensor | None, class_nam
         "labelled": labels is not None,  # the spelling is part of every digest already recorded
         "class_names": list(class_names),
     }
-    hasher = hashlib.sha256(json.dumps(header, sort_keys=True).encode())
-    hasher.update(np.ascontiguousarray(samples.numpy()).data)
-    if labels is not None:
-        hasher.update(labels.numpy().astype("<i8").data)  # one byte order on every machine
-    return hasher.hexdigest()[:32]
+    prefix = json.dumps(header, sort_keys=True).encode()
+    suffix = b"" if labels is None else labels.numpy().astype("<i8").tobytes()  # one byte order on every machine
+
+    def compute() -> bytes:
+        hasher = hashlib.sha256(prefix)
+        for block in blocks_of(samples):
+            hasher.update(np.ascontiguousarray(block.numpy()).data)
+        hasher.update(suffix)
+        return hasher.hexdigest()[:32].encode()
+
+    if isinstance(samples, StoredSamples):
+        with announced(f"Computing the digest of {len(samples):,} stored images."):
+            return samples.remembered("digest", prefix + suffix, compute).decode()
+    return compute().decode()
 
 
 def check_class_names(class_names: Sequence[str], source: str) -> None:

@@ -1,14 +1,13 @@
-"""Decoding of many encoded images into one tensor, by several threads."""
+"""Decoding of encoded images, by several threads."""
 
 from __future__ import annotations
 
 import functools
-import math
+import io
 import os
 import stat
 from collections.abc import Callable, Sequence
-from dataclasses import dataclass
-from typing import IO
+from typing import IO, Protocol
 
 import numpy as np
 import numpy.typing as npt
@@ -16,93 +15,34 @@ import torch
 from PIL import Image, UnidentifiedImageError
 
 from gan_plugin.data.convert import to_pixels, to_rgb
-from gan_plugin.data.dataset import list_first
-from gan_plugin.data.limits import MAX_FILE_BYTES, check_memory, decoding_budget, decoding_bytes, in_gigabytes
-from gan_plugin.data.sizes import automatic_size, size_notes
+from gan_plugin.data.limits import MAX_FILE_BYTES, decoding_budget, decoding_bytes, in_gigabytes
 from gan_plugin.data.threads import in_threads
-from gan_plugin.errors import UserError, first_line
+from gan_plugin.errors import first_line
 from gan_plugin.spec import Size
-from gan_plugin.waiting import announced
 
 # Formats that Pillow can only identify, that are video, or that it hands to another program to run.
 NOT_IMAGES = {"BUFR", "EPS", "GRIB", "HDF5", "MPEG", "WMF"}
 
 
-@dataclass(frozen=True)
-class Decoded:
-    """Images decoded from files or rows.
+class EncodedImages(Protocol):
+    """Images that can be decoded, of which none has been."""
 
-    Attributes:
-        images: uint8 [M, C, H, W], the readable images in their order.
-        rows: [M], the index of each among all images, readable or not.
-        notes: sentences on size, channels and images left out.
-    """
+    @property
+    def names(self) -> Sequence[str]:
+        """What to call each image in messages."""
 
-    images: torch.Tensor
-    rows: list[int]
-    notes: list[str]
+    def encoded(self, index: int) -> str | bytes:
+        """Return the path of an image's file, or the content of one; called from one thread at a time.
 
+        Raises:
+            ValueError: there is neither.
+        """
 
-def decode_images(
-    open_image: Callable[[int], Image.Image],
-    names: Sequence[str],
-    *,
-    source: str,
-    image_size: Size | None,
-    channels: int | None,
-    skip_unreadable: bool,
-) -> Decoded:
-    """Decode image 0, 1, … as ``open_image`` gives them, to one size.
+    def open(self, index: int) -> Image.Image:
+        """Open an image lazily; called from several threads at once."""
 
-    Only headers are read to choose an automatic size; then every image is decoded once, straight to its place in
-    the result, so that no more full-size images are in memory than there are threads.
-
-    Args:
-        open_image: gives the (lazily opened) image of an index; called from several threads.
-        names: what to call each image in messages.
-        source: what to call all of them.
-        image_size: (height, width) of the result; None chooses as ``automatic_size`` does.
-        channels: 1 or 3; None gives 1 where every image is gray, else 3.
-        skip_unreadable: leave unreadable images out, and say so in the notes.
-
-    Raises:
-        UserError: an image cannot be read and ``skip_unreadable`` is False, none can be read, or all of them together
-            do not fit into memory.
-    """
-    with announced(f"Reading {len(names):,} images of {source}."):
-        size = image_size or automatic_size(header_sizes(open_image, len(names)))
-        check_memory(len(names) * (channels or 3) * math.prod(size), f"{source} with its {len(names):,} images")
-        pixels, results = decode(open_image, range(len(names)), size=size, channels=channels or 3)
-    sizes = [result for result in results if isinstance(result, tuple)]
-    rows = [index for index, result in enumerate(results) if isinstance(result, tuple)]
-    unreadable = [f"{names[i]} ({result})" for i, result in enumerate(results) if isinstance(result, str)]
-    if unreadable and not skip_unreadable:
-        raise UserError(
-            f"{len(unreadable):,} of {len(names):,} images in {source} cannot be read: {list_first(unreadable)}; "
-            "repair or remove them, or set skip_unreadable to leave them out."
-        )
-    if not rows:
-        raise UserError(f"None of the {len(names):,} images in {source} can be read: {list_first(unreadable)}.")
-    final_size = image_size or automatic_size(sizes)
-    if final_size != size:
-        # The headers misled: one of an unreadable image counted, or EXIF turns images that are not square.
-        del pixels  # before as many are allocated again
-        check_memory(len(rows) * (channels or 3) * math.prod(final_size), f"{source} with its {len(rows):,} images")
-        with announced(f"Reading {len(rows):,} images of {source} again, in their common size."):
-            pixels, _ = decode(open_image, rows, size=final_size, channels=channels or 3)
-    elif unreadable:
-        pixels = pixels[rows]
-    images = torch.from_numpy(pixels)
-    notes = size_notes(sizes, final_size, requested=image_size is not None)
-    if channels is None:
-        if is_gray(images):
-            images = images[:, :1].contiguous()
-            notes.append("Every image is gray, so there is 1 channel.")
-        else:
-            notes.append("There are images in color, so there are 3 channels.")
-    if unreadable:
-        notes.append(f"{len(unreadable):,} unreadable images were left out: {list_first(unreadable)}.")
-    return Decoded(images, rows, notes)
+    def identity(self) -> str:
+        """Return what differs for other images, and as far as can be told without reading them, for changed ones."""
 
 
 def header_sizes(open_image: Callable[[int], Image.Image], count: int) -> list[Size]:
@@ -187,6 +127,20 @@ def image_suffixes() -> frozenset[str]:
     Image.init()
     formats = {*image_formats(), "MPO"}  # several JPEGs in one file, opened as JPEG
     return frozenset(suffix for suffix, name in Image.registered_extensions().items() if name in formats)
+
+
+def open_encoded(image: str | bytes) -> Image.Image:
+    """Open an image by the path of its file, or the content of one; raises as ``lazy_open``."""
+    return lazy_open(image if isinstance(image, str) else io.BytesIO(image))
+
+
+def identity_of_file(path: str) -> str:
+    """Return what differs for another file, and for one that was changed."""
+    try:
+        status = os.stat(path)
+    except OSError:
+        return path  # who opens it says what is wrong
+    return f"{path} {status.st_size} {status.st_mtime_ns} {status.st_ctime_ns}"
 
 
 def lazy_open(file: str | IO[bytes]) -> Image.Image:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
 from pathlib import Path, PurePosixPath
@@ -10,10 +11,34 @@ import torch
 from PIL import Image
 
 from gan_plugin.data.dataset import Dataset, SplitNotFoundError, list_first, make_dataset
-from gan_plugin.data.decode import decode_images, image_suffixes, lazy_open
+from gan_plugin.data.decode import identity_of_file, image_suffixes, open_encoded
+from gan_plugin.data.encoded import Conversion, decode_images
 from gan_plugin.data.files import Listing, canonical_split, check_text, entries_of, escaped, is_folder, is_split_name
 from gan_plugin.errors import UserError
 from gan_plugin.spec import Size
+
+
+@dataclass(frozen=True)
+class FilesOfImages:
+    """Files below a folder, by their relative paths, as images to be decoded."""
+
+    root: Path
+    names: tuple[str, ...]
+
+    def encoded(self, index: int) -> str:
+        """Return the path of a file."""
+        return str(self.root / self.names[index])
+
+    def open(self, index: int) -> Image.Image:
+        """Open an image lazily."""
+        return open_encoded(self.encoded(index))
+
+    def identity(self) -> str:
+        """Return a digest over the paths, sizes and times of the files."""
+        hasher = hashlib.sha256()
+        for index in range(len(self.names)):
+            hasher.update(identity_of_file(self.encoded(index)).encode("utf-8", "surrogateescape") + b"\0")
+        return hasher.hexdigest()
 
 
 @dataclass(frozen=True)
@@ -42,17 +67,8 @@ class ImageFiles:
             UserError: a file cannot be read, or too few can.
         """
 
-        def open_image(index: int) -> Image.Image:
-            return lazy_open(str(self.root / self.files[index]))
-
-        decoded = decode_images(
-            open_image,
-            self.files,
-            source=str(self.root),
-            image_size=image_size,
-            channels=channels,
-            skip_unreadable=skip_unreadable,
-        )
+        conversion = Conversion(str(self.root), image_size, channels=channels, skip_unreadable=skip_unreadable)
+        decoded = decode_images(FilesOfImages(self.root, self.files), conversion)
         notes = [*self.notes, *decoded.notes]
         classes = [top_folder(self.files[row]) for row in decoded.rows]  # [N]; "" where there are no classes
         class_names = sorted({name for name in classes if name})

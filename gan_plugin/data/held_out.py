@@ -18,7 +18,9 @@ from torch import Tensor
 
 from gan_plugin.data.dataset import Dataset
 from gan_plugin.data.limits import check_memory
+from gan_plugin.data.stored import Samples, StoredSamples, blocks_of
 from gan_plugin.metrics.neighbors import MIN_SAMPLES
+from gan_plugin.waiting import announced
 
 DRAWN = "drawn by digest"  # the split of such images, which no source can have: names of splits have no spaces
 MAX_HELD_OUT = 10_000  # as many as an evaluation generates
@@ -48,7 +50,8 @@ def divide(dataset: Dataset) -> Division:
     Raises:
         UserError: there is no memory for the two parts beside the images themselves.
     """
-    check_memory(dataset.samples.nbytes, f"Holding out images of {dataset.name} (held_out=none does not)")
+    if not isinstance(dataset.samples, StoredSamples):  # the parts of which are no copies
+        check_memory(dataset.samples.nbytes, f"Holding out images of {dataset.name} (held_out=none does not)")
     rows = draw(dataset.samples, dataset.labels)
     count = int(rows.sum())
     if count < MIN_SAMPLES:
@@ -83,7 +86,7 @@ def held_out_count(images: int) -> int:
     return min(max(images // 10, min(ENOUGH, images // 5)), MAX_HELD_OUT)
 
 
-def draw(samples: Tensor, labels: Tensor | None) -> Tensor:
+def draw(samples: Samples, labels: Tensor | None) -> Tensor:
     """Return which images are held out, bool [N]: those of the lowest ranks, ``held_out_count`` of them.
 
     Equal images are drawn together or, where they are more than are still to be drawn, not at all. The image of the
@@ -120,13 +123,23 @@ def last_of_classes(group: npt.NDArray[np.int64], labels: Tensor | None) -> set[
     return set(last.tolist())
 
 
-def pixel_ranks(samples: Tensor) -> npt.NDArray[np.uint64]:
+def pixel_ranks(samples: Samples) -> npt.NDArray[np.uint64]:
     """Return for each image of uint8 [N, C, H, W] the beginning of its pixels' SHA-256 as a number, uint64 [N].
 
-    Image by image, so that nothing is copied but one that does not lie in memory as a piece.
+    Image by image, so that nothing is copied but one that does not lie in memory as a piece. Of stored samples the
+    ranks are computed once.
     """
-    ranks = np.empty(len(samples), np.uint64)
-    for index, image in enumerate(samples.numpy()):
-        digest = hashlib.sha256(np.ascontiguousarray(image).data).digest()
-        ranks[index] = int.from_bytes(digest[:RANK_BYTES], "big")
-    return ranks
+
+    def compute() -> bytes:
+        return b"".join(
+            hashlib.sha256(np.ascontiguousarray(image).data).digest()[:RANK_BYTES]
+            for block in blocks_of(samples)
+            for image in block.numpy()
+        )
+
+    if isinstance(samples, StoredSamples):
+        with announced(f"Drawing the images to hold out of {len(samples):,}."):
+            ranks = samples.remembered("ranks", b"", compute)
+    else:
+        ranks = compute()
+    return np.frombuffer(ranks, ">u8").astype(np.uint64)

@@ -15,6 +15,7 @@ from gan_plugin.errors import UserError
 
 MAX_FILE_BYTES = 2**29  # of one encoded image: several of Pillow's decoders read the whole file
 MIN_BUDGET = 2**30  # bytes of images that are decoded at the same time
+MEMORY_SHARE = 0.5  # of the free memory that a dataset may take: to hold images out of it copies it once
 
 
 class Budget:
@@ -52,6 +53,11 @@ def decoding_bytes(image: Image.Image) -> int:
     else:
         per_pixel = 12
     return image.width * image.height * per_pixel
+
+
+def is_small(needed: int) -> bool:
+    """Return whether a dataset of so many bytes belongs into memory."""
+    return needed <= MEMORY_SHARE * available_memory()
 
 
 def check_memory(needed: int, what: str) -> None:

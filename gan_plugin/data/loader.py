@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from gan_plugin.data.ahead import AheadBatches, copy_samples
 from gan_plugin.data.dataset import Dataset
+from gan_plugin.data.stored import Samples
 
 SECOND_ORDER = 2**31  # what is added to the seed for the second order of an epoch
 
@@ -23,7 +26,8 @@ class BatchLoader:
     """Batches of one dataset, equally often of each of its samples.
 
     Args:
-        dataset: kept on ``device`` while it takes less than half of the free memory there, else on the host.
+        dataset: on a GPU its samples are kept there, as many as half of the free memory holds; the others stay where
+            they are, in memory or in a file, and come ahead of their time.
         batch_size: samples in each batch; a last, smaller batch is left to the next epoch's order.
         device: where the batches are wanted.
         seed: of the orders.
@@ -44,34 +48,61 @@ class BatchLoader:
         rank: int = 0,
         world_size: int = 1,
     ) -> None:
-        self.samples = move_samples(dataset.samples, device)
-        self.labels: Tensor | None = None
-        if labeled and dataset.labels is not None:
-            self.labels = dataset.labels.to(self.samples.device)
-        self.batch_size, self.device, self.paired = batch_size, device, paired
+        self.count, self.batch_size = len(dataset), batch_size
         self.share = slice(rank, None, world_size)
+        self.labels = dataset.labels.to(device) if labeled and dataset.labels is not None else None
         self.seeds = [seed, seed + SECOND_ORDER] if paired else [seed]
+        samples, resident = dataset.samples, resident_count(dataset.samples, device)
+        self.source: DeviceBatches | AheadBatches
+        if isinstance(samples, Tensor) and device.type == "cpu":
+            self.source = DeviceBatches(samples, rows_of=self.rows)
+        elif resident == self.count:
+            self.source = DeviceBatches(copy_samples(samples, resident, device), rows_of=self.rows)
+        else:
+            self.source = AheadBatches(samples, resident, device, rows_of=self.rows, steps=self.steps_per_epoch)
 
     @property
     def steps_per_epoch(self) -> int:
         """Whole batches in an epoch; the rest of the samples is left out."""
-        return len(self.samples) // self.batch_size
+        return self.count // self.batch_size
 
     def orders(self, epoch: int) -> list[Tensor]:
         """Return the epoch's order int64 [N] and, where batches are paired, a second one."""
-        count, device = len(self.samples), self.samples.device
-        return [epoch_order(count, seed, epoch).to(device) for seed in self.seeds]
+        return [self.source.prepare(epoch_order(self.count, seed, epoch)) for seed in self.seeds]
+
+    def rows(self, order: Tensor, index: int) -> Tensor:
+        """Return the rows int64 [B] of an epoch's batch that are for this process."""
+        start = index * self.batch_size
+        return order[start : start + self.batch_size][self.share]
 
     def batches(self, orders: list[Tensor], index: int) -> tuple[Batch, Batch]:
         """Return the discriminator's batch and the generator's, one and the same where batches are not paired."""
-        start = index * self.batch_size
-        batches = [self.batch(order[start : start + self.batch_size][self.share]) for order in orders]
+        batches = [
+            Batch(samples, None if self.labels is None else self.labels[rows])
+            for samples, rows in self.source.batches(orders, index)
+        ]
         return batches[0], batches[-1]
 
-    def batch(self, rows: Tensor) -> Batch:
-        """Gather ``rows`` int64 [B] on the device."""
-        labels = None if self.labels is None else self.labels[rows].to(self.device)
-        return Batch(gather(self.samples, rows, self.device), labels)
+
+class DeviceBatches:
+    """Batches of samples that are all on the device.
+
+    Args:
+        samples: uint8 [N, C, H, W].
+        rows_of: gives the rows int64 [B] of a batch, by the order of its epoch and its number.
+    """
+
+    def __init__(self, samples: Tensor, *, rows_of: Callable[[Tensor, int], Tensor]) -> None:
+        self.samples, self.rows_of = samples, rows_of
+
+    def prepare(self, order: Tensor) -> Tensor:
+        """Return an epoch's order int64 [N] on the device."""
+        return order.to(self.samples.device)
+
+    def batches(self, orders: list[Tensor], index: int) -> list[tuple[Tensor, Tensor]]:
+        """Return a batch of each order: its samples uint8 [B, C, H, W] and its rows int64 [B]."""
+        rows = [self.rows_of(order, index) for order in orders]
+        return [(self.samples[of_batch], of_batch) for of_batch in rows]
 
 
 def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
@@ -79,17 +110,26 @@ def epoch_order(count: int, seed: int, epoch: int) -> Tensor:
     return torch.randperm(count, generator=torch.Generator().manual_seed(seed * 1_000_003 + epoch))
 
 
-def move_samples(samples: Tensor, device: torch.device) -> Tensor:
-    """Move the samples to the device if they take less than half of its free memory; else leave them on the host."""
-    if device.type == "cpu":
-        return samples
+def resident_count(samples: Samples, device: torch.device) -> int:
+    """Return how many of the samples are kept on a GPU: what half of its free memory holds; 0 on other devices."""
+    if device.type != "cuda":
+        return 0
     free, _ = torch.cuda.mem_get_info(device)
-    return samples.to(device) if samples.nbytes < free // 2 else samples
+    return min(len(samples), free // 2 // max(1, samples.nbytes // len(samples)))
 
 
-def gather(samples: Tensor, rows: Tensor, device: torch.device) -> Tensor:
-    """Return samples uint8 [B, C, H, W] of ``rows`` int64 [B] on ``device``, wherever the data lives."""
+def move_samples(samples: Samples, device: torch.device) -> Samples:
+    """Move the samples to a GPU if half of its free memory holds all; else leave them where they are, on the host."""
+    count = len(samples)
+    return copy_samples(samples, count, device) if resident_count(samples, device) == count else samples
+
+
+def gather(samples: Samples, rows: Tensor, device: torch.device) -> Tensor:
+    """Return samples uint8 [B, C, H, W] of ``rows`` int64 [B] on ``device``, wherever the data lives.
+
+    A GPU does not wait for them, and nobody for a GPU, where the rows are on ``samples.device``.
+    """
     batch = samples[rows.to(samples.device)]
     if batch.device.type == device.type:
         return batch
-    return batch.pin_memory().to(device, non_blocking=True)
+    return (batch.pin_memory() if device.type == "cuda" else batch).to(device, non_blocking=True)

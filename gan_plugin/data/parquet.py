@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import glob
-import io
 import logging
 import os
 import re
@@ -13,10 +12,10 @@ from pathlib import Path, PurePosixPath
 from typing import TYPE_CHECKING, Any
 
 import torch
-from PIL import Image
 
+from gan_plugin.data.cells import ImageCells
 from gan_plugin.data.dataset import Dataset, SplitNotFoundError, check_class_names, make_dataset
-from gan_plugin.data.decode import check_file_size, decode_images, lazy_open
+from gan_plugin.data.encoded import Conversion, decode_images
 from gan_plugin.data.files import canonical_split, check_text, is_split_name
 from gan_plugin.data.hub import import_datasets, offline_if_unreachable
 from gan_plugin.data.unpacked import check_unpacked
@@ -201,31 +200,10 @@ def read_table(
     Raises:
         UserError: there is no column of images, or rows hold unreadable ones.
     """
-    import pyarrow
-
     column = image_column(table.features, source)
     check_labels(table, source)
-    cells = table.data.column(column)  # stays on disk: the library maps its file into memory
-
-    def open_image(row: int) -> Image.Image:
-        cell = cells[row]
-        is_struct = isinstance(cell, pyarrow.StructScalar)
-        content, path = (cell["bytes"], cell["path"].as_py()) if is_struct else (cell, None)
-        if content.is_valid:
-            check_file_size(content.as_buffer().size)  # before it is copied
-            return lazy_open(io.BytesIO(content.as_py()))
-        if path is not None:
-            return lazy_open(path)
-        raise ValueError("empty cell")
-
-    decoded = decode_images(
-        open_image,
-        [f"row {row}" for row in range(table.num_rows)],
-        source=source,
-        image_size=image_size,
-        channels=channels,
-        skip_unreadable=skip_unreadable,
-    )
+    conversion = Conversion(source, image_size, channels=channels, skip_unreadable=skip_unreadable)
+    decoded = decode_images(ImageCells(table, column), conversion)
     labels, class_names, label_notes = read_labels(table, decoded.rows)
     return make_dataset(
         decoded.images,

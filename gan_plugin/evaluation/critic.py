@@ -24,8 +24,8 @@ from gan_plugin.evaluation.results import Measurement, regular_indices
 from gan_plugin.features.cache import Content, cached
 from gan_plugin.features.classifier import Network
 from gan_plugin.features.classifier_training import adamw, draw_rows, shift
-from gan_plugin.features.network import as_tensor, batches, exact_float32
-from gan_plugin.media.image import Images
+from gan_plugin.features.network import as_tensor, exact_float32
+from gan_plugin.media.image import ImageRows, Images
 from gan_plugin.metrics.two_sample import auroc, folds
 from gan_plugin.waiting import announced
 
@@ -123,7 +123,7 @@ def scales(height: int, width: int) -> list[int]:
 
 
 def separation(
-    generated: Images, real: Images, *, side: int, count: int, device: torch.device, seed: int = 0
+    generated: ImageRows, real: ImageRows, *, side: int, count: int, device: torch.device, seed: int = 0
 ) -> Separation:
     """Learn to tell images [N, H, W, C] from real ones at a scale, and test it on images not learned from.
 
@@ -137,7 +137,7 @@ def separation(
         device: where the networks learn.
         seed: of the folds, and of the networks' weights, batches and noise.
     """
-    pair = tuple(reduce(images[regular_indices(len(images), count)], side, device) for images in (generated, real))
+    pair = tuple(reduce(images, side, count=count, device=device) for images in (generated, real))
     parts = [rows.to(device) for rows in folds(count, FOLDS, seed)]
     scores = []
     with torch.random.fork_rng(devices=[]), exact_float32(device):
@@ -156,13 +156,18 @@ def noise_generator(device: torch.device, seed: int) -> torch.Generator:
     return torch.default_generator if device.type == "cpu" else torch.Generator(device).manual_seed(seed)
 
 
-def reduce(images: Images, side: int, device: torch.device) -> Tensor:
-    """Reduce images uint8 [N, H, W, C] by area averaging to a longer side; returns uint8 [N, C, h, w] on a device."""
+def reduce(images: ImageRows, side: int, *, count: int, device: torch.device) -> Tensor:
+    """Reduce ``count`` of the images uint8 [N, H, W, C], spaced evenly, by area averaging to a longer side.
+
+    Returns uint8 [count, C, h, w] on a device. Of larger images no more are in memory than are reduced at once.
+    """
     height, width = images.shape[1:3]
+    rows = regular_indices(len(images), count)
     if side >= max(height, width):
-        return as_tensor(images, device)
+        return as_tensor(images[rows], device)
     size = (max(1, round(height * side / max(height, width))), max(1, round(width * side / max(height, width))))
-    blocks = (as_tensor(block, device) for block in batches(images, SCORED_AT_ONCE))
+    parts = (rows[first : first + SCORED_AT_ONCE] for first in range(0, len(rows), SCORED_AT_ONCE))
+    blocks = (as_tensor(images[part], device) for part in parts)
     return torch.cat([F.adaptive_avg_pool2d(block.float(), size).round().to(torch.uint8) for block in blocks])
 
 

@@ -13,13 +13,15 @@ from typing import Any
 import torch
 
 from gan_plugin.data import Dataset
+from gan_plugin.data.limits import check_memory
+from gan_plugin.data.stored import StoredSamples, pixels_of
 from gan_plugin.errors import UserError
 from gan_plugin.features import FeatureNetwork, Outputs, choose_features, load_network
 from gan_plugin.features.cache import Content, cached
 from gan_plugin.features.classifier import Classifier
 from gan_plugin.features.classifier_store import classifier_of
 from gan_plugin.features.trained import TrainedNetwork
-from gan_plugin.media.image import CHANNELS_LAST, Images
+from gan_plugin.media.image import ImageRows
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian
 from gan_plugin.metrics.neighbors import MIN_SAMPLES, Manifold, fit_manifold
 from gan_plugin.waiting import announced
@@ -97,15 +99,18 @@ def has_classes(dataset: Dataset) -> bool:
     return dataset.labels is not None and len(dataset.spec.class_names) > 1
 
 
-def as_pixels(dataset: Dataset) -> Images:
+def as_pixels(dataset: Dataset) -> ImageRows:
     """Return the images as the networks take them, uint8 [N, H, W, C]; a view."""
-    return dataset.samples.permute(CHANNELS_LAST).numpy()
+    return pixels_of(dataset.samples)
 
 
 def outputs_of(network: FeatureNetwork, dataset: Dataset) -> Outputs:
     """Return features and logits of real images, on the CPU, from the cache where they were computed before."""
 
     def compute() -> Content:
+        if isinstance(dataset.samples, StoredSamples):  # whose features may be too many all the same
+            size = network(as_pixels(dataset)[:1]).features[0].nbytes
+            check_memory(2 * size * len(dataset), f"The features of {len(dataset):,} images with {network.name}")
         with announced(f"Computing the features of {len(dataset):,} images of {dataset.name} with {network.name}."):
             outputs = network(as_pixels(dataset)).to(torch.device("cpu"))
         return {"features": outputs.features} | ({} if outputs.logits is None else {"logits": outputs.logits}), {}

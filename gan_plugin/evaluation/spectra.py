@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import math
+
 import torch
 
 from gan_plugin.data import Dataset
@@ -9,7 +11,7 @@ from gan_plugin.evaluation.measures import count_note
 from gan_plugin.evaluation.reference import Reference, as_pixels
 from gan_plugin.evaluation.results import Measurement, regular_indices
 from gan_plugin.features.cache import Content, cached
-from gan_plugin.media.image import Images
+from gan_plugin.media.image import ImageRows, Images
 from gan_plugin.metrics.spectrum import Power, compare_spectra, power_spectrum
 
 VERSION = 1  # of the spectrum: another version has other files in the cache
@@ -56,7 +58,7 @@ def spectrum_of(dataset: Dataset, device: torch.device) -> Power:
     return cached(f"spectrum-{VERSION}-{dataset.digest}", compute, read)[0]
 
 
-def evenly_spaced(images: Images) -> Images:
+def evenly_spaced(images: ImageRows) -> Images:
     """Return as many of the images as bound the time, at least 100 where there are so many."""
-    limit = max(MIN_IMAGES, min(MAX_IMAGES, int(MAX_VALUES // images[0].size)))
-    return images if len(images) <= limit else images[regular_indices(len(images), limit)]
+    limit = max(MIN_IMAGES, min(MAX_IMAGES, int(MAX_VALUES) // math.prod(images.shape[1:])))
+    return images[:] if len(images) <= limit else images[regular_indices(len(images), limit)]

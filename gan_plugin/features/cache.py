@@ -15,7 +15,7 @@ from typing import Any, TypeVar
 from torch import Tensor
 
 from gan_plugin.errors import first_line
-from gan_plugin.storage import DamagedFileError, load_tensors, save_tensors
+from gan_plugin.storage import DamagedFileError, cache_folder, load_tensors, save_tensors
 
 T = TypeVar("T")
 Content = tuple[dict[str, Tensor], dict[str, Any]]  # tensors and header of a file
@@ -24,17 +24,6 @@ logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, 
 
 _in_memory: dict[Path, Content] = {}  # what could not be written
 _warnings: set[str] = set()  # already logged: an evaluation would write several files into the same full folder
-
-
-def cache_folder() -> Path:
-    """Return the cache folder, which may not exist yet, or may not be writable.
-
-    It is ``$GAN_PLUGIN_CACHE``, else ``$XDG_CACHE_HOME/gan_plugin``, else ``~/.cache/gan_plugin``.
-    """
-    if named := os.environ.get("GAN_PLUGIN_CACHE"):
-        return Path(named).expanduser().absolute()
-    shared = os.environ.get("XDG_CACHE_HOME")
-    return (Path(shared) if shared else Path.home() / ".cache") / "gan_plugin"
 
 
 def cached(name: str, compute: Callable[[], Content], read: Callable[[Content], T]) -> tuple[T, Path | None]:

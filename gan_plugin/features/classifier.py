@@ -17,7 +17,7 @@ from torch import Tensor, nn
 from gan_plugin.features.components import Components, texture
 from gan_plugin.features.network import Outputs
 from gan_plugin.features.trained import TrainedNetwork, signed
-from gan_plugin.media.image import Images
+from gan_plugin.media.image import ImageRows
 from gan_plugin.spec import SampleSpec
 
 if TYPE_CHECKING:
@@ -156,7 +156,7 @@ class RotationNetwork(TrainedNetwork[RotationLayers]):
         return Outputs(torch.cat([of(x) for of, x in zip(self.network.components, statistics)], 1), None)
 
 
-def predict_labels(network: Classifier, images: Images) -> Tensor:
+def predict_labels(network: Classifier, images: ImageRows) -> Tensor:
     """Return the most likely class of each image uint8 [N, H, W, C], int64 [N] on the CPU.
 
     Raises:
@@ -167,7 +167,7 @@ def predict_labels(network: Classifier, images: Images) -> Tensor:
     return logits.argmax(1).cpu()
 
 
-def accuracy(network: Classifier, images: Images, labels: Tensor) -> float:
+def accuracy(network: Classifier, images: ImageRows, labels: Tensor) -> float:
     """Return the share, 0…1, of images uint8 [N, H, W, C] whose most likely class is their label.
 
     Args:

@@ -20,6 +20,7 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from gan_plugin.data.loader import gather, move_samples
+from gan_plugin.data.stored import Samples
 from gan_plugin.device import tuned
 from gan_plugin.features.classifier import FEATURES, LARGE, Classifier, Network, RotationLayers, RotationNetwork
 from gan_plugin.features.components import fit_components
@@ -38,7 +39,7 @@ SHIFT = 32  # images are shifted by up to a 32nd of their shorter side
 
 
 def train_classifier(
-    images: Tensor, labels: Tensor, classes: int, *, device: torch.device, seed: int = 0
+    images: Samples, labels: Tensor, classes: int, *, device: torch.device, seed: int = 0
 ) -> Classifier:
     """Train a classifier; equal arguments give equal weights on a CPU, and torch's random state stays as it was.
 
@@ -61,7 +62,7 @@ def train_classifier(
     return Classifier(network, spec, device)
 
 
-def train_rotation(images: Tensor, *, device: torch.device, seed: int = 0) -> RotationNetwork:
+def train_rotation(images: Samples, *, device: torch.device, seed: int = 0) -> RotationNetwork:
     """Train the same layers to tell by how much an image was rotated (Gidaris et al. 2018), as the classifier is.
 
     Each image is an example of every rotation that keeps its shape: of four, or where the sides differ of two.

@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin.data.loader import gather
+from gan_plugin.data.stored import Samples
 
 MAX_FITTED = 10_000  # images that components are fitted to
 FITTED_AT_ONCE = 256 * 32 * 32  # pixels
@@ -46,7 +47,7 @@ def texture(x: Tensor) -> Tensor:
     return torch.cat([flat.mean(2), (flat.var(2, correction=0) + MIN_VARIANCE).log() / 2], 1)
 
 
-def rows_to_fit(images: Tensor) -> tuple[Tensor, ...]:
+def rows_to_fit(images: Samples) -> tuple[Tensor, ...]:
     """Return the rows of batches of images uint8 [N, C, H, W], at most MAX_FITTED of them in all, evenly spaced."""
     rows = torch.linspace(0, len(images) - 1, min(len(images), MAX_FITTED), dtype=torch.float64).round().long()
     size = max(1, FITTED_AT_ONCE // (images.shape[2] * images.shape[3]))
@@ -71,7 +72,11 @@ def principal_components(x: Tensor, count: int) -> tuple[Tensor, Tensor]:
 
 @torch.no_grad()
 def fit_components(
-    components: nn.ModuleList, statistics: Callable[[Tensor], Sequence[Tensor]], images: Tensor, *, device: torch.device
+    components: nn.ModuleList,
+    statistics: Callable[[Tensor], Sequence[Tensor]],
+    images: Samples,
+    *,
+    device: torch.device,
 ) -> None:
     """Settle components, one for each of the statistics on ``device``, from images uint8 [N, C, H, W] anywhere."""
     parts = [statistics(gather(images, rows, device)) for rows in rows_to_fit(images)]

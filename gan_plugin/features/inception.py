@@ -26,7 +26,6 @@ from torch import nn
 
 from gan_plugin.device import tuned
 from gan_plugin.errors import UserError, first_line
-from gan_plugin.features.cache import cache_folder
 from gan_plugin.features.network import (
     Outputs,
     as_tensor,
@@ -36,8 +35,8 @@ from gan_plugin.features.network import (
     concatenate,
     exact_float32,
 )
-from gan_plugin.media.image import Images
-from gan_plugin.storage import write_atomically
+from gan_plugin.media.image import ImageRows, Images
+from gan_plugin.storage import cache_folder, write_atomically
 
 URL = "https://github.com/toshas/torch-fidelity/releases/download/v0.2.0/weights-inception-2015-12-05-6726825d.pth"
 FILE_NAME = URL.rpartition("/")[2]
@@ -63,7 +62,7 @@ class Inception:
         self.digest = digest
         self.device = device
 
-    def __call__(self, images: Images) -> Outputs:
+    def __call__(self, images: ImageRows) -> Outputs:
         """Compute features [N, 2048] and logits [N, 1008] of images uint8 [N, H, W, C] of any size."""
         check_images(images)
         with torch.inference_mode(), exact_float32(self.device):

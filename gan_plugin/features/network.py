@@ -11,7 +11,7 @@ import torch
 from torch import Tensor
 
 from gan_plugin.device import without_tf32
-from gan_plugin.media.image import CHANNELS_FIRST, Images
+from gan_plugin.media.image import CHANNELS_FIRST, ImageRows, Images
 
 PIXELS_AT_ONCE = 512 * 32 * 32  # bounds the memory of one batch on a CPU whatever the images' size
 FACTOR_BYTES, MAX_FACTOR = 8 * 2**30, 8  # a GPU's memory for each time as much as a CPU computes at once
@@ -54,7 +54,7 @@ class FeatureNetwork(Protocol):
     def resize(self) -> str:
         """How images are brought to the network's size, in words."""
 
-    def __call__(self, images: Images) -> Outputs:
+    def __call__(self, images: ImageRows) -> Outputs:
         """Compute features of images uint8 [N, H, W, C], N ≥ 1, in batches, so that memory stays bounded.
 
         Raises:
@@ -62,7 +62,7 @@ class FeatureNetwork(Protocol):
         """
 
 
-def check_images(images: Images) -> None:
+def check_images(images: ImageRows) -> None:
     """Refuse an array that does not hold images.
 
     Raises:
@@ -87,7 +87,7 @@ def batch_size(height: int, width: int, device: torch.device) -> int:
     return max(1, batch_factor(device) * PIXELS_AT_ONCE // (height * width))
 
 
-def batches(images: Images, size: int) -> Iterator[Images]:
+def batches(images: ImageRows, size: int) -> Iterator[Images]:
     """Yield ``size`` of the images [N, H, W, C] at a time; the last batch may be smaller."""
     return (images[first : first + size] for first in range(0, len(images), size))
 

@@ -31,7 +31,7 @@ import torch
 from gan_plugin.cores import cores, threads_of_user
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.features.network import Outputs, batch_size, batches, check_images, concatenate
-from gan_plugin.media.image import CHANNELS_FIRST, WHITE, Image, Images, to_pil
+from gan_plugin.media.image import CHANNELS_FIRST, WHITE, Image, ImageRows, Images, to_pil
 from gan_plugin.serving.session import open_session
 
 URI = re.compile(r"[A-Za-z][A-Za-z0-9+.-]+:/")  # two letters at least: C:/ is a drive
@@ -89,7 +89,7 @@ class OnnxNetwork:
         height, width = self.input.size
         return f"Pillow bicubic (antialiased) to {height}x{width}"
 
-    def __call__(self, images: Images) -> Outputs:
+    def __call__(self, images: ImageRows) -> Outputs:
         """Compute features, and logits where the network has any, of images uint8 [N, H, W, C].
 
         Raises:

@@ -15,6 +15,7 @@ from torch import Tensor, nn
 
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import gather, move_samples
+from gan_plugin.data.stored import Samples
 from gan_plugin.device import tuned
 from gan_plugin.features.classifier_training import SHIFT, adamw, draw_rows, shift
 from gan_plugin.features.components import fit_components
@@ -45,7 +46,7 @@ def self_supervised_of(dataset: Dataset, device: torch.device) -> tuple[SelfSupe
     return network_of(SelfSupervised, dataset, train, device=device)
 
 
-def train_self_supervised(images: Tensor, *, device: torch.device, seed: int = SEED) -> SelfSupervised:
+def train_self_supervised(images: Samples, *, device: torch.device, seed: int = SEED) -> SelfSupervised:
     """Train a network; equal arguments give equal weights on a CPU, and torch's random state stays as it was.
 
     Args:

@@ -22,7 +22,7 @@ from gan_plugin.features.network import (
     concatenate,
     exact_float32,
 )
-from gan_plugin.media.image import Images, normalize
+from gan_plugin.media.image import ImageRows, normalize
 from gan_plugin.spec import SampleSpec, shape_text
 
 if TYPE_CHECKING:
@@ -83,7 +83,7 @@ class TrainedNetwork(Generic[Module]):
             hasher.update(value.cpu().contiguous().numpy().tobytes())
         return hasher.hexdigest()[:32]
 
-    def __call__(self, images: Images) -> Outputs:
+    def __call__(self, images: ImageRows) -> Outputs:
         """Compute the outputs for images uint8 [N, H, W, C], N ≥ 1.
 
         Raises:

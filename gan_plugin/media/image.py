@@ -31,6 +31,28 @@ SMALL = 64  # pixels of a side, below which encoding is mostly Python's own work
 F = TypeVar("F", bound="FloatTensor")
 
 
+class ImageRows(Protocol):
+    """Images uint8 [N, height, width, channels] that are read by rows: an array, or what takes them from a file."""
+
+    @property
+    def shape(self) -> tuple[int, ...]:
+        """The shape that an array of them has."""
+
+    @property
+    def ndim(self) -> int:
+        """4."""
+
+    @property
+    def dtype(self) -> np.dtype[np.uint8]:
+        """Unsigned bytes."""
+
+    def __len__(self) -> int:
+        """Return N."""
+
+    def __getitem__(self, rows: slice | npt.NDArray[np.int64], /) -> Images:
+        """Return the images of these rows."""
+
+
 class FloatTensor(Protocol):
     """What normalizing needs of a tensor, so that torch's can be passed where torch is not imported."""
 

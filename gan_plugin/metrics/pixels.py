@@ -9,6 +9,7 @@ they are the same in any order and on any device.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -17,7 +18,7 @@ import numpy.typing as npt
 import torch
 from torch import Tensor
 
-from gan_plugin.media.image import CHANNELS_FIRST, Images
+from gan_plugin.media.image import CHANNELS_FIRST, ImageRows
 
 VALUES_AT_ONCE = 1 << 20  # gray levels in floating point: a whole data set of them may not fit
 
@@ -34,15 +35,15 @@ class PixelSums(NamedTuple):
     of_pixels: npt.NDArray[np.float64]
 
 
-def blocks_on(images: Images, device: torch.device, values: int) -> Iterator[Tensor]:
+def blocks_on(images: ImageRows, device: torch.device, values: int) -> Iterator[Tensor]:
     """Yield images uint8 [N, H, W, C] as [B, C, H, W] on a device, about so many values at a time."""
-    size = max(1, values // images[0].size)
+    size = max(1, values // math.prod(images.shape[1:]))
     for first in range(0, len(images), size):
         block = np.array(images[first : first + size])  # torch takes no view of reversed order
         yield torch.from_numpy(block).permute(CHANNELS_FIRST).to(device, non_blocking=True)
 
 
-def pixel_sums(images: Images, device: torch.device) -> PixelSums:
+def pixel_sums(images: ImageRows, device: torch.device) -> PixelSums:
     """Sum the pixels of images uint8 [N, H, W, C], N ≥ 1, on a device; read from there once, at the end.
 
     >>> pixel_sums(np.array([3, 4], np.uint8).reshape(2, 1, 1, 1), torch.device("cpu")).of_pixels.tolist()
@@ -54,14 +55,14 @@ def pixel_sums(images: Images, device: torch.device) -> PixelSums:
 
 def sum_blocks(blocks: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
     """Return the two tensors of :class:`PixelSums` of blocks uint8 [B, C, H, W], where they are."""
-    of_images, of_pixels = [], []
+    of_images, of_pixels = [], torch.zeros((), dtype=torch.float64)  # of all blocks, or memory would grow with them
     for block in blocks:
         values = block.flatten(1).double()
         sums = values.sum(1), values.sum(0)
         squares = values.square_()
         of_images.append(torch.stack([sums[0], squares.sum(1)]))
-        of_pixels.append(torch.stack([sums[1], squares.sum(0)]))
-    return torch.cat(of_images, 1), torch.stack(of_pixels).sum(0)
+        of_pixels = of_pixels + torch.stack([sums[1], squares.sum(0)])
+    return torch.cat(of_images, 1), of_pixels
 
 
 def brightness(sums: PixelSums) -> float:
@@ -104,7 +105,7 @@ def mean_image_difference(generated: PixelSums, reference: PixelSums) -> float:
 STATISTICS = {"brightness": brightness, "contrast": contrast, "variety": variety}
 
 
-def pixel_statistics(generated: Images, reference: Images, device: torch.device) -> dict[str, float]:
+def pixel_statistics(generated: ImageRows, reference: ImageRows, device: torch.device) -> dict[str, float]:
     """Return all of the above under the names that the run in MLflow shows, summed up on a device.
 
     >>> black, white = np.zeros((2, 1, 1, 1), np.uint8), np.full((2, 1, 1, 1), 255, np.uint8)

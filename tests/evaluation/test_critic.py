@@ -54,10 +54,10 @@ def test_equal_seeds_give_equal_numbers_and_leave_the_random_state() -> None:
 
 def test_reduced_images_are_averages() -> None:
     images = np.random.default_rng(0).integers(0, 256, (3, 32, 16, 3), dtype=np.uint8)
-    small = reduce(images, 8, CPU)
+    small = reduce(images, 8, count=3, device=CPU)
     assert small.shape == (3, 3, 8, 4)
     assert small[1, 2, 0, 1].item() == round(images[1, :4, 4:8, 2].mean())
-    assert torch.equal(reduce(images, 32, CPU), torch.from_numpy(images).permute(0, 3, 1, 2))
+    assert torch.equal(reduce(images, 32, count=3, device=CPU), torch.from_numpy(images).permute(0, 3, 1, 2))
 
 
 def test_the_measurements_and_their_baseline(digits: Dataset, reference: Reference) -> None:
