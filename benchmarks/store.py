@@ -129,7 +129,7 @@ def decode(folder: Path) -> None:
     encoded.store.find_or_make = timed
     start = time.perf_counter()
     count = len(load(folder).dataset)
-    whole = time.perf_counter() - start
+    total = time.perf_counter() - start
     stop.set()
     peaks.look()
     high = dict(line.split(":") for line in Path("/proc/self/status").read_text().splitlines())["VmHWM"]
@@ -138,7 +138,7 @@ def decode(folder: Path) -> None:
             {
                 "training_images": count,
                 "decode_s": round(seconds[0], 1),
-                "with_digests_s": round(whole, 1),
+                "with_digests_s": round(total, 1),
                 "resident": round(int(high.split()[0]) / 2**20, 2),
                 "own_memory_of_the_largest_process": round(max(of_all) / 2**30, 2),
             }
@@ -178,7 +178,7 @@ def train(folder: Path, where: str, recipe_name: str) -> None:
         kind, steps = line.split()
         start = time.perf_counter()
         for _ in range(int(steps)):
-            batches = loader.batches(orders, done)
+            batches = loader.batches(orders, done % loader.steps_per_epoch)
             done += 1
             if kind == "train":
                 metrics = step(*batches)
@@ -232,9 +232,7 @@ def compare(options: argparse.Namespace) -> None:
         "recipe": options.recipe,
         "batch": answers[0]["batch"],
         "device": answers[0]["device"],
-        "decoding": decoding | {"images_s": round(options.images / decoding["decode_s"])}
-        if decoding["decode_s"]
-        else {},
+        "decoding": decoding | {"images_s": round(options.images / max(decoding["decode_s"], 1e-9))},
     }
     for kind in ("train", "load"):
         pairs = list(zip(store.rates[kind], memory.rates[kind]))

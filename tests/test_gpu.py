@@ -1,4 +1,4 @@
-"""Serving on a GPU, where there is one: the vectors, one image alone and in a batch, and what ``doctor`` says.
+"""Serving on a GPU, where there is one: the vectors, one image alone and in a batch, what ``doctor`` says; batches.
 
 Among the other tests no GPU is visible. These run in a process of their own, by tests/test_gpu_apart.py or by hand,
 also where neither MLflow nor pytest-xdist is installed: ``pytest --noconftest -o addopts= tests/test_gpu.py``.
@@ -14,7 +14,11 @@ from pathlib import Path
 import numpy as np
 import pandas as pd
 import pytest
+import torch
 
+from gan_plugin.data import load_dataset
+from gan_plugin.data.ahead import AheadBatches
+from gan_plugin.data.loader import BatchLoader
 from gan_plugin.doctor import check_serving
 from gan_plugin.serving.cuda import find_driver
 from gan_plugin.serving.generator import OnnxGenerator
@@ -54,3 +58,25 @@ def test_a_seeds_image_alone_and_among_others(on_gpu: OnnxGenerator) -> None:
         alone = np.concatenate(list(pool.map(lambda seed: on_gpu.sample([seed]), range(200))))
     for images in (alone, on_gpu.sample(range(200))):
         assert np.abs(images - expected).max() <= 1
+
+
+@pytest.mark.parametrize("resident", [0, 1, 700, 1437])
+def test_batches_of_samples_of_which_a_part_is_on_the_gpu(resident: int) -> None:
+    """Are those of samples that all are, while more of them are asked for than the GPU has copied."""
+    if not torch.cuda.is_available():
+        pytest.skip("torch is not one for CUDA")
+    digits, device = load_dataset("digits"), torch.device("cuda")
+    complete = BatchLoader(digits, 64, device, seed=0, labeled=True, paired=True)
+    split = BatchLoader(digits, 64, device, seed=0, labeled=True, paired=True)
+    split.source = AheadBatches(digits.samples, resident, device, rows_of=split.rows, steps=split.steps_per_epoch)
+    for epoch in range(3):
+        orders = [loader.orders(epoch) for loader in (complete, split)]
+        batches = [
+            [loader.batches(of_epoch, index) for index in range(loader.steps_per_epoch)]
+            for loader, of_epoch in zip((complete, split), orders)
+        ]
+        for expected, actual in zip(*batches, strict=True):
+            for a, b in zip(expected, actual):
+                assert b.samples.device.type == "cuda"
+                assert torch.equal(a.samples, b.samples)
+                assert torch.equal(a.labels, b.labels)

@@ -7,7 +7,6 @@ import struct
 import numpy as np
 import numpy.typing as npt
 import PIL.Image
-import torch
 from PIL import ExifTags
 
 from gan_plugin.data.sizes import crop_size
@@ -137,6 +136,6 @@ def resize_gray(images: npt.NDArray[np.uint8], size: Size, resample: PIL.Image.R
     return resized
 
 
-def gray_to_channels(gray: npt.NDArray[np.uint8], channels: int | None) -> torch.Tensor:
+def gray_to_channels(gray: npt.NDArray[np.uint8], channels: int | None) -> npt.NDArray[np.uint8]:
     """Return gray images [N, H, W] as [N, C, H, W]: C = 1, or 3 equal channels where ``channels`` is 3."""
-    return torch.from_numpy(gray)[:, None].repeat(1, channels or 1, 1, 1)
+    return np.repeat(gray[:, None], channels or 1, axis=1)

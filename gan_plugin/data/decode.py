@@ -11,7 +11,6 @@ from typing import IO, Protocol
 
 import numpy as np
 import numpy.typing as npt
-import torch
 from PIL import Image, UnidentifiedImageError
 
 from gan_plugin.data.convert import to_pixels, to_rgb
@@ -96,12 +95,6 @@ def reason(error: Exception) -> str:
     if isinstance(error, OSError) and error.strerror:
         return error.strerror
     return first_line(error)
-
-
-def is_gray(images: torch.Tensor) -> bool:
-    """Return whether red, green and blue are equal in every pixel of uint8 [N, 3, H, W]."""
-    red, green, blue = images.unbind(1)
-    return torch.equal(red, green) and torch.equal(green, blue)
 
 
 def check_file_size(count: int) -> None:

@@ -43,7 +43,7 @@ class Digits:
         labels = digits.target.astype(np.int64)
         chosen = held_out(len(labels)) == (self.split == "test")  # [N]
         return make_dataset(
-            gray_to_channels(images[chosen], channels),
+            torch.from_numpy(gray_to_channels(images[chosen], channels)),
             torch.from_numpy(labels[chosen]),
             [str(name) for name in digits.target_names],
             name="digits",

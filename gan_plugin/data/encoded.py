@@ -18,7 +18,7 @@ import torch
 
 from gan_plugin.data import store
 from gan_plugin.data.dataset import list_first
-from gan_plugin.data.decode import EncodedImages, decode, header_sizes, is_gray
+from gan_plugin.data.decode import EncodedImages, decode, header_sizes
 from gan_plugin.data.decode_to_file import FileTarget
 from gan_plugin.data.limits import available_memory, check_memory, in_gigabytes, is_small
 from gan_plugin.data.sizes import automatic_size, size_notes
@@ -87,6 +87,12 @@ class MemoryTarget:
         if len(rows) < len(self.pixels):
             self.pixels = self.pixels[rows]
         self.pixels = np.ascontiguousarray(self.pixels[:, :channels])
+
+
+def is_gray(images: torch.Tensor) -> bool:
+    """Return whether red, green and blue are equal in every pixel of uint8 [N, 3, H, W]."""
+    red, green, blue = images.unbind(1)
+    return torch.equal(red, green) and torch.equal(green, blue)
 
 
 @dataclass(frozen=True)

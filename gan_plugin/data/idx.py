@@ -67,7 +67,7 @@ class IdxFiles:
         with announced(f"Resizing {count:,} images of {self.folder}."):
             images = resize_gray(gray, size, Image.Resampling.LANCZOS)
         return make_dataset(
-            gray_to_channels(images, channels),
+            torch.from_numpy(gray_to_channels(images, channels)),
             labels,
             class_names,
             name=self.folder.name,
