@@ -119,13 +119,26 @@ def locked(path: Path) -> Iterator[None]:
 
 def fill(partial: Path, needed: int, *, key: str, write: Callable[[Path], About]) -> None:
     """Write the samples into a temporary file, and what is kept beside them under its own name."""
-    with partial.open("rb+") as file:
-        if hasattr(os, "posix_fallocate"):  # a disk that others fill meanwhile is full now and not in an hour
-            os.posix_fallocate(file.fileno(), 0, needed)
-        else:
-            file.truncate(needed)
+    reserve(partial, needed)
     text = json.dumps(asdict(write(partial)))
     write_atomically(store_folder() / f"{key}.json", lambda path: write_text(path, text))
+
+
+def reserve(path: Path, count: int) -> None:
+    """Give a file so many bytes of the disk: one that others fill meanwhile is full now, and not in an hour.
+
+    Raises:
+        OSError: the disk is full.
+    """
+    with path.open("rb+") as file:
+        if hasattr(os, "posix_fallocate"):
+            try:
+                return os.posix_fallocate(file.fileno(), 0, count)
+            except OSError as error:
+                if error.errno not in (errno.EINVAL, errno.EOPNOTSUPP):  # of a file system that cannot
+                    raise
+        file.truncate(count)
+    return None
 
 
 def write_text(path: Path, text: str) -> None:
