@@ -4,7 +4,8 @@
 
 FOLDER gets the images (JPEG, once) and the cache. Three processes: one decodes the images into the store, and two
 train on them, from the store and from memory, which take turns. Printed is JSON: images/s of decoding, of the batches
-alone and of training, the median over rounds of the ratio, and what memory each process has taken at most, in GiB.
+alone and of training, the median over rounds of the ratio, by the clock and by the CPU time of all threads, which busy
+neighbors disturb less, and what memory each process has taken at most, in GiB.
 ``anonymous`` is its own memory, ``file`` pages of files that it has mapped, such as the code of torch; ``resident`` is
 all of that.
 """
@@ -176,7 +177,7 @@ def train(folder: Path, where: str, recipe_name: str) -> None:
     print(json.dumps({"batch": recipe.batch_size, "device": device.type, "first_batch": first}), flush=True)
     for line in sys.stdin:
         kind, steps = line.split()
-        start = time.perf_counter()
+        start, used = time.perf_counter(), time.process_time()
         for _ in range(int(steps)):
             batches = loader.batches(orders, done % loader.steps_per_epoch)
             done += 1
@@ -184,8 +185,9 @@ def train(folder: Path, where: str, recipe_name: str) -> None:
                 metrics = step(*batches)
                 metrics["loss/discriminator"].item()
             peaks.look()
-        seconds = time.perf_counter() - start
-        print(json.dumps({"rate": int(steps) * recipe.batch_size / seconds, **peaks.rounded()}), flush=True)
+        images = int(steps) * recipe.batch_size
+        rates = {"rate": images / (time.perf_counter() - start), "cpu_rate": images / (time.process_time() - used)}
+        print(json.dumps({**rates, **peaks.rounded()}), flush=True)
 
 
 class Contender:
@@ -194,6 +196,7 @@ class Contender:
     def __init__(self, command: list[str]) -> None:
         self.process = subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, bufsize=1)
         self.rates: dict[str, list[float]] = {"train": [], "load": []}
+        self.cpu_rates: dict[str, list[float]] = {"train": [], "load": []}
         self.peaks: dict[str, float] = {}
 
     def answer(self) -> dict[str, Any]:
@@ -208,6 +211,7 @@ class Contender:
         self.process.stdin.write(f"{kind} {steps}\n")
         answer = self.answer()
         self.rates[kind].append(answer.pop("rate"))
+        self.cpu_rates[kind].append(answer.pop("cpu_rate"))
         self.peaks = answer
 
 
@@ -216,6 +220,7 @@ def compare(options: argparse.Namespace) -> None:
     command = [sys.executable, __file__, *sys.argv[1:], "--where"]
     done = subprocess.run([*command, "decode"], stdout=subprocess.PIPE, text=True, check=True)
     decoding = json.loads(done.stdout)
+    was_decoded = decoding["decode_s"] > 0  # and not by an earlier call of this program
     contenders = {where: Contender([*command, where]) for where in ("store", "memory")}
     answers = [contender.answer() for contender in contenders.values()]
     assert answers[0] == answers[1], answers  # the same batch first
@@ -232,7 +237,7 @@ def compare(options: argparse.Namespace) -> None:
         "recipe": options.recipe,
         "batch": answers[0]["batch"],
         "device": answers[0]["device"],
-        "decoding": decoding | {"images_s": round(options.images / max(decoding["decode_s"], 1e-9))},
+        "decoding": decoding | {"images_s": round(options.images / decoding["decode_s"])} if was_decoded else decoding,
     }
     for kind in ("train", "load"):
         pairs = list(zip(store.rates[kind], memory.rates[kind]))
@@ -240,7 +245,10 @@ def compare(options: argparse.Namespace) -> None:
             "store_images_s": round(statistics.median(store.rates[kind]), 1),
             "memory_images_s": round(statistics.median(memory.rates[kind]), 1),
             "ratio": round(statistics.median(a / b for a, b in pairs), 3),
-            "ratios": [round(a / b, 3) for a, b in pairs],
+            "ratios": [round(a / b, 2) for a, b in pairs],
+            "ratio_by_cpu_time": round(
+                statistics.median(a / b for a, b in zip(store.cpu_rates[kind], memory.cpu_rates[kind])), 3
+            ),
         }
     result["memory_gib"] = {where: contender.peaks for where, contender in contenders.items()}
     print(json.dumps(result, indent=1))
