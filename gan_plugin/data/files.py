@@ -53,14 +53,14 @@ def list_files(root: Path) -> Listing:
         while folders:
             folder = folders.pop()
             visited.add(identity_of(root / folder))
+            prefix = f"{folder}/" if folder.name else ""
             for entry in entries_of(root / folder):
-                path = folder / entry.name
                 if not is_folder(entry):
-                    files.append(str(path))
+                    files.append(prefix + entry.name)  # as text: a path object for each file takes most of the time
                 elif entry.is_symlink():
-                    nested.append(path)
+                    nested.append(folder / entry.name)
                 else:
-                    folders.append(path)
+                    folders.append(folder / entry.name)
         links = sorted([*links, *nested])
     return Listing(sorted(files), repeated)
 

@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import hashlib
+import posixpath
 from collections.abc import Sequence
 from dataclasses import KW_ONLY, dataclass
-from pathlib import Path, PurePosixPath
+from pathlib import Path
 
 import torch
 from PIL import Image
@@ -27,7 +28,7 @@ class FilesOfImages:
 
     def encoded(self, index: int) -> str:
         """Return the path of a file."""
-        return str(self.root / self.names[index])
+        return f"{self.root}/{self.names[index]}"
 
     def open(self, index: int) -> Image.Image:
         """Open an image lazily."""
@@ -88,7 +89,7 @@ class ImageFiles:
 
 def is_image_file(path: str) -> bool:
     """Return whether the suffix is that of a format that is opened."""
-    return PurePosixPath(path).suffix.lower() in image_suffixes()
+    return posixpath.splitext(path)[1].lower() in image_suffixes()
 
 
 def top_folder(path: str) -> str:

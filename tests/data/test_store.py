@@ -413,20 +413,20 @@ def test_a_process_that_dies_is_one_sentence(folder: str, large: Path, monkeypat
 
 @pytest.mark.skipif(not Path("/proc/self/status").exists(), reason="the system does not tell the most memory so far")
 def test_the_memory_of_a_process_is_bounded_by_what_it_reads(tmp_path: Path) -> None:
-    """A hundred megabytes pass by, of which a process keeps a batch."""
+    """600 MiB pass by, of which a process keeps a batch or a block, and what its allocator does not give back."""
     path = tmp_path / "samples"
     with path.open("wb") as file:
-        file.truncate(100 * 2**20)
+        file.truncate(600 * 2**20)
     program = (
         "import re, sys, torch\nfrom pathlib import Path\nfrom gan_plugin.data.dataset import compute_digest\n"
         "from gan_plugin.data.stored import SampleFile, StoredSamples\n"
         "def most():\n"
         "    return int(re.search(r'VmHWM:\\s*(\\d+) kB', Path('/proc/self/status').read_text())[1])\n"
-        "samples = StoredSamples(SampleFile(Path(sys.argv[1]), (1600, 1, 256, 256)))\n"
+        "samples = StoredSamples(SampleFile(Path(sys.argv[1]), (9600, 1, 256, 256)))\n"
         "samples[:256]\nbefore = most()\n"
-        "for rows in torch.randperm(1600).split(64):\n    samples[rows]\n"
+        "for rows in torch.randperm(9600).split(64):\n    samples[rows]\n"
         "compute_digest(samples, None, ())\n"
         "print(most() - before)\n"
     )
     output, _ = run(program, str(path)).communicate()
-    assert int(output) < 40 * 2**10  # of kilobytes: two blocks of 16 MiB, and no more
+    assert int(output) < 200 * 2**10  # kB
