@@ -10,6 +10,7 @@ Images that are reduced to a side of 8 pixels show what lies in color and shape,
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -41,6 +42,7 @@ RATE, WEIGHT_DECAY, SMOOTHING = 3e-3, 0.1, 0.05
 # A difference that nobody sees, such as a black that is 1 gray level bright, must not be told apart
 NOISE = 3.0  # standard deviation in gray levels, of what is added to each pixel, and to each channel of an image
 SCORED_AT_ONCE = 256
+VALUES_AT_ONCE = 1 << 23  # gray levels that are reduced at once: bounds the memory of larger images
 
 
 class Separation(NamedTuple):
@@ -166,8 +168,8 @@ def reduce(images: ImageRows, side: int, *, count: int, device: torch.device) ->
     if side >= max(height, width):
         return as_tensor(images[rows], device)
     size = (max(1, round(height * side / max(height, width))), max(1, round(width * side / max(height, width))))
-    parts = (rows[first : first + SCORED_AT_ONCE] for first in range(0, len(rows), SCORED_AT_ONCE))
-    blocks = (as_tensor(images[part], device) for part in parts)
+    at_once = max(1, VALUES_AT_ONCE // math.prod(images.shape[1:]))
+    blocks = (as_tensor(images[rows[first : first + at_once]], device) for first in range(0, len(rows), at_once))
     return torch.cat([F.adaptive_avg_pool2d(block.float(), size).round().to(torch.uint8) for block in blocks])
 
 

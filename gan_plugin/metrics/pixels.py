@@ -49,20 +49,25 @@ def pixel_sums(images: ImageRows, device: torch.device) -> PixelSums:
     >>> pixel_sums(np.array([3, 4], np.uint8).reshape(2, 1, 1, 1), torch.device("cpu")).of_pixels.tolist()
     [[7.0], [25.0]]
     """
-    of_images, of_pixels = sum_blocks(blocks_on(images, device, VALUES_AT_ONCE))
+    of_images, of_pixels = sums_on(images, device)
     return PixelSums(of_images.cpu().numpy(), of_pixels.cpu().numpy())
 
 
-def sum_blocks(blocks: Iterator[Tensor]) -> tuple[Tensor, Tensor]:
-    """Return the two tensors of :class:`PixelSums` of blocks uint8 [B, C, H, W], where they are."""
-    of_images, of_pixels = [], torch.zeros((), dtype=torch.float64)  # of all blocks, or memory would grow with them
-    for block in blocks:
-        values = block.flatten(1).double()
-        sums = values.sum(1), values.sum(0)
-        squares = values.square_()
-        of_images.append(torch.stack([sums[0], squares.sum(1)]))
-        of_pixels = of_pixels + torch.stack([sums[1], squares.sum(0)])
-    return torch.cat(of_images, 1), of_pixels
+def sums_on(images: ImageRows, device: torch.device) -> tuple[Tensor, Tensor]:
+    """Return the two tensors of :class:`PixelSums` on a device; of a block nothing is kept, however many there are."""
+    of_images, of_pixels = (
+        torch.zeros(2, size, dtype=torch.float64, device=device) for size in (len(images), math.prod(images.shape[1:]))
+    )
+    first = 0
+    for block in blocks_on(images, device, VALUES_AT_ONCE):
+        values, rows = block.flatten(1).double(), slice(first, first + len(block))
+        of_images[0, rows] = values.sum(1)
+        of_pixels[0] += values.sum(0)
+        values.square_()
+        of_images[1, rows] = values.sum(1)
+        of_pixels[1] += values.sum(0)
+        first += len(block)
+    return of_images, of_pixels
 
 
 def brightness(sums: PixelSums) -> float:

@@ -3,13 +3,17 @@
 from __future__ import annotations
 
 import dataclasses
+from pathlib import Path
 
 import numpy as np
+import numpy.typing as npt
 import pytest
 import torch
 from evaluation_helpers import CPU
 
 from gan_plugin.data import Dataset
+from gan_plugin.data.stored import SampleFile, StoredSamples, pixels_of
+from gan_plugin.evaluation import critic
 from gan_plugin.evaluation.critic import critic_measurements, reduce, separation
 from gan_plugin.evaluation.reference import Reference, as_pixels
 from gan_plugin.media.image import Images
@@ -58,6 +62,24 @@ def test_reduced_images_are_averages() -> None:
     assert small.shape == (3, 3, 8, 4)
     assert small[1, 2, 0, 1].item() == round(images[1, :4, 4:8, 2].mean())
     assert torch.equal(reduce(images, 32, count=3, device=CPU), torch.from_numpy(images).permute(0, 3, 1, 2))
+
+
+def test_of_large_images_only_some_are_read_at_once(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    samples = torch.randint(0, 256, (50, 3, 32, 16), dtype=torch.uint8)
+    (tmp_path / "samples").write_bytes(samples.numpy().tobytes())
+    stored = StoredSamples(SampleFile(tmp_path / "samples", tuple(samples.shape)))
+    expected = reduce(pixels_of(samples), 8, count=20, device=CPU)
+    read = StoredSamples.read
+    counts: list[int] = []
+
+    def counted(self: StoredSamples, rows: npt.NDArray[np.int64], out: torch.Tensor) -> None:
+        counts.append(len(rows))
+        read(self, rows, out)
+
+    monkeypatch.setattr(StoredSamples, "read", counted)
+    monkeypatch.setattr(critic, "VALUES_AT_ONCE", 7 * samples[0].numel())
+    assert torch.equal(reduce(pixels_of(stored), 8, count=20, device=CPU), expected)
+    assert counts == [7, 7, 6]
 
 
 def test_the_measurements_and_their_baseline(digits: Dataset, reference: Reference) -> None:

@@ -8,6 +8,7 @@ An index may lie on the CPU, there as on a GPU, which then waits for its copy: `
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import SimpleNamespace
 from typing import Any
 
@@ -21,6 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
 from gan_plugin.data import Dataset, load_dataset
+from gan_plugin.data.loader import BatchLoader
+from gan_plugin.data.stored import SampleFile, Samples, StoredSamples
 from gan_plugin.evaluation import generated, measures
 from gan_plugin.evaluation.critic import NOISE, noise_generator, noisy, score, train_critic
 from gan_plugin.evaluation.generated import images_of, sample_features
@@ -35,7 +38,7 @@ from gan_plugin.metrics import neighbors, pixels
 from gan_plugin.metrics.frechet import moments
 from gan_plugin.metrics.kernel import subset_distances, subset_rows
 from gan_plugin.metrics.neighbors import Manifold, match, nearest_radii
-from gan_plugin.metrics.pixels import blocks_on, sum_blocks
+from gan_plugin.metrics.pixels import blocks_on, sums_on
 from gan_plugin.metrics.spectrum import total_power
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.session import CUDA
@@ -67,14 +70,20 @@ def one_device() -> Iterator[None]:
         yield
 
 
-@pytest.fixture
-def resident(monkeypatch: pytest.MonkeyPatch) -> None:
-    """Images fit on the device, which CUDA alone could say, and trainings are short."""
-    for module in (classifier_training, self_supervised_training):
-        monkeypatch.setattr(module, "move_samples", lambda samples, device: samples.to(device))
+@pytest.fixture(params=["device", "memory", "file"])
+def images(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Samples:
+    """Images that fit on the device, which CUDA alone could say, or that come from the host; trainings are short."""
+    if request.param == "device":
+        for module in (classifier_training, self_supervised_training):
+            monkeypatch.setattr(module, "move_samples", lambda samples, device: samples.to(device))
     for name in ("MIN_STEPS", "MAX_STEPS"):
         monkeypatch.setattr(classifier_training, name, 3)
     monkeypatch.setattr(self_supervised_training, "STEPS", 3)
+    shape = (5, 1, 28, 28)
+    if request.param == "file":
+        (tmp_path / "samples").write_bytes(bytes(5 * 28 * 28))
+        return StoredSamples(SampleFile(tmp_path / "samples", shape))
+    return torch.zeros(shape, dtype=torch.uint8)
 
 
 def learned(statistics: Tensor, count: int) -> tuple[Tensor, Tensor]:
@@ -83,21 +92,26 @@ def learned(statistics: Tensor, count: int) -> tuple[Tensor, Tensor]:
     return statistics.new_zeros(size), statistics.new_zeros(size, count)
 
 
-TRAININGS: dict[str, Callable[[Tensor], TrainedNetwork[nn.Module]]] = {
+TRAININGS: dict[str, Callable[[Samples], TrainedNetwork[nn.Module]]] = {
     "classifier": lambda images: train_classifier(images, torch.arange(len(images)) % 3, 3, device=META),
     "rotation": lambda images: train_rotation(images, device=META),
     "self-supervised": lambda images: train_self_supervised(images, device=META),
 }
 
 
-@pytest.mark.usefixtures("resident")
 @pytest.mark.parametrize("training", TRAININGS)
-def test_training_of_a_feature_network(training: str, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_training_of_a_feature_network(training: str, images: Samples, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(components, "principal_components", learned)
     monkeypatch.setattr(components, "MAX_FITTED", 3)
     monkeypatch.setattr(components, "FITTED_AT_ONCE", 28 * 28)
-    trained = TRAININGS[training](torch.zeros(5, 1, 28, 28, dtype=torch.uint8))
+    trained = TRAININGS[training](images)
     assert {value.device for value in trained.network.state_dict().values()} == {META}
+
+
+def test_batches_for_a_device_other_than_a_gpu(digits: Dataset) -> None:
+    loader = BatchLoader(digits, 5, META, seed=0, labeled=True, paired=True)
+    batches = loader.batches(loader.orders(0), 0)
+    assert {x.device for batch in batches for x in batch if x is not None} == {META}
 
 
 def test_training_and_scores_of_a_critic() -> None:
@@ -220,12 +234,12 @@ def test_neighbors(monkeypatch: pytest.MonkeyPatch) -> None:
     assert {x.device for x in matches} == {META}
 
 
-def test_sums_of_pixels_and_power_spectra() -> None:
+def test_sums_of_pixels_and_power_spectra(monkeypatch: pytest.MonkeyPatch) -> None:
     images = np.zeros((10, 8, 6, 3), np.uint8)
-    of_images, of_pixels = sum_blocks(blocks_on(images, META, 3 * images[0].size))
+    monkeypatch.setattr(pixels, "VALUES_AT_ONCE", 3 * images[0].size)
+    of_images, of_pixels = sums_on(images, META)
     assert (of_images.shape, of_pixels.shape, of_images.device) == ((2, 10), (2, 144), META)
     assert total_power(blocks_on(images, META, 3 * images[0].size), on_meta(8, 6)).device == META
-    assert images.size < pixels.VALUES_AT_ONCE
 
 
 def test_an_equal_number_of_features_for_the_ratio() -> None:
