@@ -18,7 +18,8 @@ import torch
 
 from gan_plugin.data import load_dataset
 from gan_plugin.data.ahead import AheadBatches
-from gan_plugin.data.loader import BatchLoader
+from gan_plugin.data.loader import BatchLoader, gather, move_samples
+from gan_plugin.data.stored import SampleFile, StoredSamples
 from gan_plugin.doctor import check_serving
 from gan_plugin.serving.cuda import find_driver
 from gan_plugin.serving.generator import OnnxGenerator
@@ -26,6 +27,7 @@ from gan_plugin.serving.requests import read_request
 
 DRIVER = find_driver()
 pytestmark = pytest.mark.skipif(DRIVER is None or not DRIVER.gpus, reason="no GPU is visible")
+on_cuda = pytest.mark.skipif(not torch.cuda.is_available(), reason="torch is not one for CUDA")
 ROOT = Path(__file__).parent.parent
 DIGITS = ROOT / "examples" / "digits.onnx"
 
@@ -60,14 +62,15 @@ def test_a_seeds_image_alone_and_among_others(on_gpu: OnnxGenerator) -> None:
         assert np.abs(images - expected).max() <= 1
 
 
+@on_cuda
+@pytest.mark.parametrize("world_size", [1, 2])
 @pytest.mark.parametrize("resident", [0, 1, 700, 1437])
-def test_batches_of_samples_of_which_a_part_is_on_the_gpu(resident: int) -> None:
+def test_batches_of_samples_of_which_a_part_is_on_the_gpu(resident: int, world_size: int) -> None:
     """Are those of samples that all are, while more of them are asked for than the GPU has copied."""
-    if not torch.cuda.is_available():
-        pytest.skip("torch is not one for CUDA")
     digits, device = load_dataset("digits"), torch.device("cuda")
-    complete = BatchLoader(digits, 64, device, seed=0, labeled=True, paired=True)
-    split = BatchLoader(digits, 64, device, seed=0, labeled=True, paired=True)
+    complete, split = (
+        BatchLoader(digits, 64, device, seed=0, labeled=True, paired=True, world_size=world_size) for _ in range(2)
+    )
     split.source = AheadBatches(digits.samples, resident, device, rows_of=split.rows, steps=split.steps_per_epoch)
     for epoch in range(3):
         orders = [loader.orders(epoch) for loader in (complete, split)]
@@ -80,3 +83,26 @@ def test_batches_of_samples_of_which_a_part_is_on_the_gpu(resident: int) -> None
                 assert b.samples.device.type == "cuda"
                 assert torch.equal(a.samples, b.samples)
                 assert torch.equal(a.labels, b.labels)
+
+
+@on_cuda
+@pytest.mark.parametrize("free", [0, 2**40])
+@pytest.mark.parametrize("kind", ["memory", "file"])
+def test_rows_of_samples_for_a_gpu_that_has_room_for_them_and_for_one_that_has_not(
+    kind: str, free: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Nobody waits for the GPU meanwhile."""
+    expected, device = load_dataset("digits").samples[:], torch.device("cuda")
+    (tmp_path / "samples").write_bytes(expected.numpy().tobytes())
+    in_file = StoredSamples(SampleFile(tmp_path / "samples", tuple(expected.shape)))
+    monkeypatch.setattr(torch.cuda, "mem_get_info", lambda _: (free, free))
+    samples = move_samples(in_file if kind == "file" else expected, device)
+    assert samples.device.type == ("cuda" if free else "cpu")
+    rows = torch.tensor([5, 5, 1400, 0, 1])
+    of_home = rows.to(samples.device)
+    torch.cuda.set_sync_debug_mode("error")
+    try:
+        batch = gather(samples, of_home, device)
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+    assert torch.equal(batch.cpu(), expected[rows])

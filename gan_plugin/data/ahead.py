@@ -17,8 +17,15 @@ AHEAD = 3  # batches that are read before they are needed: one reads slowly now 
 
 
 class HostPart(NamedTuple):
-    """What of a batch comes from the host: samples uint8 [K, C, H, W] and their places in the batch, int64 [K]."""
+    """What of a batch comes from the host.
 
+    Attributes:
+        rows: of the whole batch, int64 [B].
+        samples: those that are not on the device, uint8 [K, C, H, W].
+        places: theirs in the batch, int64 [K].
+    """
+
+    rows: Tensor
     samples: Tensor
     places: Tensor
 
@@ -28,7 +35,7 @@ class Slot:
 
     def __init__(self, shape: tuple[int, ...]) -> None:
         self.samples = torch.empty(shape, dtype=torch.uint8, pin_memory=True)
-        self.places = torch.empty(shape[0], dtype=torch.int64, pin_memory=True)
+        self.rows, self.places = torch.empty((2, shape[0]), dtype=torch.int64, pin_memory=True)
 
 
 class AheadBatches:
@@ -64,8 +71,8 @@ class AheadBatches:
         self.index = 0
 
     def prepare(self, order: Tensor) -> Tensor:
-        """Return an epoch's order int64 [N] where batches are looked up: on the host, of which the GPU fetches rows."""
-        return order.pin_memory() if self.device.type == "cuda" else order
+        """Return an epoch's order int64 [N] where batches are looked up: on the host."""
+        return order
 
     def batches(self, orders: list[Tensor], index: int) -> list[tuple[Tensor, Tensor]]:
         """Return a batch of each order: its samples uint8 [B, C, H, W] and its rows int64 [B], on the device."""
@@ -81,7 +88,7 @@ class AheadBatches:
             self.pending.append(self.pool.submit(self.read, orders, number))
         parts = self.pending.popleft().result()
         self.index += 1
-        batches = [self.assemble(part, self.rows_of(order, index)) for part, order in zip(parts, orders)]
+        batches = [self.assemble(part) for part in parts]
         if self.device.type == "cuda":
             self.copied[index % (AHEAD + 2)] = event = torch.cuda.Event()
             event.record()
@@ -94,6 +101,7 @@ class AheadBatches:
             rows = self.rows_of(order, index)
             places = (rows >= len(self.resident)).nonzero().flatten()
             part = self.memory_for(len(places), key=(number, index % (AHEAD + 2)), size=len(rows))
+            part.rows.copy_(rows)
             part.places.copy_(places)
             read_rows(self.samples, rows[places], part.samples)
             parts.append(part)
@@ -103,14 +111,15 @@ class AheadBatches:
         """Return memory for ``count`` of the samples in a batch of this size."""
         shape = self.samples.shape[1:]
         if self.device.type != "cuda":  # what is returned belongs to the caller
-            return HostPart(torch.empty((count, *shape), dtype=torch.uint8), torch.empty(count, dtype=torch.int64))
+            rows, places = (torch.empty(of, dtype=torch.int64) for of in (size, count))
+            return HostPart(rows, torch.empty((count, *shape), dtype=torch.uint8), places)
         if (slot := self.slots.get(key)) is None or len(slot.samples) < size:
             slot = self.slots[key] = Slot((size, *shape))
-        return HostPart(slot.samples[:count], slot.places[:count])
+        return HostPart(slot.rows[:size], slot.samples[:count], slot.places[:count])
 
-    def assemble(self, part: HostPart, rows: Tensor) -> tuple[Tensor, Tensor]:
+    def assemble(self, part: HostPart) -> tuple[Tensor, Tensor]:
         """Return samples and rows of a batch on the device, from what is there and what comes from the host."""
-        rows = rows.to(self.device, non_blocking=True)
+        rows = part.rows.to(self.device, non_blocking=True)
         samples = part.samples.to(self.device, non_blocking=True)
         if len(samples) == len(rows):  # all in their places
             return samples, rows

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import threading
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
@@ -56,8 +57,11 @@ def decoding_bytes(image: Image.Image) -> int:
 
 
 def is_small(needed: int) -> bool:
-    """Return whether a dataset of so many bytes belongs into memory."""
-    return needed <= MEMORY_SHARE * available_memory()
+    """Return whether a dataset of so many bytes belongs into memory, also where torchrun started several processes.
+
+    Each of them decides for itself, and would have a copy of its own.
+    """
+    return needed * int(os.environ.get("LOCAL_WORLD_SIZE", "1")) <= MEMORY_SHARE * available_memory()
 
 
 def check_memory(needed: int, what: str) -> None:

@@ -204,13 +204,31 @@ def test_batches_are_those_of_data_in_memory(both: tuple[Dataset, Dataset], opti
         assert torch.equal(stored.batches(orders, 1)[0].samples, early.samples)
 
 
+@pytest.mark.parametrize("kind", [0, 1])
+def test_the_batches_of_two_processes_make_up_those_of_one(both: tuple[Dataset, Dataset], kind: int) -> None:
+    """Also an odd batch, of which the first process gets one sample more."""
+    options = {"seed": 3, "labeled": True, "paired": True}
+    single = BatchLoader(both[kind], 5, CPU, **options)
+    loaders = [BatchLoader(both[kind], 5, CPU, rank=rank, world_size=2, **options) for rank in range(2)]
+    assert {loader.steps_per_epoch for loader in loaders} == {single.steps_per_epoch}
+    for epoch in range(2):
+        orders = [loader.orders(epoch) for loader in (single, *loaders)]
+        for index in range(single.steps_per_epoch):
+            expected, *shares = (loader.batches(order, index) for loader, order in zip((single, *loaders), orders))
+            for batch, *of_ranks in zip(expected, *shares):
+                for tensors in zip(batch, *of_ranks):
+                    interleaved = torch.empty_like(tensors[0])
+                    interleaved[::2], interleaved[1::2] = tensors[1:]
+                    assert torch.equal(interleaved, tensors[0])
+
+
 @pytest.mark.parametrize("resident", [0, 1, 17, 48])
 @pytest.mark.parametrize("kind", [0, 1])
 def test_batches_of_samples_of_which_a_part_is_on_the_device(
     both: tuple[Dataset, Dataset], resident: int, kind: int
 ) -> None:
     """Here the device is the CPU, whose memory holds the part; tests/test_gpu.py has it on a GPU."""
-    dataset, loader = both[kind], BatchLoader(both[0], 5, CPU, seed=0)
+    dataset, loader = both[kind], BatchLoader(both[0], 5, CPU, seed=0, world_size=2)
     split = AheadBatches(dataset.samples, resident, CPU, rows_of=loader.rows, steps=loader.steps_per_epoch)
     orders = loader.orders(0)
     for index in range(loader.steps_per_epoch):
@@ -425,6 +443,15 @@ def test_what_fits_into_memory_goes_there_where_it_cannot_be_stored(
     assert isinstance(load_dataset(folder).samples, torch.Tensor)
     warning = f"{folder} with its 60 images take 0.0 GB of memory, since GAN_PLUGIN_STORE_GB allows 0.0 GB there."
     assert warning in capsys.readouterr().err
+
+
+def test_processes_that_train_together_have_a_share_of_the_memory_each(
+    folder: str, empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(limits, "available_memory", lambda: 3 * COUNT * 3 * 16 * 16)
+    assert isinstance(load_dataset(folder).samples, torch.Tensor)
+    monkeypatch.setenv("LOCAL_WORLD_SIZE", "2")
+    assert isinstance(load_dataset(folder).samples, StoredSamples)
 
 
 def test_a_process_that_dies_is_one_sentence(folder: str, large: Path, monkeypatch: pytest.MonkeyPatch) -> None:
