@@ -26,7 +26,7 @@ from gan_plugin.spec import SampleSpec
 from gan_plugin.training.rules import check_combination, without_unused
 from gan_plugin.training.speed import fit_batch_to_time, grow_batch, seconds_per_step
 
-STEP_MEMORY = 0.7  # of a GPU's, for a step; the rest is for the data, the averaged generator and evaluations
+STEP_MEMORY = 0.4  # of a GPU, for a step; up to half of it is for the data, and evaluations need some
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that jobs print its messages
 
