@@ -10,12 +10,13 @@ from __future__ import annotations
 import os
 import socket
 import tempfile
+import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from datetime import timedelta
 from pathlib import Path
-from typing import Any, TypeVar
+from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, distributed
@@ -32,6 +33,23 @@ T = TypeVar("T")
 
 class RankLost(RuntimeError):
     """Another process of this training has ended, or cannot be reached."""
+
+
+class Question(NamedTuple):
+    """What rank 0 asks the others while they wait for its decision."""
+
+    content: Any
+
+
+class Failure(NamedTuple):
+    """What came of a question in a process that could not answer it: the trace of its error."""
+
+    trace: str
+
+
+def unasked(question: object) -> object:
+    """Answer where no question is expected."""
+    raise RuntimeError(f"There is no answer to {question!r}.")
 
 
 @dataclass(frozen=True)
@@ -73,34 +91,63 @@ class Ranks:
             distributed.all_reduce(tensor, distributed.ReduceOp.MAX)
         return tensor.tolist()
 
-    def decide(self, decision: Callable[[], T]) -> T:
-        """Return in every process what rank 0 decides, or raise what is raised there; others do not call it."""
+    def decide(self, decision: Callable[[], T], answer: Callable[[Any], object] = unasked) -> T:
+        """Return in every process what rank 0 decides, or raise what is raised there; others do not call it.
+
+        Args:
+            decision: of rank 0, which may :meth:`ask` the others.
+            answer: of the others to each of its questions.
+        """
         if self.world_size == 1:
             return decision()
-        outcome: tuple[T | None, Exception | None] = (None, None)
+        outcome: Any = None, None
         if self.is_main:
             try:
                 outcome = decision(), None
             except Exception as error:
                 outcome = None, error
-        value, raised = self.broadcast(outcome)
+        while isinstance(received := self.broadcast(outcome), Question):
+            self.gather(attempt(answer, received.content))
+        value, raised = received
         if raised is not None:
             raise raised
-        return value  # type: ignore[return-value]  # None only where the decision is
+        return value  # type: ignore[no-any-return]  # as it was sent
 
-    def check(self, check: Callable[[], None]) -> None:
+    def ask(self, question: object, own: Callable[[], T]) -> list[T]:
+        """Return the answers of all processes to a question, by their ranks; for rank 0, within a decision.
+
+        Args:
+            question: for the others, who wait for the decision; can be pickled, and so can their answers.
+            own: gives the answer of rank 0, while the others give theirs.
+
+        Raises:
+            RuntimeError: one of the others cannot answer; with its trace.
+        """
+        if self.world_size == 1:
+            return [own()]
+        self.broadcast(Question(question))
+        try:
+            answer = own()
+        finally:
+            answers: list[Any] = self.gather(None)  # of the others, for whom an error here is none
+        for rank, other in enumerate(answers):
+            if isinstance(other, Failure):
+                raise RuntimeError(f"Process {rank} could not do its share:\n{other.trace}")
+        return [answer, *answers[1:]]
+
+    def check(self, check: Callable[[], T]) -> T:
         """Run a check in every process; what it raises in one is raised in all, that of the lowest rank."""
         if self.world_size == 1:
-            check()
-            return
-        own: Exception | None = None
+            return check()
+        value, own = None, None
         try:
-            check()
+            value = check()
         except Exception as error:
             own = error
         for raised in self.gather(own):
             if raised is not None:
                 raise raised
+        return value  # type: ignore[return-value]  # None only where the check's is
 
     def broadcast(self, value: T) -> T:
         """Return rank 0's value, which can be pickled, in every process."""
@@ -154,6 +201,14 @@ class Ranks:
 
 
 ALONE = Ranks()
+
+
+def attempt(answer: Callable[[Any], T], question: Any) -> T | Failure:
+    """Return an answer, or what went wrong, in words: not every exception can be pickled."""
+    try:
+        return answer(question)
+    except Exception:
+        return Failure(traceback.format_exc())
 
 
 @contextmanager

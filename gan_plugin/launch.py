@@ -23,7 +23,7 @@ def become_torchrun() -> None:
 
 
 def check_alone(command: str) -> None:
-    """Refuse a command that only one process can run, where the backend asks for several.
+    """Refuse a command that only one process can run, where torchrun has started several or the backend would.
 
     Raises:
         UserError: names the command.
@@ -32,3 +32,5 @@ def check_alone(command: str) -> None:
         raise UserError(
             f"The backend torchrun runs train, and {command} is done by one process: leave out -b torchrun."
         )
+    if "TORCHELASTIC_RUN_ID" in os.environ and os.environ.get("WORLD_SIZE") != "1":
+        raise UserError(f"{command} is done by one process, and torchrun has started several: leave out torchrun.")

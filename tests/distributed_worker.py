@@ -28,6 +28,20 @@ def alarm(ranks: Ranks, of: int) -> None:
         raise GuardError(f"rank {of} has lost it")
 
 
+def answer(ranks: Ranks, number: int) -> int:
+    """Divide by zero where it is asked for its rank."""
+    return 12 // (number - ranks.rank)
+
+
+def asked(ranks: Ranks, number: int, own: object) -> object:
+    """What rank 0 decides of all answers; the first line of it, because traces follow."""
+    assert callable(own)
+    decided = outcome_of(
+        lambda: ranks.decide(lambda: ranks.ask(number, own), answer=lambda question: answer(ranks, question))
+    )
+    return decided.splitlines()[0] if isinstance(decided, str) else decided
+
+
 def received(ranks: Ranks, path: Path) -> str:
     with ranks.file(path if ranks.is_main else None) as place:
         return place.read_text()
@@ -44,6 +58,10 @@ def main() -> None:
             "decide": ranks.decide(lambda: f"rank {ranks.rank}"),
             "decided alarm": outcome_of(lambda: ranks.decide(lambda: alarm(ranks, of=0))),
             "checked alarm": outcome_of(lambda: ranks.check(lambda: alarm(ranks, of=1))),
+            "asked": asked(ranks, 4, lambda: "own"),
+            "asked in vain": asked(ranks, 1, lambda: "own"),
+            "asked in alarm": asked(ranks, 4, lambda: alarm(ranks, of=0)),
+            "checked": ranks.check(lambda: ranks.rank // 2),
             "no alarm": outcome_of(lambda: ranks.check(lambda: alarm(ranks, of=2))),
             "gather": ranks.gather({"rank": ranks.rank}),
             "file": received(ranks, folder / "sent.txt"),

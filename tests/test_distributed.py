@@ -47,6 +47,10 @@ EXPECTED = {
     "decide": "rank 0",
     "decided alarm": "GuardError: rank 0 has lost it",
     "checked alarm": "GuardError: rank 1 has lost it",
+    "asked": ["own", 4],
+    "asked in vain": "RuntimeError: Process 1 could not do its share:",
+    "asked in alarm": "GuardError: rank 0 has lost it",
+    "checked": 0,
     "no alarm": None,
     "gather": [{"rank": 0}, {"rank": 1}],
     "file": "from rank 0",
@@ -90,6 +94,7 @@ def test_one_process_needs_no_others() -> None:
     tensor = torch.ones(2)
     assert ranks == Ranks(rank=0, world_size=1, local_rank=0)
     assert ranks.average([tensor])[0] is tensor
+    assert ranks.decide(lambda: ranks.ask("what?", lambda: tensor))[0] is tensor
     with joined(ranks, torch.device("cpu")):
         assert not torch.distributed.is_initialized()
 

@@ -2,23 +2,34 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
+
+from torch import Tensor
 
 from gan_plugin.config.settings import TrainSettings
 from gan_plugin.data import Dataset
 from gan_plugin.device import cpu_threads
 from gan_plugin.distributed import RankLost, Ranks
 from gan_plugin.errors import UserError
+from gan_plugin.evaluation.quick import QuickFeatures, QuickFid
+from gan_plugin.features import FeatureNetwork, load_network
+from gan_plugin.features.cache import Content
+from gan_plugin.features.store import content_of, network_in
+from gan_plugin.features.trained import TrainedNetwork
 from gan_plugin.jobs.training_data import load_training_data
 from gan_plugin.signals import StopSignals
 from gan_plugin.tracking.tracker import Silent
 from gan_plugin.training.errors import Diverged, Interrupted
 from gan_plugin.training.loop import train
-from gan_plugin.training.plan import TrainingPlan
+from gan_plugin.training.plan import TrainingPlan, spec_of
+from gan_plugin.training.samples import generator_with
+from gan_plugin.training.state import TrainingState
+
+SentNetwork = tuple[type[TrainedNetwork[Any]], Content]
 
 
 class Assignment(NamedTuple):
@@ -27,10 +38,13 @@ class Assignment(NamedTuple):
     Attributes:
         plan: of the training.
         digest: of the images to train on.
+        network: the feature network of evaluations, of which each process does its share; one that was trained on the
+            data as what is in its file, of another one the digest; None where nothing is evaluated.
     """
 
     plan: TrainingPlan
     digest: str
+    network: SentNetwork | str | None
 
 
 @dataclass
@@ -45,14 +59,20 @@ class OtherRanks:
     ranks: Ranks
     uri: str | None = None
 
-    def assign(self, plan: TrainingPlan, dataset: Dataset) -> None:
-        """Have them train by this plan, once they have read the same images.
+    def assign(self, plan: TrainingPlan, dataset: Dataset, evaluator: QuickFid | None) -> None:
+        """Have them train by this plan, once they have the same images and the evaluator's feature network.
 
         Raises:
-            UserError: one of them has read others.
+            UserError: one of them has others.
         """
-        self.ranks.broadcast(Assignment(plan, dataset.digest))
-        check_data(self.ranks, dataset, dataset.digest)
+        network = None if evaluator is None else sent_network(evaluator.network)
+        self.ranks.broadcast(Assignment(plan, dataset.digest, network))
+        self.ranks.check(lambda: None)
+
+
+def sent_network(network: FeatureNetwork) -> SentNetwork | str:
+    """Return what the others need to have the same feature network: all of one that was trained, or the digest."""
+    return (type(network), content_of(network)) if isinstance(network, TrainedNetwork) else network.digest
 
 
 @contextmanager
@@ -70,7 +90,7 @@ def follow(settings: TrainSettings, ranks: Ranks) -> str:
     """Train as rank 0 says, and return the model's URI when it is done.
 
     Raises:
-        UserError: the images here are not those of rank 0.
+        UserError: the images here are not those of rank 0, or the feature network is not.
         RankLost: another process has ended.
         SystemExit: rank 0 did not come to an end, and says why; or a signal came, and it has written the checkpoint.
     """
@@ -78,11 +98,16 @@ def follow(settings: TrainSettings, ranks: Ranks) -> str:
     if not isinstance(assignment, Assignment):
         raise SystemExit(1)
     dataset = load_training_data(settings).dataset
-    stop = StopSignals()
+    plan, stop = assignment.plan, StopSignals()
     try:
-        with stop.installed(), cpu_threads(assignment.plan.device, settings.threads):
-            check_data(ranks, dataset, assignment.digest)
-            train(dataset, assignment.plan, Silent(), folder=Path(), stop_requested=stop.requested, ranks=ranks)
+        with stop.installed(), cpu_threads(plan.device, settings.threads):
+            features = ranks.check(lambda: get_ready(assignment, settings, dataset, ranks))
+
+            def share(state: TrainingState, buffers: Mapping[str, Tensor]) -> list[Tensor]:
+                assert features is not None  # or rank 0 would not ask
+                return [part.cpu() for part in features.share(generator_with(state, buffers))]
+
+            train(dataset, plan, Silent(), folder=Path(), stop_requested=stop.requested, ranks=ranks, share=share)
     except (Interrupted, Diverged):
         pass  # as rank 0 says
     uri: str | None = ranks.broadcast(None)  # when it has delivered all: torchrun ends the others with the first
@@ -91,18 +116,43 @@ def follow(settings: TrainSettings, ranks: Ranks) -> str:
     return uri
 
 
-def check_data(ranks: Ranks, dataset: Dataset, digest: str) -> None:
-    """Refuse to train where the processes have not read the same images.
+def get_ready(assignment: Assignment, settings: TrainSettings, dataset: Dataset, ranks: Ranks) -> QuickFeatures | None:
+    """Return what this process does of an evaluation; None where nothing is evaluated.
 
     Raises:
-        UserError: names the first process that has read others.
+        UserError: this process has other images than rank 0, or another feature network; the sentence names it.
     """
+    plan = assignment.plan
+    if dataset.digest != assignment.digest:
+        raise UserError(
+            f"Process {ranks.rank} has read other images than process 0, with digest {dataset.digest} in place of "
+            f"{assignment.digest}: give all machines the same data."
+        )
+    if assignment.network is None:
+        return None
+    network: FeatureNetwork
+    if isinstance(assignment.network, str):
+        network = loaded_network(assignment.network, settings, dataset, plan=plan, ranks=ranks)
+    else:
+        network = network_in(*assignment.network, plan.device)
+    classes = spec_of(dataset, plan.recipe).classes
+    return QuickFeatures(network, latent_size=plan.recipe.latent_size, classes=classes, ranks=ranks)
 
-    def check() -> None:
-        if dataset.digest != digest:
-            raise UserError(
-                f"Process {ranks.rank} has read other images than process 0, with digest {dataset.digest} in place of "
-                f"{digest}: give all machines the same data."
-            )
 
-    ranks.check(check)
+def loaded_network(
+    digest: str, settings: TrainSettings, dataset: Dataset, *, plan: TrainingPlan, ranks: Ranks
+) -> FeatureNetwork:
+    """Load the feature network that rank 0 has loaded from a file.
+
+    Raises:
+        UserError: the network cannot be had here, or is another one.
+    """
+    assert settings.features is not None  # what is chosen where nothing is given is trained on the data
+    weights = None if settings.inception_weights is None else Path(settings.inception_weights)
+    network = load_network(settings.features, dataset, plan.device, inception_weights=weights)
+    if network.digest != digest:
+        raise UserError(
+            f"Process {ranks.rank} has another {settings.features} than process 0, with digest {network.digest} in "
+            f"place of {digest}: give all machines the same file."
+        )
+    return network

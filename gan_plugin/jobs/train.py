@@ -23,7 +23,7 @@ from gan_plugin.config.settings import TrainSettings, explicit_texts
 from gan_plugin.connection import without_password
 from gan_plugin.data import Dataset, Division, check_data_argument
 from gan_plugin.device import choose_device, choose_precision, cpu_threads, precision_name
-from gan_plugin.distributed import joined, ranks_of_environment
+from gan_plugin.distributed import Ranks, joined, ranks_of_environment
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
 from gan_plugin.evaluation.reference import has_classes
@@ -130,7 +130,7 @@ def train_and_export(
         Diverged: training failed.
         SystemExit: a signal came; the checkpoint is written.
     """
-    evaluator = make_evaluator(run, settings, dataset, plan=plan)
+    evaluator = make_evaluator(run, settings, dataset, plan=plan, ranks=others.ranks)
     run.parameters({"features": None if evaluator is None else evaluator.network.name})
     clock = Clock(started)
     if plan.minutes is not None:
@@ -147,7 +147,7 @@ def train_and_export(
     stop = StopSignals()
     try:
         with stop.installed():
-            others.assign(plan, dataset)
+            others.assign(plan, dataset, evaluator)
             state = train(
                 dataset,
                 plan,
@@ -216,7 +216,7 @@ def used_parameters(settings: TrainSettings, plan: TrainingPlan, division: Divis
 
 
 def make_evaluator(
-    run: TrainingRun, settings: TrainSettings, dataset: Dataset, *, plan: TrainingPlan
+    run: TrainingRun, settings: TrainSettings, dataset: Dataset, *, plan: TrainingPlan, ranks: Ranks
 ) -> QuickFid | None:
     """Return what evaluates the generator during training, or None where nothing may or can.
 
@@ -235,6 +235,7 @@ def make_evaluator(
             classes=classes,
             device=plan.device,
             weights=weights,
+            ranks=ranks,
         )
     except UserError as error:
         if settings.features is not None:

@@ -18,7 +18,7 @@ from gan_plugin.config.settings import SAMPLE_GRIDS
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import BatchLoader
 from gan_plugin.device import tuned, without_tf32
-from gan_plugin.distributed import ALONE, Ranks, seed_of_rank
+from gan_plugin.distributed import ALONE, Ranks, seed_of_rank, unasked
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.budget import Budget, Clock, make_budget
@@ -31,7 +31,7 @@ from gan_plugin.training.plan import TrainingPlan, check_resumed, spec_of, steps
 from gan_plugin.training.progress import ProgressLogger
 from gan_plugin.training.samples import exported_generator, generate_images, sample_grid
 from gan_plugin.training.saving import Checkpoints
-from gan_plugin.training.selection import Evaluator, TimeShare, finish, keep_best, update_best
+from gan_plugin.training.selection import Evaluator, Share, TimeShare, finish, keep_best, update_best
 from gan_plugin.training.state import TrainingState, first_state, seed_after
 from gan_plugin.training.weights import check_weights, parameter_sums
 
@@ -52,6 +52,7 @@ def train(
     evaluator: Evaluator | None = None,
     clock: Clock | None = None,
     ranks: Ranks = ALONE,
+    share: Share = lambda _, question: unasked(question),
 ) -> TrainingState:
     """Train for ``plan.epochs`` or ``plan.minutes``; ``ema`` of the state returned is the generator to keep.
 
@@ -63,6 +64,7 @@ def train(
             last; then ``ema`` is the best of those evaluated, and ``best`` of the state says which.
         clock: of a training that ends in time; None counts from now, and keeps nothing for what comes after.
         ranks: the processes that train together; the arguments above but for ``stop_requested`` are those of rank 0.
+        share: what the others do of an evaluation, where the evaluator asks them.
 
     Raises:
         UserError: the data and the plan do not fit together.
@@ -87,6 +89,7 @@ def train(
             ranks=ranks,
         ),
         ranks=ranks,
+        share=share,
         stop_requested=stop_requested,
         evaluator=evaluator,
         evaluations=evaluation_share(plan, evaluator, clock),
@@ -132,6 +135,7 @@ class Trainer:
     tracker: Tracker
     checkpoints: Checkpoints
     ranks: Ranks
+    share: Share
     stop_requested: Callable[[], bool]
     evaluator: Evaluator | None
     evaluations: TimeShare
@@ -213,7 +217,10 @@ class Trainer:
             return
         progress.flush()
         self.ranks.check(lambda: check_weights(state))
-        self.ranks.decide(lambda: self.look_if_due(state, guard, epoch=epoch, is_last=is_last))
+        self.ranks.decide(
+            lambda: self.look_if_due(state, guard, epoch=epoch, is_last=is_last),
+            answer=lambda question: self.share(state, question),
+        )
         may_be_good = epoch % self.plan.checkpoint_every == 0 and not self.has_warning(guard)
         if is_last or may_be_good:
             self.checkpoints.save_good(state)

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.media.image import Image, Images, image_grid
@@ -25,6 +25,14 @@ def exported_generator(state: TrainingState, recipe: Recipe) -> nn.Module:
     """
     generator = copy.deepcopy(state.ema)
     update_batch_norm(generator, recipe.latent_size, state.spec.classes)
+    return generator
+
+
+def generator_with(state: TrainingState, buffers: Mapping[str, Tensor]) -> nn.Module:
+    """Return a copy of the averaged generator with these buffers: that of rank 0, whose weights are equal."""
+    generator = copy.deepcopy(state.ema)
+    for name, buffer in generator.named_buffers():
+        buffer.copy_(buffers[name])
     return generator
 
 

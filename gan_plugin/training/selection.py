@@ -11,19 +11,22 @@ import dataclasses
 import logging
 import sys
 import time
-from collections.abc import Iterator
-from typing import Protocol
+from collections.abc import Callable, Iterator
+from typing import Any, Protocol
 
 from torch import nn
 
 from gan_plugin.config.recipe import Recipe
-from gan_plugin.distributed import Ranks
+from gan_plugin.distributed import RankLost, Ranks
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.ema import update_batch_norm
 from gan_plugin.training.guard import check_finite
 from gan_plugin.training.state import Best, TrainingState
 
 UNCERTAINTY = 0.05  # of the metric, as a share of it
+
+# What a process beside rank 0 answers to a question of rank 0's evaluator about the generator of its own state.
+Share = Callable[[TrainingState, Any], object]
 
 logger = logging.getLogger(__name__)
 
@@ -91,6 +94,8 @@ def update_best(state: TrainingState, evaluator: Evaluator, *, generator: nn.Mod
     """
     try:
         value = evaluator(generator)
+    except RankLost:
+        raise
     except Exception:
         logger.warning("The evaluation failed; training goes on without any from here on.", exc_info=True)
         return None

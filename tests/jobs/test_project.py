@@ -24,6 +24,7 @@ from gan_plugin import flavor
 from gan_plugin.config.recipe import load_recipe
 from gan_plugin.config.settings import TrainSettings
 from gan_plugin.data import load_dataset
+from gan_plugin.distributed import ALONE
 from gan_plugin.evaluation import quick
 from gan_plugin.jobs.train import make_evaluator
 from gan_plugin.training.checkpoint import FILE_NAME, read_header
@@ -170,7 +171,7 @@ def test_a_network_that_is_too_slow_does_not_end_a_training(
     settings, dataset = TrainSettings(recipe="dcgan"), load_dataset("digits", image_size=16)
     plan = make_plan(load_recipe("dcgan"), settings, overrides={}, dataset=dataset)
     run: Any = None  # nothing is logged
-    assert make_evaluator(run, settings, dataset, plan=plan) is None
+    assert make_evaluator(run, settings, dataset, plan=plan, ranks=ALONE) is None
     sentence = "No evaluation during training, and the last generator is exported: classifier would take 0 minutes for"
     assert sentence in capsys.readouterr().err
 

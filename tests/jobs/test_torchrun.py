@@ -10,12 +10,20 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 
+import onnx
 import psutil
 import pytest
-from helpers import PATIENCE_S, Project, options, wait_for
+import torch
+from helpers import PATIENCE_S, ROOT, Project, options, wait_for
 from mlflow.entities import Run
+from onnx import TensorProto, helper
 
-from gan_plugin.training.checkpoint import FILE_NAME, read_header
+from gan_plugin.config.recipe import load_recipe, override
+from gan_plugin.data import load_dataset
+from gan_plugin.evaluation.quick import make_quick_fid
+from gan_plugin.training.checkpoint import FILE_NAME, read_checkpoint, read_header
+from gan_plugin.training.plan import spec_of
+from gan_plugin.training.state import new_state
 
 PROCESSES = 2
 # Twelve steps an epoch, a checkpoint at the end of each
@@ -31,11 +39,13 @@ TRAINING = {
     "held_out": "none",
 }
 LONG, SHORT = 1000, 2  # epochs
+EVALUATED: dict[str, object] = {"epochs": SHORT, "evaluation_budget": 0.999}
+LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
 def command(processes: int, **parameters: object) -> list[str]:
-    launcher = ["-m", "torch.distributed.run", "--standalone", f"--nproc-per-node={processes}"]
-    return [sys.executable, *launcher, "-m", "gan_plugin", "train", *options({**TRAINING, **parameters})]
+    words = ["-m", "gan_plugin", "train", *options({**TRAINING, **parameters})]
+    return [*LAUNCHER, f"--nproc-per-node={processes}", *words]
 
 
 @contextmanager
@@ -125,3 +135,65 @@ def test_where_a_process_is_killed_the_others_end_and_a_run_goes_on_from_the_che
         assert run.info.status in ("FAILED", "KILLED")  # of a connection that is gone, or of torchrun's signal
         assert "Another process of this training has ended" in log.read_text()
     finished(project, processes=PROCESSES)
+
+
+def pixels_network(path: Path) -> Path:
+    """A feature network in an ONNX file, whose features are the pixels."""
+    nodes = [
+        helper.make_node("Cast", ["images"], ["x"], to=TensorProto.FLOAT),
+        helper.make_node("Flatten", ["x"], ["features"]),
+    ]
+    entry = helper.make_tensor_value_info("images", TensorProto.UINT8, ("n", 1, 16, 16))
+    features = helper.make_tensor_value_info("features", TensorProto.FLOAT, ("n", 256))
+    graph = helper.make_graph(nodes, "pixels", [entry], [features])
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+@pytest.mark.parametrize("trained", [True, False])
+def test_an_evaluation_by_several_processes_has_the_value_of_one_alone(
+    trained: bool, make_project: Callable[[], Project], tmp_path: Path
+) -> None:
+    """In the features of a network that rank 0 has trained, or that each process loads."""
+    project = make_project()
+    features = None if trained else f"onnx:{pixels_network(tmp_path / 'pixels.onnx')}"
+    done = project.command(*command(PROCESSES, **EVALUATED, **({} if features is None else {"features": features})))
+    assert done.returncode == 0, done.stderr
+    assert "The evaluation failed" not in done.stderr
+    (checkpoint,) = project.folder.glob(f"outputs/*/{FILE_NAME}")
+    tensors, header = read_checkpoint(checkpoint)
+    assert header["best"]["evaluations"] == SHORT
+    dataset, cpu = load_dataset("digits", image_size=16), torch.device("cpu")
+    recipe = override(load_recipe("subpixel"), width=16)
+    state = new_state(recipe, spec_of(dataset, recipe), cpu)
+    best = {name.removeprefix("best."): value for name, value in tensors.items() if name.startswith("best.")}
+    state.ema.load_state_dict(best)
+    alone = make_quick_fid(dataset, features, latent_size=recipe.latent_size, classes=state.spec.classes, device=cpu)
+    assert alone.digest == header["best"]["digest"]
+    assert header["best"]["value"] == pytest.approx(alone(state.ema), rel=1e-6)
+
+
+@pytest.mark.parametrize("rank", [0, 1])
+def test_a_process_that_cannot_do_its_share_ends_the_evaluations_and_not_the_training(
+    rank: int, make_project: Callable[[], Project]
+) -> None:
+    project = make_project()
+    words = ["train", *options({**TRAINING, **EVALUATED})]
+    worker = ROOT / "tests" / "share_worker.py"
+    done = project.command(*LAUNCHER, f"--nproc-per-node={PROCESSES}", worker, rank, *words)
+    assert done.returncode == 0, done.stderr
+    assert done.stderr.count("The evaluation failed; training goes on without any from here on.") == 1
+    assert "MemoryError: no memory is left for this" in done.stderr
+    assert ("Process 1 could not do its share" in done.stderr) == (rank == 1)
+    (run,) = project.runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.metrics["epoch"] == SHORT
+    assert not [name for name in run.data.metrics if name.startswith("fid_2k")]
+
+
+def test_an_evaluation_of_a_model_is_refused_to_several(make_project: Callable[[], Project]) -> None:
+    """Each would do all of it."""
+    words = ["-m", "gan_plugin", "evaluate", "--data", "digits", "--model", "models:/gan/1"]
+    done = make_project().command(*LAUNCHER, f"--nproc-per-node={PROCESSES}", *words)
+    assert done.returncode != 0
+    assert "evaluate is done by one process, and torchrun has started several: leave out torchrun." in done.stderr
