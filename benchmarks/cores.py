@@ -3,8 +3,8 @@
     python benchmarks/cores.py [--rounds 7] [--steps 16]
 
 The contenders take turns, so that a noisy machine disturbs all alike: one thread, two threads, and two processes of one
-thread each that average their gradients, with half of the batch each and with a whole one each. Printed as Markdown:
-the median of each, and the median over rounds of its ratio to one thread within the same round.
+thread each that train together, with half of the batch each and with a whole one each. Printed as Markdown: the median
+of each, and the median over rounds of its ratio to one thread within the same round.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import time
 from multiprocessing.connection import Connection
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import click
 import torch
@@ -25,6 +25,7 @@ from gan_plugin.config.recipe import load_recipe, override
 from gan_plugin.config.settings import TrainSettings
 from gan_plugin.data.loader import Batch
 from gan_plugin.device import choose_precision
+from gan_plugin.distributed import Ranks
 from gan_plugin.spec import image_spec
 from gan_plugin.training.gan import GanStep
 from gan_plugin.training.state import new_state
@@ -37,7 +38,7 @@ class Use(NamedTuple):
     """A way to use the cores.
 
     Attributes:
-        processes: that average their gradients.
+        processes: that train together.
         threads: of each.
         share: of the batch that each process gets.
     """
@@ -89,25 +90,13 @@ def work(end: Connection, rank: int, *, use: Use, shape: tuple[int, int, int, in
     state = new_state(recipe, image_spec(height, width, channels), CPU)
     if use.processes > 1:
         distributed.init_process_group("gloo", f"file://{meeting}", rank=rank, world_size=use.processes)
-        for optimizer in state.optimizers.values():
-            optimizer.register_step_pre_hook(average_gradients)
-    step = GanStep(state, recipe, choose_precision("auto", CPU))
+    step = GanStep(state, recipe, choose_precision("auto", CPU), ranks=Ranks(rank, use.processes, rank))
     images = torch.randint(0, 256, (recipe.batch_size, channels, height, width), dtype=torch.uint8)
     while steps := end.recv():
         start = time.perf_counter()
         for _ in range(steps):
             step(Batch(images), Batch(images))
         end.send(time.perf_counter() - start)
-
-
-def average_gradients(optimizer: torch.optim.Optimizer, *_: Any) -> None:
-    """Replace each gradient by the mean over all processes."""
-    gradients = [p.grad for group in optimizer.param_groups for p in group["params"] if p.grad is not None]
-    flat = torch.cat([gradient.flatten() for gradient in gradients])
-    distributed.all_reduce(flat)
-    flat /= distributed.get_world_size()
-    for gradient, mean in zip(gradients, flat.split([gradient.numel() for gradient in gradients])):
-        gradient.copy_(mean.view_as(gradient))
 
 
 @click.command()
