@@ -33,7 +33,7 @@ def answer(ranks: Ranks, number: int) -> int:
     return 12 // (number - ranks.rank)
 
 
-def asked(ranks: Ranks, number: int, own: object) -> object:
+def answers(ranks: Ranks, number: int, own: object) -> object:
     """What rank 0 decides of all answers; the first line of it, because traces follow."""
     assert callable(own)
     decided = outcome_of(
@@ -58,9 +58,9 @@ def main() -> None:
             "decide": ranks.decide(lambda: f"rank {ranks.rank}"),
             "decided alarm": outcome_of(lambda: ranks.decide(lambda: alarm(ranks, of=0))),
             "checked alarm": outcome_of(lambda: ranks.check(lambda: alarm(ranks, of=1))),
-            "asked": asked(ranks, 4, lambda: "own"),
-            "asked in vain": asked(ranks, 1, lambda: "own"),
-            "asked in alarm": asked(ranks, 4, lambda: alarm(ranks, of=0)),
+            "answers": answers(ranks, 4, lambda: "own"),
+            "no answer": answers(ranks, 1, lambda: "own"),
+            "answers in alarm": answers(ranks, 4, lambda: alarm(ranks, of=0)),
             "checked": ranks.check(lambda: ranks.rank // 2),
             "no alarm": outcome_of(lambda: ranks.check(lambda: alarm(ranks, of=2))),
             "gather": ranks.gather({"rank": ranks.rank}),

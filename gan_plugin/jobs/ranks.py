@@ -101,7 +101,7 @@ def follow(settings: TrainSettings, ranks: Ranks) -> str:
     plan, stop = assignment.plan, StopSignals()
     try:
         with stop.installed(), cpu_threads(plan.device, settings.threads):
-            features = ranks.check(lambda: get_ready(assignment, settings, dataset, ranks))
+            features = ranks.check(lambda: get_ready(assignment, settings, dataset, ranks=ranks))
 
             def share(state: TrainingState, buffers: Mapping[str, Tensor]) -> list[Tensor]:
                 assert features is not None  # or rank 0 would not ask
@@ -116,7 +116,9 @@ def follow(settings: TrainSettings, ranks: Ranks) -> str:
     return uri
 
 
-def get_ready(assignment: Assignment, settings: TrainSettings, dataset: Dataset, ranks: Ranks) -> QuickFeatures | None:
+def get_ready(
+    assignment: Assignment, settings: TrainSettings, dataset: Dataset, *, ranks: Ranks
+) -> QuickFeatures | None:
     """Return what this process does of an evaluation; None where nothing is evaluated.
 
     Raises:

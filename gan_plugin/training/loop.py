@@ -81,12 +81,7 @@ def train(
         plan,
         tracker=tracker,
         checkpoints=Checkpoints(
-            folder,
-            plan.identity(dataset),
-            tracker,
-            interval_s=60 * plan.checkpoint_minutes,
-            resume=resume,
-            ranks=ranks,
+            folder, plan.identity(dataset), tracker, interval_s=60 * plan.checkpoint_minutes, resume=resume, ranks=ranks
         ),
         ranks=ranks,
         share=share,
