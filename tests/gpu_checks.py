@@ -13,21 +13,25 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
+from unittest import mock
 
 import torch
 from torch import Tensor
 from torch.overrides import TorchFunctionMode
 from torch.utils import _pytree as pytree
 
+from gan_plugin.augment import adaptive_augment
 from gan_plugin.config.recipe import Recipe, load_recipe, override
 from gan_plugin.data import Dataset
 from gan_plugin.data.dataset import make_dataset
 from gan_plugin.data.loader import BatchLoader
-from gan_plugin.export import export_generator
+from gan_plugin.export import TOLERANCES, export_generator
 from gan_plugin.features.network import exact_float32
-from gan_plugin.serving.generator import Description
+from gan_plugin.media.image import normalize
+from gan_plugin.serving.generator import Description, OnnxGenerator
 from gan_plugin.tracking.tracker import Silent
-from gan_plugin.training.capture import WARM_UP_CALLS, Capture, as_it_is, make_capture
+from gan_plugin.training.ada import ADJUST_EVERY, MAX_P, RAMP_IMAGES, AdaController
+from gan_plugin.training.capture import WARM_UP_CALLS, Capture, as_it_is, clone, make_capture
 from gan_plugin.training.checkpoint import random_states
 from gan_plugin.training.gan import GanStep, needs_two_batches, work_cycle
 from gan_plugin.training.loop import Interrupted, train
@@ -75,7 +79,7 @@ class Replay:
         if self.calls <= WARM_UP_CALLS:
             return outputs
         if self.outputs is None:
-            self.outputs = outputs
+            self.outputs = pytree.tree_map(clone, outputs)  # which may be inputs
         else:
             pytree.tree_map_(lambda place, value: place.copy_(value), self.outputs, outputs)
         return self.outputs
@@ -293,6 +297,68 @@ def check_export(name: str, device: torch.device) -> dict[str, Any]:
         description = Description(recipe.latent_size, spec_of(dataset, recipe))
         parity = export_generator(generator, description, Path(folder) / "generator.onnx")
     return dataclasses.asdict(parity)
+
+
+def check_float16(name: str, provider: str) -> dict[str, Any]:
+    """Compare a generator's file in float16, run on ONNX Runtime's ``cuda`` or ``cpu``, with float32 on a CPU."""
+    recipe, dataset = small(name), noise_data()
+    course = Course(recipe, CPU)
+    course.run(work_cycle(recipe))
+    description = Description(recipe.latent_size, spec_of(dataset, recipe))
+    images = {}
+    with tempfile.TemporaryDirectory() as folder:
+        for dtype, device in ((torch.float32, "cpu"), (torch.float16, provider)):
+            path = Path(folder) / f"{device}.{dtype}.onnx"
+            export_generator(exported_generator(course.state, recipe), description, path, dtype=dtype)
+            images[dtype] = OnnxGenerator(path, device=device).sample(range(100)).astype(int)
+    levels = int(abs(images[torch.float16] - images[torch.float32]).max())
+    assert levels <= TOLERANCES[torch.float16].levels, f"images differ by {levels} gray levels"
+    return {"levels": levels}
+
+
+# ---- data and augmentation -------------------------------------------------------------------------------------------
+
+
+def check_batches_from_the_host(device: torch.device) -> None:
+    """Load batches of data that is larger than half of a GPU's free memory, and so stays on the host."""
+    dataset = noise_data()
+    with mock.patch.object(torch.cuda, "mem_get_info", return_value=(dataset.samples.nbytes, 2**40)):
+        loader = BatchLoader(dataset, BATCH, device, seed=0, labeled=True, paired=True)
+    assert loader.samples.device == CPU
+    orders = loader.orders(0)
+    pairs = [loader.batches(orders, index) for index in range(loader.steps_per_epoch)]  # copied while others are read
+    for index, pair in enumerate(pairs):
+        for order, batch in zip(orders, pair, strict=True):
+            rows = order[index * BATCH : (index + 1) * BATCH].cpu()
+            assert batch.samples.device.type == device.type
+            assert torch.equal(batch.samples.cpu(), dataset.samples[rows])
+            assert batch.labels is not None
+            assert dataset.labels is not None
+            assert batch.labels.device.type == device.type
+            assert torch.equal(batch.labels.cpu(), dataset.labels[rows])
+
+
+def check_ada(device: torch.device) -> None:
+    """Let the controller follow a discriminator without waiting, and a captured augmentation follow the controller."""
+    controllers = [AdaController(device), AdaController(CPU)]
+    values = torch.tensor([1.0] * 2 * ADJUST_EVERY + [-1.0] * ADJUST_EVERY)
+    for controller in controllers:
+        with no_waiting(controller.p.device):
+            for value in values.to(controller.p.device).unbind():
+                controller.update(value, images=RAMP_IMAGES // 100, progress=0.0)
+    p, expected = (controller.p.item() for controller in controllers)
+    assert abs(p - expected) < 1e-6
+    assert 0 < p < MAX_P
+    controller, _ = controllers
+    augment = capture_on(device)(lambda images: adaptive_augment(images, controller.p))
+    images = normalize(noise_data().samples[:64].float()).to(device)
+    controller.p.zero_()
+    for _ in range(WARM_UP_CALLS + 2):
+        assert (augment(images) - images).abs().max() < 1e-3
+    controller.p.fill_(MAX_P)
+    assert (augment(images) - images).abs().mean() > 0.1
+    controller.p.zero_()
+    assert (augment(images) - images).abs().max() < 1e-3
 
 
 # ---- comparisons -----------------------------------------------------------------------------------------------------
