@@ -50,11 +50,11 @@ def command(processes: int, **parameters: object) -> list[str]:
 
 @contextmanager
 def training(project: Project, processes: int = PROCESSES) -> Iterator[tuple[subprocess.Popen[str], Path]]:
-    """Start one that would take long; gives torchrun, and the log, once there is a checkpoint."""
-    log = project.folder / "train.log"
+    """Start one that would take long, or go on with it; gives torchrun and the log, once there is a new checkpoint."""
+    log, before = project.folder / "train.log", steps_of(project)
     with open(log, "w") as stream:
         process = subprocess.Popen(
-            command(processes, epochs=LONG),
+            command(processes, epochs=LONG, resume="auto"),
             cwd=project.folder,
             env=project.environment(),
             stdout=stream,
@@ -62,12 +62,19 @@ def training(project: Project, processes: int = PROCESSES) -> Iterator[tuple[sub
             text=True,
         )
     try:
-        wait_for(lambda: list(project.folder.glob(f"outputs/*/{FILE_NAME}")), process, log)
+        wait_for(lambda: steps_of(project) > before, process, log)
         yield process, log
     finally:
         if process.poll() is None:
             process.kill()
         process.wait(PATIENCE_S)
+
+
+def steps_of(project: Project) -> int:
+    """How far the newest checkpoint of the one training is; 0 where there is none."""
+    checkpoints = list(project.folder.glob(f"outputs/*/{FILE_NAME}"))
+    assert len(checkpoints) <= 1
+    return read_header(checkpoints[0])["steps"] if checkpoints else 0
 
 
 def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
@@ -78,9 +85,7 @@ def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
 
 def finished(project: Project, processes: int) -> Run:
     """Go on with the training, to the end of the epoch that it was in and one more."""
-    (checkpoint,) = project.folder.glob(f"outputs/*/{FILE_NAME}")
-    header = read_header(checkpoint)
-    epochs = -(-header["steps"] // 12) + 1
+    epochs = -(-steps_of(project) // 12) + 1
     done = project.command(*command(processes, epochs=epochs, resume="auto"))
     assert done.returncode == 0, done.stderr
     (run,) = project.runs()  # the same one
@@ -106,10 +111,8 @@ def test_mlflow_run_starts_them_and_makes_one_run_and_one_model(make_project: Ca
     assert done.stdout.count("is registered") == 1
 
 
-def test_a_signal_to_one_process_stops_all_and_they_go_on_as_if_nothing_had_happened(
-    make_project: Callable[[], Project],
-) -> None:
-    """With one process more or fewer, too."""
+def test_a_signal_or_the_end_of_one_process_ends_all_and_the_run_goes_on(make_project: Callable[[], Project]) -> None:
+    """Again and again, each time from the newest checkpoint, and in the end with one process fewer."""
     project = make_project()
     with training(project) as (process, log):
         ranks_of(process)[1].send_signal(signal.SIGTERM)
@@ -117,24 +120,17 @@ def test_a_signal_to_one_process_stops_all_and_they_go_on_as_if_nothing_had_happ
         assert "[rank" not in log.read_text()  # as PyTorch marks the traces of its processes
     (run,) = project.runs()
     assert run.info.status == "KILLED"
+    for rank in (1, 0):
+        with training(project) as (process, log):
+            ranks = ranks_of(process)
+            ranks[rank].kill()
+            assert process.wait(PATIENCE_S) != 0
+            assert not any(other.is_running() and other.status() != psutil.STATUS_ZOMBIE for other in ranks)
+        if rank:
+            (run,) = project.runs()
+            assert run.info.status in ("FAILED", "KILLED")  # of a connection that is gone, or of torchrun's signal
+            assert "Another process of this training has ended" in log.read_text()
     finished(project, processes=1)
-
-
-@pytest.mark.parametrize("rank", [0, 1])
-def test_where_a_process_is_killed_the_others_end_and_a_run_goes_on_from_the_checkpoint(
-    rank: int, make_project: Callable[[], Project]
-) -> None:
-    project = make_project()
-    with training(project) as (process, log):
-        ranks = ranks_of(process)
-        ranks[rank].kill()
-        assert process.wait(PATIENCE_S) != 0
-        assert not any(other.is_running() and other.status() != psutil.STATUS_ZOMBIE for other in ranks)
-    if rank:
-        (run,) = project.runs()
-        assert run.info.status in ("FAILED", "KILLED")  # of a connection that is gone, or of torchrun's signal
-        assert "Another process of this training has ended" in log.read_text()
-    finished(project, processes=PROCESSES)
 
 
 def pixels_network(path: Path) -> Path:
@@ -173,18 +169,17 @@ def test_an_evaluation_by_several_processes_has_the_value_of_one_alone(
     assert header["best"]["value"] == pytest.approx(alone(state.ema), rel=1e-6)
 
 
-@pytest.mark.parametrize("rank", [0, 1])
 def test_a_process_that_cannot_do_its_share_ends_the_evaluations_and_not_the_training(
-    rank: int, make_project: Callable[[], Project]
+    make_project: Callable[[], Project],
 ) -> None:
     project = make_project()
     words = ["train", *options({**TRAINING, **EVALUATED})]
     worker = ROOT / "tests" / "share_worker.py"
-    done = project.command(*LAUNCHER, f"--nproc-per-node={PROCESSES}", worker, rank, *words)
+    done = project.command(*LAUNCHER, f"--nproc-per-node={PROCESSES}", worker, 1, *words)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("The evaluation failed; training goes on without any from here on.") == 1
     assert "MemoryError: no memory is left for this" in done.stderr
-    assert ("Process 1 could not do its share" in done.stderr) == (rank == 1)
+    assert "Process 1 could not do its share" in done.stderr
     (run,) = project.runs()
     assert run.info.status == "FINISHED"
     assert run.data.metrics["epoch"] == SHORT
