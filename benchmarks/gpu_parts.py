@@ -113,9 +113,9 @@ def convolution(setup: Setup, *, side: int, kernel: int, direction: str, memory_
     if direction == "forward":
         run = partial(F.conv2d, x, weight, None, 1, padding, 1, groups)
     else:
-        required = [direction == "input", direction == "weight", False]
+        mask = [direction == "input", direction == "weight", False]
         geometry = ([1, 1], [padding] * 2, [1, 1], False, [0, 0], groups)
-        run = partial(torch.ops.aten.convolution_backward, gradient, x, weight, None, *geometry, required)
+        run = partial(torch.ops.aten.convolution_backward, gradient, x, weight, None, *geometry, mask)
     run()
     seconds, _ = seconds_a_call(run, setup, calls=CALLS)
     flops = 2 * gradient.numel() * kernel**2 * (inputs // groups)

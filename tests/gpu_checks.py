@@ -47,6 +47,7 @@ RATES = {"generator_lr": 1e-5, "discriminator_lr": 1e-5}
 # Differences of losses as a share of one more than their size, and of weights as a share of how far they have moved, in
 # float32 without TF32. On a CPU other algorithms make up to 3e-5 and .012 in 48 steps, another seed .007 and .15.
 LOSSES_WITHIN, WEIGHTS_WITHIN = 1e-3, 0.05
+GRADIENTS_WITHIN = 1e-3  # of the third step, as a share of their length; there 2e-6, and latents 1 % larger .005
 COUNTS = ("logit/rank_accuracy", "augment/overfitting")  # of images, which jump
 
 Metrics = list[dict[str, float]]
@@ -178,18 +179,23 @@ class HostRandomness(TorchFunctionMode):
 
 
 def check_against_cpu(name: str, device: torch.device) -> dict[str, Any]:
-    """Compare the losses of the first steps with a CPU's, from equal weights, latents and other random numbers.
+    """Compare losses and gradients of the first steps with a CPU's, from equal weights, latents and random numbers.
 
     Without dropout, which draws in another way on each.
     """
     recipe = small(name, dropout=0.0, **RATES)
-    results = []
+    results, gradients = [], []
     for where in (device, CPU):
         with exact_float32(where):
             course = Course(recipe, where)
             with HostRandomness():
                 results.append(course.read(COMPARED_STEPS))
-    return {"losses": within(LOSSES_WITHIN, "losses", largest_difference(*results))}
+            gradients.append(gradients_of(course.state))
+    (of_device, expected), apart = gradients, {}
+    for network, gradient in expected.items():
+        difference = (of_device[network] - gradient).norm() / gradient.norm()
+        apart[network] = within(GRADIENTS_WITHIN, f"gradients of the {network}", difference.item())
+    return {"losses": within(LOSSES_WITHIN, "losses", largest_difference(*results)), "gradients": apart}
 
 
 def check_captured(name: str, device: torch.device) -> dict[str, Any]:
@@ -343,8 +349,9 @@ def check_ada(device: torch.device) -> None:
     controllers = [AdaController(device), AdaController(CPU)]
     values = torch.tensor([1.0] * 2 * ADJUST_EVERY + [-1.0] * ADJUST_EVERY)
     for controller in controllers:
-        with no_waiting(controller.p.device):
-            for value in values.to(controller.p.device).unbind():
+        there = values.to(controller.p.device)
+        with no_waiting(there.device):
+            for value in there.unbind():
                 controller.update(value, images=RAMP_IMAGES // 100, progress=0.0)
     p, expected = (controller.p.item() for controller in controllers)
     assert abs(p - expected) < 1e-6
@@ -399,6 +406,13 @@ def weights_of(state: TrainingState) -> Tensor:
     """Return all weights of both networks, float32 [number of weights], as they are now."""
     networks = (state.generator, state.discriminator)
     return torch.cat([weight.detach().flatten() for network in networks for weight in network.parameters()])
+
+
+def gradients_of(state: TrainingState) -> dict[str, Tensor]:
+    """Return the latest gradients of each network that has been moved, float32 [number of weights] on the CPU."""
+    weights = {name: list(state.networks[name].parameters()) for name in ("generator", "discriminator")}
+    flat = {name: [w.grad.flatten().cpu() for w in of if w.grad is not None] for name, of in weights.items()}
+    return {name: torch.cat(parts) for name, parts in flat.items() if parts}
 
 
 def moved_apart(before: Tensor, state: TrainingState, other: TrainingState) -> float:

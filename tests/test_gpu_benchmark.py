@@ -13,9 +13,11 @@ from typing import Any
 
 import gpu_checks
 import pytest
+import torch
 from helpers import PATIENCE_S, ROOT, load_script
 
 from gan_plugin.config.recipe import load_recipe
+from gan_plugin.training import checkpoint
 
 BENCHMARKS = ROOT / "benchmarks"
 
@@ -95,9 +97,8 @@ def test_the_operations_of_a_published_step(parts: ModuleType) -> None:
     assert parts.step_flops(load_recipe("r3gan-cifar10"), parts.CIFAR) == pytest.approx(passes, rel=2e-3)
 
 
-@pytest.mark.parametrize("provider", ["cpu"])
-def test_half_precision(provider: str) -> None:
-    gpu_checks.check_float16("r1", provider)
+def test_half_precision() -> None:
+    gpu_checks.check_float16("r1", "cpu")
 
 
 def test_data_on_the_host_and_the_augmentations_controller() -> None:
@@ -105,19 +106,44 @@ def test_data_on_the_host_and_the_augmentations_controller() -> None:
     gpu_checks.check_ada(gpu_checks.CPU)
 
 
-@pytest.mark.parametrize("fault", ["random numbers", "stale outputs", "lost random state"])
-def test_the_checks_see_a_fault(fault: str, monkeypatch: pytest.MonkeyPatch) -> None:
-    if fault == "random numbers":  # of the second training are others
-        seeds = iter([0, 0, 1, 2])
-        original = gpu_checks.torch.manual_seed
-        monkeypatch.setattr(gpu_checks.torch, "manual_seed", lambda _: original(next(seeds)))
-        with pytest.raises(AssertionError, match="random state"):
-            gpu_checks.check_captured("dcgan", gpu_checks.CPU)
-    elif fault == "stale outputs":
-        monkeypatch.setattr(gpu_checks.pytree, "tree_map_", lambda *_: None)
-        with pytest.raises(AssertionError, match="losses differ"):
-            gpu_checks.check_captured("dcgan", gpu_checks.CPU)
-    else:
-        monkeypatch.setattr("gan_plugin.training.checkpoint.torch.set_rng_state", lambda _: None)
-        with pytest.raises(AssertionError, match="random state"):
-            gpu_checks.check_resume("dcgan", gpu_checks.CPU)
+def test_other_latents_on_the_device_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Larger(gpu_checks.HostRandomness):
+        factors = iter([1.01, 1.0])  # of the device, and of the CPU
+
+        def __init__(self) -> None:
+            super().__init__()
+            self.factor = next(self.factors)
+
+        def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
+            result = super().__torch_function__(func, types, args, kwargs)
+            return result * self.factor if func is torch.randn else result
+
+    monkeypatch.setattr(gpu_checks, "HostRandomness", Larger)
+    with pytest.raises(AssertionError, match="gradients of the generator differ"):
+        gpu_checks.check_against_cpu("r3gan", gpu_checks.CPU)
+
+
+def test_other_random_numbers_of_captured_steps_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    seeds, seed = iter([0, 0, 1, 2]), torch.manual_seed
+    monkeypatch.setattr(gpu_checks.torch, "manual_seed", lambda _: seed(next(seeds)))
+    with pytest.raises(AssertionError, match="random state"):
+        gpu_checks.check_captured("dcgan", gpu_checks.CPU)
+
+
+def test_replays_that_leave_their_outputs_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(gpu_checks.pytree, "tree_map_", lambda *_: None)
+    with pytest.raises(AssertionError, match="losses differ"):
+        gpu_checks.check_captured("dcgan", gpu_checks.CPU)
+
+
+def test_a_random_state_that_is_not_restored_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(checkpoint.torch, "set_rng_state", lambda _: None)
+    with pytest.raises(AssertionError, match="random state"):
+        gpu_checks.check_resume("dcgan", gpu_checks.CPU)
+
+
+def test_memory_that_grows_is_seen(monkeypatch: pytest.MonkeyPatch) -> None:
+    readings = iter([(0, 0), (0, 2**21)])
+    monkeypatch.setattr(gpu_checks, "memory_of", lambda _: next(readings))
+    with pytest.raises(AssertionError, match="memory has grown"):
+        gpu_checks.check_memory("dcgan", gpu_checks.CPU, steps=1)
