@@ -8,6 +8,7 @@ they are, without a word, where they are taken by ``torch.autograd.grad``, as pe
 from __future__ import annotations
 
 import os
+import pickle
 import socket
 import tempfile
 import traceback
@@ -24,7 +25,7 @@ from torch import Tensor, distributed
 from gan_plugin.errors import UserError, first_line
 
 # Longer than anything for which all others wait for rank 0. A process that has ended is noticed at once, by the others
-# or by torchrun.
+# or by torchrun; a machine that vanishes from the network is so when torchrun's agents miss it.
 TIMEOUT = timedelta(hours=24)
 CHUNK_BYTES = 2**26  # of a file that is sent
 
@@ -45,6 +46,15 @@ class Failure(NamedTuple):
     """What came of a question in a process that could not answer it: the trace of its error."""
 
     trace: str
+
+
+def portable(error: Exception) -> Exception:
+    """Return an error, or where it cannot be pickled and read again one with its message."""
+    try:
+        pickle.loads(pickle.dumps(error))
+    except Exception:
+        return RuntimeError(first_line(error))
+    return error
 
 
 def unasked(question: object) -> object:
@@ -105,7 +115,7 @@ class Ranks:
             try:
                 outcome = decision(), None
             except Exception as error:
-                outcome = None, error
+                outcome = None, portable(error)
         while isinstance(received := self.broadcast(outcome), Question):
             self.gather(attempt(answer, received.content))
         value, raised = received
@@ -143,7 +153,7 @@ class Ranks:
         try:
             value = check()
         except Exception as error:
-            own = error
+            own = portable(error)
         for raised in self.gather(own):
             if raised is not None:
                 raise raised
@@ -249,10 +259,8 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
     distributed.init_process_group(backend, timeout=TIMEOUT)
-    try:
-        yield
-    finally:
-        distributed.destroy_process_group()
+    yield
+    distributed.destroy_process_group()  # after an error it could wait for others; that of this process tells them
 
 
 def seed_of_rank(seed: int, rank: int) -> int:

@@ -41,7 +41,7 @@ class Slot:
 class AheadBatches:
     """Batches of samples of which the first are on the device, as many as fit, and the others on the host.
 
-    A thread reads the others; it makes no call to a GPU, whose copies this object's caller begins. The memory that a
+    A thread reads the others; it queues nothing on a GPU, whose copies this object's caller begins. The memory that a
     batch was copied from is filled again when that copy is done.
 
     Args:

@@ -8,6 +8,11 @@ import shlex
 from collections.abc import Mapping
 from typing import Any
 
+from mlflow.utils.mlflow_tags import (
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER,
+    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME,
+)
+
 from gan_plugin.data import Dataset
 from gan_plugin.device import precision_name
 from gan_plugin.serving.requests import join_names
@@ -125,3 +130,11 @@ def with_metrics(description: str, results: Mapping[str, Any], *, run_id: str) -
 def number(value: float | None) -> str:
     """Format a baseline; "" where there is none."""
     return "" if value is None else f"{value:.4g}"
+
+
+def primary_metric_tags(name: str) -> dict[str, str]:
+    """Return the tags of an experiment by which MLflow's UI sorts its runs by this metric, lower being better."""
+    return {
+        MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME: name,
+        MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER: "false",
+    }

@@ -58,16 +58,25 @@ class OtherRanks:
 
     ranks: Ranks
     uri: str | None = None
+    are_waiting: bool = True
 
-    def assign(self, plan: TrainingPlan, dataset: Dataset, evaluator: QuickFid | None) -> None:
-        """Have them train by this plan, once they have the same images and the evaluator's feature network.
+    @contextmanager
+    def training(self, plan: TrainingPlan, dataset: Dataset, evaluator: QuickFid | None) -> Iterator[None]:
+        """Have them train by this plan within a block, once they have the same images and the feature network.
 
         Raises:
             UserError: one of them has others.
         """
         network = None if evaluator is None else sent_network(evaluator.network)
         self.ranks.broadcast(Assignment(plan, dataset.digest, network))
+        self.are_waiting = False
         self.ranks.check(lambda: None)
+        try:
+            yield
+        except (Interrupted, Diverged):
+            self.are_waiting = True
+            raise
+        self.are_waiting = True
 
 
 def sent_network(network: FeatureNetwork) -> SentNetwork | str:
@@ -77,13 +86,17 @@ def sent_network(network: FeatureNetwork) -> SentNetwork | str:
 
 @contextmanager
 def other_ranks(ranks: Ranks) -> Iterator[OtherRanks]:
-    """Give rank 0 the others, who wait for an assignment; at the end of the block they are let go, with or without."""
+    """Give rank 0 the others, who wait for an assignment; at the end of the block they are let go, with or without.
+
+    Where an error ends rank 0 while all train, they wait for it elsewhere, and notice that it is gone.
+    """
     others = OtherRanks(ranks)
     try:
         yield others
     finally:
-        with suppress(RankLost):
-            ranks.broadcast(others.uri)
+        if others.are_waiting:
+            with suppress(RankLost):
+                ranks.broadcast(others.uri)
 
 
 def follow(settings: TrainSettings, ranks: Ranks) -> str:

@@ -12,10 +12,6 @@ from pathlib import Path
 
 import mlflow
 import torch
-from mlflow.utils.mlflow_tags import (
-    MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER,
-    MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME,
-)
 
 from gan_plugin import flavor
 from gan_plugin.config.recipe import load_recipe, override, resolved
@@ -31,7 +27,7 @@ from gan_plugin.export import Parity, ParityError, export_generator
 from gan_plugin.features import choose_quick_features
 from gan_plugin.features.store import name_in_cache, save_network
 from gan_plugin.features.trained import TrainedNetwork
-from gan_plugin.jobs.describe import describe_run, describe_version, run_name
+from gan_plugin.jobs.describe import describe_run, describe_version, primary_metric_tags, run_name
 from gan_plugin.jobs.ranks import OtherRanks, follow, other_ranks
 from gan_plugin.jobs.rehearsal import plan_time
 from gan_plugin.jobs.resume import AUTO, Resumed, find_resumed, find_unfinished
@@ -45,7 +41,15 @@ from gan_plugin.training.budget import Clock
 from gan_plugin.training.checkpoint import check_identity, read_header
 from gan_plugin.training.errors import Diverged, Interrupted
 from gan_plugin.training.loop import train
-from gan_plugin.training.plan import TrainingPlan, check_resumed, epochs_of, make_plan, spec_of, steps_per_epoch
+from gan_plugin.training.plan import (
+    TrainingPlan,
+    check_resumed,
+    check_share,
+    epochs_of,
+    make_plan,
+    spec_of,
+    steps_per_epoch,
+)
 from gan_plugin.training.selection import export_reason
 from gan_plugin.training.state import TrainingState
 
@@ -100,6 +104,7 @@ def lead(settings: TrainSettings, overrides: Mapping[str, object], *, started: f
     if resumed is not None:
         header = read_header(resumed.checkpoint)
         plan = replace(plan, recipe=override(plan.recipe, **{name: header["identity"].get(name) for name in fitted}))
+        check_share(plan.recipe, world_size)
         check_identity(header, plan.identity(dataset))
         check_resumed(header, plan, steps_per_epoch=steps_per_epoch(dataset, plan.recipe))
     if settings.features is not None and settings.evaluation_budget:
@@ -146,8 +151,7 @@ def train_and_export(
     seen = () if evaluator is None else (evaluator.digest,)
     stop = StopSignals()
     try:
-        with stop.installed():
-            others.assign(plan, dataset, evaluator)
+        with stop.installed(), others.training(plan, dataset, evaluator):
             state = train(
                 dataset,
                 plan,
@@ -250,14 +254,6 @@ def make_evaluator(
         save_network(network, file)
         run.spool.file(file, "quick_evaluation")
     return evaluator
-
-
-def primary_metric_tags(name: str) -> dict[str, str]:
-    """Return the tags of an experiment by which MLflow's UI sorts its runs by this metric, lower being better."""
-    return {
-        MLFLOW_EXPERIMENT_PRIMARY_METRIC_NAME: name,
-        MLFLOW_EXPERIMENT_PRIMARY_METRIC_GREATER_IS_BETTER: "false",
-    }
 
 
 def export(

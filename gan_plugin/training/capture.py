@@ -22,12 +22,16 @@ WARM_UP_CALLS = 3  # in which cuDNN chooses its algorithms, and autograd and the
 def make_capture(device: torch.device) -> Capture:
     """Return what captures functions on CUDA, and on other devices leaves them as they are.
 
-    Those that it captures share the memory of what none of them returns, and so run one after the other.
+    Those that it captures share memory, and so run one after the other: what one returns is to be used, or copied,
+    before another runs.
     """
     if device.type != "cuda":
         return as_it_is
-    pool = torch.cuda.graph_pool_handle()
-    return lambda function: CapturedFunction(function, device, pool)
+    pool, stream = (
+        torch.cuda.graph_pool_handle(),
+        torch.cuda.Stream(device),
+    )  # a stream of its own has memory of its own
+    return lambda function: CapturedFunction(function, device, pool=pool, stream=stream)
 
 
 def as_it_is(function: Function) -> Function:
@@ -42,9 +46,8 @@ class CapturedFunction:
     returned it.
     """
 
-    def __init__(self, function: Function, device: torch.device, pool: Any) -> None:
-        self.function, self.device, self.pool = function, device, pool
-        self.stream = torch.cuda.Stream(device)
+    def __init__(self, function: Function, device: torch.device, *, pool: Any, stream: torch.cuda.Stream) -> None:
+        self.function, self.device, self.pool, self.stream = function, device, pool, stream
         self.calls = 0
         self.graph: torch.cuda.CUDAGraph | None = None
         self.inputs: Any = None

@@ -27,7 +27,7 @@ class GanStep(GanGradients):
     A call returns scalars on the device under the names in ``metric_names`` and never synchronizes with the host; a
     metric that a step does not compute has its value of the last step that did.
 
-    Gradients are captured one network at a time, but for shared fakes, whose graph leads from one to the other.
+    Gradients are captured, but for those of shared fakes, whose graph leads from one network to the other.
     """
 
     def __init__(
@@ -124,7 +124,8 @@ class GanStep(GanGradients):
             for weight, gradient in zip(self.weights[name], values):
                 weight.grad = gradient
             self.state.optimizers[name].step()
-        self.metrics |= gradients.metrics
+        # copies, since another captured function may compute where these lie
+        self.metrics |= dict(zip(gradients.metrics, torch.stack(list(gradients.metrics.values())).unbind()))
         if "augment/overfitting" in gradients.metrics:
             ada, state = self.state.ada, self.state
             ada.update(gradients.metrics["augment/overfitting"], images=self.recipe.batch_size, progress=state.progress)

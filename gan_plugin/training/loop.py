@@ -6,6 +6,7 @@ When the guard raises an error, the loop goes back to the last good checkpoint a
 from __future__ import annotations
 
 import contextlib
+import gc
 import logging
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
@@ -22,7 +23,6 @@ from gan_plugin.distributed import ALONE, Ranks, seed_of_rank, unasked
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.budget import Budget, Clock, make_budget
-from gan_plugin.training.capture import as_it_is, make_capture
 from gan_plugin.training.checkpoint import load_checkpoint, read_header
 from gan_plugin.training.errors import Diverged, Interrupted
 from gan_plugin.training.gan import GanStep, needs_two_batches, work_cycle
@@ -96,6 +96,7 @@ def train(
             break
         except GuardError as error:
             state = roll_back(state, error, trainer)
+            gc.collect()  # what is over, with its part of a GPU's memory
     if trainer.evaluator is not None:
         tracker.metrics({"evaluation/share": trainer.evaluations.used()}, state.steps)
     return finish(state, plan.recipe)
@@ -155,8 +156,7 @@ class Trainer:
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
-        capture = make_capture(plan.device) if plan.cuda_graphs else as_it_is
-        step = GanStep(state, recipe, plan.precision, capture=capture, ranks=self.ranks)
+        step = GanStep(state, recipe, plan.precision, capture=plan.capture(), ranks=self.ranks)
         epoch_steps = loader.steps_per_epoch
         self.ranks.check_equal(parameter_sums(state), "weights")
         guard = Guard(

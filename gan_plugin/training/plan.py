@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
@@ -23,6 +24,7 @@ from gan_plugin.data import Dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name
 from gan_plugin.errors import UserError
 from gan_plugin.spec import SampleSpec
+from gan_plugin.training.capture import Capture, as_it_is, make_capture
 from gan_plugin.training.rules import check_combination, without_unused
 from gan_plugin.training.speed import fit_batch_to_time, grow_batch, seconds_per_step
 
@@ -65,6 +67,10 @@ class TrainingPlan:
     guard: bool = True
     retries: int = 3
     cuda_graphs: bool = True
+
+    def capture(self) -> Capture:
+        """Return what captures the gradients of a step, where that is possible and asked for."""
+        return make_capture(self.device) if self.cuda_graphs else as_it_is
 
     def identity(self, dataset: Dataset) -> dict[str, Any]:
         """Return what a resumed run must agree on. More epochs are welcome; another device is possible."""
@@ -114,7 +120,7 @@ def make_plan(
     if overrides.get("batch_size") is None:
         plan = replace(plan, recipe=fit_batch_to(plan, dataset, world_size))
     if "batch_size" in overrides and overrides["batch_size"] is None and device.type == "cuda":
-        plan = replace(plan, recipe=grow_batch_of(plan, dataset))
+        plan = replace(plan, recipe=grow_batch_of(plan, dataset, world_size))
     check_share(plan.recipe, world_size)
     check_updates(plan, dataset)
     return plan
@@ -159,20 +165,25 @@ def fit_batch_to(plan: TrainingPlan, dataset: Dataset, world_size: int) -> Recip
             device=plan.device,
             precision=plan.precision,
             seconds=60 * plan.minutes,
+            capture=plan.capture(),
         )
     unit = world_size * fitted.pack
     return override(fitted, batch_size=max(unit, fitted.batch_size // unit * unit))
 
 
-def grow_batch_of(plan: TrainingPlan, dataset: Dataset) -> Recipe:
+def grow_batch_of(plan: TrainingPlan, dataset: Dataset, world_size: int) -> Recipe:
     """Return the recipe with the largest batch that a GPU's memory and the number of steps allow; log which it is."""
     spec = spec_of(dataset, plan.recipe)
 
     def step_seconds(recipe: Recipe) -> float | None:
-        torch.cuda.empty_cache()  # of what the batch before took
+        gc.collect()  # what the batch before took
+        torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(plan.device)
         try:
-            seconds = seconds_per_step(recipe, dataset, spec, device=plan.device, precision=plan.precision)
+            share = replace(recipe, batch_size=recipe.batch_size // world_size)  # of a process
+            seconds = seconds_per_step(
+                share, dataset, spec, device=plan.device, precision=plan.precision, capture=plan.capture()
+            )
         except torch.OutOfMemoryError:
             return None
         _, total = torch.cuda.mem_get_info(plan.device)

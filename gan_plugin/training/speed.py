@@ -13,7 +13,7 @@ from gan_plugin.config.recipe import MIN_BATCH, STEPS, Recipe, limit_batch
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import Batch
 from gan_plugin.spec import SampleSpec
-from gan_plugin.training.capture import WARM_UP_CALLS, make_capture
+from gan_plugin.training.capture import WARM_UP_CALLS, Capture, as_it_is
 from gan_plugin.training.gan import GanStep, work_cycle
 from gan_plugin.training.state import new_state
 
@@ -22,7 +22,14 @@ CHEAPER = 0.75  # what half a batch has to take of a whole one's time to be wort
 
 
 def fit_batch_to_time(
-    recipe: Recipe, dataset: Dataset, spec: SampleSpec, *, device: torch.device, precision: torch.dtype, seconds: float
+    recipe: Recipe,
+    dataset: Dataset,
+    spec: SampleSpec,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    seconds: float,
+    capture: Capture = as_it_is,
 ) -> Recipe:
     """Return the recipe with the largest batch, at most its own, that makes about STEPS steps in so many seconds.
 
@@ -41,7 +48,7 @@ def fit_batch_to_time(
         return recipe
 
     def timed(candidate: Recipe) -> float:
-        return seconds_per_step(candidate, dataset, spec, device=device, precision=precision)
+        return seconds_per_step(candidate, dataset, spec, device=device, precision=precision, capture=capture)
 
     *larger, fitted = sizes
     step_s, longest = timed(fitted), seconds / (STEPS / math.sqrt(2))
@@ -88,11 +95,17 @@ def grow_batch(
 
 
 def seconds_per_step(
-    recipe: Recipe, dataset: Dataset, spec: SampleSpec, *, device: torch.device, precision: torch.dtype
+    recipe: Recipe,
+    dataset: Dataset,
+    spec: SampleSpec,
+    *,
+    device: torch.device,
+    precision: torch.dtype,
+    capture: Capture = as_it_is,
 ) -> float:
     """Time steps of fresh networks, which are thrown away; torch's random state on the CPU stays as it was."""
     with torch.random.fork_rng(devices=[]):
-        step = GanStep(new_state(recipe, spec, device), recipe, precision, capture=make_capture(device))
+        step = GanStep(new_state(recipe, spec, device), recipe, precision, capture=capture)
         labels = None if dataset.labels is None or not recipe.conditional else dataset.labels[: recipe.batch_size]
         batch = Batch(dataset.samples[: recipe.batch_size].to(device), None if labels is None else labels.to(device))
 

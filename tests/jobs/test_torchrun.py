@@ -174,8 +174,8 @@ def test_a_process_that_cannot_do_its_share_ends_the_evaluations_and_not_the_tra
 ) -> None:
     project = make_project()
     words = ["train", *options({**TRAINING, **EVALUATED})]
-    worker = ROOT / "tests" / "share_worker.py"
-    done = project.command(*LAUNCHER, f"--nproc-per-node={PROCESSES}", worker, 1, *words)
+    worker = ROOT / "tests" / "broken_worker.py"
+    done = project.command(*LAUNCHER, f"--nproc-per-node={PROCESSES}", worker, 1, "share", *words)
     assert done.returncode == 0, done.stderr
     assert done.stderr.count("The evaluation failed; training goes on without any from here on.") == 1
     assert "MemoryError: no memory is left for this" in done.stderr
@@ -184,6 +184,18 @@ def test_a_process_that_cannot_do_its_share_ends_the_evaluations_and_not_the_tra
     assert run.info.status == "FINISHED"
     assert run.data.metrics["epoch"] == SHORT
     assert not [name for name in run.data.metrics if name.startswith("fid_2k")]
+
+
+def test_an_error_in_one_process_ends_all(make_project: Callable[[], Project]) -> None:
+    """Of rank 0, for which the others wait in the middle of a step."""
+    project = make_project()
+    words = ["train", *options({**TRAINING, "epochs": LONG})]
+    worker = ROOT / "tests" / "broken_worker.py"
+    done = project.command(*LAUNCHER, f"--nproc-per-node={PROCESSES}", worker, 0, "step", *words)
+    assert done.returncode != 0
+    assert "MemoryError: no memory is left for this" in done.stderr
+    (run,) = project.runs()
+    assert run.info.status == "FAILED"
 
 
 def test_an_evaluation_of_a_model_is_refused_to_several(make_project: Callable[[], Project]) -> None:
