@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 
 from gan_plugin.data.decode import EncodedImages, decode, reason
+from gan_plugin.data.decode_worker import write_all
 from gan_plugin.data.limits import decoding_budget
 from gan_plugin.data.processes import Block, Task, Unreadable, in_processes, process_count
 from gan_plugin.data.stored import SampleFile
@@ -89,7 +90,7 @@ class FileTarget:
             for place, image, result in zip(places, pixels, results):
                 if isinstance(result, tuple):
                     file.seek(place * image.nbytes)
-                    file.write(image.tobytes())
+                    write_all(file, image)
                     self.gray &= bool((image == image[:1]).all())
         return results
 
@@ -111,5 +112,5 @@ class FileTarget:
                 pixels = np.empty((len(places), *before.shape[1:]), np.uint8)
                 for place, image in zip(places, pixels):
                     before.read_into(memoryview(image.reshape(-1)), place)
-                file.write(np.ascontiguousarray(pixels[:, :channels]).tobytes())
+                write_all(file, pixels[:, :channels])
             file.truncate(math.prod(self.shape))

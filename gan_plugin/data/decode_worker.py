@@ -10,6 +10,7 @@ import os
 import pickle
 import signal
 import sys
+from io import FileIO
 
 import numpy as np
 import numpy.typing as npt
@@ -28,10 +29,18 @@ def serve() -> None:
         os.dup2(2, 1)  # nothing that a decoder prints gets among the answers
         try:
             while True:
-                pickle.dump(decode_task(pickle.load(sys.stdin.buffer)), answers)
+                pickle.dump(answer(pickle.load(sys.stdin.buffer)), answers)
                 answers.flush()
         except (EOFError, BrokenPipeError):
             os._exit(0)  # without a try to write the rest of the answers
+
+
+def answer(task: Task) -> Block | OSError:
+    """Return what came of a task, or why its file cannot be written."""
+    try:
+        return decode_task(task)
+    except OSError as error:
+        return error
 
 
 def decode_task(task: Task) -> Block:
@@ -44,11 +53,16 @@ def decode_task(task: Task) -> Block:
     results = [decode_image(image, task, pixels[index]) for index, image in enumerate(task.images)]
     with open(task.path, "rb+", buffering=0) as file:
         file.seek(task.place * math.prod(pixels.shape[1:]))
-        view = memoryview(pixels.reshape(-1))  # type: ignore[arg-type]  # an array is a buffer
-        while view.nbytes:
-            view = view[file.write(view) :]
+        write_all(file, pixels)
     decoded = pixels[[isinstance(result, tuple) for result in results]]
     return Block(results, bool((decoded == decoded[:, :1]).all()))
+
+
+def write_all(file: FileIO, pixels: npt.NDArray[np.uint8]) -> None:
+    """Write pixels to an unbuffered file, which may take a part of them at a time."""
+    view = memoryview(np.ascontiguousarray(pixels).reshape(-1))  # type: ignore[arg-type]  # an array is a buffer
+    while view.nbytes:
+        view = view[file.write(view) :]
 
 
 def decode_image(image: str | bytes | Unreadable, task: Task, pixels: npt.NDArray[np.uint8]) -> Size | str | None:

@@ -76,6 +76,7 @@ class Worker:
         """Decode a task.
 
         Raises:
+            OSError: the file cannot be written.
             UserError: the process has ended, as one does that the system ends for want of memory.
         """
         assert self.process.stdin is not None
@@ -83,13 +84,15 @@ class Worker:
         try:
             pickle.dump(task, self.process.stdin)
             self.process.stdin.flush()
-            block: Block = pickle.load(self.process.stdout)
+            block: Block | OSError = pickle.load(self.process.stdout)
         except (EOFError, OSError, pickle.UnpicklingError):
             status = self.process.wait()
             raise UserError(
                 f"A process that decodes images ended with status {status}: free some memory, or leave out images that "
                 "are damaged."
             ) from None
+        if isinstance(block, OSError):
+            raise block
         return block
 
     def close(self) -> None:
