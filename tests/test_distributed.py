@@ -71,16 +71,22 @@ def test_weights_that_differ_are_named_in_both(results: list[dict[str, Any]]) ->
     ]
 
 
-@pytest.mark.parametrize("recipe", METHODS)
-def test_two_processes_learn_what_one_learns_from_the_whole_batch(recipe: str, tmp_path: Path) -> None:
-    """The processes are equal to the bit, and one with the same latents is so but for rounding."""
-    trained = {}
+@pytest.fixture(scope="module")
+def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A folder for one process and one for two, with what each method has learned in each process."""
+    folder = tmp_path_factory.mktemp("learned")
     for count in (1, 2):
-        folder = tmp_path / str(count)
-        folder.mkdir()
-        run_processes(count, "ranks_worker.py", recipe, STEPS, folder, *METHODS[recipe])
-        trained[count] = [torch.load(folder / f"{rank}.pt") for rank in range(count)]
-    (one,), (first, second) = trained[1], trained[2]
+        (folder / str(count)).mkdir()
+        trainings = [",".join((name, *values)) for name, values in METHODS.items()]
+        run_processes(count, "ranks_worker.py", folder / str(count), STEPS, *trainings)
+    return folder
+
+
+@pytest.mark.parametrize("recipe", METHODS)
+def test_two_processes_learn_what_one_learns_from_the_whole_batch(recipe: str, learned: Path) -> None:
+    """The processes are equal to the bit, and one with the same latents is so but for rounding."""
+    places = (f"1/{recipe}.0.pt", f"2/{recipe}.0.pt", f"2/{recipe}.1.pt")
+    one, first, second = (torch.load(learned / place) for place in places)
     for name, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][name])
         torch.testing.assert_close(weight, one["weights"][name], rtol=0, atol=WITHIN)
