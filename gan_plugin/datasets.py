@@ -39,7 +39,7 @@ class SampleDataset(NumpyDataset):
         samples = reference.samples
         super().__init__(
             # Nothing is copied: a view, or what reads from a file, which has what MLflow's profile asks for
-            samples if isinstance(samples, StoredSamples) else samples.numpy(),  # type: ignore[arg-type]
+            samples if isinstance(samples, StoredSamples) else samples.numpy(),  # type: ignore[arg-type]  # as said
             source=dataset_source(reference.source),
             # None is MLflow's default and missing from its annotation
             targets=None if reference.labels is None else reference.labels.numpy(),  # type: ignore[arg-type]

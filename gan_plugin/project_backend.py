@@ -14,28 +14,21 @@ from collections.abc import Mapping
 from typing import Any
 
 from mlflow.exceptions import ExecutionException
+from mlflow.projects import utils
 from mlflow.projects.backend.local import LocalBackend
 from mlflow.projects.submitted_run import SubmittedRun
-from mlflow.projects.utils import (
-    PROJECT_BUILD_IMAGE,
-    PROJECT_DOCKER_ARGS,
-    PROJECT_DOCKER_AUTH,
-    PROJECT_ENV_MANAGER,
-    PROJECT_STORAGE_DIR,
-    PROJECT_SYNCHRONOUS,
-)
 
 from gan_plugin.launch import VARIABLE
 
 OPTIONS = ("nproc_per_node", "max_restarts", "monitor_interval", "shutdown_timeout", "log_dir", "redirects", "tee")
 EXAMPLE = '{"nproc_per_node": 8}'
 OF_MLFLOW = (  # what MLflow adds to the configuration
-    PROJECT_BUILD_IMAGE,
-    PROJECT_DOCKER_ARGS,
-    PROJECT_DOCKER_AUTH,
-    PROJECT_ENV_MANAGER,
-    PROJECT_STORAGE_DIR,
-    PROJECT_SYNCHRONOUS,
+    utils.PROJECT_BUILD_IMAGE,
+    utils.PROJECT_DOCKER_ARGS,
+    utils.PROJECT_DOCKER_AUTH,
+    utils.PROJECT_ENV_MANAGER,
+    utils.PROJECT_STORAGE_DIR,
+    utils.PROJECT_SYNCHRONOUS,
 )
 
 
@@ -51,7 +44,7 @@ class TorchrunBackend(LocalBackend):
         version, config, *rest = others
         os.environ[VARIABLE] = json.dumps(check_options({k: v for k, v in config.items() if k not in OF_MLFLOW}))
         try:
-            config = {**config, PROJECT_SYNCHRONOUS: True}
+            config = {**config, utils.PROJECT_SYNCHRONOUS: True}
             submitted: SubmittedRun = LocalBackend.run(self, project_uri, entry_point, params, version, config, *rest)
             wait_for(submitted)
         finally:
@@ -63,7 +56,7 @@ def check_options(options: Mapping[str, object]) -> Mapping[str, object]:
     """Return the options of torchrun that a backend's configuration has.
 
     Raises:
-        ExecutionException: there are others, or the number of processes is missing.
+        ExecutionException: there are others, or the number of processes is missing or no number.
     """
     unknown = sorted(set(options) - set(OPTIONS))
     if unknown:
@@ -74,6 +67,11 @@ def check_options(options: Mapping[str, object]) -> Mapping[str, object]:
     if "nproc_per_node" not in options:
         raise ExecutionException(
             f"The backend torchrun needs the number of processes: give --backend-config '{EXAMPLE}'."
+        )
+    count = options["nproc_per_node"]
+    if count not in ("gpu", "cpu", "auto") and not (type(count) is int and count > 0):
+        raise ExecutionException(
+            f"nproc_per_node={count!r} is not possible: give a whole number of at least 1, or gpu, cpu or auto."
         )
     return options
 

@@ -96,7 +96,8 @@ def train(
             break
         except GuardError as error:
             state = roll_back(state, error, trainer)
-            gc.collect()  # what is over, with its part of a GPU's memory
+        gc.collect()  # what is over, now that no error refers to it, with its part of a GPU's memory
+        torch.cuda.empty_cache()
     if trainer.evaluator is not None:
         tracker.metrics({"evaluation/share": trainer.evaluations.used()}, state.steps)
     return finish(state, plan.recipe)
