@@ -18,7 +18,7 @@ import click
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 
-from gan_plugin.config.recipe import Recipe, load_recipe, override
+from gan_plugin.config.recipe import Recipe, load_recipe, override, recipe_names
 from gan_plugin.data.loader import Batch
 from gan_plugin.spec import image_spec
 from gan_plugin.training.gan import GanStep, work_cycle
@@ -69,7 +69,7 @@ def operations(recipe: Recipe) -> float:
 
 
 @click.command()
-@click.argument("recipes", nargs=-1)
+@click.argument("recipes", nargs=-1, type=click.Choice(recipe_names()))
 def main(recipes: tuple[str, ...]) -> None:
     """Print the table."""
     print("| recipe | batch | operations a step | with augmentation |\n|---|---|---|---|")
