@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import logging
+import math
 import threading
 import time
+from collections.abc import Callable
 from concurrent.futures import Future, wait
 from pathlib import Path
 
@@ -16,6 +18,7 @@ POLL_S = 1.0  # between two looks for new events
 MAX_DELAY_S = 30.0  # between two tries
 PATIENCE_S = 60.0  # without any progress, at the end
 FIRST_PATIENCE_S = 10.0  # with a server that has never answered
+GRACE_S = 8.0  # at the end, after a signal: docker kills 10 s after it, torchrun and Kubernetes after 30
 
 logger = logging.getLogger(__name__)
 
@@ -37,12 +40,19 @@ class DeliveryThread:
         self.thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
         self.thread.start()
 
-    def finish(self) -> bool:
-        """Deliver what is left, as long as there is progress; return whether everything is with MLflow."""
+    def finish(self, stop_requested: Callable[[], bool] = lambda: False) -> bool:
+        """Deliver what is left, as long as there is progress; return whether everything is with MLflow.
+
+        Args:
+            stop_requested: once it is true, GRACE_S are left.
+        """
         self.closing.set()
         self.moved_at = time.monotonic()
-        while self.thread.is_alive() and time.monotonic() - self.moved_at < self._patience():
+        end = math.inf
+        while self.thread.is_alive() and time.monotonic() < min(end, self.moved_at + self._patience()):
             self.thread.join(0.1)
+            if stop_requested():
+                end = min(end, time.monotonic() + GRACE_S)
         self.delivery.stopped.set()  # what is left belongs to whoever replays it
         return not self.thread.is_alive() and self.delivery.is_complete()
 

@@ -32,8 +32,8 @@ from gan_plugin.data import Dataset
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
 from gan_plugin.process import this_process
-from gan_plugin.signals import exit_on_signals
-from gan_plugin.tracking.delivery import DeliveryThread
+from gan_plugin.signals import StopSignals, exit_on_signals
+from gan_plugin.tracking.delivery import GRACE_S, DeliveryThread
 from gan_plugin.tracking.replay import LOCAL_RUN
 from gan_plugin.tracking.run import PROCESS, RUN_NOTE, check_no_active_run, close_dead_runs, name_of
 from gan_plugin.tracking.spool import RunRecord, Spool, milliseconds, update_record
@@ -125,18 +125,18 @@ def training_run(
 
 
 def finish(run: TrainingRun, delivery: DeliveryThread, status: str) -> None:
-    """End the run, and deliver what is left; a signal ends the wait, and everything stays on disk."""
-    run.spool.add("status", status=status)
-    try:
-        run.spool.flush()
-        update_record(run.folder, status="DIVERGED" if run.diverged else status)
-    except OSError as error:
-        logger.error("%s cannot be written (%s): what was logged last is lost.", run.folder, error.strerror)
-    try:
-        with exit_on_signals():
-            run.delivered = delivery.finish() and not run.spool.unwritten
-    except (KeyboardInterrupt, SystemExit):
-        run.delivered = False
+    """End the run, and deliver what is left; a signal shortens the wait, and everything stays on disk.
+
+    It does not end the wait: where one process of several ends, torchrun sends the others a signal in this very moment.
+    """
+    with StopSignals(f"delivering for at most {GRACE_S:g} s what MLflow does not have yet").installed() as stop:
+        run.spool.add("status", status=status)
+        try:
+            run.spool.flush()
+            update_record(run.folder, status="DIVERGED" if run.diverged else status)
+        except OSError as error:
+            logger.error("%s cannot be written (%s): what was logged last is lost.", run.folder, error.strerror)
+        run.delivered = delivery.finish(stop.requested) and not run.spool.unwritten
     run.model_uri, run.refused = delivery.delivery.progress.model_uri, delivery.delivery.progress.refused
     if run.delivered and run.model_uri is not None:  # a model that was refused can be offered again
         with suppress(OSError):  # of a full disk: then resume=auto delivers it again, which changes nothing

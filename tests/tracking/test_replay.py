@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import logging
+import os
+import signal
+import threading
 import time
 from collections.abc import Iterator
 from concurrent.futures import Future
@@ -283,6 +286,24 @@ def test_a_run_whose_server_answers_late_is_the_only_one(
     (only,) = client.search_runs([experiment_id])
     assert (only.info.status, only.data.metrics["a"]) == ("FINISHED", 1)
     assert only.info.run_name.startswith("late-")
+
+
+@pytest.mark.parametrize("comes_back", [True, False])
+def test_a_signal_at_the_end_leaves_some_time_to_deliver(
+    comes_back: bool, proxy: Any, server_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """torchrun sends one as soon as another process has ended, while this one says why it failed."""
+    monkeypatch.setattr(delivery, "GRACE_S", 8.0 if comes_back else 0.5)
+    with pytest.raises(ZeroDivisionError), training_run("lost", tmp_path, identity={}) as run:
+        proxy.set_mode("freeze")
+        threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
+        if comes_back:
+            threading.Timer(1.5, proxy.set_mode, ("pass",)).start()
+        raise ZeroDivisionError
+    assert run.delivered == comes_back
+    proxy.set_mode("pass")
+    status = MlflowClient(f"http://127.0.0.1:{server_port}").get_run(run.id).info.status
+    assert status == ("FAILED" if comes_back else "RUNNING")
 
 
 def test_parameters_never_clash_with_what_mlflow_run_has_logged(client: MlflowClient) -> None:
