@@ -94,8 +94,15 @@ class Project:
     def environment(self, **variables: str) -> dict[str, str]:
         """A shell in which this installation's commands come first, as after activating its environment."""
         kept = {name: value for name, value in os.environ.items() if not name.startswith("MLFLOW_")}
-        path = f"{BIN}{os.pathsep}{os.environ['PATH']}"
+        path = os.pathsep.join([str(self.folder / "bin"), str(BIN), os.environ["PATH"]])
         return {**kept, "PATH": path, "MLFLOW_TRACKING_URI": self.tracking_uri, **variables}
+
+    def learn_shortly(self) -> None:
+        """Let this project's ``gan-plugin`` do what the fixture short_cas does."""
+        script = self.folder / "bin" / "gan-plugin"
+        script.parent.mkdir()
+        script.write_text(f"#!{sys.executable}\n{SHORT_CAS}\nfrom gan_plugin.cli import main\n\nmain()\n")
+        script.chmod(0o755)
 
     def command(self, *words: object, **variables: str) -> subprocess.CompletedProcess[str]:
         return subprocess.run(

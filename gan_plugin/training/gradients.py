@@ -24,6 +24,9 @@ from gan_plugin.penalties import OF_REAL_ALONE, PENALTIES, PenaltyInputs
 from gan_plugin.training.ada import overfitting
 from gan_plugin.training.state import TrainingState
 
+# Of real samples, on a CPU: of more, half the activations at a time lie better in its caches, by up to 6 % of a step.
+PIXELS_OF_ONE_PASS = 2**14
+
 
 class Gradients(NamedTuple):
     """Gradients of the networks' losses, and what is logged of them.
@@ -188,11 +191,13 @@ class GanGradients:
         return self.run_discriminator(real, labels)[0], fake_logits, codes
 
     def run_on_both(self, real: Tensor, fake: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor, Tensor | None]:
-        """Return what ``run_apart`` does, from one pass.
+        """Return what ``run_apart`` does, from one pass, but for many pixels on a CPU.
 
-        It costs less than two, and but for rounding it is no different where a sample has no part in the logits of
-        others.
+        It is fewer operations than two, and but for rounding it is no different where a sample has no part in the
+        logits of others.
         """
+        if real.device.type == "cpu" and real[:, 0].numel() > PIXELS_OF_ONE_PASS:
+            return self.run_apart(real, fake, labels)
         logits, codes = self.run_discriminator(
             torch.cat([fake, real]), None if labels is None else torch.cat([labels, labels])
         )

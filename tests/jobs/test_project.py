@@ -144,6 +144,7 @@ def test_unlabeled_images_are_trained_on_and_evaluated_offline(
     for i, image in enumerate(load_dataset("digits").samples[:64, 0].numpy()):
         Image.fromarray(image).save(tmp_path / f"{i}.png")
     project = make_project()
+    project.learn_shortly()
     data: dict[str, object] = {"data": tmp_path, "image_size": 16}
     small = {**data, "recipe": "dcgan", "epochs": 2, "batch_size": 32, "evaluation_budget": 0.999}
     done = project.command("gan-plugin", "train", *options(small))

@@ -332,6 +332,7 @@ def test_the_entry_point_promotes_refuses_and_rolls_back(
     make_project: Callable[[], Project], banks: dict[float, Path], monkeypatch: pytest.MonkeyPatch
 ) -> None:
     project = make_project()
+    project.learn_shortly()
     monkeypatch.chdir(project.folder)
     monkeypatch.setenv("MLFLOW_TRACKING_URI", project.tracking_uri)
     register(banks, GOOD, BAD)

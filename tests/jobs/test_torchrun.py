@@ -94,23 +94,6 @@ def finished(project: Project, processes: int) -> Run:
     return run
 
 
-def test_mlflow_run_starts_them_and_makes_one_run_and_one_model(make_project: Callable[[], Project]) -> None:
-    project = make_project()
-    parameters = [word for name, value in {**TRAINING, "epochs": SHORT}.items() for word in ("-P", f"{name}={value}")]
-    backend = ["-b", "torchrun", "--backend-config", json.dumps({"nproc_per_node": PROCESSES})]
-    done = project.command("mlflow", "run", ".", "--env-manager", "local", *backend, *parameters)
-    assert done.returncode == 0, done.stderr
-    (run,) = project.runs()
-    assert run.info.status == "FINISHED"
-    assert run.data.params["world_size"] == str(PROCESSES)
-    assert run.data.tags["mlflow.project.backend"] == "torchrun"
-    (version,) = project.client.search_model_versions("name='gan'")
-    assert version.run_id == run.info.run_id
-    history = project.client.get_metric_history(run.info.run_id, "epoch")
-    assert [point.value for point in history] == list(range(1, SHORT + 1))
-    assert done.stdout.count("is registered") == 1
-
-
 def test_a_signal_or_the_end_of_one_process_ends_all_and_the_run_goes_on(make_project: Callable[[], Project]) -> None:
     """Again and again, each time from the newest checkpoint, and in the end with one process fewer."""
     project = make_project()
@@ -146,16 +129,8 @@ def pixels_network(path: Path) -> Path:
     return path
 
 
-@pytest.mark.parametrize("trained", [True, False])
-def test_an_evaluation_by_several_processes_has_the_value_of_one_alone(
-    trained: bool, make_project: Callable[[], Project], tmp_path: Path
-) -> None:
-    """In the features of a network that rank 0 has trained, or that each process loads."""
-    project = make_project()
-    features = None if trained else f"onnx:{pixels_network(tmp_path / 'pixels.onnx')}"
-    done = project.command(*command(PROCESSES, **EVALUATED, **({} if features is None else {"features": features})))
-    assert done.returncode == 0, done.stderr
-    assert "The evaluation failed" not in done.stderr
+def best_of(project: Project, features: str | None) -> tuple[float, float]:
+    """The FID of the best generator as its training has it, and as one process finds it."""
     (checkpoint,) = project.folder.glob(f"outputs/*/{FILE_NAME}")
     tensors, header = read_checkpoint(checkpoint)
     assert header["best"]["evaluations"] == SHORT
@@ -166,7 +141,40 @@ def test_an_evaluation_by_several_processes_has_the_value_of_one_alone(
     state.ema.load_state_dict(best)
     alone = make_quick_fid(dataset, features, latent_size=recipe.latent_size, classes=state.spec.classes, device=cpu)
     assert alone.digest == header["best"]["digest"]
-    assert header["best"]["value"] == pytest.approx(alone(state.ema), rel=1e-6)
+    return header["best"]["value"], alone(state.ema)
+
+
+def test_mlflow_run_starts_them_and_makes_one_run_and_one_model(make_project: Callable[[], Project]) -> None:
+    """Each does its share of the evaluations, in the features of a network that rank 0 has trained."""
+    project = make_project()
+    parameters = {**TRAINING, **EVALUATED}
+    words = [word for name, value in parameters.items() for word in ("-P", f"{name}={value}")]
+    backend = ["-b", "torchrun", "--backend-config", json.dumps({"nproc_per_node": PROCESSES})]
+    done = project.command("mlflow", "run", ".", "--env-manager", "local", *backend, *words)
+    assert done.returncode == 0, done.stderr
+    (run,) = project.runs()
+    assert run.info.status == "FINISHED"
+    assert run.data.params["world_size"] == str(PROCESSES)
+    assert run.data.tags["mlflow.project.backend"] == "torchrun"
+    (version,) = project.client.search_model_versions("name='gan'")
+    assert version.run_id == run.info.run_id
+    history = project.client.get_metric_history(run.info.run_id, "epoch")
+    assert [point.value for point in history] == list(range(1, SHORT + 1))
+    assert done.stdout.count("is registered") == 1
+    value, alone = best_of(project, None)
+    assert value == pytest.approx(alone, rel=1e-6)
+
+
+def test_an_evaluation_by_several_processes_has_the_value_of_one_alone(
+    make_project: Callable[[], Project], tmp_path: Path
+) -> None:
+    """In the features of a network that each process loads."""
+    project, features = make_project(), f"onnx:{pixels_network(tmp_path / 'pixels.onnx')}"
+    done = project.command(*command(PROCESSES, **EVALUATED, features=features))
+    assert done.returncode == 0, done.stderr
+    assert "The evaluation failed" not in done.stderr
+    value, alone = best_of(project, features)
+    assert value == pytest.approx(alone, rel=1e-6)
 
 
 def test_a_process_that_cannot_do_its_share_ends_the_evaluations_and_not_the_training(

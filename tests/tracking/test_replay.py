@@ -12,7 +12,7 @@ from concurrent.futures import Future
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, NoReturn
 
 import mlflow
 import numpy as np
@@ -288,22 +288,33 @@ def test_a_run_whose_server_answers_late_is_the_only_one(
     assert only.info.run_name.startswith("late-")
 
 
-@pytest.mark.parametrize("comes_back", [True, False])
-def test_a_signal_at_the_end_leaves_some_time_to_deliver(
-    comes_back: bool, proxy: Any, server_port: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    """torchrun sends one as soon as another process has ended, while this one says why it failed."""
-    monkeypatch.setattr(delivery, "GRACE_S", 8.0 if comes_back else 0.5)
-    with pytest.raises(ZeroDivisionError), training_run("lost", tmp_path, identity={}) as run:
+def run_that_fails_and_is_ended(folder: Path, proxy: Any, *, returns_after: float | None) -> NoReturn:
+    """At its end the server is away, and a signal comes."""
+    with training_run("lost", folder, identity={}):
         proxy.set_mode("freeze")
         threading.Timer(0.5, os.kill, (os.getpid(), signal.SIGTERM)).start()
-        if comes_back:
-            threading.Timer(1.5, proxy.set_mode, ("pass",)).start()
+        if returns_after is not None:
+            threading.Timer(returns_after, proxy.set_mode, ("pass",)).start()
         raise ZeroDivisionError
-    assert run.delivered == comes_back
+
+
+@pytest.mark.parametrize(("returns_after", "status"), [(1.5, "FAILED"), (None, "RUNNING")])
+def test_a_signal_at_the_end_leaves_some_time_to_deliver(
+    returns_after: float | None,
+    status: str,
+    proxy: Any,
+    server_port: int,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """torchrun sends one as soon as another process has ended, while this one says why it failed."""
+    if returns_after is None:
+        monkeypatch.setattr(delivery, "GRACE_S", 0.5)
+    with pytest.raises(ZeroDivisionError):
+        run_that_fails_and_is_ended(tmp_path, proxy, returns_after=returns_after)
     proxy.set_mode("pass")
-    status = MlflowClient(f"http://127.0.0.1:{server_port}").get_run(run.id).info.status
-    assert status == ("FAILED" if comes_back else "RUNNING")
+    (folder,) = tmp_path.iterdir()
+    assert MlflowClient(f"http://127.0.0.1:{server_port}").get_run(folder.name).info.status == status
 
 
 def test_parameters_never_clash_with_what_mlflow_run_has_logged(client: MlflowClient) -> None:

@@ -76,9 +76,27 @@ def assert_descended(before: nn.Module, after: nn.Module, *, loss: Tensor, lr: f
         torch.testing.assert_close(new.detach(), old.detach() - lr * slope, rtol=1e-5, atol=1e-6)
 
 
+@pytest.fixture
+def passes(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """The sizes of the passes through the discriminators, in their order."""
+    sizes: list[int] = []
+    original = gradients.GanGradients.run_discriminator
+
+    def counted(self: gradients.GanGradients, samples: Tensor, labels: Tensor | None) -> tuple[Tensor, Tensor | None]:
+        sizes.append(len(samples))
+        return original(self, samples, labels)
+
+    monkeypatch.setattr(gradients.GanGradients, "run_discriminator", counted)
+    return sizes
+
+
+@pytest.mark.parametrize("discriminator_passes", [[2 * BATCH], [BATCH, BATCH]])
 @pytest.mark.parametrize(("steps", "weight"), [(0, 10 * 4), (2, 0), (4, 6 * 4), (8, 2 * 4)])
-def test_alternating_updates_descend_a_relativistic_loss_with_r1_and_r2(steps: int, weight: float) -> None:
+def test_alternating_updates_descend_a_relativistic_loss_with_r1_and_r2(
+    steps: int, weight: float, discriminator_passes: list[int], passes: list[int], monkeypatch: pytest.MonkeyPatch
+) -> None:
     """Each network from its own images and labels; the penalty, at every fourth step, is a quarter's and ramped."""
+    monkeypatch.setattr(gradients, "PIXELS_OF_ONE_PASS", BATCH * 16 * 16 - len(discriminator_passes) + 1)
     penalized = {"penalty": "r1+r2", "penalty_every": 4, "penalty_weight": "10..2"}
     recipe = small_recipe(
         objective="relativistic", conditional=True, discriminators=2, softmax_inverse_temperature=2, **penalized
@@ -89,6 +107,7 @@ def test_alternating_updates_descend_a_relativistic_loss_with_r1_and_r2(steps: i
     batch, generators = random_batch(1, labeled=True), random_batch(2, labeled=True)
     torch.manual_seed(3)
     metrics = GanStep(state, recipe, torch.float32)(batch, generators)
+    assert passes == [*discriminator_passes, BATCH, BATCH]
 
     torch.manual_seed(3)
     fake = before.generator(torch.randn(BATCH, LATENT), batch.labels).detach().requires_grad_()
