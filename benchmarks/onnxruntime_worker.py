@@ -24,7 +24,7 @@ def main() -> None:
     providers: list[str | tuple[str, dict[str, str]]] = [CPU]
     if device == "cuda":
         assert why_cuda_cannot_load() is None  # this also loads CUDA's libraries
-        providers.insert(0, (CUDA, {"serving": cuda_options(None), "defaults": {}}[whose]))
+        providers.insert(0, (CUDA, {"serving": cuda_options(0, None), "defaults": {}}[whose]))
     session = onnxruntime.InferenceSession(onnx_file, providers=providers)
     assert session.get_providers()[0].startswith(device.upper()), session.get_providers()
     description = Description.from_metadata(session.get_modelmeta().custom_metadata_map)

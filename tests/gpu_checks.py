@@ -11,6 +11,7 @@ import math
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import Any
 from unittest import mock
@@ -70,11 +71,23 @@ def noise_data(count: int = 16 * BATCH, *, side: int = SIDE, channels: int = 3) 
     return make_dataset(samples, labels, CLASSES, name="noise", source="noise", split="train", notes=())
 
 
-class Replay:
-    """Stands on a CPU where CUDA would capture: after some calls, each overwrites what the one before returned."""
+def overwrite(place: object) -> None:
+    """Fill a tensor with what nobody takes for a result."""
+    if isinstance(place, Tensor):
+        place.fill_(math.nan)
 
-    def __init__(self, function: Callable[[Any], Any]) -> None:
-        self.function, self.calls, self.outputs = function, 0, None
+
+class Replay:
+    """Stands on a CPU where CUDA would capture: after some calls, each overwrites what the one before returned.
+
+    It leaves nothing in what others returned, with which it shares its memory.
+    """
+
+    def __init__(self, function: Callable[[Any], Any], others: list[Replay]) -> None:
+        self.function, self.others, self.calls, self.outputs = function, [*others], 0, None
+        for other in others:
+            other.others.append(self)
+        others.append(self)
 
     def __call__(self, inputs: Any) -> Any:
         self.calls += 1
@@ -85,12 +98,14 @@ class Replay:
             self.outputs = pytree.tree_map(clone, outputs)  # which may be inputs
         else:
             pytree.tree_map_(lambda place, value: place.copy_(value), self.outputs, outputs)
+        for other in self.others:
+            pytree.tree_map_(overwrite, other.outputs)
         return self.outputs
 
 
 def capture_on(device: torch.device) -> Capture:
     """Return CUDA's capture, or on a CPU what stands for it."""
-    return make_capture(device) if device.type == "cuda" else Replay
+    return make_capture(device) if device.type == "cuda" else partial(Replay, others=[])
 
 
 class Course:

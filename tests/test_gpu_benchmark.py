@@ -130,6 +130,10 @@ def test_other_random_numbers_of_captured_steps_are_seen(monkeypatch: pytest.Mon
         gpu_checks.check_captured("dcgan", gpu_checks.CPU)
 
 
+def test_what_captured_steps_report_stays_where_others_overwrite_it() -> None:
+    gpu_checks.check_captured("r1", gpu_checks.CPU)
+
+
 def test_replays_that_leave_their_outputs_are_seen(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(gpu_checks.pytree, "tree_map_", lambda *_: None)
     with pytest.raises(AssertionError, match="losses differ"):

@@ -73,7 +73,7 @@ class OnnxNetwork:
     def __init__(self, file: Path, device: torch.device) -> None:
         check_external_files(file)
         self.device = device
-        self.session = open_file(file, "cuda" if device.type == "cuda" else "cpu")
+        self.session = open_file(file, device)
         self.input = describe_input(self.session, file)
         self.outputs = choose_outputs(self.session, file)
         self.file = file.name
@@ -246,14 +246,15 @@ def external_files(file: Path) -> list[str]:
 # --- its inputs and outputs -------------------------------------------------------------------------------------------
 
 
-def open_file(file: Path, device: str) -> onnxruntime.InferenceSession:
-    """Open an ONNX file on "cpu" or "cuda".
+def open_file(file: Path, device: torch.device) -> onnxruntime.InferenceSession:
+    """Open an ONNX file on a CPU or on CUDA's current GPU.
 
     Raises:
         UserError: ONNX Runtime cannot open it.
     """
     try:
-        return open_session(file, device, threads=threads_of_user() or cores()).session
+        gpu = torch.cuda.current_device() if device.type == "cuda" else 0
+        return open_session(file, device.type, threads=threads_of_user() or cores(), gpu=gpu).session
     except UserError:
         raise
     except Exception as error:  # ONNX Runtime's exceptions have no common class

@@ -39,13 +39,14 @@ def open_session(
     device: str,
     *,
     threads: int = 1,
+    gpu: int = 0,
     gpu_memory_mb: int | None = None,
     probe: Callable[[onnxruntime.InferenceSession], None] | None = None,
 ) -> LoadedSession:
     """Open ``onnx_file`` on ``device``: ``cpu``, ``cuda``, or ``auto`` (CUDA where it works; if not, the log says why).
 
-    ``threads`` work at one operator on the CPU. On a GPU at most ``gpu_memory_mb`` MiB are taken for tensors, and
-    ``probe`` is called with the session: if it fails, CUDA cannot be used.
+    ``threads`` work at one operator on the CPU. On GPU number ``gpu`` at most ``gpu_memory_mb`` MiB are taken for
+    tensors, and ``probe`` is called with the session: if it fails, CUDA cannot be used.
 
     Raises:
         UserError: ``device`` is none of these, or is ``cuda`` and CUDA cannot be used; the message names the cause.
@@ -58,7 +59,7 @@ def open_session(
         reason = str(problem)
     else:
         try:
-            session = _session(onnx_file, [(CUDA, cuda_options(gpu_memory_mb)), CPU], threads)
+            session = _session(onnx_file, [(CUDA, cuda_options(gpu, gpu_memory_mb)), CPU], threads)
             if probe is not None:
                 probe(session)  # a GPU may be there and lack memory or a supported architecture
         except Exception as error:  # a full or unsupported GPU; ONNX Runtime's exceptions have no common class
@@ -73,9 +74,13 @@ def open_session(
     return LoadedSession(_session(onnx_file, [CPU], threads), CPU, fallback=reason)
 
 
-def cuda_options(gpu_memory_mb: int | None) -> dict[str, str]:
-    """Return the options of the CUDA provider, with a limit for tensors in MiB, or none."""
-    return CUDA_OPTIONS | ({} if gpu_memory_mb is None else {"gpu_mem_limit": str(gpu_memory_mb * 2**20)})
+def cuda_options(gpu: int, gpu_memory_mb: int | None) -> dict[str, str]:
+    """Return the options of the CUDA provider on a GPU, with a limit for tensors in MiB, or none."""
+    return (
+        CUDA_OPTIONS
+        | {"device_id": str(gpu)}
+        | ({} if gpu_memory_mb is None else {"gpu_mem_limit": str(gpu_memory_mb * 2**20)})
+    )
 
 
 def run_once(session: onnxruntime.InferenceSession) -> None:

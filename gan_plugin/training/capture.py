@@ -27,10 +27,8 @@ def make_capture(device: torch.device) -> Capture:
     """
     if device.type != "cuda":
         return as_it_is
-    pool, stream = (
-        torch.cuda.graph_pool_handle(),
-        torch.cuda.Stream(device),
-    )  # a stream of its own has memory of its own
+    pool = torch.cuda.graph_pool_handle()
+    stream = torch.cuda.Stream(device)  # which has memory of its own
     return lambda function: CapturedFunction(function, device, pool=pool, stream=stream)
 
 

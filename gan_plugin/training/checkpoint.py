@@ -85,8 +85,10 @@ def link(path: Path, other: Path) -> None:
         temporary.unlink(missing_ok=True)  # rename leaves two names of one file as they are
 
 
-def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any], *, ranks: Ranks = ALONE) -> None:
-    """Put the state of ``path`` into ``state`` and torch's random generators.
+def load_checkpoint(
+    path: Path, state: TrainingState, identity: dict[str, Any], *, ranks: Ranks = ALONE
+) -> dict[str, Any]:
+    """Put the state of ``path`` into ``state`` and torch's random generators; return the header.
 
     Of another number of processes the order of the data goes on as it was, but each draws anew: with a seed of its own.
 
@@ -120,6 +122,7 @@ def load_checkpoint(path: Path, state: TrainingState, identity: dict[str, Any], 
         device = next(state.ema.parameters()).device
         weights = {key: value.to(device) for key, value in _under(tensors, "best").items()}
         state.best = Best(**header["best"], weights=weights)
+    return header
 
 
 def check_identity(header: dict[str, Any], identity: dict[str, Any]) -> None:

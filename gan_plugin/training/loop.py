@@ -23,7 +23,7 @@ from gan_plugin.distributed import ALONE, Ranks, seed_of_rank, unasked
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.budget import Budget, Clock, make_budget
-from gan_plugin.training.checkpoint import load_checkpoint, read_header
+from gan_plugin.training.checkpoint import load_checkpoint
 from gan_plugin.training.errors import Diverged, Interrupted
 from gan_plugin.training.gan import GanStep, needs_two_batches, work_cycle
 from gan_plugin.training.guard import Guard, GuardError, chance_loss, guard_seeds, real_diversity
@@ -110,8 +110,8 @@ def begin(
     state = first_state(plan.recipe, spec_of(dataset, plan.recipe), plan.device, seed=plan.seed, ranks=ranks)
     if ranks.broadcast(resume is not None):
         with ranks.file(resume) as path:
-            load_checkpoint(path, state, plan.identity(dataset), ranks=ranks)
-            check_resumed(read_header(path), plan, steps_per_epoch=steps_per_epoch(dataset, plan.recipe))
+            header = load_checkpoint(path, state, plan.identity(dataset), ranks=ranks)
+            check_resumed(header, plan, steps_per_epoch=steps_per_epoch(dataset, plan.recipe))
         keep_best(state, evaluator, ranks)
     return state
 
@@ -169,7 +169,7 @@ class Trainer:
             self.tracker, plan, guard, steps_per_epoch=epoch_steps, steps=state.steps, visible=self.ranks.is_main
         )
         was_over = self.budget.is_over(state)
-        self.advance(state)
+        self.advance(state, False)
         self.sampled = min(self.sampled, state.progress)  # which going back makes smaller
         with contextlib.closing(progress), without_tf32():
             if self.budget.is_over(state) and not was_over:  # all time that was left went by without a step
@@ -178,10 +178,11 @@ class Trainer:
                 orders = loader.orders(state.steps // epoch_steps)
                 for index in tuned(range(state.steps % epoch_steps, epoch_steps), "training", cycle=work_cycle(recipe)):
                     progress.step(step(*loader.batches(orders, index)), state.steps)
-                    self.advance(state)
+                    # at an epoch's end, that is asked when all else is done
+                    stopped = self.advance(state, bool(state.steps % epoch_steps) and self.stop_requested())
                     if self.budget.is_over(state):
                         break
-                    if state.steps % epoch_steps and self.is_stopped():
+                    if stopped:
                         self.stop(state, progress)
                     if state.steps % epoch_steps and progress.has_read_all and self.checkpoints.is_due():
                         progress.flush()
@@ -192,12 +193,12 @@ class Trainer:
                     self.stop(state, progress)
                 progress.reset_timer()
 
-    def advance(self, state: TrainingState) -> None:
-        """Set the progress of the state; where it follows a clock, that of rank 0."""
+    def advance(self, state: TrainingState, stop: bool) -> bool:
+        """Set the progress of the state, by rank 0's clock; returns whether any of the processes is to ``stop``."""
         self.budget.update(state)
-        if self.plan.minutes is not None:
-            own = (state.progress, state.seconds) if self.ranks.is_main else (0.0, 0.0)
-            state.progress, state.seconds = self.ranks.maximum(own)
+        own = (state.progress, state.seconds) if self.ranks.is_main else (0.0, 0.0)
+        state.progress, state.seconds, any_stop = self.ranks.maximum([*own, stop])
+        return any_stop != 0
 
     def is_stopped(self) -> bool:
         """Return whether any of the processes was asked to stop."""

@@ -198,8 +198,9 @@ def test_a_gpu_that_cannot_run_the_generator_is_no_gpu(
 
 def test_what_a_session_on_a_gpu_is_opened_with() -> None:
     """ONNX Runtime ignores none of them: it refuses an option that it does not know."""
-    options = cuda_options(gpu_memory_mb=2048)
+    options = cuda_options(1, gpu_memory_mb=2048)
     assert options["cudnn_conv_algo_search"] == "HEURISTIC"
     assert options["arena_extend_strategy"] == "kSameAsRequested"
+    assert options["device_id"] == "1"
     assert options["gpu_mem_limit"] == str(2 * 2**30)
-    assert "gpu_mem_limit" not in cuda_options(None)
+    assert "gpu_mem_limit" not in cuda_options(0, None)

@@ -44,7 +44,7 @@ def placed(file, level):
     options.graph_optimization_level = level
     options.log_severity_level = 3
     options.add_session_config_entry("session.record_ep_graph_assignment_info", "1")
-    providers = [(CUDA, cuda_options(None)), CPU]
+    providers = [(CUDA, cuda_options(0, None)), CPU]
     session = onnxruntime.InferenceSession(file, options, providers=providers, enable_fallback=0)
     parts = session.get_provider_graph_assignment_info()
     return {node.name: part.ep_name for part in parts for node in part.get_nodes()}
