@@ -16,7 +16,7 @@ from gan_plugin.serving.generator import Description
 from gan_plugin.training.budget import MIN_TRAINING, Clock
 from gan_plugin.training.plan import TrainingPlan, spec_of
 from gan_plugin.training.samples import exported_generator
-from gan_plugin.training.speed import seconds_per_step
+from gan_plugin.training.speed import seconds_per_step, share_of
 from gan_plugin.training.state import new_state
 
 DELIVERY_S = 4.0  # of computing, until MLflow has the last of it; a server that is slower makes the run late
@@ -29,6 +29,7 @@ def plan_time(
     *,
     started: float,
     spent: float,
+    world_size: int,
     file: Path,
     dtype: torch.dtype,
 ) -> Clock:
@@ -40,6 +41,7 @@ def plan_time(
         evaluator: of the generator, while it trains.
         started: when the run began, by ``time.monotonic``.
         spent: seconds that the run had taken before that.
+        world_size: the processes that share each batch.
         file: where an untrained generator may be written to for a moment.
         dtype: of the exported file.
 
@@ -49,7 +51,8 @@ def plan_time(
     assert plan.minutes is not None
     reserve, evaluation = rehearse(plan, dataset, evaluator, file=file, dtype=dtype)
     spec = spec_of(dataset, plan.recipe)
-    step_s = seconds_per_step(plan.recipe, dataset, spec, device=plan.device, precision=plan.precision)
+    share = share_of(plan.recipe, world_size)
+    step_s = seconds_per_step(share, dataset, spec, device=plan.device, precision=plan.precision)
     ready_s = spent + time.monotonic() - started
     left = 60 * plan.minutes - ready_s - reserve
     if spent == 0 and left < MIN_TRAINING * 60 * plan.minutes:

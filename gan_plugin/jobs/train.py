@@ -145,6 +145,7 @@ def train_and_export(
             evaluator,
             started=started,
             spent=0.0 if resumed is None else read_header(resumed.checkpoint)["seconds"],
+            world_size=others.ranks.world_size,
             file=run.folder / REHEARSAL,
             dtype=PRECISIONS[settings.export_precision],
         )

@@ -169,7 +169,8 @@ class Trainer:
             self.tracker, plan, guard, steps_per_epoch=epoch_steps, steps=state.steps, visible=self.ranks.is_main
         )
         was_over = self.budget.is_over(state)
-        self.advance(state, False)
+        self.budget.update(state)
+        self.agree(state, stop=False)
         self.sampled = min(self.sampled, state.progress)  # which going back makes smaller
         with contextlib.closing(progress), without_tf32():
             if self.budget.is_over(state) and not was_over:  # all time that was left went by without a step
@@ -178,8 +179,9 @@ class Trainer:
                 orders = loader.orders(state.steps // epoch_steps)
                 for index in tuned(range(state.steps % epoch_steps, epoch_steps), "training", cycle=work_cycle(recipe)):
                     progress.step(step(*loader.batches(orders, index)), state.steps)
+                    self.budget.update(state)
                     # at an epoch's end, that is asked when all else is done
-                    stopped = self.advance(state, bool(state.steps % epoch_steps) and self.stop_requested())
+                    stopped = self.agree(state, stop=bool(state.steps % epoch_steps) and self.stop_requested())
                     if self.budget.is_over(state):
                         break
                     if stopped:
@@ -193,9 +195,8 @@ class Trainer:
                     self.stop(state, progress)
                 progress.reset_timer()
 
-    def advance(self, state: TrainingState, stop: bool) -> bool:
-        """Set the progress of the state, by rank 0's clock; returns whether any of the processes is to ``stop``."""
-        self.budget.update(state)
+    def agree(self, state: TrainingState, *, stop: bool) -> bool:
+        """Let all have the progress of rank 0, by its clock; returns whether any of the processes is to ``stop``."""
         own = (state.progress, state.seconds) if self.ranks.is_main else (0.0, 0.0)
         state.progress, state.seconds, any_stop = self.ranks.maximum([*own, stop])
         return any_stop != 0

@@ -26,7 +26,7 @@ from gan_plugin.errors import UserError
 from gan_plugin.spec import SampleSpec
 from gan_plugin.training.capture import Capture, as_it_is, make_capture
 from gan_plugin.training.rules import check_combination, without_unused
-from gan_plugin.training.speed import fit_batch_to_time, grow_batch, seconds_per_step
+from gan_plugin.training.speed import fit_batch_to_time, grow_batch, seconds_per_step, share_of
 
 STEP_MEMORY = 0.4  # of a GPU, for a step; up to half of it is for the data, and evaluations need some
 
@@ -165,6 +165,7 @@ def fit_batch_to(plan: TrainingPlan, dataset: Dataset, world_size: int) -> Recip
             device=plan.device,
             precision=plan.precision,
             seconds=60 * plan.minutes,
+            world_size=world_size,
             capture=plan.capture(),
         )
     unit = world_size * fitted.pack
@@ -180,9 +181,13 @@ def grow_batch_of(plan: TrainingPlan, dataset: Dataset, world_size: int) -> Reci
         torch.cuda.empty_cache()
         torch.cuda.reset_peak_memory_stats(plan.device)
         try:
-            share = replace(recipe, batch_size=recipe.batch_size // world_size)  # of a process
             seconds = seconds_per_step(
-                share, dataset, spec, device=plan.device, precision=plan.precision, capture=plan.capture()
+                share_of(recipe, world_size),
+                dataset,
+                spec,
+                device=plan.device,
+                precision=plan.precision,
+                capture=plan.capture(),
             )
         except torch.OutOfMemoryError:
             return None

@@ -29,6 +29,7 @@ def fit_batch_to_time(
     device: torch.device,
     precision: torch.dtype,
     seconds: float,
+    world_size: int = 1,
     capture: Capture = as_it_is,
 ) -> Recipe:
     """Return the recipe with the largest batch, at most its own, that makes about STEPS steps in so many seconds.
@@ -40,6 +41,7 @@ def fit_batch_to_time(
         recipe: whose batch the data has enough images for.
         spec: of what the generator makes.
         seconds: of training.
+        world_size: the processes that share each batch.
     """
     sizes = [recipe]  # the largest first
     while sizes[-1].batch_size > max(MIN_BATCH, recipe.pack):
@@ -48,7 +50,8 @@ def fit_batch_to_time(
         return recipe
 
     def timed(candidate: Recipe) -> float:
-        return seconds_per_step(candidate, dataset, spec, device=device, precision=precision, capture=capture)
+        share = share_of(candidate, world_size)
+        return seconds_per_step(share, dataset, spec, device=device, precision=precision, capture=capture)
 
     *larger, fitted = sizes
     step_s, longest = timed(fitted), seconds / (STEPS / math.sqrt(2))
@@ -92,6 +95,12 @@ def grow_batch(
         if seconds is not None and seconds / step_s < STEPS:
             return grown, f"twice as many would leave time for fewer than {STEPS:,} steps"
         grown = larger
+
+
+def share_of(recipe: Recipe, world_size: int) -> Recipe:
+    """Return the recipe with a process's share of its batch, at least a pack."""
+    packs = recipe.batch_size // (world_size * recipe.pack)
+    return dataclasses.replace(recipe, batch_size=max(1, packs) * recipe.pack)
 
 
 def seconds_per_step(

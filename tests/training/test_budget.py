@@ -302,13 +302,20 @@ def test_the_first_evaluation_waits_until_it_is_within_the_share(
 
 
 def fitted_batch(
-    dataset: Dataset, patch: pytest.MonkeyPatch, *, seconds: float, step_s: Callable[[int], float], **values: object
+    dataset: Dataset,
+    patch: pytest.MonkeyPatch,
+    *,
+    seconds: float,
+    step_s: Callable[[int], float],
+    world_size: int = 1,
+    **values: object,
 ) -> int:
     """The batch for data of 1,000 images, where a step takes as long as ``step_s`` says of a batch."""
     patch.setattr(speed, "seconds_per_step", lambda recipe, *rest, **options: step_s(recipe.batch_size))
     images = dataclasses.replace(dataset, samples=torch.zeros(1000, 1, 16, 16, dtype=torch.uint8))
     recipe = override(load_recipe("dcgan"), **{"batch_size": 256, **values})
-    return fit_batch_to_time(recipe, images, GRAY, device=CPU, precision=torch.float32, seconds=seconds).batch_size
+    options = {"device": CPU, "precision": torch.float32, "seconds": seconds, "world_size": world_size}
+    return fit_batch_to_time(recipe, images, GRAY, **options).batch_size  # type: ignore[arg-type]  # each has its own
 
 
 def test_few_minutes_get_a_small_batch_and_many_the_recipes(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -351,6 +358,26 @@ def test_a_batch_stays_where_half_of_it_takes_as_long(dataset: Dataset, monkeypa
     """As on a GPU, which is not full: below 64 images a step takes as long as one of 64."""
     assert fitted_batch(dataset, monkeypatch, seconds=60, step_s=lambda size: max(size, 64) / 1000) == 64
     assert fitted_batch(dataset, monkeypatch, seconds=60, step_s=lambda size: 0.5) == 256
+
+
+def test_of_a_batch_that_processes_share_a_share_is_timed(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Four of them take 19 minutes for what one takes 75 for."""
+    sizes = [
+        fitted_batch(dataset, monkeypatch, seconds=20 * 60, step_s=lambda size: size / 250, world_size=world_size)
+        for world_size in (1, 4)
+    ]
+    assert sizes == [64, 256]
+    tried: list[int] = []
+    fitted_batch(
+        dataset,
+        monkeypatch,
+        seconds=1,
+        step_s=lambda size: tried.append(size) or 1,
+        world_size=64,
+        batch_size=32,
+        pack=2,
+    )
+    assert tried[0] == 2  # one pack at least
 
 
 def test_a_batch_that_time_halves_holds_whole_packs(dataset: Dataset, monkeypatch: pytest.MonkeyPatch) -> None:
