@@ -26,7 +26,7 @@ from gan_plugin.training.plan import spec_of
 from gan_plugin.training.state import new_state
 
 PROCESSES = 2
-# Twelve steps an epoch, a checkpoint at the end of each
+STEPS = 12  # an epoch, at the end of which there is a checkpoint
 TRAINING = {
     "data": "digits",
     "recipe": "subpixel",
@@ -83,10 +83,10 @@ def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return sorted(children, key=lambda child: int(child.environ()["RANK"]))
 
 
-def finished(project: Project, processes: int) -> Run:
+def finished(project: Project, processes: int, resume: str = "auto") -> Run:
     """Go on with the training, to the end of the epoch that it was in and one more."""
-    epochs = -(-steps_of(project) // 12) + 1
-    done = project.command(*command(processes, epochs=epochs, resume="auto"))
+    epochs = -(-steps_of(project) // STEPS) + 1
+    done = project.command(*command(processes, epochs=epochs, resume=resume))
     assert done.returncode == 0, done.stderr
     (run,) = project.runs()  # the same one
     assert run.info.status == "FINISHED"
@@ -95,7 +95,7 @@ def finished(project: Project, processes: int) -> Run:
 
 
 def test_a_signal_or_the_end_of_one_process_ends_all_and_the_run_goes_on(make_project: Callable[[], Project]) -> None:
-    """Again and again, each time from the newest checkpoint, and in the end with one process fewer."""
+    """Again and again, each time from the newest checkpoint, and in the end with one process fewer and one more."""
     project = make_project()
     with training(project) as (process, log):
         ranks_of(process)[1].send_signal(signal.SIGTERM)
@@ -113,7 +113,8 @@ def test_a_signal_or_the_end_of_one_process_ends_all_and_the_run_goes_on(make_pr
             (run,) = project.runs()
             assert run.info.status in ("FAILED", "KILLED")  # of a connection that is gone, or of torchrun's signal
             assert "Another process of this training has ended" in log.read_text()
-    finished(project, processes=1)
+    run = finished(project, processes=1)
+    finished(project, PROCESSES, resume=run.info.run_id)
 
 
 def pixels_network(path: Path) -> Path:
@@ -192,6 +193,20 @@ def test_a_process_that_cannot_do_its_share_ends_the_evaluations_and_not_the_tra
     assert run.info.status == "FINISHED"
     assert run.data.metrics["epoch"] == SHORT
     assert not [name for name in run.data.metrics if name.startswith("fid_2k")]
+
+
+def test_an_alarm_in_one_process_takes_all_of_them_back(make_project: Callable[[], Project]) -> None:
+    """Of rank 1, which alone has lost its weights at the end of the second epoch."""
+    project = make_project()
+    words = ["train", *options({**TRAINING, "epochs": 3})]
+    worker = ROOT / "tests" / "broken_worker.py"
+    done = project.command(*LAUNCHER, f"--nproc-per-node={PROCESSES}", worker, 1, "weights", *words)
+    assert done.returncode == 0, done.stderr
+    (run,) = project.runs()
+    assert run.info.status == "FINISHED"
+    assert (run.data.metrics["epoch"], run.data.metrics["guard/rollbacks"]) == (3, 1)
+    assert f"In step {2 * STEPS}" in run.data.tags["guard.1"]
+    assert f"back to step {STEPS} with another seed" in run.data.tags["guard.1"]
 
 
 def test_an_error_in_one_process_ends_all(make_project: Callable[[], Project]) -> None:
