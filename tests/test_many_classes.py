@@ -87,6 +87,7 @@ def test_the_run_keeps_every_name_in_a_file(project: Project, monkeypatch: pytes
     assert classes_of(project, "training") == EXPECTED
 
 
+@pytest.mark.usefixtures("short_metrics")
 def test_they_are_evaluated_and_reported(
     project: Project, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -30,6 +30,7 @@ VARIABLE = "GAN_PLUGIN_STORE_GB"
 DEFAULT_LIMIT = 300 * 10**9  # bytes; a million color images of 256x256 take 197 GB
 SPARE = 10**9  # bytes of the disk that are left to others
 SUFFIX = ".pixels"
+ROOM_LOCK = "room.lock"
 
 logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that jobs print its messages
 
@@ -95,7 +96,6 @@ def find_or_make(key: str, needed: int, write: Callable[[Path], About]) -> Store
         with locked(folder / f"{key}.lock"):
             if (stored := find(key)) is not None:
                 return stored
-            make_room(folder, needed)
             write_atomically(folder / f"{key}{SUFFIX}", lambda partial: fill(partial, needed, key=key, write=write))
             stored = find(key)
     except OSError as error:
@@ -119,7 +119,9 @@ def locked(path: Path) -> Iterator[None]:
 
 def fill(partial: Path, needed: int, *, key: str, write: Callable[[Path], About]) -> None:
     """Write the samples into a temporary file, and what is kept beside them under its own name."""
-    reserve(partial, needed)
+    with FileLock(store_folder() / ROOM_LOCK, mode=0o664):  # or two would take the same room
+        make_room(store_folder(), needed)
+        reserve(partial, needed)
     text = json.dumps(asdict(write(partial)))
     write_atomically(store_folder() / f"{key}.json", lambda path: write_text(path, text))
 

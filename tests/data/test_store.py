@@ -8,6 +8,8 @@ import pickle
 import signal
 import subprocess
 import sys
+import time
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import numpy as np
@@ -402,6 +404,23 @@ def test_samples_that_are_changed_while_in_use_are_noticed(empty_store: Path) ->
         stored.samples[2:]
     with pytest.raises(OSError, match="has not the size"):
         SampleFile(empty_store / "a.pixels", (4, 1, 16, 16))
+
+
+def test_of_two_at_once_for_which_there_is_not_room_one_is_refused(
+    empty_store: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("GAN_PLUGIN_STORE_GB", "0.0000015")  # for one of 1,024 bytes, and what is beside it
+    reserve = store.reserve
+
+    def reserve_late(path: Path, count: int) -> None:
+        time.sleep(0.5)  # in which the other one looks for room
+        reserve(path, count)
+
+    monkeypatch.setattr(store, "reserve", reserve_late)
+    with ThreadPoolExecutor(2) as pool:
+        futures = [pool.submit(make, key) for key in "ab"]
+    errors = [future.exception() for future in futures]
+    assert sorted(map(type, errors), key=str) == [type(None), store.StoreError]
 
 
 # ---- what cannot be stored -------------------------------------------------------------------------------------------

@@ -79,6 +79,7 @@ def test_a_missing_class_is_measured(digits: Dataset, reference: Reference, copi
     assert evaluation.classes[3].note == "singular in 64 features: 29 held-out"
 
 
+@pytest.mark.usefixtures("short_cas")
 def test_one_image_again_and_again_is_a_collapse_without_a_nan(
     digits: Dataset, reference: Reference, copies: Evaluation, tmp_path: Path
 ) -> None:
@@ -96,6 +97,7 @@ def test_one_image_again_and_again_is_a_collapse_without_a_nan(
     assert "From images of a single class no classifier can be learned, so there is no cas." in evaluation.notes
 
 
+@pytest.mark.usefixtures("short_cas")
 def test_recall_is_from_no_more_images_than_there_are_real_ones(
     digits: Dataset, reference: Reference, tmp_path: Path
 ) -> None:
@@ -169,6 +171,7 @@ def test_notes_compare_the_digest_of_the_training_images(
     assert "is to be evaluated with that one" in notes_for(division.dataset.digest, undivided)
 
 
+@pytest.mark.usefixtures("short_cas")
 def test_equal_seeds_give_equal_metrics_and_leave_the_random_state(
     digits: Dataset, reference: Reference, tmp_path: Path
 ) -> None:
@@ -213,15 +216,18 @@ class Silent:
     def note(self, *arguments: object) -> None: ...
 
 
+EPOCHS = 8
+
+
 def test_more_training_is_better_and_real_is_best(
     digits: Dataset, held_out: Dataset, reference: Reference, tmp_path: Path
 ) -> None:
     """Noise < an early checkpoint < a trained model < held-out real images, by every metric that can tell."""
-    recipe = fit_batch(load_recipe("dcgan"), len(digits), 12 * len(digits))
+    recipe = fit_batch(load_recipe("dcgan"), len(digits), EPOCHS * len(digits))
     recorder = Recorder()
     plan = TrainingPlan(
         recipe,
-        epochs=12,
+        epochs=EPOCHS,
         seed=0,
         device=CPU,
         precision=choose_precision("auto", CPU),
@@ -258,6 +264,7 @@ def test_more_training_is_better_and_real_is_best(
     assert values["trained"]["modes"] == 10
 
 
+@pytest.mark.usefixtures("short_cas")
 def test_without_held_out_images_there_is_no_baseline_and_a_note(
     digits: Dataset, reference: Reference, tmp_path: Path
 ) -> None:

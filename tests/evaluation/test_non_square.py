@@ -21,6 +21,7 @@ from gan_plugin.report import sheets, write_report
 from gan_plugin.serving.generator import Description
 from gan_plugin.spec import image_spec
 
+pytestmark = pytest.mark.usefixtures("short_metrics")
 HEIGHT, WIDTH = 24, 16
 
 

@@ -38,7 +38,8 @@ def conditional(make_project: Callable[[], Project], digits: Dataset) -> Project
             folder = project.folder / "images" / str(label)
             folder.mkdir(parents=True, exist_ok=True)
             Image.fromarray(image).save(folder / f"{i}.png")
-    done = project.mlflow_run(data="images", held_out="none", epochs=12, evaluation_budget=0, samples_every=12)
+    parameters = {"data": "images", "held_out": "none", "epochs": 12, "evaluation_budget": 0, "samples_every": 12}
+    done = project.command("gan-plugin", "train", *options(parameters))
     assert done.returncode == 0, done.stdout + done.stderr
     return project
 
