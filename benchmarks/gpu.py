@@ -1,8 +1,8 @@
 """All that takes a GPU to be shown, in one run of ten minutes: python benchmarks/gpu.py --output gpu.jsonl
 
-Each part is a process of its own with a limit of time, the cheapest first, and none ends the others. Every case of a
-part is a line of JSON, written when it is done, with the card and the versions: what was measured, or ``error``, or
-``left_out``, why there is nothing to measure here. Neither MLflow nor a network is needed.
+Each part is a process of its own with a limit of time, what matters most first, and none ends the others. Every case
+of a part is a line of JSON, written when it is done, with the card and the versions: what was measured, or ``error``,
+or ``left_out``, why there is nothing to measure here. Neither MLflow nor a network is needed.
 
     python benchmarks/gpu.py --parts steps,r3gan_cifar10 --data fashion-mnist
     python benchmarks/gpu.py --device cpu --quick
@@ -74,15 +74,15 @@ class Part(NamedTuple):
 # By the function's name, in the order in which they run. A part is added by a line here and a function there.
 PARTS = {
     "card": Part("gpu_parts", 60),
-    "ceilings": Part("gpu_parts", 60),
-    "convolutions": Part("gpu_parts", 90),
     "correctness": Part("gpu_parts", 150),
-    "steps": Part("gpu_parts", 150),
-    "r3gan_cifar10": Part("gpu_parts", 120),
     "training": Part("gpu_runs", 150),
     "evaluation": Part("gpu_runs", 120),
-    "processes": Part("gpu_runs", 90),
     "serving": Part("gpu_runs", 90),
+    "ceilings": Part("gpu_parts", 60),
+    "convolutions": Part("gpu_parts", 90),
+    "r3gan_cifar10": Part("gpu_parts", 120),
+    "steps": Part("gpu_parts", 150),
+    "processes": Part("gpu_runs", 90),
     "compiled": Part("gpu_parts", 150),
 }
 

@@ -30,7 +30,7 @@ from accelerator import DEVICE, Fake  # the path comes first
 SIZES = {"r3gan-cifar10": (32, 3), "r3gan-ffhq64": (64, 3)}  # side, channels
 SMALL = (28, 1)
 NO_KERNEL = {"empty", "empty_like", "empty_strided", "new_empty", "new_empty_strided", "_unsafe_view", "lift_fresh"}
-RECIPES = ("dcgan", "r1", "subpixel", "r3gan", "r3gan-cifar10")
+RECIPES = ("dcgan", "r1", "subpixel", "sngan", "wgan-gp", "r3gan", "r3gan-cifar10", "r3gan-ffhq64")
 
 
 class Count(TorchDispatchMode):

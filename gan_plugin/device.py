@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+import gc
 import logging
 import os
 import platform
 import time
+from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import AbstractContextManager, contextmanager
 from contextvars import ContextVar
@@ -21,6 +23,8 @@ from gan_plugin.errors import UserError
 from gan_plugin.threads import PERIOD_S, CoreUsage, ThreadTuner, free_at_start, suggest
 
 MEMORY_FORMAT = torch.channels_last  # of images and weights: what a GPU and the default recipe on a CPU are fastest in
+
+STEPS_AHEAD = 8  # of the host before a GPU: enough for its queue never to run empty
 
 T = TypeVar("T")
 
@@ -136,6 +140,38 @@ def start_copy(values: Tensor) -> Callable[[], Tensor]:
         return host
 
     return wait
+
+
+def to_device(values: Tensor, device: torch.device) -> Tensor:
+    """Return values of the host on a device, for which nobody waits: to a GPU from pinned memory."""
+    return (values.pin_memory() if device.type == "cuda" else values).to(device, non_blocking=True)
+
+
+def release_memory() -> None:
+    """Give back what is over: networks refer to themselves, and torch keeps a GPU's memory for tensors to come."""
+    gc.collect()
+    torch.cuda.empty_cache()  # does nothing where CUDA has not been used
+
+
+class Throttle:
+    """Keeps the host at most STEPS_AHEAD steps ahead of a GPU, which never waits for it.
+
+    So clocks on the host, and answers to a signal or to another process that is gone, are late by no more.
+    """
+
+    def __init__(self, device: torch.device) -> None:
+        self.is_needed = device.type == "cuda"
+        self.events: deque[torch.cuda.Event] = deque()
+
+    def step(self) -> None:
+        """Take note of a step that was launched, and wait for the one that was launched STEPS_AHEAD steps before it."""
+        if not self.is_needed:
+            return
+        event = torch.cuda.Event()
+        event.record()
+        self.events.append(event)
+        if len(self.events) > STEPS_AHEAD:
+            self.events.popleft().synchronize()
 
 
 # ---- threads of a CPU ------------------------------------------------------------------------------------------------

@@ -176,10 +176,17 @@ def check_no_waiting(name: str, device: torch.device, *, captured: bool) -> dict
     course = Course(recipe, device, capture=capture_on(device) if captured else as_it_is)
     course.run(steps_until_replayed(recipe) if captured else work_cycle(recipe))
     with no_waiting(device):
+        course.orders = course.loader.orders(1)  # of another epoch
         metrics = course.run(work_cycle(recipe))
     values = {name: value.item() for name, value in metrics.items()}
     assert all(math.isfinite(value) for value in values.values()), values
     return {"steps": course.state.steps}
+
+
+OTHER_RANDOM_FUNCTIONS = {
+    *(torch.bernoulli, torch.multinomial, torch.normal, torch.poisson, torch.randint_like, torch.randn_like),
+    *(torch.randperm, Tensor.bernoulli_, Tensor.exponential_, Tensor.normal_, Tensor.random_, Tensor.uniform_),
+}
 
 
 class HostRandomness(TorchFunctionMode):
@@ -187,7 +194,8 @@ class HostRandomness(TorchFunctionMode):
 
     def __torch_function__(self, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
         kwargs = dict(kwargs or {})
-        if func in (torch.rand, torch.randn):
+        assert func not in OTHER_RANDOM_FUNCTIONS, f"{func} would draw on the device: draw it on the CPU here"
+        if func in (torch.rand, torch.randint, torch.randn):
             device = kwargs.pop("device", None) or CPU
             return func(*args, **kwargs).to(device)
         if func is torch.rand_like:

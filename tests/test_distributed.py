@@ -11,6 +11,7 @@ from typing import Any
 import pytest
 import torch
 from helpers import PATIENCE_S, ROOT, refusal
+from training_helpers import assert_same
 
 from gan_plugin.config.recipe import load_recipe, override
 from gan_plugin.distributed import Ranks, joined, ranks_of_environment, seed_of_rank
@@ -92,6 +93,16 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(recipe: str, l
         torch.testing.assert_close(weight, one["weights"][name], rtol=0, atol=WITHIN)
     for name, value in first["metrics"].items():
         torch.testing.assert_close(value, one["metrics"][name], rtol=1e-3, atol=1e-4)
+
+
+def test_two_processes_that_stop_and_go_on_learn_what_two_learn_that_did_not_stop(tmp_path: Path) -> None:
+    """One of them is asked to stop. Each draws for itself, for example what dropout leaves out."""
+    for name in ("whole", "resumed"):
+        (tmp_path / name).mkdir()
+    run_processes(2, "resume_worker.py", tmp_path)
+    for rank in (0, 1):
+        whole, resumed = torch.load(tmp_path / f"{rank}.pt")
+        assert_same(whole, resumed)
 
 
 def test_one_process_needs_no_others() -> None:

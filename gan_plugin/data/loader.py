@@ -11,6 +11,7 @@ from torch import Tensor
 from gan_plugin.data.ahead import AheadBatches, copy_samples
 from gan_plugin.data.dataset import Dataset
 from gan_plugin.data.stored import Samples
+from gan_plugin.device import to_device
 
 SECOND_ORDER = 2**31  # what is added to the seed for the second order of an epoch
 
@@ -97,7 +98,7 @@ class DeviceBatches:
 
     def prepare(self, order: Tensor) -> Tensor:
         """Return an epoch's order int64 [N] on the device."""
-        return order.to(self.samples.device)
+        return to_device(order, self.samples.device)
 
     def batches(self, orders: list[Tensor], index: int) -> list[tuple[Tensor, Tensor]]:
         """Return a batch of each order: its samples uint8 [B, C, H, W] and its rows int64 [B]."""
@@ -132,4 +133,4 @@ def gather(samples: Samples, rows: Tensor, device: torch.device) -> Tensor:
     batch = samples[rows.to(samples.device)]
     if batch.device.type == device.type:
         return batch
-    return (batch.pin_memory() if device.type == "cuda" else batch).to(device, non_blocking=True)
+    return to_device(batch, device)

@@ -52,7 +52,9 @@ def plan_time(
     reserve, evaluation = rehearse(plan, dataset, evaluator, file=file, dtype=dtype)
     spec = spec_of(dataset, plan.recipe)
     share = share_of(plan.recipe, world_size)
-    step_s = seconds_per_step(share, dataset, spec, device=plan.device, precision=plan.precision)
+    step_s = seconds_per_step(
+        share, dataset, spec, device=plan.device, precision=plan.precision, capture=plan.capture()
+    )
     ready_s = spent + time.monotonic() - started
     left = 60 * plan.minutes - ready_s - reserve
     if spent == 0 and left < MIN_TRAINING * 60 * plan.minutes:

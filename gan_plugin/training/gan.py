@@ -13,6 +13,7 @@ from gan_plugin.config.recipe import Hyperparameters, Recipe
 from gan_plugin.data.loader import Batch
 from gan_plugin.distributed import ALONE, Ranks
 from gan_plugin.objectives import OBJECTIVES
+from gan_plugin.penalties import OF_REAL_ALONE
 from gan_plugin.training.capture import Capture, as_it_is
 from gan_plugin.training.ema import Averager, ema_decay
 from gan_plugin.training.gradients import GanGradients, Gradients
@@ -40,6 +41,7 @@ class GanStep(GanGradients):
         ranks: Ranks = ALONE,
     ) -> None:
         super().__init__(state, recipe, precision)
+        torch.backends.cudnn.benchmark = True  # batches have few shapes
         self.ranks = ranks
         both = self.one_stage if is_one_stage(recipe) else self.simultaneous
         # By whether the penalty is due. Each is captured when it has been called some times, and not before.
@@ -138,7 +140,8 @@ def is_one_stage(recipe: Recipe) -> bool:
     For a single discriminator of single images, whose loss but for penalties on real images is the adversarial one.
     """
     alone = recipe.discriminators == recipe.pack == 1 and recipe.categorical_codes + recipe.continuous_codes == 0
-    return alone and recipe.penalty in ("none", "r1") and OBJECTIVES[recipe.objective].slope_ratio is not None
+    is_of_real = recipe.penalty == "none" or recipe.penalty in OF_REAL_ALONE
+    return alone and is_of_real and OBJECTIVES[recipe.objective].slope_ratio is not None
 
 
 def needs_two_batches(recipe: Recipe) -> bool:

@@ -16,6 +16,7 @@ from torch import Tensor
 from gan_plugin.augment import adaptive_augment, diff_augment, scheduled_augment
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.data.loader import Batch
+from gan_plugin.derivatives import for_images_alone
 from gan_plugin.device import MEMORY_FORMAT, autocast
 from gan_plugin.media.image import normalize
 from gan_plugin.networks.wrappers import one_power_iteration
@@ -92,7 +93,9 @@ class GanGradients:
             generator_loss = self.generator_loss(real_logits, fake_logits) + code_loss
             logits = {"real_logits": real_logits, "fake_logits": fake_logits}
             discriminator_loss = self.discriminator_loss(real, fake, **logits, labels=labels, penalized=penalized)
-        generators = torch.autograd.grad(generator_loss, self.weights["generator"], retain_graph=True)
+        with for_images_alone():
+            of_fake = torch.autograd.grad(generator_loss, fake, retain_graph=True)
+        generators = torch.autograd.grad(fake, self.weights["generator"], of_fake)
         discriminators = torch.autograd.grad(discriminator_loss + code_loss, self.weights["discriminator"])
         return self.collected(generator=generators, discriminator=discriminators)
 
@@ -128,10 +131,11 @@ class GanGradients:
 
     def of_discriminator_on(self, batch: Batch, fake: Tensor, z: Tensor, *, penalized: bool) -> Gradients:
         """Return the discriminators' gradients from real samples and from fakes [B, C, H, W], made from z."""
+        of_real_alone = penalized and self.recipe.penalty in OF_REAL_ALONE
         real = self.real_samples(batch).requires_grad_(penalized)
-        fake = fake.detach().requires_grad_(penalized)
+        fake = fake.detach().requires_grad_(penalized and not of_real_alone)
         with one_power_iteration():
-            run = self.run_apart if penalized and self.recipe.penalty in OF_REAL_ALONE else self.run_on_both
+            run = self.run_apart if of_real_alone else self.run_on_both
             real_logits, fake_logits, codes = run(real, fake, batch.labels)
             logits = {"real_logits": real_logits, "fake_logits": fake_logits}
             loss = self.discriminator_loss(real, fake, **logits, labels=batch.labels, penalized=penalized)

@@ -6,7 +6,6 @@ When the guard raises an error, the loop goes back to the last good checkpoint a
 from __future__ import annotations
 
 import contextlib
-import gc
 import logging
 from collections.abc import Callable
 from dataclasses import KW_ONLY, dataclass, field
@@ -18,7 +17,7 @@ import torch
 from gan_plugin.config.settings import SAMPLE_GRIDS
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import BatchLoader
-from gan_plugin.device import tuned, without_tf32
+from gan_plugin.device import Throttle, release_memory, tuned, without_tf32
 from gan_plugin.distributed import ALONE, Ranks, seed_of_rank, unasked
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.tracking.tracker import Tracker
@@ -73,7 +72,7 @@ def train(
         Interrupted: ``stop_requested`` returned true in one of the processes; the checkpoint is written.
         RankLost: another process has ended.
     """
-    torch.backends.cudnn.benchmark = True  # batches have few shapes
+    release_memory()  # of steps that were tried out, or there would seem to be no room for the samples
     state = begin(dataset, plan, evaluator, resume=resume, ranks=ranks)
     clock = clock or Clock()
     trainer = Trainer(
@@ -96,8 +95,7 @@ def train(
             break
         except GuardError as error:
             state = roll_back(state, error, trainer)
-        gc.collect()  # what is over, now that no error refers to it, with its part of a GPU's memory
-        torch.cuda.empty_cache()
+        release_memory()  # now that no error refers to what is over
     if trainer.evaluator is not None:
         tracker.metrics({"evaluation/share": trainer.evaluations.used()}, state.steps)
     return finish(state, plan.recipe)
@@ -158,7 +156,7 @@ class Trainer:
             world_size=self.ranks.world_size,
         )
         step = GanStep(state, recipe, plan.precision, capture=plan.capture(), ranks=self.ranks)
-        epoch_steps = loader.steps_per_epoch
+        epoch_steps, throttle = loader.steps_per_epoch, Throttle(plan.device)
         self.ranks.check_equal(parameter_sums(state), "weights")
         guard = Guard(
             chance_loss(OBJECTIVES[recipe.objective]),
@@ -179,6 +177,7 @@ class Trainer:
                 orders = loader.orders(state.steps // epoch_steps)
                 for index in tuned(range(state.steps % epoch_steps, epoch_steps), "training", cycle=work_cycle(recipe)):
                     progress.step(step(*loader.batches(orders, index)), state.steps)
+                    throttle.step()
                     self.budget.update(state)
                     # at an epoch's end, that is asked when all else is done
                     stopped = self.agree(state, stop=bool(state.steps % epoch_steps) and self.stop_requested())

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import logging
 from collections.abc import Mapping
 from dataclasses import KW_ONLY, dataclass, replace
@@ -21,7 +20,7 @@ from gan_plugin.config.recipe import (
 )
 from gan_plugin.config.settings import EPOCHS, SAMPLE_GRIDS, TrainSettings
 from gan_plugin.data import Dataset
-from gan_plugin.device import choose_device, choose_precision, precision_name
+from gan_plugin.device import choose_device, choose_precision, precision_name, release_memory
 from gan_plugin.errors import UserError
 from gan_plugin.spec import SampleSpec
 from gan_plugin.training.capture import Capture, as_it_is, make_capture
@@ -177,8 +176,7 @@ def grow_batch_of(plan: TrainingPlan, dataset: Dataset, world_size: int) -> Reci
     spec = spec_of(dataset, plan.recipe)
 
     def step_seconds(recipe: Recipe) -> float | None:
-        gc.collect()  # what the batch before took
-        torch.cuda.empty_cache()
+        release_memory()
         torch.cuda.reset_peak_memory_stats(plan.device)
         try:
             seconds = seconds_per_step(

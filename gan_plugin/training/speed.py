@@ -12,6 +12,7 @@ import torch
 from gan_plugin.config.recipe import MIN_BATCH, STEPS, Recipe, limit_batch
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import Batch
+from gan_plugin.device import release_memory, without_tf32
 from gan_plugin.spec import SampleSpec
 from gan_plugin.training.capture import WARM_UP_CALLS, Capture, as_it_is
 from gan_plugin.training.gan import GanStep, work_cycle
@@ -113,7 +114,8 @@ def seconds_per_step(
     capture: Capture = as_it_is,
 ) -> float:
     """Time steps of fresh networks, which are thrown away; torch's random state on the CPU stays as it was."""
-    with torch.random.fork_rng(devices=[]):
+    release_memory()  # of steps that were timed before
+    with torch.random.fork_rng(devices=[]), without_tf32():
         step = GanStep(new_state(recipe, spec, device), recipe, precision, capture=capture)
         labels = None if dataset.labels is None or not recipe.conditional else dataset.labels[: recipe.batch_size]
         batch = Batch(dataset.samples[: recipe.batch_size].to(device), None if labels is None else labels.to(device))

@@ -26,7 +26,8 @@ def check_weights(state: TrainingState) -> None:
             raise GuardError(f"{name} became {value[~value.isfinite()][0].item()}")
 
 
-def parameter_sums(state: TrainingState) -> list[float]:
-    """Return a number for each network that tells other weights apart."""
-    sums = [torch.stack([w.double().sum() for w in network.parameters()]).sum() for network in state.networks.values()]
+def parameter_sums(state: TrainingState) -> list[int]:
+    """Return a number for each network that tells other weights apart: of their bits, whose sum has no order."""
+    bits = [[weight.detach().view(torch.int32) for weight in n.parameters()] for n in state.networks.values()]
+    sums = [torch.stack([weight.sum(dtype=torch.int64) for weight in of_network]).sum() for of_network in bits]
     return torch.stack(sums).tolist()

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -15,11 +17,12 @@ from training_helpers import Memory, Scripted, evaluated_plan, plan
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.data.loader import epoch_order
 from gan_plugin.objectives import OBJECTIVES
-from gan_plugin.training import budget
+from gan_plugin.training import budget, loop
 from gan_plugin.training import guard as guard_module
 from gan_plugin.training.budget import Clock
 from gan_plugin.training.checkpoint import read_header
 from gan_plugin.training.errors import Diverged, Interrupted
+from gan_plugin.training.gan import GanStep
 from gan_plugin.training.guard import (
     CHECKS,
     LOSS_PATIENCE,
@@ -240,8 +243,6 @@ class Poisoned(Scripted):
 @pytest.fixture
 def states(monkeypatch: pytest.MonkeyPatch) -> list[TrainingState]:
     """Every state that training makes."""
-    from gan_plugin.training import loop
-
     states: list[TrainingState] = []
     first_state = loop.first_state
 
@@ -269,6 +270,25 @@ def test_after_one_accident_training_goes_on_from_the_last_good_checkpoint(
     assert state.best.value == 2.0
     assert all(value.isfinite().all() for value in state.ema.state_dict().values())
     assert read_header(tmp_path / "checkpoint.safetensors")["rollbacks"] == 1
+
+
+def test_what_failed_is_freed_before_training_goes_on(
+    dataset: Dataset, tmp_path: Path, states: list[TrainingState], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Or a GPU that held one training would have to hold two."""
+    steps: list[weakref.ref[GanStep]] = []
+    alive: list[int] = []
+
+    def counted(*arguments: Any, **options: Any) -> GanStep:
+        alive.append(sum(step() is not None for step in steps))
+        step = GanStep(*arguments, **options)
+        steps.append(weakref.ref(step))
+        return step
+
+    monkeypatch.setattr(loop, "GanStep", counted)
+    scripted_plan = dataclasses.replace(evaluated_plan(5), checkpoint_every=2)
+    train(dataset, scripted_plan, Memory(), folder=tmp_path, evaluator=Poisoned(states, at=3))
+    assert alive == [0, 0]
 
 
 def test_when_nothing_helps_the_best_is_kept(dataset: Dataset, tmp_path: Path, states: list[TrainingState]) -> None:

@@ -18,7 +18,7 @@ from training_helpers import CPU, GRAY, Memory, Scripted, assert_same, evaluated
 from gan_plugin.config.recipe import fit_batch, load_recipe, override
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.data.loader import Batch, epoch_order
-from gan_plugin.device import choose_device, choose_precision, cpu_threads
+from gan_plugin.device import STEPS_AHEAD, Throttle, choose_device, choose_precision, cpu_threads
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import Image
 from gan_plugin.objectives import OBJECTIVES
@@ -483,6 +483,25 @@ def test_cuda_is_never_replaced_in_silence() -> None:
     ):
         choose_device("cuda")
     assert choose_device("auto") == CPU
+
+
+def test_the_host_is_few_steps_ahead_of_a_gpu(monkeypatch: pytest.MonkeyPatch) -> None:
+    """And waits for the step that lies so far back, not for the latest one."""
+    waited_for: list[int] = []
+
+    class Event:
+        def record(self) -> None:
+            self.step = step
+
+        def synchronize(self) -> None:
+            waited_for.append(self.step)
+
+    monkeypatch.setattr(torch.cuda, "Event", Event)
+    for device, expected in (("cpu", []), ("cuda", [0, 1])):
+        throttle = Throttle(torch.device(device))
+        for step in range(STEPS_AHEAD + 2):  # noqa: B007  # which an event notes
+            throttle.step()
+        assert waited_for == expected
 
 
 def test_little_data_gets_smaller_batches() -> None:
