@@ -1,7 +1,7 @@
 """The time of each recipe's step in this code and in another checkout of it, in one run.
 
     git worktree add ../earlier 901dcdf7
-    python benchmarks/steps.py ../earlier [RECIPE …]
+    python benchmarks/steps.py ../earlier [RECIPE …] [--side 16 --batch-size 16]
 
 Both are processes of one thread that take turns, in the precision that ``auto`` chooses, so that a noisy machine
 disturbs both alike. Printed as Markdown: the CPU time of a step at its best, the median over rounds of the ratio within
@@ -38,9 +38,9 @@ CYCLE = 4  # steps after which the penalty and the generator are due again
 class Contender:
     """A process that takes a recipe's steps, with the code of a checkout."""
 
-    def __init__(self, checkout: Path, recipe: str) -> None:
+    def __init__(self, checkout: Path, recipe: str, side: int, batch_size: int) -> None:
         environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
-        words = [sys.executable, __file__, "--work", recipe]
+        words = [sys.executable, __file__, "--work", recipe, f"--side={side}", f"--batch-size={batch_size}"]
         self.process = subprocess.Popen(
             words, env=environment, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
         )
@@ -58,10 +58,10 @@ class Contender:
         self.process.communicate()
 
 
-def work(name: str) -> None:
+def work(name: str, side: int, batch_size: int) -> None:
     """Take as many steps as each line of the input says, and print their CPU seconds."""
     torch.manual_seed(0)
-    batch_size, side, channels = SIZES.get(name, SMALL)
+    channels = SIZES.get(name, SMALL)[2]
     recipe = override(load_recipe(name), batch_size=batch_size, **NARROW.get(name, {}))
     names = [str(label) for label in range(10)] if recipe.conditional else []
     state = new_state(recipe, image_spec(side, side, channels, class_names=names), CPU)
@@ -77,9 +77,8 @@ def work(name: str) -> None:
         print(time.process_time() - start, flush=True)
 
 
-def compare(recipe: str, other: Path, rounds: int, round_s: float) -> str:
-    """Return a row of the table."""
-    contenders = [Contender(other, recipe), Contender(ROOT, recipe)]
+def compare(contenders: list[Contender], rounds: int, round_s: float) -> str:
+    """Return a row of the table, but for the recipe: of another checkout and of this one."""
     steps = CYCLE * max(1, round(round_s / CYCLE / contenders[0].seconds(CYCLE)))
     pairs = []
     for i in range(rounds):
@@ -89,10 +88,7 @@ def compare(recipe: str, other: Path, rounds: int, round_s: float) -> str:
     for contender in contenders:
         contender.end()
     (before, now), ratios = map(min, zip(*pairs)), [old / new for old, new in pairs]
-    return (
-        f"| `{recipe}` | {1e3 * before:,.0f} | {1e3 * now:,.0f} | {median(ratios):.2f} "
-        f"| {min(ratios):.2f} to {max(ratios):.2f} |"
-    )
+    return f"{1e3 * before:,.0f} | {1e3 * now:,.0f} | {median(ratios):.2f} | {min(ratios):.2f} to {max(ratios):.2f} |"
 
 
 @click.command()
@@ -100,17 +96,33 @@ def compare(recipe: str, other: Path, rounds: int, round_s: float) -> str:
 @click.argument("recipes", nargs=-1, type=click.Choice(recipe_names()))
 @click.option("--rounds", default=8, show_default=True)
 @click.option("--round-s", default=3.0, show_default=True, help="Seconds of each in a round.")
+@click.option("--side", type=int, help="Of the images, in place of the recipe's.")
+@click.option("--batch-size", type=int, help="In place of the recipe's.")
 @click.option("--work", "worker", hidden=True, help="A recipe: be one of the processes.")
-def main(other: Path | None, recipes: tuple[str, ...], *, rounds: int, round_s: float, worker: str | None) -> None:
+def main(
+    other: Path | None,
+    recipes: tuple[str, ...],
+    *,
+    rounds: int,
+    round_s: float,
+    side: int | None,
+    batch_size: int | None,
+    worker: str | None,
+) -> None:
     """Print the table of the recipes, or of all."""
     if worker is not None:
-        work(worker)
+        assert side is not None
+        assert batch_size is not None
+        work(worker, side, batch_size)
         return
     if other is None:
         raise click.UsageError("Give the folder of another checkout.")
     print("| recipe | ms there | ms here | there / here | in a round |\n|---|---|---|---|---|")
     for recipe in recipes or recipe_names():
-        print(compare(recipe, other.resolve(), rounds, round_s), flush=True)
+        own_batch_size, own_side, _ = SIZES.get(recipe, SMALL)
+        sizes = side or own_side, batch_size or own_batch_size
+        contenders = [Contender(checkout, recipe, *sizes) for checkout in (other.resolve(), ROOT)]
+        print(f"| `{recipe}` | {compare(contenders, rounds, round_s)}", flush=True)
 
 
 if __name__ == "__main__":

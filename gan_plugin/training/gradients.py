@@ -25,7 +25,7 @@ from gan_plugin.penalties import OF_REAL_ALONE, PENALTIES, PenaltyInputs
 from gan_plugin.training.ada import overfitting
 from gan_plugin.training.state import TrainingState
 
-# Of real samples, on a CPU: of more, half the activations at a time lie better in its caches, by up to 6 % of a step.
+# Of real samples, on a CPU: of more, half the activations at a time lie better in its caches, by up to 10 % of a step.
 PIXELS_OF_ONE_PASS = 2**14
 
 
