@@ -38,7 +38,7 @@ CYCLE = 4  # steps after which the penalty and the generator are due again
 class Contender:
     """A process that takes a recipe's steps, with the code of a checkout."""
 
-    def __init__(self, checkout: Path, recipe: str, side: int, batch_size: int) -> None:
+    def __init__(self, checkout: Path, recipe: str, *, side: int, batch_size: int) -> None:
         environment = {**os.environ, "PYTHONPATH": str(checkout), "OMP_NUM_THREADS": "1"}
         words = [sys.executable, __file__, "--work", recipe, f"--side={side}", f"--batch-size={batch_size}"]
         self.process = subprocess.Popen(
@@ -120,8 +120,8 @@ def main(
     print("| recipe | ms there | ms here | there / here | in a round |\n|---|---|---|---|---|")
     for recipe in recipes or recipe_names():
         own_batch_size, own_side, _ = SIZES.get(recipe, SMALL)
-        sizes = side or own_side, batch_size or own_batch_size
-        contenders = [Contender(checkout, recipe, *sizes) for checkout in (other.resolve(), ROOT)]
+        sizes = {"side": side or own_side, "batch_size": batch_size or own_batch_size}
+        contenders = [Contender(checkout, recipe, **sizes) for checkout in (other.resolve(), ROOT)]
         print(f"| `{recipe}` | {compare(contenders, rounds, round_s)}", flush=True)
 
 

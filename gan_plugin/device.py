@@ -154,9 +154,9 @@ def release_memory() -> None:
 
 
 class Throttle:
-    """Keeps the host at most STEPS_AHEAD steps ahead of a GPU, which never waits for it.
+    """Keeps the host at most STEPS_AHEAD steps ahead of a GPU, so that it notices by no more too late what happens.
 
-    So clocks on the host, and answers to a signal or to another process that is gone, are late by no more.
+    Such as the end of its time, a signal, or that another process is gone.
     """
 
     def __init__(self, device: torch.device) -> None:

@@ -131,6 +131,7 @@ FAULTS = (
 def main() -> None:
     for name in recipe_names():
         report(name, small(name), GanStep)
+    report("shared-fakes", small("dcgan", updates="shared-fakes"), GanStep)
     for fault in FAULTS:
         report(fault.__name__, small("dcgan", updates="alternating"), fault)
 

@@ -30,7 +30,7 @@ def main() -> None:
     ranks = ranks_of_environment()
     dataset, counter = load_dataset("digits", image_size=16), itertools.count(1)
     with joined(ranks, CPU):
-        whole = train(dataset, plan(batch_size=BATCH), Memory(), folder=folder / "whole", ranks=ranks)
+        unstopped = train(dataset, plan(batch_size=BATCH), Memory(), folder=folder / "unstopped", ranks=ranks)
         resumed = folder / "resumed"
         with suppress(Interrupted):
             train(
@@ -44,7 +44,7 @@ def main() -> None:
         torch.manual_seed(ranks.rank)  # as in a process that has just begun: the state is that of the checkpoint
         checkpoint = resumed / FILE_NAME if ranks.is_main else None
         again = train(dataset, plan(batch_size=BATCH), Memory(), folder=resumed, resume=checkpoint, ranks=ranks)
-    torch.save([weights(whole), weights(again)], folder / f"{ranks.rank}.pt")
+    torch.save([weights(unstopped), weights(again)], folder / f"{ranks.rank}.pt")
 
 
 def weights(state: TrainingState) -> dict[str, Tensor]:

@@ -97,12 +97,12 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(recipe: str, l
 
 def test_two_processes_that_stop_and_go_on_learn_what_two_learn_that_did_not_stop(tmp_path: Path) -> None:
     """One of them is asked to stop. Each draws for itself, for example what dropout leaves out."""
-    for name in ("whole", "resumed"):
+    for name in ("unstopped", "resumed"):
         (tmp_path / name).mkdir()
     run_processes(2, "resume_worker.py", tmp_path)
     for rank in (0, 1):
-        whole, resumed = torch.load(tmp_path / f"{rank}.pt")
-        assert_same(whole, resumed)
+        unstopped, resumed = torch.load(tmp_path / f"{rank}.pt")
+        assert_same(unstopped, resumed)
 
 
 def test_one_process_needs_no_others() -> None:

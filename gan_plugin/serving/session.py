@@ -76,11 +76,8 @@ def open_session(
 
 def cuda_options(gpu: int, gpu_memory_mb: int | None) -> dict[str, str]:
     """Return the options of the CUDA provider on a GPU, with a limit for tensors in MiB, or none."""
-    return (
-        CUDA_OPTIONS
-        | {"device_id": str(gpu)}
-        | ({} if gpu_memory_mb is None else {"gpu_mem_limit": str(gpu_memory_mb * 2**20)})
-    )
+    limit = {} if gpu_memory_mb is None else {"gpu_mem_limit": str(gpu_memory_mb * 2**20)}
+    return CUDA_OPTIONS | {"device_id": str(gpu)} | limit
 
 
 def run_once(session: onnxruntime.InferenceSession) -> None:

@@ -72,7 +72,8 @@ def train(
         Interrupted: ``stop_requested`` returned true in one of the processes; the checkpoint is written.
         RankLost: another process has ended.
     """
-    release_memory()  # of steps that were tried out, or there would seem to be no room for the samples
+    if plan.device.type == "cuda":
+        release_memory()  # of steps that were tried out, or there would seem to be no room for the samples
     state = begin(dataset, plan, evaluator, resume=resume, ranks=ranks)
     clock = clock or Clock()
     trainer = Trainer(

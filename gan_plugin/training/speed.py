@@ -114,7 +114,8 @@ def seconds_per_step(
     capture: Capture = as_it_is,
 ) -> float:
     """Time steps of fresh networks, which are thrown away; torch's random state on the CPU stays as it was."""
-    release_memory()  # of steps that were timed before
+    if device.type == "cuda":
+        release_memory()  # of steps that were timed before
     with torch.random.fork_rng(devices=[]), without_tf32():
         step = GanStep(new_state(recipe, spec, device), recipe, precision, capture=capture)
         labels = None if dataset.labels is None or not recipe.conditional else dataset.labels[: recipe.batch_size]

@@ -43,18 +43,18 @@ EVALUATED: dict[str, object] = {"epochs": SHORT, "evaluation_budget": 0.999}
 LAUNCHER = [sys.executable, "-m", "torch.distributed.run", "--standalone"]
 
 
-def command(processes: int, **parameters: object) -> list[str]:
+def command(processes: int, restarts: int = 0, **parameters: object) -> list[str]:
     words = ["-m", "gan_plugin", "train", *options({**TRAINING, **parameters})]
-    return [*LAUNCHER, f"--nproc-per-node={processes}", *words]
+    return [*LAUNCHER, f"--nproc-per-node={processes}", f"--max-restarts={restarts}", *words]
 
 
 @contextmanager
-def training(project: Project, processes: int = PROCESSES) -> Iterator[tuple[subprocess.Popen[str], Path]]:
+def training(project: Project, restarts: int = 0) -> Iterator[tuple[subprocess.Popen[str], Path]]:
     """Start one that would take long, or go on with it; gives torchrun and the log, once there is a new checkpoint."""
     log, before = project.folder / "train.log", steps_of(project)
     with open(log, "w") as stream:
         process = subprocess.Popen(
-            command(processes, epochs=LONG, resume="auto"),
+            command(PROCESSES, restarts, epochs=LONG, resume="auto"),
             cwd=project.folder,
             env=project.environment(),
             stdout=stream,
@@ -83,6 +83,10 @@ def ranks_of(process: subprocess.Popen[str]) -> list[psutil.Process]:
     return sorted(children, key=lambda child: int(child.environ()["RANK"]))
 
 
+def is_alive(process: psutil.Process) -> bool:
+    return process.is_running() and process.status() != psutil.STATUS_ZOMBIE
+
+
 def finished(project: Project, processes: int, resume: str = "auto") -> Run:
     """Go on with the training, to the end of the epoch that it was in and one more."""
     epochs = -(-steps_of(project) // STEPS) + 1
@@ -103,16 +107,22 @@ def test_a_signal_or_the_end_of_one_process_ends_all_and_the_run_goes_on(make_pr
         assert "[rank" not in log.read_text()  # as PyTorch marks the traces of its processes
     (run,) = project.runs()
     assert run.info.status == "KILLED"
-    for rank in (1, 0):
-        with training(project) as (process, log):
-            ranks = ranks_of(process)
-            ranks[rank].kill()
-            assert process.wait(PATIENCE_S) != 0
-            assert not any(other.is_running() and other.status() != psutil.STATUS_ZOMBIE for other in ranks)
-        if rank:
-            (run,) = project.runs()
-            assert run.info.status in ("FAILED", "KILLED")  # of a connection that is gone, or of torchrun's signal
-            assert "Another process of this training has ended" in log.read_text()
+    with training(project) as (process, log):
+        ranks = ranks_of(process)
+        ranks[1].kill()
+        assert process.wait(PATIENCE_S) != 0
+        assert not any(is_alive(rank) for rank in ranks)
+    (run,) = project.runs()
+    assert run.info.status in ("FAILED", "KILLED")  # of a connection that is gone, or of torchrun's signal
+    assert "Another process of this training has ended" in log.read_text()
+    with training(project, restarts=1) as (process, log):
+        ranks, before = ranks_of(process), steps_of(project)
+        ranks[0].kill()  # torchrun starts both again
+        wait_for(lambda: not any(map(is_alive, ranks)) and steps_of(project) > before, process, log)
+        process.send_signal(signal.SIGTERM)
+        assert process.wait(PATIENCE_S) != 0
+    (run,) = project.runs()
+    assert run.info.status == "KILLED"
     run = finished(project, processes=1)
     finished(project, PROCESSES, resume=run.info.run_id)
 

@@ -32,7 +32,7 @@ def reports() -> dict[str, dict[str, object]]:
     return {line["name"]: line for line in map(json.loads, output.splitlines())}
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", [*recipe_names(), "shared-fakes"])
 def test_a_step_mixes_no_devices_reads_nothing_back_and_can_be_captured(
     name: str, reports: dict[str, dict[str, object]]
 ) -> None:
