@@ -21,6 +21,7 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, distributed
+from torch.distributed.rendezvous import rendezvous
 
 from gan_plugin.errors import UserError, first_line
 
@@ -258,7 +259,12 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
         yield
         return
     backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    distributed.init_process_group(backend, timeout=TIMEOUT)
+    store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
+    if os.environ.get("GROUP_WORLD_SIZE") == "1":  # only then do all count torchrun's restarts alike
+        # or processes that torchrun starts again would look for those before them: pytorch issue 135712
+        prefix = f"restart_{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+        store = distributed.PrefixStore(prefix, store)  # type: ignore[attr-defined]  # documented, if not in __all__
+    distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
     yield
     distributed.destroy_process_group()  # after an error it could wait for others; that of this process tells them
 

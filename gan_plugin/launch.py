@@ -18,8 +18,6 @@ def become_torchrun() -> None:
         return
     words = [f"--{name.replace('_', '-')}={value}" for name, value in json.loads(options).items()]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--standalone", *words]
-    # or processes that torchrun starts again (max_restarts) would look for those before them: pytorch issue 135712
-    os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     sys.stdout.flush()
     os.execv(sys.executable, [*torchrun, "-m", "gan_plugin", *sys.argv[1:]])
 
