@@ -216,7 +216,7 @@ class Silent:
     def note(self, *arguments: object) -> None: ...
 
 
-EPOCHS = 8
+EPOCHS = 12
 
 
 def test_more_training_is_better_and_real_is_best(
