@@ -73,16 +73,16 @@ class Part(NamedTuple):
 
 # By the function's name, in the order in which they run. A part is added by a line here and a function there.
 PARTS = {
-    "card": Part("gpu_parts", 60),
-    "correctness": Part("gpu_parts", 150),
-    "training": Part("gpu_runs", 150),
-    "evaluation": Part("gpu_runs", 120),
+    "card": Part("gpu_parts", 30),
+    "correctness": Part("gpu_parts", 120),
+    "training": Part("gpu_runs", 120),
+    "ceilings": Part("gpu_parts", 30),
+    "steps": Part("gpu_parts", 120),
+    "r3gan_cifar10": Part("gpu_parts", 90),
+    "evaluation": Part("gpu_runs", 90),
     "serving": Part("gpu_runs", 90),
-    "ceilings": Part("gpu_parts", 60),
-    "convolutions": Part("gpu_parts", 90),
-    "r3gan_cifar10": Part("gpu_parts", 120),
-    "steps": Part("gpu_parts", 150),
     "processes": Part("gpu_runs", 90),
+    "convolutions": Part("gpu_parts", 90),
     "compiled": Part("gpu_parts", 150),
 }
 

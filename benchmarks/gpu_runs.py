@@ -92,6 +92,7 @@ def whole_training(setup: Setup, recipe: Recipe, *, samples_every: int | None) -
     with fashion_folder(setup) as (path, data), tempfile.TemporaryDirectory() as folder, timed_parts() as parts:
         dataset = load_dataset(str(path))
         plan = make_plan(recipe, settings, overrides={"batch_size": recipe.batch_size}, dataset=dataset)
+        torch.backends.cudnn.benchmark = True
         start = time.perf_counter()
         state = train(dataset, plan, Silent(), folder=Path(folder))
         wait_for(setup.device)
@@ -234,24 +235,24 @@ def images_and_weights(setup: Setup, name: str, ranks: Ranks) -> tuple[float, st
 
 
 @contextlib.contextmanager
-def connected(ranks: Ranks, device: str) -> Iterator[str]:
+def connected(ranks: Ranks, device: str) -> Iterator[tuple[Ranks, str]]:
     """Connect the processes, by gloo where they share a GPU, for which NCCL has no use; gives the backend's name."""
     if device == "cuda" and torch.cuda.device_count() < ranks.world_size:
         distributed.init_process_group("gloo")
         try:
-            yield "gloo, one GPU"
+            yield ranks, "gloo, one GPU"
         finally:
             distributed.destroy_process_group()
         return
-    with joined(ranks, torch.device(device)):
-        yield "nccl" if device == "cuda" else "gloo"
+    with joined(ranks, torch.device(device)) as joint:
+        yield joint, "nccl" if device == "cuda" else "gloo"
 
 
 def one_rank(device: str, quick: str, *words: str) -> None:
     """Train as one of the processes that torchrun has started, and write what came of it."""
     name, folder = words
-    ranks, setup = ranks_of_environment(), Setup(device, json.loads(quick), None, 1)
-    with connected(ranks, device) as backend:
+    setup = Setup(device, json.loads(quick), None, 1)
+    with connected(ranks_of_environment(), device) as (ranks, backend):
         rate, weights = images_and_weights(setup, name, ranks)
     result = {"images_s": rate, "weights": weights, "backend": backend}
     (Path(folder) / str(ranks.rank)).write_text(json.dumps(result))

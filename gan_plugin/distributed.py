@@ -14,7 +14,7 @@ import tempfile
 import traceback
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
@@ -25,9 +25,10 @@ from torch.distributed.rendezvous import rendezvous
 
 from gan_plugin.errors import UserError, first_line
 
-# Longer than anything for which all others wait for rank 0. A process that has ended is noticed at once, by the others
-# or by torchrun; a machine that vanishes from the network is so when torchrun's agents miss it.
-TIMEOUT = timedelta(hours=24)
+# A process that has ended is noticed at once by those that are connected with it. These are for one that never came,
+# and for a machine that vanishes from the network.
+STEP_TIMEOUT = timedelta(minutes=30)  # PyTorch's own; of an average, to which all come at about the same time
+DECISION_TIMEOUT = timedelta(hours=24)  # longer than anything for which all others wait for rank 0
 CHUNK_BYTES = 2**26  # of a file that is sent
 
 T = TypeVar("T")
@@ -71,11 +72,13 @@ class Ranks:
         rank: the number of this process, from 0.
         world_size: how many there are.
         local_rank: the number of this process among those of its machine.
+        patient: all of them, where they wait for what one of them does; None is PyTorch's default group.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
+    patient: distributed.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -166,7 +169,7 @@ class Ranks:
             return value
         values = [value]
         with lost_rank_named():
-            distributed.broadcast_object_list(values, device=torch.device("cpu"))
+            distributed.broadcast_object_list(values, group=self.patient, device=torch.device("cpu"))
         return values[0]
 
     def gather(self, value: T) -> list[T]:
@@ -175,7 +178,7 @@ class Ranks:
             return [value]
         values: list[Any] = [None] * self.world_size
         with lost_rank_named():
-            distributed.all_gather_object(values, value)
+            distributed.all_gather_object(values, value, group=self.patient)
         return values
 
     def check_equal(self, values: Sequence[float], what: str) -> None:
@@ -242,8 +245,8 @@ def ranks_of_environment(environment: Mapping[str, str] = os.environ) -> Ranks:
 
 
 @contextmanager
-def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
-    """Connect the processes within a block, each with a GPU of its own where ``device`` is CUDA.
+def joined(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
+    """Connect the processes within a block, each with a GPU of its own where ``device`` is CUDA; gives them connected.
 
     Raises:
         UserError: this machine has fewer GPUs than processes.
@@ -256,17 +259,27 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[None]:
             )
         torch.cuda.set_device(ranks.local_rank)  # what "cuda" means from here on
     if ranks.world_size == 1:
-        yield
+        yield ranks
         return
-    backend = "cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"
-    store, rank, world_size = next(rendezvous("env://", timeout=TIMEOUT))
-    if os.environ.get("GROUP_WORLD_SIZE") == "1":  # only then do all count torchrun's restarts alike
-        # or processes that torchrun starts again would look for those before them: pytorch issue 135712
-        prefix = f"restart_{os.environ['TORCHELASTIC_RESTART_COUNT']}"
-        store = distributed.PrefixStore(prefix, store)  # type: ignore[attr-defined]  # documented, if not in __all__
-    distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=TIMEOUT)
-    yield
+    yield replace(ranks, patient=connect("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"))
     distributed.destroy_process_group()  # after an error it could wait for others; that of this process tells them
+
+
+def connect(backend: str) -> distributed.ProcessGroup:
+    """Make PyTorch's default group of the processes that torchrun has started; returns a more patient one.
+
+    Raises:
+        RankLost: another process does not come.
+    """
+    with lost_rank_named():
+        store, rank, world_size = next(rendezvous("env://", timeout=STEP_TIMEOUT))
+        if os.environ.get("GROUP_WORLD_SIZE") == "1":  # only then do all count torchrun's restarts alike
+            # or processes that torchrun starts again would look for those before them: pytorch issue 135712
+            prefix = f"restart_{os.environ['TORCHELASTIC_RESTART_COUNT']}"
+            store = distributed.PrefixStore(prefix, store)  # type: ignore[attr-defined]  # documented, if not in __all__
+        distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
+        patient: distributed.ProcessGroup = distributed.new_group(backend="gloo", timeout=DECISION_TIMEOUT)
+        return patient
 
 
 def seed_of_rank(seed: int, rank: int) -> int:

@@ -19,6 +19,8 @@ ENDING = tuple(number for number in (signal.SIGTERM, SIGHUP) if number is not No
 class StopSignals:
     """Remembers a signal to end instead of ending the process; the same signal again ends it as usual.
 
+    Only one that :func:`comes_twice` does not.
+
     Args:
         promise: what is done then, as the line says that a person sees.
     """
@@ -42,14 +44,24 @@ class StopSignals:
             yield self
 
     def _handle(self, number: int, frame: FrameType | None) -> None:
-        if number == self.received and number != SIGHUP:  # which a closed terminal may send twice
+        if number == self.received and not comes_twice(number):
             signal.signal(number, signal.SIG_DFL)
             signal.raise_signal(number)
         if self.received is None:  # after a Ctrl-C mlflow run sends its child a SIGTERM as well
             self.received = signal.Signals(number)
-            message = f"{self.received.name}: {self.promise}. Once more ends at once.\n"
+            once_more = "" if comes_twice(number) else " Once more ends at once."
+            message = f"{self.received.name}: {self.promise}.{once_more}\n"
             with suppress(OSError):  # the terminal may be gone
                 os.write(2, message.encode())  # print may be in the middle of another line
+
+
+def comes_twice(number: int) -> bool:
+    """Return whether what is sent once may come twice: SIGHUP when a terminal closes, and all that torchrun passes on.
+
+    A scheduler that ends a group of processes sends a signal to this one and to torchrun, which ends what goes on for
+    too long by itself.
+    """
+    return number == SIGHUP or "TORCHELASTIC_RUN_ID" in os.environ
 
 
 def exit_on_signals() -> AbstractContextManager[None]:

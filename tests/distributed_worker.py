@@ -49,8 +49,7 @@ def received(ranks: Ranks, path: Path) -> str:
 
 def main() -> None:
     folder = Path(sys.argv[1])
-    ranks = ranks_of_environment()
-    with joined(ranks, torch.device("cpu")):
+    with joined(ranks_of_environment(), torch.device("cpu")) as ranks:
         own = [torch.full((2, 3), float(ranks.rank)), torch.tensor(10.0 * ranks.rank)]
         results = {
             "average": [tensor.tolist() for tensor in ranks.average(own)],

@@ -1,10 +1,10 @@
 """Train some steps as one of the processes that torchrun starts, and save what has become of the weights.
 
-argv: a folder, the number of steps, and for each training a recipe with hyperparameters, as RECIPE,NAME=VALUE,…
+argv: a folder, the number of steps, float32 or float64, and for each training a recipe with hyperparameters, as
+RECIPE,NAME=VALUE,…
 
 Every process draws the same latents for the whole batch, and takes its share of them as of the images, so that several
-see what one alone sees. All is computed in float64: in float32 Adam makes of rounding a part of its rate where a
-gradient is near zero, on some CPUs in more weights than on others.
+see what one alone sees.
 """
 
 from __future__ import annotations
@@ -27,13 +27,13 @@ CPU = torch.device("cpu")
 
 
 def main() -> None:
-    folder, steps, *trainings = sys.argv[1:]
+    folder, steps, dtype, *trainings = sys.argv[1:]
     torch.set_num_threads(1)
-    torch.set_default_dtype(torch.float64)
-    Tensor.float = Tensor.double  # type: ignore[method-assign]  # a step takes images as float32, however exact it is
-    ranks = ranks_of_environment()
+    if dtype == "float64":
+        torch.set_default_dtype(torch.float64)
+        Tensor.float = Tensor.double  # type: ignore[method-assign]  # a step takes images as float32
     dataset = load_dataset("digits", image_size=16)
-    with joined(ranks, CPU):
+    with joined(ranks_of_environment(), CPU) as ranks:
         for training in trainings:
             learned = train(training.split(","), int(steps), dataset, ranks=ranks)
             torch.save(learned, Path(folder) / f"{training.split(',')[0]}.{ranks.rank}.pt")

@@ -27,9 +27,8 @@ BATCH, STOPPED_AFTER = 256, 7  # steps, of two epochs of five
 def main() -> None:
     folder = Path(sys.argv[1])
     torch.set_num_threads(1)
-    ranks = ranks_of_environment()
     dataset, counter = load_dataset("digits", image_size=16), itertools.count(1)
-    with joined(ranks, CPU):
+    with joined(ranks_of_environment(), CPU) as ranks:
         unstopped = train(dataset, plan(batch_size=BATCH), Memory(), folder=folder / "unstopped", ranks=ranks)
         resumed = folder / "resumed"
         with suppress(Interrupted):

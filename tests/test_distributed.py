@@ -23,7 +23,9 @@ METHODS = {  # without batch norm, whose statistics are each process's own
     "r1": ("family=r3gan", *SIZES, "penalty_every=2"),
     "dcgan": ("family=r3gan", *SIZES[:-1], "dropout=0.0", "updates=simultaneous"),
 }
-WITHIN = 1e-12  # of weights after STEPS steps, in float64
+# The largest and the mean difference of weights after STEPS steps. Of rounding, Adam makes a part of its rate where a
+# gradient is near zero, on some CPUs in more weights than on others; float64 shows that there is nothing else.
+WITHIN = {"float64": (1e-12, 1e-14), "float32": (1e-3, 1e-5)}
 STEPS = 20
 
 
@@ -72,14 +74,14 @@ def test_weights_that_differ_are_named_in_both(results: list[dict[str, Any]]) ->
     ]
 
 
-@pytest.fixture(scope="module")
-def learned(tmp_path_factory: pytest.TempPathFactory) -> Path:
+@pytest.fixture(scope="module", params=WITHIN)
+def learned(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Path:
     """A folder for one process and one for two, with what each method has learned in each process."""
-    folder = tmp_path_factory.mktemp("learned")
+    folder = tmp_path_factory.mktemp("learned") / request.param
     for count in (1, 2):
-        (folder / str(count)).mkdir()
+        (folder / str(count)).mkdir(parents=True)
         trainings = [",".join((name, *values)) for name, values in METHODS.items()]
-        run_processes(count, "ranks_worker.py", folder / str(count), STEPS, *trainings)
+        run_processes(count, "ranks_worker.py", folder / str(count), STEPS, request.param, *trainings)
     return folder
 
 
@@ -88,10 +90,14 @@ def test_two_processes_learn_what_one_learns_from_the_whole_batch(recipe: str, l
     """The processes are equal to the bit, and one with the same latents is so but for rounding."""
     places = (f"1/{recipe}.0.pt", f"2/{recipe}.0.pt", f"2/{recipe}.1.pt")
     one, first, second = (torch.load(learned / place) for place in places)
+    largest, mean = WITHIN[learned.name]
+    differences = []
     for name, weight in first["weights"].items():
         assert torch.equal(weight, second["weights"][name])
-        assert weight.dtype == torch.float64
-        torch.testing.assert_close(weight, one["weights"][name], rtol=0, atol=WITHIN)
+        assert weight.dtype == getattr(torch, learned.name)
+        differences.append((weight - one["weights"][name]).abs().flatten())
+    assert torch.cat(differences).max() < largest
+    assert torch.cat(differences).mean() < mean
     for name, value in first["metrics"].items():
         torch.testing.assert_close(value, one["metrics"][name], rtol=1e-3, atol=1e-4)
 

@@ -6,6 +6,7 @@ import signal
 import subprocess
 import sys
 
+import pytest
 from helpers import BIN
 
 from gan_plugin.signals import StopSignals, exit_on_signals
@@ -28,6 +29,18 @@ with stop.installed():
     )
     assert done.stdout == "True 130\n"
     assert done.returncode == -signal.SIGINT
+
+
+def test_what_torchrun_passes_on_does_not_end_the_process(
+    monkeypatch: pytest.MonkeyPatch, capfd: pytest.CaptureFixture[str]
+) -> None:
+    """A scheduler that ends a group of processes sends it to this one, too."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    with StopSignals("saving a checkpoint").installed() as stop:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(signal.SIGTERM)
+    assert stop.exit_status() == 128 + signal.SIGTERM
+    assert capfd.readouterr().err == "SIGTERM: saving a checkpoint.\n"
 
 
 def test_handlers_are_put_back() -> None:

@@ -96,6 +96,8 @@ def find_or_make(key: str, needed: int, write: Callable[[Path], About]) -> Store
         with locked(folder / f"{key}.lock"):
             if (stored := find(key)) is not None:
                 return stored
+            for partial in folder.glob(f"{key}{SUFFIX}.*.partial"):  # whoever wrote it has lost the lock
+                partial.unlink(missing_ok=True)
             write_atomically(folder / f"{key}{SUFFIX}", lambda partial: fill(partial, needed, key=key, write=write))
             stored = find(key)
     except OSError as error:

@@ -78,7 +78,8 @@ def is_in_use(path: Path) -> bool:
     """Return whether a process has the samples in a file open."""
     if sys.platform == "win32":
         return False  # and it cannot be deleted
-    with path.open("rb") as file:
+    mode = "rb+" if os.access(path, os.W_OK) else "rb"  # NFS locks for one alone only what is open to be written
+    with path.open(mode) as file:
         try:
             fcntl.flock(file.fileno(), fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:

@@ -37,13 +37,11 @@ class Assignment(NamedTuple):
 
     Attributes:
         plan: of the training.
-        digest: of the images to train on.
         network: the feature network of evaluations, of which each process does its share; one that was trained on the
             data as what is in its file, of another one the digest; None where nothing is evaluated.
     """
 
     plan: TrainingPlan
-    digest: str
     network: SentNetwork | str | None
 
 
@@ -60,15 +58,26 @@ class OtherRanks:
     uri: str | None = None
     are_waiting: bool = True
 
-    @contextmanager
-    def training(self, plan: TrainingPlan, dataset: Dataset, evaluator: QuickFid | None) -> Iterator[None]:
-        """Have them train by this plan within a block, once they have the same images and the feature network.
+    def load(self, dataset: Dataset) -> None:
+        """Have them read the images, which rank 0 has read, and wait for it: before any time is planned.
 
         Raises:
-            UserError: one of them has others.
+            UserError: one of them has others, or cannot read them.
+        """
+        self.ranks.broadcast(dataset.digest)
+        self.are_waiting = False
+        self.ranks.check(lambda: None)
+        self.are_waiting = True
+
+    @contextmanager
+    def training(self, plan: TrainingPlan, evaluator: QuickFid | None) -> Iterator[None]:
+        """Have them train by this plan within a block, once they have the feature network.
+
+        Raises:
+            UserError: one of them has another.
         """
         network = None if evaluator is None else sent_network(evaluator.network)
-        self.ranks.broadcast(Assignment(plan, dataset.digest, network))
+        self.ranks.broadcast(Assignment(plan, network))
         self.are_waiting = False
         self.ranks.check(lambda: None)
         try:
@@ -86,7 +95,7 @@ def sent_network(network: FeatureNetwork) -> SentNetwork | str:
 
 @contextmanager
 def other_ranks(ranks: Ranks) -> Iterator[OtherRanks]:
-    """Give rank 0 the others, who wait for an assignment; at the end of the block they are let go, with or without.
+    """Give rank 0 the others, who wait for what it says; at the end of the block they are let go, whatever it was.
 
     Where an error ends rank 0 while all train, they wait for it elsewhere, and notice that it is gone.
     """
@@ -107,10 +116,13 @@ def follow(settings: TrainSettings, ranks: Ranks) -> str:
         RankLost: another process has ended.
         SystemExit: rank 0 did not come to an end, and says why; or a signal came, and it has written the checkpoint.
     """
-    assignment: Assignment | None = ranks.broadcast(None)
-    if not isinstance(assignment, Assignment):
+    digest: str | None = ranks.broadcast(None)
+    if digest is None:
         raise SystemExit(1)
-    dataset = load_training_data(settings).dataset
+    dataset = ranks.check(lambda: same_data(settings, digest, ranks))
+    assignment: Assignment | None = ranks.broadcast(None)
+    if assignment is None:
+        raise SystemExit(1)
     plan, stop = assignment.plan, StopSignals()
     try:
         with stop.installed(), cpu_threads(plan.device, settings.threads):
@@ -129,20 +141,30 @@ def follow(settings: TrainSettings, ranks: Ranks) -> str:
     return uri
 
 
+def same_data(settings: TrainSettings, digest: str, ranks: Ranks) -> Dataset:
+    """Return the images to train on, as this process reads them.
+
+    Raises:
+        UserError: they cannot be read, or are not those of rank 0; the sentence names this process.
+    """
+    dataset = load_training_data(settings).dataset
+    if dataset.digest != digest:
+        raise UserError(
+            f"Process {ranks.rank} has read other images than process 0, with digest {dataset.digest} in place of "
+            f"{digest}: give all machines the same data."
+        )
+    return dataset
+
+
 def get_ready(
     assignment: Assignment, settings: TrainSettings, dataset: Dataset, *, ranks: Ranks
 ) -> QuickFeatures | None:
     """Return what this process does of an evaluation; None where nothing is evaluated.
 
     Raises:
-        UserError: this process has other images than rank 0, or another feature network; the sentence names it.
+        UserError: this process has another feature network than rank 0; the sentence names it.
     """
     plan = assignment.plan
-    if dataset.digest != assignment.digest:
-        raise UserError(
-            f"Process {ranks.rank} has read other images than process 0, with digest {dataset.digest} in place of "
-            f"{assignment.digest}: give all machines the same data."
-        )
     if assignment.network is None:
         return None
     network: FeatureNetwork

@@ -77,8 +77,8 @@ def run_training(settings: TrainSettings, overrides: Mapping[str, object], *, st
         SystemExit: SIGTERM, SIGHUP or Ctrl-C came; the checkpoint is written and the run KILLED.
     """
     started = time.monotonic() if started is None else started
-    ranks = ranks_of_environment()
-    with joined(ranks, choose_device(settings.device)):
+    torch.backends.cudnn.benchmark = True  # batches have few shapes
+    with joined(ranks_of_environment(), choose_device(settings.device)) as ranks:
         if not ranks.is_main:
             return follow(settings, ranks)
         with other_ranks(ranks) as others:
@@ -95,6 +95,7 @@ def lead(settings: TrainSettings, overrides: Mapping[str, object], *, started: f
     resumed = find_resumed(settings)
     division = load_training_data(settings)
     dataset = division.dataset
+    others.load(dataset)
     world_size = others.ranks.world_size
     plan = make_plan(recipe, settings, overrides=overrides, dataset=dataset, world_size=world_size)
     output_dir = make_folder(Path(settings.output_dir).resolve(), settings.output_dir)
@@ -152,7 +153,7 @@ def train_and_export(
     seen = () if evaluator is None else (evaluator.digest,)
     stop = StopSignals()
     try:
-        with stop.installed(), others.training(plan, dataset, evaluator):
+        with stop.installed(), others.training(plan, evaluator):
             state = train(
                 dataset,
                 plan,

@@ -40,16 +40,17 @@ class DeliveryThread:
         self.thread = threading.Thread(target=self._work, name="mlflow-delivery", daemon=True)
         self.thread.start()
 
-    def finish(self, stop_requested: Callable[[], bool] = lambda: False) -> bool:
+    def finish(self, stop_requested: Callable[[], bool] = lambda: False, patience_s: float = math.inf) -> bool:
         """Deliver what is left, as long as there is progress; return whether everything is with MLflow.
 
         Args:
             stop_requested: once it is true, GRACE_S are left.
+            patience_s: without any progress, at most.
         """
         self.closing.set()
         self.moved_at = time.monotonic()
         end = math.inf
-        while self.thread.is_alive() and time.monotonic() < min(end, self.moved_at + self._patience()):
+        while self.thread.is_alive() and time.monotonic() < min(end, self.moved_at + min(patience_s, self._patience())):
             self.thread.join(0.1)
             if stop_requested():
                 end = min(end, time.monotonic() + GRACE_S)

@@ -6,6 +6,7 @@ So training starts, goes on and ends whatever the server does.
 from __future__ import annotations
 
 import logging
+import math
 import shlex
 import threading
 import uuid
@@ -112,31 +113,37 @@ def training_run(
         run.spool.add("status", status="RUNNING")
         run.spool.add("tags", values={PROCESS: record.process, MLFLOW_RUN_NAME: record.name})
         delivery = DeliveryThread(folder, begun)
-        status = "FAILED"
+        metrics, status = ExitStack(), "FAILED"
         try:
-            with exit_on_signals(), system_metrics(run.spool):
+            with exit_on_signals():
+                metrics.enter_context(system_metrics(run.spool))
                 yield run
                 status = "FINISHED"
         except (KeyboardInterrupt, SystemExit):
             status = "KILLED"
             raise
         finally:
-            finish(run, delivery, status)
+            finish(run, delivery, status, metrics=metrics)
 
 
-def finish(run: TrainingRun, delivery: DeliveryThread, status: str) -> None:
+def finish(run: TrainingRun, delivery: DeliveryThread, status: str, *, metrics: ExitStack) -> None:
     """End the run, and deliver what is left; a signal shortens the wait, and everything stays on disk.
 
     It does not end the wait: where one process of several ends, torchrun sends the others a signal in this very moment.
+
+    Args:
+        metrics: ends those of the system, which may take a while.
     """
     with StopSignals(f"delivering for at most {GRACE_S:g} s what MLflow does not have yet").installed() as stop:
+        metrics.close()
         run.spool.add("status", status=status)
         try:
             run.spool.flush()
             update_record(run.folder, status="DIVERGED" if run.diverged else status)
         except OSError as error:
             logger.error("%s cannot be written (%s): what was logged last is lost.", run.folder, error.strerror)
-        run.delivered = delivery.finish(stop.requested) and not run.spool.unwritten
+        patience_s = GRACE_S if status == "KILLED" else math.inf
+        run.delivered = delivery.finish(stop.requested, patience_s) and not run.spool.unwritten
     run.model_uri, run.refused = delivery.delivery.progress.model_uri, delivery.delivery.progress.refused
     if run.delivered and run.model_uri is not None:  # a model that was refused can be offered again
         with suppress(OSError):  # of a full disk: then resume=auto delivers it again, which changes nothing

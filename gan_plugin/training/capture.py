@@ -11,6 +11,8 @@ from typing import Any
 import torch
 from torch.utils import _pytree as pytree
 
+from gan_plugin.errors import first_line
+
 # A function of one structure of tensors (a tuple, say), of the same shapes at every call, to another one. It may read
 # and change others in place, and draw from torch's global random state on its device.
 Function = Callable[[Any], Any]
@@ -72,12 +74,22 @@ class CapturedFunction:
         return outputs
 
     def record(self, inputs: Any) -> torch.cuda.CUDAGraph:
-        """Record the function's kernels, without running them, on copies of the inputs."""
+        """Record the function's kernels, without running them, on copies of the inputs.
+
+        Raises:
+            RuntimeError: CUDA cannot, and why; how to do without.
+        """
         self.inputs = pytree.tree_map(clone, inputs)
         graph = torch.cuda.CUDAGraph()
-        # thread_local: other threads may call CUDA meanwhile, to load the next batch
-        with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
-            self.outputs = self.function(self.inputs)
+        try:
+            # thread_local: other threads may call CUDA meanwhile, to load the next batch
+            with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
+                self.outputs = self.function(self.inputs)
+        except torch.OutOfMemoryError:
+            raise
+        except RuntimeError as error:
+            reason = first_line(error)
+            raise RuntimeError(f"A step is no CUDA graph ({reason}): cuda_graphs=false trains without.") from error
         return graph
 
 

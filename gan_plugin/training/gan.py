@@ -41,7 +41,6 @@ class GanStep(GanGradients):
         ranks: Ranks = ALONE,
     ) -> None:
         super().__init__(state, recipe, precision)
-        torch.backends.cudnn.benchmark = True  # batches have few shapes
         self.ranks = ranks
         both = self.one_stage if is_one_stage(recipe) else self.simultaneous
         # By whether the penalty is due. Each is captured when it has been called some times, and not before.

@@ -14,6 +14,7 @@ import onnx
 import psutil
 import pytest
 import torch
+from data_helpers import noise, save
 from helpers import PATIENCE_S, ROOT, Project, options, wait_for
 from mlflow.entities import Run
 from onnx import TensorProto, helper
@@ -125,6 +126,21 @@ def test_a_signal_or_the_end_of_one_process_ends_all_and_the_run_goes_on(make_pr
     assert run.info.status == "KILLED"
     run = finished(project, processes=1)
     finished(project, PROCESSES, resume=run.info.run_id)
+
+
+def test_processes_with_other_images_are_refused_before_there_is_a_run(make_project: Callable[[], Project]) -> None:
+    """As on machines of which each has its own copy of the data."""
+    project = make_project()
+    for rank in range(PROCESSES):
+        for seed in range(10):
+            save(noise(rank + seed), project.folder / str(rank) / "images" / f"{seed}.png")
+    program = "import os; os.chdir(os.environ['RANK']); from gan_plugin.cli import main; main()"
+    words = options({"data": "images", "image_size": 16, "batch_size": 4, "epochs": 1})
+    start = [*LAUNCHER, f"--nproc-per-node={PROCESSES}", "--no-python", sys.executable, "-c", program]
+    done = project.command(*start, "train", *words)
+    assert done.returncode != 0
+    assert done.stderr.startswith("Error: Process 1 has read other images than process 0")  # torchrun's trace follows
+    assert project.runs() == []
 
 
 def pixels_network(path: Path) -> Path:

@@ -317,6 +317,26 @@ def test_a_signal_at_the_end_leaves_some_time_to_deliver(
     assert MlflowClient(f"http://127.0.0.1:{server_port}").get_run(folder.name).info.status == status
 
 
+def run_that_was_stopped(folder: Path, proxy: Any) -> NoReturn:
+    """At its end the server is away."""
+    with training_run("stopped", folder, identity={}):
+        proxy.set_mode("freeze")
+        raise SystemExit(128 + signal.SIGTERM)
+
+
+def test_a_run_that_a_signal_has_ended_does_not_wait_long_for_a_server_that_hangs(
+    proxy: Any, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    """What sent the signal would kill it meanwhile, and nobody would know how the rest is delivered."""
+    monkeypatch.setattr(module, "GRACE_S", 0.5)
+    monkeypatch.setattr(delivery, "FIRST_PATIENCE_S", delivery.PATIENCE_S)
+    start = time.monotonic()
+    with pytest.raises(SystemExit):
+        run_that_was_stopped(tmp_path, proxy)
+    assert time.monotonic() - start < delivery.PATIENCE_S / 2
+    assert "gan-plugin replay" in caplog.text
+
+
 def test_parameters_never_clash_with_what_mlflow_run_has_logged(client: MlflowClient) -> None:
     run_id = client.create_run("0").info.run_id
     client.log_param(run_id, "generator_lr", "2e-4")
