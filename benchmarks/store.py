@@ -169,6 +169,7 @@ def train(folder: Path, where: str, recipe_name: str) -> None:
         dataset, recipe.batch_size, device, seed=0, labeled=recipe.conditional, paired=needs_two_batches(recipe)
     )
     torch.manual_seed(0)
+    torch.backends.cudnn.benchmark = True  # as in a training
     step = GanStep(new_state(recipe, spec_of(dataset, recipe), device), recipe, choose_precision("auto", device))
     orders, done, peaks = loader.orders(0), 0, Peaks()
     for done in range(1, 3):

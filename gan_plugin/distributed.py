@@ -21,7 +21,6 @@ from typing import Any, NamedTuple, TypeVar
 
 import torch
 from torch import Tensor, distributed
-from torch.distributed.rendezvous import rendezvous
 
 from gan_plugin.errors import UserError, first_line
 
@@ -250,6 +249,7 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
 
     Raises:
         UserError: this machine has fewer GPUs than processes.
+        RankLost: they have not found each other.
     """
     if device.type == "cuda" and ranks.world_size > 1:
         if ranks.local_rank >= (count := torch.cuda.device_count()):
@@ -269,17 +269,21 @@ def connect(backend: str) -> distributed.ProcessGroup:
     """Make PyTorch's default group of the processes that torchrun has started; returns a more patient one.
 
     Raises:
-        RankLost: another process does not come.
+        RankLost: they have not found each other.
     """
-    with lost_rank_named():
-        store, rank, world_size = next(rendezvous("env://", timeout=STEP_TIMEOUT))
+    try:
+        # both names are exported, if not in __all__
+        place = distributed.rendezvous("env://", timeout=STEP_TIMEOUT)  # type: ignore[attr-defined]  # see above
+        store, rank, world_size = next(place)
         if os.environ.get("GROUP_WORLD_SIZE") == "1":  # only then do all count torchrun's restarts alike
             # or processes that torchrun starts again would look for those before them: pytorch issue 135712
             prefix = f"restart_{os.environ['TORCHELASTIC_RESTART_COUNT']}"
-            store = distributed.PrefixStore(prefix, store)  # type: ignore[attr-defined]  # documented, if not in __all__
+            store = distributed.PrefixStore(prefix, store)  # type: ignore[attr-defined]  # see above
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
         patient: distributed.ProcessGroup = distributed.new_group(backend="gloo", timeout=DECISION_TIMEOUT)
-        return patient
+    except RuntimeError as error:
+        raise RankLost(f"The processes of this training have not found each other: {first_line(error)}") from error
+    return patient
 
 
 def seed_of_rank(seed: int, rank: int) -> int:

@@ -97,7 +97,8 @@ def find_or_make(key: str, needed: int, write: Callable[[Path], About]) -> Store
             if (stored := find(key)) is not None:
                 return stored
             for partial in folder.glob(f"{key}{SUFFIX}.*.partial"):  # whoever wrote it has lost the lock
-                partial.unlink(missing_ok=True)
+                with suppress(OSError):  # another user's
+                    partial.unlink()
             write_atomically(folder / f"{key}{SUFFIX}", lambda partial: fill(partial, needed, key=key, write=write))
             stored = find(key)
     except OSError as error:

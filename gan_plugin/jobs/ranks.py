@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import socket
 from collections.abc import Iterator, Mapping
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager, nullcontext, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -21,7 +22,7 @@ from gan_plugin.features.cache import Content
 from gan_plugin.features.store import content_of, network_in
 from gan_plugin.features.trained import TrainedNetwork
 from gan_plugin.jobs.training_data import load_training_data
-from gan_plugin.signals import StopSignals
+from gan_plugin.signals import StopSignals, signals_ignored
 from gan_plugin.tracking.tracker import Silent
 from gan_plugin.training.errors import Diverged, Interrupted
 from gan_plugin.training.loop import train
@@ -135,7 +136,8 @@ def follow(settings: TrainSettings, ranks: Ranks) -> str:
             train(dataset, plan, Silent(), folder=Path(), stop_requested=stop.requested, ranks=ranks, share=share)
     except (Interrupted, Diverged):
         pass  # as rank 0 says
-    uri: str | None = ranks.broadcast(None)  # when it has delivered all: torchrun ends the others with the first
+    with signals_ignored() if stop.requested() else nullcontext():  # the same signal may come once more
+        uri: str | None = ranks.broadcast(None)  # when it has delivered all: torchrun ends the others with the first
     if uri is None:
         raise SystemExit(stop.exit_status() if stop.requested() else 1)
     return uri
@@ -147,7 +149,10 @@ def same_data(settings: TrainSettings, digest: str, ranks: Ranks) -> Dataset:
     Raises:
         UserError: they cannot be read, or are not those of rank 0; the sentence names this process.
     """
-    dataset = load_training_data(settings).dataset
+    try:
+        dataset = load_training_data(settings).dataset
+    except UserError as error:
+        raise UserError(f"Process {ranks.rank}, on {socket.gethostname()}: {error}") from error
     if dataset.digest != digest:
         raise UserError(
             f"Process {ranks.rank} has read other images than process 0, with digest {dataset.digest} in place of "

@@ -85,11 +85,13 @@ class CapturedFunction:
             # thread_local: other threads may call CUDA meanwhile, to load the next batch
             with torch.cuda.graph(graph, self.pool, self.stream, capture_error_mode="thread_local"):
                 self.outputs = self.function(self.inputs)
-        except torch.OutOfMemoryError:
-            raise
         except RuntimeError as error:
-            reason = first_line(error)
-            raise RuntimeError(f"A step is no CUDA graph ({reason}): cuda_graphs=false trains without.") from error
+            # once something went wrong the recording cannot be ended, either, which is the error that comes then
+            cause = error.__context__ if isinstance(error.__context__, RuntimeError) else error
+            if isinstance(cause, torch.OutOfMemoryError):
+                raise cause from None
+            reason = first_line(cause)
+            raise RuntimeError(f"A step is no CUDA graph ({reason}): cuda_graphs=false trains without.") from cause
         return graph
 
 

@@ -63,8 +63,12 @@ def stand_ins(monkeypatch: pytest.MonkeyPatch) -> None:
     @contextlib.contextmanager
     def graph(recording: Graph, *_: object, **__: object) -> Iterator[None]:
         monkeypatch.setattr(Recorded, "recording", recording)
-        yield
-        monkeypatch.setattr(Recorded, "recording", None)
+        try:
+            yield
+        except RuntimeError:
+            raise torch.AcceleratorError("failed due to a previous error during capture")  # noqa: B904  # as CUDA does
+        finally:
+            monkeypatch.setattr(Recorded, "recording", None)
 
     names: dict[str, object] = {
         "Stream": Stream,
@@ -120,6 +124,19 @@ def test_what_cannot_be_recorded_is_said_and_how_to_do_without() -> None:
     with pytest.raises(
         RuntimeError, match=r"\(operation not permitted .*capturing\): cuda_graphs=false trains without"
     ):
+        captured(inputs_of(0))
+
+
+def test_memory_that_is_full_while_recording_is_called_so() -> None:
+    def step(inputs: Any) -> Any:
+        if Recorded.recording is not None:
+            raise torch.OutOfMemoryError
+        return inputs[0]
+
+    captured = make_capture(CUDA)(Recorded(step))
+    for call in range(WARM_UP_CALLS):
+        captured(inputs_of(call))
+    with pytest.raises(torch.OutOfMemoryError):
         captured(inputs_of(0))
 
 
