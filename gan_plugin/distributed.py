@@ -71,13 +71,13 @@ class Ranks:
         rank: the number of this process, from 0.
         world_size: how many there are.
         local_rank: the number of this process among those of its machine.
-        patient: all of them, where they wait for what one of them does; None is PyTorch's default group.
+        decision_group: connects them while they wait for what one of them does; None is PyTorch's default group.
     """
 
     rank: int = 0
     world_size: int = 1
     local_rank: int = 0
-    patient: distributed.ProcessGroup | None = None
+    decision_group: distributed.ProcessGroup | None = None
 
     @property
     def is_main(self) -> bool:
@@ -168,7 +168,7 @@ class Ranks:
             return value
         values = [value]
         with lost_rank_named():
-            distributed.broadcast_object_list(values, group=self.patient, device=torch.device("cpu"))
+            distributed.broadcast_object_list(values, group=self.decision_group, device=torch.device("cpu"))
         return values[0]
 
     def gather(self, value: T) -> list[T]:
@@ -177,7 +177,7 @@ class Ranks:
             return [value]
         values: list[Any] = [None] * self.world_size
         with lost_rank_named():
-            distributed.all_gather_object(values, value, group=self.patient)
+            distributed.all_gather_object(values, value, group=self.decision_group)
         return values
 
     def check_equal(self, values: Sequence[float], what: str) -> None:
@@ -261,29 +261,28 @@ def joined(ranks: Ranks, device: torch.device) -> Iterator[Ranks]:
     if ranks.world_size == 1:
         yield ranks
         return
-    yield replace(ranks, patient=connect("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"))
+    yield replace(ranks, decision_group=connect("cpu:gloo,cuda:nccl" if device.type == "cuda" else "gloo"))
     distributed.destroy_process_group()  # after an error it could wait for others; that of this process tells them
 
 
 def connect(backend: str) -> distributed.ProcessGroup:
-    """Make PyTorch's default group of the processes that torchrun has started; returns a more patient one.
+    """Make PyTorch's default group of the processes that torchrun has started; returns the one for decisions.
 
     Raises:
         RankLost: they have not found each other.
     """
     try:
-        # both names are exported, if not in __all__
-        place = distributed.rendezvous("env://", timeout=STEP_TIMEOUT)  # type: ignore[attr-defined]  # see above
-        store, rank, world_size = next(place)
+        places = distributed.rendezvous("env://", timeout=STEP_TIMEOUT)  # type: ignore[attr-defined]  # not in __all__
+        store, rank, world_size = next(places)
         if os.environ.get("GROUP_WORLD_SIZE") == "1":  # only then do all count torchrun's restarts alike
             # or processes that torchrun starts again would look for those before them: pytorch issue 135712
             prefix = f"restart_{os.environ['TORCHELASTIC_RESTART_COUNT']}"
-            store = distributed.PrefixStore(prefix, store)  # type: ignore[attr-defined]  # see above
+            store = distributed.PrefixStore(prefix, store)  # type: ignore[attr-defined]  # not in __all__
         distributed.init_process_group(backend, store=store, rank=rank, world_size=world_size, timeout=STEP_TIMEOUT)
-        patient: distributed.ProcessGroup = distributed.new_group(backend="gloo", timeout=DECISION_TIMEOUT)
+        group: distributed.ProcessGroup = distributed.new_group(backend="gloo", timeout=DECISION_TIMEOUT)
     except RuntimeError as error:
         raise RankLost(f"The processes of this training have not found each other: {first_line(error)}") from error
-    return patient
+    return group
 
 
 def seed_of_rank(seed: int, rank: int) -> int:

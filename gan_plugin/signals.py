@@ -17,9 +17,7 @@ ENDING = tuple(number for number in (signal.SIGTERM, SIGHUP) if number is not No
 
 
 class StopSignals:
-    """Remembers a signal to end instead of ending the process; the same signal again ends it as usual.
-
-    Only one that :func:`comes_twice` does not.
+    """Remembers a signal to end instead of ending the process; the same again ends it, unless it :func:`comes_twice`.
 
     Args:
         promise: what is done then, as the line says that a person sees.

@@ -95,7 +95,6 @@ def lead(settings: TrainSettings, overrides: Mapping[str, object], *, started: f
     resumed = find_resumed(settings)
     division = load_training_data(settings)
     dataset = division.dataset
-    others.load(dataset)
     world_size = others.ranks.world_size
     plan = make_plan(recipe, settings, overrides=overrides, dataset=dataset, world_size=world_size)
     output_dir = make_folder(Path(settings.output_dir).resolve(), settings.output_dir)
@@ -110,6 +109,7 @@ def lead(settings: TrainSettings, overrides: Mapping[str, object], *, started: f
         check_resumed(header, plan, steps_per_epoch=steps_per_epoch(dataset, plan.recipe))
     if settings.features is not None and settings.evaluation_budget:
         choose_quick_features(settings.features, has_classes(dataset))  # refused before there is a run
+    others.load(dataset)
     continued = None if resumed is None else resumed.run
     with (
         training_run(run_name(plan, dataset), output_dir, identity=plan.identity(dataset), continued=continued) as run,

@@ -86,6 +86,14 @@ def inputs_of(call: int) -> tuple[Tensor, None]:
     return torch.full((2,), float(call)), None  # as a batch has it that is without labels
 
 
+def warmed_up(function: Function) -> Function:
+    """Return what captures the function, so that the next call is recorded."""
+    captured = make_capture(CUDA)(Recorded(function))
+    for call in range(WARM_UP_CALLS):
+        captured(inputs_of(call))
+    return captured
+
+
 def test_replays_compute_what_calls_would() -> None:
     recorded = Recorded(lambda inputs: {"doubled": 2 * inputs[0]})
     captured = make_capture(CUDA)(recorded)
@@ -95,19 +103,17 @@ def test_replays_compute_what_calls_would() -> None:
 
 
 def test_a_recording_keeps_tensors_of_its_own() -> None:
-    captured = make_capture(CUDA)(Recorded(lambda inputs: inputs[0] + 1))
+    captured = warmed_up(lambda inputs: inputs[0] + 1)
     first = inputs_of(0)
-    for _ in range(WARM_UP_CALLS + 1):
-        outputs = captured(first)
+    outputs = captured(first)
     captured(inputs_of(7))
     assert first[0].tolist() == [0.0, 0.0]
     assert outputs.tolist() == [8.0, 8.0]  # where the one before returned it
 
 
 def test_inputs_of_another_shape_are_refused() -> None:
-    captured = make_capture(CUDA)(Recorded(lambda inputs: inputs[0] + 1))
-    for call in range(WARM_UP_CALLS + 1):
-        captured(inputs_of(call))
+    captured = warmed_up(lambda inputs: inputs[0] + 1)
+    captured(inputs_of(0))
     with pytest.raises(AssertionError):
         captured((torch.zeros(1), None))
 
@@ -118,9 +124,7 @@ def test_what_cannot_be_recorded_is_said_and_how_to_do_without() -> None:
             raise torch.AcceleratorError("operation not permitted when stream is capturing\nwith a trace")
         return inputs[0]
 
-    captured = make_capture(CUDA)(Recorded(step))
-    for call in range(WARM_UP_CALLS):
-        captured(inputs_of(call))
+    captured = warmed_up(step)
     with pytest.raises(
         RuntimeError, match=r"\(operation not permitted .*capturing\): cuda_graphs=false trains without"
     ):
@@ -133,9 +137,7 @@ def test_memory_that_is_full_while_recording_is_called_so() -> None:
             raise torch.OutOfMemoryError
         return inputs[0]
 
-    captured = make_capture(CUDA)(Recorded(step))
-    for call in range(WARM_UP_CALLS):
-        captured(inputs_of(call))
+    captured = warmed_up(step)
     with pytest.raises(torch.OutOfMemoryError):
         captured(inputs_of(0))
 
