@@ -90,7 +90,8 @@ def work(options: argparse.Namespace) -> None:
     from gan_plugin.export import export_generator
     from gan_plugin.networks import new_generator
     from gan_plugin.report import write_report
-    from gan_plugin.serving.generator import Description, OnnxGenerator
+    from gan_plugin.serving.description import Description
+    from gan_plugin.serving.generator import OnnxGenerator
 
     device = choose_device(options.device)
     laps = Laps(device)

@@ -23,8 +23,9 @@ from gan_plugin.networks import new_discriminators, new_generator
 from gan_plugin.serving.cuda import find_driver, installed_runtimes, why_cuda_cannot_load
 from gan_plugin.spec import SampleSpec, image_spec
 from gan_plugin.training.capture import WARM_UP_CALLS, Capture, as_it_is, make_capture
-from gan_plugin.training.gan import GanStep, work_cycle
+from gan_plugin.training.gan import work_cycle
 from gan_plugin.training.state import new_state
+from gan_plugin.training.steps import new_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 import gpu_checks  # the path comes first
@@ -214,7 +215,7 @@ def ready_step(setup: Setup, recipe: Recipe, spec: SampleSpec, *, capture: Captu
     device = torch.device(setup.device)
     torch.backends.cudnn.benchmark = True  # as in a training
     spec = spec if recipe.conditional else spec.unlabeled()
-    step = GanStep(new_state(recipe, spec, device), recipe, torch.bfloat16, capture=capture)
+    step = new_step(new_state(recipe, spec, device), recipe, torch.bfloat16, capture=capture)
     step.state.progress = 0.5
     shape = (recipe.batch_size, spec.channels, spec.height, spec.width)
     labels = torch.randint(0, spec.classes, (recipe.batch_size,), device=device) if recipe.conditional else None

@@ -36,7 +36,8 @@ from gan_plugin.distributed import ALONE, Ranks, joined, ranks_of_environment
 from gan_plugin.export import export_generator
 from gan_plugin.networks import new_generator
 from gan_plugin.serving.cuda import why_cuda_cannot_load
-from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.spec import image_spec
 from gan_plugin.tracking.tracker import Silent
 from gan_plugin.training.capture import WARM_UP_CALLS, as_it_is, make_capture

@@ -26,7 +26,7 @@ from gan_plugin.networks import FAMILIES, subpixel
 from gan_plugin.networks.dcgan import feature_map_sizes
 from gan_plugin.networks.projection import ProjectionDiscriminator
 from gan_plugin.spec import SampleSpec
-from gan_plugin.training import loop
+from gan_plugin.training import steps
 from gan_plugin.training.gan import GanStep
 from gan_plugin.training.gradients import Gradients
 from gan_plugin.training.state import TrainingState
@@ -501,13 +501,13 @@ METHODS = {
 @contextmanager
 def in_place(name: str) -> Iterator[None]:
     """Have a method in its place."""
-    method, family, step = METHODS[name], FAMILIES["subpixel"], loop.GanStep
-    loop.GanStep = method.step  # type: ignore[misc]  # a class in a class's place
+    method, family, step = METHODS[name], FAMILIES["subpixel"], steps.GanStep
+    steps.GanStep = method.step  # type: ignore[misc]  # a class in a class's place
     FAMILIES["subpixel"] = family._replace(generator=method.generator)
     try:
         yield
     finally:
-        loop.GanStep = step  # type: ignore[misc]  # as above
+        steps.GanStep = step  # type: ignore[misc]  # as above
         FAMILIES["subpixel"] = family
 
 

@@ -15,7 +15,7 @@ import numpy as np
 import onnxruntime
 
 from gan_plugin.serving.cuda import why_cuda_cannot_load
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.description import Description
 from gan_plugin.serving.session import CPU, CUDA, cuda_options
 
 

@@ -21,8 +21,9 @@ from torch.utils._python_dispatch import TorchDispatchMode
 from gan_plugin.config.recipe import Recipe, load_recipe, override, recipe_names
 from gan_plugin.data.loader import Batch
 from gan_plugin.spec import image_spec
-from gan_plugin.training.gan import GanStep, work_cycle
+from gan_plugin.training.gan import work_cycle
 from gan_plugin.training.state import new_state
+from gan_plugin.training.steps import new_step
 
 sys.path.insert(0, str(Path(__file__).parents[1] / "tests"))
 from accelerator import DEVICE, Fake  # the path comes first
@@ -53,7 +54,7 @@ def operations(recipe: Recipe) -> float:
     side, channels = SIZES.get(recipe.name, SMALL)
     names = [str(label) for label in range(10)] if recipe.conditional else []
     with Fake():
-        step = GanStep(
+        step = new_step(
             new_state(recipe, image_spec(side, side, channels, class_names=names), DEVICE), recipe, torch.bfloat16
         )
         shape = (recipe.batch_size, channels, side, side)

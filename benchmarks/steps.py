@@ -24,8 +24,8 @@ from gan_plugin.config.recipe import load_recipe, override, recipe_names
 from gan_plugin.data.loader import Batch
 from gan_plugin.device import choose_precision
 from gan_plugin.spec import image_spec
-from gan_plugin.training.gan import GanStep
 from gan_plugin.training.state import new_state
+from gan_plugin.training.steps import new_step
 
 ROOT = Path(__file__).parents[1]
 CPU = torch.device("cpu")
@@ -67,7 +67,7 @@ def work(name: str, side: int, batch_size: int) -> None:
     state = new_state(recipe, image_spec(side, side, channels, class_names=names), CPU)
     state.progress = 0.3
     state.ada.p.fill_(0.2)  # or there would be nothing to augment yet
-    step = GanStep(state, recipe, choose_precision("auto", CPU))
+    step = new_step(state, recipe, choose_precision("auto", CPU))
     images = torch.randint(0, 256, (batch_size, channels, side, side), dtype=torch.uint8)
     batch = Batch(images, torch.randint(0, 10, (batch_size,)) if names else None)
     for line in sys.stdin:

@@ -153,7 +153,8 @@ def train(folder: Path, where: str, recipe_name: str) -> None:
 
     import torch
 
-    from gan_plugin.config.recipe import limit_batch, load_recipe
+    from gan_plugin.config.fitting import limit_batch
+    from gan_plugin.config.recipe import load_recipe
     from gan_plugin.data.loader import BatchLoader
     from gan_plugin.device import choose_device, choose_precision
     from gan_plugin.training.gan import GanStep, needs_two_batches

@@ -25,8 +25,9 @@ from gan_plugin.config.kinds import Accepts
 from gan_plugin.config.recipe import HYPERPARAMETERS, load_recipe, recipe_names
 from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, SettingsClass, TrainSettings, TuneSettings
 from gan_plugin.export import OPSET
-from gan_plugin.metrics.catalog import BOUNDED, CATALOG, Metric
-from gan_plugin.serving.generator import CONTRACT_VERSION, METADATA_PREFIX, Description
+from gan_plugin.metrics.catalog import BOUNDED, CATALOG
+from gan_plugin.metrics.metric import Metric
+from gan_plugin.serving.description import CONTRACT_VERSION, METADATA_PREFIX, Description
 from gan_plugin.serving.options import ServingOptions
 
 DOCS = Path(__file__).parent

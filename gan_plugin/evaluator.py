@@ -23,7 +23,8 @@ from mlflow.pyfunc import PyFuncModel
 from gan_plugin.config.settings import EvaluatorSettings, parse
 from gan_plugin.datasets import SampleDataset, SampleEvaluationDataset
 from gan_plugin.errors import UserError, different_classes
-from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.generator import OnnxGenerator
 
 if TYPE_CHECKING:
     from gan_plugin.data import Dataset

@@ -10,6 +10,7 @@ from __future__ import annotations
 import copy
 import logging
 import warnings
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -17,11 +18,14 @@ from typing import NamedTuple
 import numpy as np
 import onnx
 import torch
-from torch import nn
+from torch import Tensor, nn
 
-from gan_plugin.networks.wrappers import Quantized
+from gan_plugin.media.image import Images
+from gan_plugin.networks.wrappers import Quantized, QuantizedEncoder
 from gan_plugin.seeds import default_labels, latents
-from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator
+from gan_plugin.serving.description import Description, EncoderDescription
+from gan_plugin.serving.encoder import OnnxEncoder
+from gan_plugin.serving.generator import BUCKETS, OnnxGenerator
 from gan_plugin.spec import MAX_SEED
 
 OPSET = 18
@@ -79,7 +83,7 @@ def export_generator(
         ExportError: the file breaks its contract.
     """
     exact = Quantized(copy.deepcopy(generator).to("cpu", torch.float32)).eval()
-    write_onnx(Quantized(copy.deepcopy(exact.generator).to(dtype), dtype).eval(), description, path)
+    write_onnx(Quantized(copy.deepcopy(generator).to("cpu", torch.float32), dtype).eval(), description, path)
     check_contract(path, description)
     parity = measure_parity(exact, path, description)
     allowed = TOLERANCES[dtype]
@@ -88,28 +92,84 @@ def export_generator(
     return parity
 
 
+def export_encoder(
+    encoder: QuantizedEncoder, description: EncoderDescription, path: Path, *, generator: OnnxGenerator, images: Images
+) -> Parity:
+    """Write the encoder of an exported generator to ``path`` and prove the file equal to it.
+
+    What is compared are the images that the generator makes of the encoder's z, in place of z itself: where it hardly
+    matters for an image, it need not be equal.
+
+    Args:
+        encoder: float32, on any device; it is not changed.
+        description: of the file.
+        generator: read from its file.
+        images: uint8 [N, H, W, C], N ≥ 2, to be encoded.
+
+    Raises:
+        ParityError: the file's z are not the encoder's.
+    """
+    exact = copy.deepcopy(encoder).to("cpu", torch.float32).eval()
+    has_labels = bool(generator.description.spec.classes)
+    outputs = ["z", "features", *(["class_logits"] if has_labels else [])]
+    examples = {"image": torch.from_numpy(images[:2])}
+    write_module(exact, path, inputs=examples, outputs=outputs, metadata=description.to_metadata())
+    onnx.checker.check_model(path, full_check=True)
+    with torch.no_grad():
+        z, _, *logits = (values.numpy() for values in exact(torch.from_numpy(images)))
+    expected = generator.generate(z, logits[0].argmax(1) if logits else None).astype(np.int16)
+    encoded = OnnxEncoder(path, device="cpu").encode(images)
+    difference = np.abs(generator.generate(encoded.z, encoded.labels) - expected)
+    parity = Parity(int(difference.max()), float((difference > 0).mean()), len(images))
+    allowed = TOLERANCES[torch.float32]
+    if parity.largest_difference > allowed.levels or parity.differing_pixels > allowed.fraction:
+        raise ParityError(parity, allowed)
+    return parity
+
+
+def describe_encoder(path: Path, description: EncoderDescription) -> None:
+    """Give an encoder's file another description."""
+    model = onnx.load(path)
+    del model.metadata_props[:]
+    onnx.helper.set_model_props(model, description.to_metadata())
+    onnx.save_model(model, path, save_as_external_data=False)
+
+
 def write_onnx(quantized: nn.Module, description: Description, path: Path) -> None:
     """Write a module that returns uint8 [B, *shape] to ``path``, with the description as the file's metadata."""
     examples = {"z": torch.zeros(2, description.latent_size), "label": torch.zeros(2, dtype=torch.int64)}
-    names = description.spec.inputs
+    inputs = {name: examples[name] for name in description.spec.inputs}  # a batch of 1 would be frozen into the graph
+    write_module(quantized, path, inputs=inputs, outputs=[description.spec.kind], metadata=description.to_metadata())
+
+
+def write_module(
+    module: nn.Module, path: Path, *, inputs: Mapping[str, Tensor], outputs: Sequence[str], metadata: Mapping[str, str]
+) -> None:
+    """Write a module to one ONNX file, whose batch is symbolic.
+
+    Args:
+        inputs: examples of a batch of 2 by the names of the inputs, in their order.
+        outputs: names.
+        metadata: of the file.
+    """
     batch = torch.export.Dim("batch")
     logging.getLogger("torch.onnx").setLevel(logging.ERROR)  # it reports that torchvision's operators are not installed
     with warnings.catch_warnings():  # about PyTorch's own deprecated calls, and about both inputs sharing one batch
         warnings.simplefilter("ignore")
         program = torch.onnx.export(
-            quantized,
-            tuple(examples[name] for name in names),  # a batch of 1 would be frozen into the graph
+            module,
+            tuple(inputs.values()),
             dynamo=True,
             opset_version=OPSET,
-            dynamic_shapes=tuple({0: batch} for _ in names),
-            input_names=list(names),
-            output_names=[description.spec.kind],
+            dynamic_shapes=tuple({0: batch} for _ in inputs),
+            input_names=list(inputs),
+            output_names=list(outputs),
             verbose=False,
         )
     assert program is not None  # the dynamo exporter always returns one
     model = program.model_proto
     remove_traces(model)
-    onnx.helper.set_model_props(model, description.to_metadata())
+    onnx.helper.set_model_props(model, dict(metadata))
     onnx.save_model(model, path, save_as_external_data=False)
 
 

@@ -31,11 +31,14 @@ from mlflow.utils.model_utils import _get_flavor_configuration, _validate_and_pr
 import gan_plugin
 from gan_plugin.serving import pyfunc
 from gan_plugin.serving.cuda import why_cuda_cannot_load
-from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.encoder import OnnxEncoder
+from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.options import ServingOptions
 from gan_plugin.serving.requests import COLUMNS, DEFAULTS
 
 FLAVOR_NAME, ONNX_FILE, DIGEST = pyfunc.FLAVOR_NAME, pyfunc.ONNX_FILE, pyfunc.DIGEST
+ENCODER_FILE = pyfunc.ENCODER_FILE
 _load_pyfunc = pyfunc._load_pyfunc  # called here for models that were logged before serving/pyfunc.py existed
 CODE_FOLDER = "code"
 # All that serving imports of this package. Each file is one more transfer to and from a remote artifact store.
@@ -52,6 +55,8 @@ SERVING_CODE = (
     "serving/bodies.py",
     "serving/connections.py",
     "serving/cuda.py",
+    "serving/description.py",
+    "serving/encoder.py",
     "serving/gate.py",
     "serving/generator.py",
     "serving/options.py",
@@ -70,6 +75,7 @@ def save_model(
     onnx_file: str | Path,
     path: str | Path,
     *,
+    encoder_file: str | Path | None = None,
     options: ServingOptions | None = None,
     mlflow_model: Model | None = None,
     pip_requirements: list[str] | None = None,
@@ -80,6 +86,7 @@ def save_model(
     Args:
         onnx_file: the generator, one self-contained file.
         path: the model's folder; must not exist or be empty.
+        encoder_file: what :func:`gan_plugin.export.export_encoder` wrote for this generator; None for no encoder.
         options: how serving runs; any of them can be overridden at serving time, as by
             ``SERVING_MODEL_CONFIG='{"device": "cuda"}'`` or ``mlflow.pyfunc.load_model(uri, model_config=…)``.
         mlflow_model: the entry that MLflow fills in; :func:`log_model` gives one.
@@ -87,12 +94,13 @@ def save_model(
         metadata: anything to keep in the MLmodel file.
 
     Raises:
-        UserError: ``onnx_file`` is not a generator of images.
+        UserError: ``onnx_file`` is not a generator of images, or ``encoder_file`` is not its encoder.
         MlflowException: ``path`` exists and is not empty.
     """
     _validate_and_prepare_target_save_path(str(path))
     options, root = options or ServingOptions(), Path(path)
     shutil.copyfile(onnx_file, root / ONNX_FILE)
+    encoder = {} if encoder_file is None else copy_encoder(encoder_file, root)
     description = OnnxGenerator(onnx_file, device="cpu").description
     copy_serving_code(root / CODE_FOLDER / "gan_plugin")
 
@@ -107,6 +115,15 @@ def save_model(
         python_env="python_env.yaml",
         code=CODE_FOLDER,
     )
+    add_flavors(model, description, **{DIGEST: pyfunc.digest_of(root / ONNX_FILE)}, **encoder)
+    model.model_size_bytes = get_total_file_size(str(path))
+    model.save(str(root / MLMODEL_FILE_NAME))
+
+    write_environment(root, get_default_pip_requirements(options.device), pip_requirements)
+
+
+def add_flavors(model: Model, description: Description, **files: str) -> None:
+    """Add the flavors ``onnx`` and ``gan``; ``files`` are this one's names and digests of files."""
     model.add_flavor(
         "onnx",
         onnx_version=importlib.metadata.version("onnx"),
@@ -120,12 +137,20 @@ def save_model(
         latent_size=description.latent_size,
         image_shape=list(description.spec.shape),
         class_names=list(description.spec.class_names),
-        **{DIGEST: pyfunc.digest_of(root / ONNX_FILE)},
+        **files,
     )
-    model.model_size_bytes = get_total_file_size(str(path))
-    model.save(str(root / MLMODEL_FILE_NAME))
 
-    write_environment(root, get_default_pip_requirements(options.device), pip_requirements)
+
+def copy_encoder(encoder_file: str | Path, root: Path) -> dict[str, str]:
+    """Copy an encoder beside the generator in a model's folder; returns what the flavor's configuration says of it.
+
+    Raises:
+        UserError: it is no encoder, or that of another generator.
+    """
+    path = root / ENCODER_FILE
+    shutil.copyfile(encoder_file, path)
+    OnnxEncoder(path, device="cpu").check_generator(pyfunc.digest_of(root / ONNX_FILE))
+    return {pyfunc.ENCODER: ENCODER_FILE, pyfunc.ENCODER_DIGEST: pyfunc.digest_of(path)}
 
 
 def write_environment(root: Path, default_requirements: list[str], requirements: list[str] | None) -> None:
@@ -235,9 +260,10 @@ def load_model(model_uri: str, dst_path: str | None = None, device: str = "auto"
 
     Raises:
         MlflowException: there is no such model, or it has no flavor ``gan``.
-        UserError: the device cannot be used, or the ONNX file is not the one that was logged.
+        UserError: the device cannot be used, or an ONNX file is not the one that was logged.
     """
-    return OnnxGenerator(download_onnx(model_uri, dst_path), device=device)
+    root = download(model_uri, dst_path)
+    return OnnxGenerator(pyfunc.find_onnx(root), device=device, encoder_file=pyfunc.find_encoder(root))
 
 
 def download_onnx(model_uri: str, dst_path: str | None = None) -> Path:
@@ -247,6 +273,11 @@ def download_onnx(model_uri: str, dst_path: str | None = None) -> Path:
         MlflowException: there is no such model, or it has no flavor ``gan``.
         UserError: the file is not the one that was logged.
     """
+    return pyfunc.find_onnx(download(model_uri, dst_path))
+
+
+def download(model_uri: str, dst_path: str | None) -> Path:
+    """Download a logged generator and return its folder; raises MlflowException as ``download_onnx``."""
     root = Path(_download_artifact_from_uri(artifact_uri=model_uri, output_path=dst_path))
     _get_flavor_configuration(model_path=str(root), flavor_name=FLAVOR_NAME)  # which raises where there is none
-    return pyfunc.find_onnx(root)
+    return root

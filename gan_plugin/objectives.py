@@ -1,15 +1,15 @@
-"""Adversarial losses: pure functions of logits, computed with softplus, never as the log of a probability.
+"""Losses: pure functions. Adversarial ones are computed with softplus, never as the log of a probability.
 
 With D(x) = σ(logit), log D(x) = −softplus(−logit) and log(1 − D(x)) = −softplus(logit). The two networks solve
 
     min over G, max over D of  V(D, G) = E log D(x) + E log(1 − D(G(z)))          Goodfellow et al. 2014, eq. 1
 
-What several discriminators (GMAN) and codes (InfoGAN) add to these losses is here, too.
+What several discriminators (GMAN) and codes (InfoGAN) add to these losses is here, too, and the losses of autoencoders.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -17,6 +17,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 MAX_EXPONENT = 80.0  # of float32 is 88: beyond, a gradient that has vanished would become 0 · ∞
+ROUNDING = (2 / 255) ** 2 / 12  # variance of rounding −1…1 to 256 levels: no image is known more closely
 CONTINUOUS_CODE_WEIGHT = 0.1  # λ of the loss of continuous codes; that of categorical ones is 1
 
 
@@ -159,3 +160,36 @@ def mutual_information_loss(
         squares = (predicted_codes[:, categorical_codes:] - codes).square().sum(1)  # [B]
         loss = loss + CONTINUOUS_CODE_WEIGHT * 0.5 * squares.mean()
     return loss
+
+
+# ---- autoencoders ----------------------------------------------------------------------------------------------------
+
+
+def squared_error(x: Tensor, reconstruction: Tensor) -> Tensor:
+    """E‖x − x̂‖², of images [B, C, H, W]: a sum over the values of an image, and a mean over images."""
+    return (x - reconstruction).square().flatten(1).sum(1).mean()
+
+
+def gaussian_nll(x: Tensor, reconstruction: Tensor) -> Tensor:
+    """−E log N(x; x̂, σ²I) without its constant, at the σ² that is best for the batch: D/2·ln(E‖x − x̂‖²/D).
+
+    So there is no weight to be tuned beside the divergence of the codes. Rybkin et al. 2021, "Simple and effective VAE
+    training with calibrated decoders", arXiv:2006.13202, section 3.
+    """
+    values = x[0].numel()
+    return values / 2 * (squared_error(x, reconstruction) / values).clamp(min=ROUNDING).log()
+
+
+def kl_divergence(mean: Tensor, log_variance: Tensor) -> Tensor:
+    """E KL(N(μ, σ²) ‖ N(0, I)) = E Σ ½(μ² + σ² − 1 − ln σ²), of codes [B, D]. Kingma & Welling 2014, appendix B."""
+    return 0.5 * (mean.square() + log_variance.exp() - 1 - log_variance).sum(1).mean()
+
+
+def code_norm(code: Tensor) -> Tensor:
+    """½E‖z‖², of codes [B, D]: what keeps a regularized autoencoder's together. Ghosh et al. 2020, eq. 9."""
+    return 0.5 * code.square().sum(1).mean()
+
+
+def weight_norm(weights: Iterable[Tensor]) -> Tensor:
+    """‖θ‖², the sum over all weights. Ghosh et al. 2020, arXiv:1903.12436, eq. 10."""
+    return torch.stack([weight.square().sum() for weight in weights]).sum()

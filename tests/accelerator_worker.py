@@ -21,6 +21,7 @@ from gan_plugin.data.loader import Batch
 from gan_plugin.spec import image_spec
 from gan_plugin.training.gan import GanStep, work_cycle
 from gan_plugin.training.state import new_state
+from gan_plugin.training.steps import new_step
 
 BATCH, SIDE, CHANNELS = 4, 16, 3
 CYCLES = 3  # the first one makes what all others find
@@ -54,18 +55,19 @@ def small(name: str, **values: object) -> Recipe:
     return override(recipe, **{"batch_size": BATCH, "latent_size": 16, **width, **values})
 
 
-def report(name: str, recipe: Recipe, step_class: type[GanStep]) -> None:
+def report(name: str, recipe: Recipe, step_class: Callable[..., Any] = new_step) -> None:
     """Take steps, while the recipe's ramps move, and print what came of it."""
     traced, host, error = Traced(), list[str](), None
     try:
         with Fake():
             spec = image_spec(SIDE, SIDE, CHANNELS, class_names="abc" if recipe.conditional else ())
-            step = step_class(new_state(recipe, spec, DEVICE), recipe, torch.bfloat16, capture=traced)
+            state = new_state(recipe, spec, DEVICE)
+            step = step_class(state, recipe, torch.bfloat16, capture=traced)
             images = torch.randint(0, 256, (BATCH, CHANNELS, SIDE, SIDE), dtype=torch.uint8, device=DEVICE)
             batch = Batch(images, torch.randint(0, 3, (BATCH,), device=DEVICE) if recipe.conditional else None)
             count = CYCLES * work_cycle(recipe)
             for index in range(count):
-                step.state.progress = 0.5 * index / count
+                state.progress = 0.5 * index / count
                 with Trace() as trace:
                     metrics = step(batch, batch)
                 host += trace.host
@@ -130,8 +132,8 @@ FAULTS = (
 
 def main() -> None:
     for name in recipe_names():
-        report(name, small(name), GanStep)
-    report("shared-fakes", small("dcgan", updates="shared-fakes"), GanStep)
+        report(name, small(name))
+    report("shared-fakes", small("dcgan", updates="shared-fakes"))
     for fault in FAULTS:
         report(fault.__name__, small("dcgan", updates="alternating"), fault)
 

@@ -12,7 +12,8 @@ from torch import Tensor, nn
 
 from gan_plugin.data import Dataset
 from gan_plugin.export import export_generator
-from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.spec import image_spec
 
 LATENT = 16

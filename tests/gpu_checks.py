@@ -30,17 +30,19 @@ from gan_plugin.data.loader import BatchLoader
 from gan_plugin.export import TOLERANCES, export_generator
 from gan_plugin.features.network import exact_float32
 from gan_plugin.media.image import normalize
-from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.tracking.tracker import Silent
 from gan_plugin.training.ada import ADJUST_EVERY, MAX_P, RAMP_IMAGES, AdaController
 from gan_plugin.training.capture import WARM_UP_CALLS, Capture, as_it_is, clone, make_capture
 from gan_plugin.training.checkpoint import random_states
 from gan_plugin.training.errors import Interrupted
-from gan_plugin.training.gan import GanStep, needs_two_batches, work_cycle
+from gan_plugin.training.gan import needs_two_batches, work_cycle
 from gan_plugin.training.loop import train
 from gan_plugin.training.plan import TrainingPlan, spec_of
 from gan_plugin.training.samples import exported_generator
 from gan_plugin.training.state import TrainingState, new_state
+from gan_plugin.training.steps import new_step
 
 CPU = torch.device("cpu")
 SIDE, CLASSES, BATCH = 16, ("a", "b", "c"), 8
@@ -133,7 +135,7 @@ class Course:
             paired=needs_two_batches(recipe),
         )
         self.orders = self.loader.orders(0)
-        self.step = GanStep(self.state, recipe, precision, capture=capture)
+        self.step = new_step(self.state, recipe, precision, capture=capture)
 
     def run(self, steps: int) -> dict[str, Tensor]:
         """Take steps, each with other values of the ramps, and return the last one's metrics on the device."""
@@ -324,7 +326,7 @@ def check_export(name: str, device: torch.device) -> dict[str, Any]:
     course = Course(recipe, device, precision=torch.bfloat16)
     course.run(work_cycle(recipe))
     with tempfile.TemporaryDirectory() as folder:
-        generator = exported_generator(course.state, recipe)
+        generator = exported_generator(course.state, recipe, dataset)
         description = Description(recipe.latent_size, spec_of(dataset, recipe))
         parity = export_generator(generator, description, Path(folder) / "generator.onnx")
     return dataclasses.asdict(parity)
@@ -340,7 +342,7 @@ def check_float16(name: str, provider: str) -> dict[str, Any]:
     with tempfile.TemporaryDirectory() as folder:
         for dtype, device in ((torch.float32, "cpu"), (torch.float16, provider)):
             path = Path(folder) / f"{device}.{dtype}.onnx"
-            export_generator(exported_generator(course.state, recipe), description, path, dtype=dtype)
+            export_generator(exported_generator(course.state, recipe, dataset), description, path, dtype=dtype)
             images[dtype] = OnnxGenerator(path, device=device).sample(range(100)).astype(int)
     levels = int(abs(images[torch.float16] - images[torch.float32]).max())
     assert levels <= TOLERANCES[torch.float16].levels, f"images differ by {levels} gray levels"

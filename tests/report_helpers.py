@@ -36,6 +36,13 @@ MEASUREMENTS = (
     Measurement("spectrum_distance", 12.345, real=0.123, network="pixels"),
     Measurement("high_frequencies", -13.26, real=0.04, network="pixels"),
     Measurement("checkerboard", 9.87, real=-0.12, network="pixels"),
+    Measurement("sharpness", 0.71, real=1.02, network="pixels"),
+    Measurement("reconstruction_psnr", 24.31, network="pixels"),
+    Measurement("reconstruction_ssim", 0.912, network="pixels"),
+    Measurement("reconstruction_distance", 0.231),
+    Measurement("reconstruction_fid", 9.87, real=4.56, note="Both from 1,000 images."),
+    Measurement("active_units", 31, network="encoder"),
+    Measurement("fid_normal", 55.4),
     Measurement("own_metric", 123456.7),
 )
 

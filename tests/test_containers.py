@@ -41,7 +41,8 @@ from gan_plugin import cli, flavor
 from gan_plugin.config.settings import parse_training
 from gan_plugin.export import export_generator
 from gan_plugin.networks.dcgan import Generator
-from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.spec import image_spec
 
 DOCKER = ROOT / "docker"

@@ -16,7 +16,7 @@ from helpers import ROOT, load_script
 from gan_plugin.config.recipe import HYPERPARAMETERS, load_recipe, recipe_names
 from gan_plugin.config.settings import EvaluateSettings, TrainSettings
 from gan_plugin.metrics.catalog import CATALOG
-from gan_plugin.training.gan import metric_names
+from gan_plugin.training.steps import metric_names
 
 DOCS = ROOT / "docs"
 PAGES = sorted((DOCS / "reference").glob("*.md"))

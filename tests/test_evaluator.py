@@ -22,7 +22,7 @@ from gan_plugin.data.dataset import make_dataset
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluator import check_fit
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.description import Description
 from gan_plugin.spec import image_spec
 
 QUICK = {"images": 100}

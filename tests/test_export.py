@@ -18,7 +18,8 @@ from gan_plugin.export import ExportError, ParityError, check_contract, export_g
 from gan_plugin.networks import dcgan, new_generator
 from gan_plugin.networks.wrappers import Quantized
 from gan_plugin.seeds import latents
-from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.spec import image_spec
 
 

@@ -23,7 +23,7 @@ from gan_plugin.evaluator import check_fit
 from gan_plugin.explorer import write_page
 from gan_plugin.features import classifier_training
 from gan_plugin.jobs.evaluate import run_evaluation
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.description import Description
 from gan_plugin.spec import image_spec
 
 NAMES = [f"{i:04d}_{'of_the_catalog_of_the_museum_' * 3}ü" for i in range(1000)]

@@ -16,7 +16,7 @@ from helpers import ROOT
 
 from gan_plugin.export import export_generator
 from gan_plugin.networks.dcgan import Generator
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.description import Description
 from gan_plugin.spec import image_spec
 
 PACKAGE = ROOT / "gan_plugin"

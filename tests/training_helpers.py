@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 from torch import Tensor, nn
 
-from gan_plugin.config.recipe import Recipe, load_recipe, override
+from gan_plugin.config.recipe import Recipe, load_recipe, override, recipe_names
 from gan_plugin.media.image import Image
 from gan_plugin.spec import image_spec
 from gan_plugin.training.plan import TrainingPlan
@@ -18,6 +18,7 @@ from gan_plugin.training.state import TrainingState
 CPU = torch.device("cpu")
 
 
+GAN_RECIPES = [name for name in recipe_names() if load_recipe(name).method == "gan"]
 GRAY = image_spec(16, 16, 1)
 
 
@@ -62,8 +63,8 @@ def plan(epochs: int = 2, seed: int = 0, **values: object) -> TrainingPlan:
 def weights(state: TrainingState) -> dict[str, Tensor]:
     return {
         f"{name}.{key}": value.clone()
-        for name in ("generator", "discriminator", "ema")
-        for key, value in getattr(state, name).state_dict().items()
+        for name, network in state.networks.items()
+        for key, value in network.state_dict().items()
     }
 
 

@@ -8,9 +8,8 @@ from __future__ import annotations
 
 import dataclasses
 import functools
-import math
 import sys
-from collections.abc import Callable, Collection, Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import KW_ONLY, dataclass
 from importlib import resources
 from pathlib import Path
@@ -30,6 +29,20 @@ from gan_plugin.config.kinds import (
     whole_number,
     yes_or_no,
 )
+from gan_plugin.config.parts import (
+    AUTOENCODER,
+    DCGAN,
+    GAN,
+    MOMENTUM,
+    MULTIPLE,
+    PENALTY,
+    R3GAN,
+    RAE,
+    RAMP,
+    SCHEDULED,
+    SIZED,
+    SQUARES,
+)
 from gan_plugin.config.schedule import Ramp, parse_ramp
 from gan_plugin.errors import UserError
 
@@ -41,32 +54,7 @@ else:
 
 RECIPES = resources.files("gan_plugin.config") / "recipes"
 SUFFIX = ".toml"
-STEPS = 4_500  # of a training, which its batch is fitted to
-MIN_BATCH = 16
 
-
-@dataclass(frozen=True)
-class Part:
-    """A part that a recipe may lack; hyperparameters that belong to it mean nothing then.
-
-    Attributes:
-        phrase: what to give to have it.
-        is_in: whether a recipe has it.
-    """
-
-    phrase: str
-    is_in: Callable[[Recipe], bool]
-
-
-DCGAN = Part("family=dcgan", lambda recipe: recipe.family == "dcgan")
-R3GAN = Part("family=r3gan", lambda recipe: recipe.family == "r3gan")
-SIZED = Part("family=subpixel or r3gan", lambda recipe: recipe.family != "dcgan")
-PENALTY = Part("a penalty", lambda recipe: recipe.penalty != "none")
-SCHEDULED = Part("augment=scheduled", lambda recipe: recipe.augment == "scheduled")
-MULTIPLE = Part("discriminators=2 or more", lambda recipe: recipe.discriminators > 1)
-MOMENTUM = Part("optimizer=adam or sgd", lambda recipe: recipe.optimizer != "rmsprop")
-SQUARES = Part("optimizer=adam or rmsprop", lambda recipe: recipe.optimizer != "sgd")
-RAMP = Part("a value A..B", lambda recipe: recipe.is_annealed)
 
 POSITIVE_RAMP, RAMP_FROM_ZERO, FRACTION_RAMP = (ramp(end()) for end in (positive_number, non_negative_number, fraction))
 
@@ -92,8 +80,15 @@ class Recipe:
     name: str
     summary: str
 
-    # networks
     _: KW_ONLY
+    method: str = parameter(
+        "gan",
+        one_of("gan", "autoencoder", "vae", "rae"),
+        "What the generator learns by: an adversarial game, or as the decoder of an autoencoder, a variational one, or "
+        "a regularized one.",
+    )
+
+    # networks
     family: str = parameter("dcgan", one_of("dcgan", "subpixel", "r3gan"), "Network family.")
     latent_size: int = parameter(100, whole_number(1, 4096), "Length of z.")
     width: int = parameter(
@@ -109,12 +104,14 @@ class Recipe:
     blocks: int = parameter(
         0, whole_number(1, 16), "Blocks per stage, residual ones in r3gan and in the discriminator.", part=SIZED
     )
-    dropout: float = parameter(0.0, fraction(), "Dropout probability in the discriminator.", part=DCGAN)
+    dropout: float = parameter(0.0, fraction(), "Dropout probability in the discriminator, or the encoder.", part=DCGAN)
     conditional: bool = parameter(
         False, yes_or_no(), "Condition the generator on the class; a recipe's true applies to labeled data only."
     )
-    spectral_norm: bool = parameter(False, yes_or_no(), "Spectral normalization of every discriminator weight.")
-    discriminators: int = parameter(1, whole_number(1, 16), "Number of discriminators.")
+    spectral_norm: bool = parameter(
+        False, yes_or_no(), "Spectral normalization of every discriminator weight.", part=GAN
+    )
+    discriminators: int = parameter(1, whole_number(1, 16), "Number of discriminators.", part=GAN)
     discriminator_dropout: float = parameter(
         0.0, fraction(), "Probability of dropping a discriminator from a generator step.", part=MULTIPLE
     )
@@ -124,18 +121,24 @@ class Recipe:
         "λ in softmax(λ·loss), which weighs the generator's losses against several discriminators; 0 is their mean.",
         part=MULTIPLE,
     )
-    pack: int = parameter(1, whole_number(1, 16), "Images that the discriminator sees at once (PacGAN).")
-    categorical_codes: int = parameter(0, whole_number(0, 1000), "Values of InfoGAN's categorical code; 0 is no code.")
-    continuous_codes: int = parameter(0, whole_number(0, 1000), "Number of InfoGAN's continuous codes.")
+    pack: int = parameter(1, whole_number(1, 16), "Images that the discriminator sees at once (PacGAN).", part=GAN)
+    categorical_codes: int = parameter(
+        0, whole_number(0, 1000), "Values of InfoGAN's categorical code; 0 is no code.", part=GAN
+    )
+    continuous_codes: int = parameter(0, whole_number(0, 1000), "Number of InfoGAN's continuous codes.", part=GAN)
 
     # adversarial training
     objective: str = parameter(
         "non-saturating",
         one_of("minimax", "non-saturating", "least-squares", "hinge", "wasserstein", "relativistic"),
         "Adversarial loss.",
+        part=GAN,
     )
     penalty: str = parameter(
-        "none", one_of("none", "wgan-gp", "dragan", "r1", "r1+r2"), "Penalty on the discriminator's gradients."
+        "none",
+        one_of("none", "wgan-gp", "dragan", "r1", "r1+r2"),
+        "Penalty on the discriminator's gradients.",
+        part=GAN,
     )
     penalty_weight: Ramp = parameter(Ramp(0, 0), RAMP_FROM_ZERO, "Weight of the penalty.", part=PENALTY)
     penalty_every: int = parameter(1, whole_number(1), "Steps from one penalty to the next.", part=PENALTY)
@@ -144,18 +147,35 @@ class Recipe:
         one_of("simultaneous", "alternating", "shared-fakes"),
         "Which fakes the generator learns from: the discriminator's, before either moves (simultaneous) or after its "
         "step (shared-fakes), or its own after that step (alternating).",
+        part=GAN,
     )
     discriminator_steps: int = parameter(
-        1, whole_number(1), "Discriminator steps for each generator step, with updates=alternating."
+        1, whole_number(1), "Discriminator steps for each generator step, with updates=alternating.", part=GAN
     )
     augment: str = parameter(
         "none",
         one_of("none", "diffaugment", "ada", "scheduled"),
         "Augmentation of what the discriminator sees; a recipe's own is for data of fewer images than augment_below.",
+        part=GAN,
     )
     augment_p: Ramp = parameter(Ramp(0, 0), FRACTION_RAMP, "Probability of each augmentation.", part=SCHEDULED)
     augment_below: int = parameter(
-        30_000, whole_number(0), "Use the recipe's augmentation only below this number of images."
+        30_000, whole_number(0), "Use the recipe's augmentation only below this number of images.", part=GAN
+    )
+
+    # autoencoders
+    mixture_components: int = parameter(
+        0,
+        whole_number(0, 1000),
+        "Gaussians, for each class, of the mixture from which codes are drawn, fitted to those of the data; with two "
+        "or more, z's first value decides on one of them. 0 draws codes from N(0, I).",
+        part=AUTOENCODER,
+    )
+    code_penalty: float = parameter(
+        0.0, non_negative_number(), "β in ½β‖code‖², beside the squared error of an image's values in −1…1.", part=RAE
+    )
+    decoder_penalty: float = parameter(
+        0.0, non_negative_number(), "λ in λ‖θ‖² of the decoder's weights θ, likewise.", part=RAE
     )
 
     # optimizers
@@ -166,8 +186,10 @@ class Recipe:
         "larger on a GPU as far as memory and the number of steps allow.",
     )
     optimizer: str = parameter("adam", one_of("adam", "rmsprop", "sgd"), "Optimizer of all networks.")
-    generator_lr: Ramp = parameter(Ramp(2e-4, 2e-4), POSITIVE_RAMP, "Learning rate of the generator.")
-    discriminator_lr: Ramp = parameter(Ramp(2e-4, 2e-4), POSITIVE_RAMP, "Learning rate of the discriminator.")
+    generator_lr: Ramp = parameter(
+        Ramp(2e-4, 2e-4), POSITIVE_RAMP, "Learning rate of the generator, and of an encoder."
+    )
+    discriminator_lr: Ramp = parameter(Ramp(2e-4, 2e-4), POSITIVE_RAMP, "Learning rate of the discriminator.", part=GAN)
     beta1: float = parameter(0.5, fraction(), "Adam's beta1, or SGD's momentum.", part=MOMENTUM)
     beta2: Ramp = parameter(Ramp(0.999, 0.999), FRACTION_RAMP, "Adam's beta2, or RMSprop's alpha.", part=SQUARES)
     ema_half_life: Ramp = parameter(
@@ -274,33 +296,6 @@ def override(recipe: Recipe, **values: object) -> Recipe:
     overrides: dict[str, Any] = {name: value for name, value in values.items() if value is not None}
     ramps = {k: parse_ramp(v) for k, v in overrides.items() if k in RAMPS and not isinstance(v, Ramp)}
     return dataclasses.replace(recipe, **overrides | ramps)
-
-
-def fit_batch(recipe: Recipe, data: int, seen: int) -> Recipe:
-    """Return the recipe with a batch for about STEPS steps in all.
-
-    In 50 epochs over 1,438 digits a batch of 64 makes 1,100 steps, which is too few; one of 16 makes 4,450. The 512 of
-    50 epochs over CIFAR-10 stays.
-
-    Args:
-        data: images of the data.
-        seen: images that the training sees, again and again the same ones.
-    """
-    return limit_batch(recipe, 2 ** round(math.log2(max(seen / STEPS, 1))), data)
-
-
-def limit_batch(recipe: Recipe, batch_size: int, data: int) -> Recipe:
-    """Return the recipe with this batch, but at least MIN_BATCH, and no more than its own and than there is data.
-
-    It holds at least one pack, and nothing but packs.
-    """
-    batch_size = min(recipe.batch_size, max(batch_size, MIN_BATCH), data)
-    return dataclasses.replace(recipe, batch_size=max(batch_size - batch_size % recipe.pack, recipe.pack))
-
-
-def fit_augmentation(recipe: Recipe, images: int) -> Recipe:
-    """Return the recipe without augmentation where the data has ``augment_below`` images or more."""
-    return recipe if images < recipe.augment_below else dataclasses.replace(recipe, augment="none")
 
 
 def resolved(recipe: Recipe) -> dict[str, Any]:

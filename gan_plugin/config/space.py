@@ -146,7 +146,8 @@ def default_space(recipe: Recipe) -> str:
     A range is a tenth to ten times the recipe's value. A value that changes during training goes on to do so: what is
     searched is a factor.
     """
-    names = ["generator_lr", "discriminator_lr", "ema_half_life"]
+    names = ["generator_lr", "ema_half_life"]
+    names += ["discriminator_lr"] if recipe.method == "gan" else []
     names += ["penalty_weight"] if recipe.penalty != "none" else []
     entries = {name: _around(name, getattr(recipe, name)) for name in names}
     return ",".join(f"{name}={values}" for name, values in entries.items() if values)

@@ -23,7 +23,8 @@ from gan_plugin.features import FeatureNetwork, Outputs
 from gan_plugin.metrics.frechet import Gaussian
 from gan_plugin.metrics.labels import mode_count
 from gan_plugin.metrics.neighbors import COVERAGE_K, PRECISION_K, Neighborhood
-from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.generator import OnnxGenerator
 
 WAYS_TO_HOLD_OUT = "give held_out=auto and a training split large enough to be divided, or the name of another split"
 NOT_RECORDED = "no network, or it is not recorded"

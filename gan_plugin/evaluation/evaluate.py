@@ -17,8 +17,10 @@ from gan_plugin.evaluation.measures import (
     independent_first,
     neighborhood_measurements,
     second_measurements,
+    sharpness_measurement,
     with_seen,
 )
+from gan_plugin.evaluation.reconstruction import normal_measurements, reconstruction_measurements
 from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, manifold_of
 from gan_plugin.evaluation.results import MAX_SAMPLES, Evaluation, regular_indices
 from gan_plugin.evaluation.spectra import spectrum_measurements
@@ -45,10 +47,13 @@ def evaluate_generator(
     measurements = [
         *critic_measurements(generated.pixels, reference, device),
         *spectrum_measurements(generated.pixels, reference, device),
+        sharpness_measurement(generated.pixels, reference, device),
         *feature_distances(generated, reference),
         *neighborhood_measurements(neighborhood, real=real, features=features, reference=reference),
         *label_measurements(generated, reference, device),
         *second_measurements(generated, reference, device),
+        *reconstruction_measurements(generator, reference, device),
+        *normal_measurements(generator, reference, count=count, device=device),
     ]
     seen = generator.description.seen_features
     return Evaluation(

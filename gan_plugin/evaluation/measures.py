@@ -8,16 +8,20 @@ from dataclasses import replace
 import torch
 from torch import Tensor
 
+from gan_plugin.data import Dataset
 from gan_plugin.evaluation.generated import Generated
-from gan_plugin.evaluation.reference import Reference, gaussian_of, manifold_of, outputs_of
-from gan_plugin.evaluation.results import Measurement
+from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of, manifold_of, outputs_of
+from gan_plugin.evaluation.results import Measurement, regular_indices
 from gan_plugin.features.cache import Content, cached
+from gan_plugin.media.image import ImageRows
 from gan_plugin.metrics.frechet import Gaussian, fit_gaussian, frechet_distance, is_singular
 from gan_plugin.metrics.kernel import SUBSETS, kernel_distance
 from gan_plugin.metrics.neighbors import Manifold, Neighborhood, compare, fit_manifold
+from gan_plugin.metrics.pixels import sharpness
 from gan_plugin.metrics.score import inception_score
 
 KID_SUBSET = 1000
+MAX_SHARP = 10_000  # real images whose sharpness is measured
 
 
 def feature_distances(generated: Generated, reference: Reference) -> list[Measurement]:
@@ -194,6 +198,19 @@ def independent_first(
 def seen_names(reference: Reference, seen: Collection[str]) -> set[str]:
     """Return the networks with one of these digests, as measurements name them: "" is the evaluation's own."""
     return {"" if n is reference.network else n.name for n in reference.networks if n.digest in seen}
+
+
+def sharpness_measurement(generated: ImageRows, reference: Reference, device: torch.device) -> Measurement:
+    """Measure how sharp images uint8 [N, H, W, C] are, as a multiple of the reference's sharpness."""
+
+    def of_real(dataset: Dataset) -> float:
+        rows = as_pixels(dataset)[regular_indices(len(dataset), MAX_SHARP)]
+        return sharpness(rows, device)
+
+    real = of_real(reference.dataset)
+    baseline = None if reference.held_out is None or not real else of_real(reference.held_out) / real
+    value = sharpness(generated, device) / real if real else 1.0
+    return Measurement("sharpness", value, real=baseline, network="pixels")
 
 
 # ---- notes beside a number -------------------------------------------------------------------------------------------

@@ -12,7 +12,7 @@ from gan_plugin.data import Dataset
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid
 from gan_plugin.export import ParityError, export_generator
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.description import Description
 from gan_plugin.training.budget import MIN_TRAINING, Clock
 from gan_plugin.training.plan import TrainingPlan, spec_of
 from gan_plugin.training.samples import exported_generator
@@ -88,7 +88,7 @@ def rehearse(
     with torch.random.fork_rng(devices=[]):
         state = new_state(plan.recipe, spec, plan.device)
         start, computed = time.monotonic(), time.process_time()
-        generator = exported_generator(state, plan.recipe)
+        generator = exported_generator(state, plan.recipe, dataset)
         if plan.device.type == "cuda":
             torch.cuda.synchronize()
         ready = time.monotonic() - start

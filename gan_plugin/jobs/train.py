@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 import shlex
 import sys
 import time
@@ -13,26 +12,24 @@ from pathlib import Path
 import mlflow
 import torch
 
-from gan_plugin import flavor
 from gan_plugin.config.recipe import load_recipe, override, resolved
 from gan_plugin.config.settings import TrainSettings, explicit_texts
 from gan_plugin.connection import without_password
-from gan_plugin.data import Dataset, Division, check_data_argument
+from gan_plugin.data import Dataset, Division, check_data_argument, load_held_out
 from gan_plugin.device import choose_device, choose_precision, cpu_threads, precision_name
 from gan_plugin.distributed import Ranks, joined, ranks_of_environment
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.quick import QuickFid, make_quick_fid
 from gan_plugin.evaluation.reference import has_classes
-from gan_plugin.export import Parity, ParityError, export_generator
 from gan_plugin.features import choose_quick_features
 from gan_plugin.features.store import name_in_cache, save_network
 from gan_plugin.features.trained import TrainedNetwork
-from gan_plugin.jobs.describe import describe_run, describe_version, primary_metric_tags, run_name
+from gan_plugin.jobs.describe import describe_run, primary_metric_tags, run_name
+from gan_plugin.jobs.export import PRECISIONS, Origin, export
 from gan_plugin.jobs.ranks import OtherRanks, follow, other_ranks
 from gan_plugin.jobs.rehearsal import plan_time
 from gan_plugin.jobs.resume import AUTO, Resumed, find_resumed, find_unfinished
 from gan_plugin.jobs.training_data import load_training_data
-from gan_plugin.serving.generator import Description
 from gan_plugin.signals import StopSignals
 from gan_plugin.spec import size_text
 from gan_plugin.tracking.run import RUN_NOTE
@@ -50,11 +47,8 @@ from gan_plugin.training.plan import (
     spec_of,
     steps_per_epoch,
 )
-from gan_plugin.training.selection import export_reason
-from gan_plugin.training.state import TrainingState
 
 REHEARSAL = "rehearsal.onnx"
-PRECISIONS = {"float32": torch.float32, "float16": torch.float16}  # of the exported file
 
 
 class Undelivered(RuntimeError):
@@ -109,6 +103,9 @@ def lead(settings: TrainSettings, overrides: Mapping[str, object], *, started: f
         check_resumed(header, plan, steps_per_epoch=steps_per_epoch(dataset, plan.recipe))
     if settings.features is not None and settings.evaluation_budget:
         choose_quick_features(settings.features, has_classes(dataset))  # refused before there is a run
+    held_out = None
+    if plan.recipe.method != "gan":  # whose encoder is described by them; what cannot be read is refused now
+        held_out = load_held_out(settings.data, division, skip_unreadable=settings.skip_unreadable)
     others.load(dataset)
     continued = None if resumed is None else resumed.run
     with (
@@ -116,16 +113,16 @@ def lead(settings: TrainSettings, overrides: Mapping[str, object], *, started: f
         cpu_threads(plan.device, settings.threads),
     ):
         log_start(run, settings, plan, division=division, resumed=resumed, world_size=world_size)
-        train_and_export(run, settings, plan, dataset=dataset, resumed=resumed, started=started, others=others)
+        origin = Origin(plan, dataset, held_out)
+        train_and_export(run, settings, origin, resumed=resumed, started=started, others=others)
     return announce(run, settings.model_name)
 
 
 def train_and_export(
     run: TrainingRun,
     settings: TrainSettings,
-    plan: TrainingPlan,
+    origin: Origin,
     *,
-    dataset: Dataset,
     resumed: Resumed | None,
     started: float,
     others: OtherRanks,
@@ -136,6 +133,7 @@ def train_and_export(
         Diverged: training failed.
         SystemExit: a signal came; the checkpoint is written.
     """
+    plan, dataset = origin.plan, origin.dataset
     evaluator = make_evaluator(run, settings, dataset, plan=plan, ranks=others.ranks)
     run.parameters({"features": None if evaluator is None else evaluator.network.name})
     clock = Clock(started)
@@ -150,7 +148,7 @@ def train_and_export(
             file=run.folder / REHEARSAL,
             dtype=PRECISIONS[settings.export_precision],
         )
-    seen = () if evaluator is None else (evaluator.digest,)
+    origin = origin._replace(seen=() if evaluator is None else (evaluator.digest,))
     stop = StopSignals()
     try:
         with stop.installed(), others.training(plan, evaluator):
@@ -172,11 +170,11 @@ def train_and_export(
         run.diverged = True
         run.spool.note("failed", str(diverged))
         if diverged.state is not None:
-            export(run, diverged.state, plan, dataset=dataset, settings=settings, seen=seen, model_name=None)
+            export(run, diverged.state, origin, precision=settings.export_precision, model_name=None)
         raise
     if stop.requested():  # perhaps after the last step, when there was nothing left to interrupt
         raise SystemExit(stop.exit_status())
-    export(run, state, plan, dataset=dataset, settings=settings, seen=seen, model_name=settings.model_name)
+    export(run, state, origin, precision=settings.export_precision, model_name=settings.model_name)
 
 
 def log_start(
@@ -256,72 +254,6 @@ def make_evaluator(
         save_network(network, file)
         run.spool.file(file, "quick_evaluation")
     return evaluator
-
-
-def export(
-    run: TrainingRun,
-    state: TrainingState,
-    plan: TrainingPlan,
-    *,
-    dataset: Dataset,
-    settings: TrainSettings,
-    seen: tuple[str, ...],
-    model_name: str | None,
-) -> None:
-    """Export the averaged generator, prove the file equal to it, and log it; register it where it has a name.
-
-    Args:
-        seen: digests of the feature networks by which this generator was chosen.
-
-    Raises:
-        ExportError: the file is not what it must be.
-    """
-    recipe = plan.recipe
-    description = Description(
-        latent_size=recipe.latent_size,
-        spec=spec_of(dataset, recipe),
-        recipe=recipe.name,
-        run_id=run.id,
-        data=dataset.name,
-        data_digest=dataset.digest,
-        seen_features=seen,
-    )
-    onnx_file = run.folder / flavor.ONNX_FILE
-    try:
-        parity = export_generator(state.ema, description, onnx_file, dtype=PRECISIONS[settings.export_precision])
-    except ParityError as error:
-        run.spool.metrics(parity_metrics(error.parity), state.steps)
-        raise
-    run.spool.metrics(parity_metrics(parity), state.steps)
-    step = state.steps if state.best is None else state.best.step
-    of_all = f" of {state.steps:,}" if step <= state.steps else ""  # after a rollback the best may be the younger one
-    reason = f"Exported: the averaged generator of step {step:,}{of_all}. {export_reason(state)}"
-    run.spool.note("exported", reason)
-    digest = hashlib.sha256(onnx_file.read_bytes()).hexdigest()
-    uri = f"models:/{model_name}/VERSION"  # which is known when it is registered
-    run.spool.add(
-        "model",
-        file=run.spool.keep(onnx_file, f"generator-{digest}.onnx"),
-        digest=digest,
-        step=step,
-        params={"recipe": recipe.name, "data": dataset.name, "data_digest": dataset.digest, "exported": reason},
-        model_name=model_name,
-        uri=uri,
-        description=describe_version(plan, dataset, uri=uri, reason=reason),
-    )
-    print(
-        f"{reason}\n{onnx_file} is written: PyTorch and ONNX Runtime are at most {parity.largest_difference} of 255 "
-        f"gray levels apart, over {parity.images} images.",
-        flush=True,
-    )
-
-
-def parity_metrics(parity: Parity) -> dict[str, float]:
-    """Return how far the exported file is from the generator."""
-    return {
-        "export/largest_difference": float(parity.largest_difference),
-        "export/differing_pixels": parity.differing_pixels,
-    }
 
 
 def announce(run: TrainingRun, model_name: str | None) -> str:

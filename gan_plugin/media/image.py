@@ -21,6 +21,7 @@ Image = npt.NDArray[np.uint8]  # [height, width, channels], channels 1 or 3
 Images = npt.NDArray[np.uint8]  # [N, height, width, channels]
 
 WHITE = 255
+ROUNDING = 1 / 12  # squared levels: what rounding to whole ones costs, and no error of an image counts as less
 HALF_RANGE = 127.5  # from the middle of the levels to either end
 CHANNELS_LAST = (0, 2, 3, 1)  # axes of [N, C, H, W] in the order [N, H, W, C]
 CHANNELS_FIRST = (0, 3, 1, 2)  # and the way back
@@ -78,6 +79,19 @@ def denormalize(values: F) -> F:
     [0.0, 127.5, 255.0]
     """
     return values * HALF_RANGE + HALF_RANGE
+
+
+def psnr(images: Images, reconstructions: Images) -> npt.NDArray[np.float64]:
+    """Return the peak signal-to-noise ratio of N pairs, float64 [N], in decibels: 10·log₁₀(255² / mean (x − x̂)²).
+
+    Of equal images it is 58.9, that of a rounding error.
+
+    >>> psnr(np.zeros((1, 2, 2, 1), np.uint8), np.full((1, 2, 2, 1), 255, np.uint8)).tolist()
+    [0.0]
+    """
+    errors = np.square(images.astype(np.float64) - reconstructions).reshape(len(images), -1).mean(1)
+    decibels: npt.NDArray[np.float64] = 10 * np.log10(WHITE**2 / np.maximum(errors, ROUNDING))
+    return decibels
 
 
 def to_pil(image: Image) -> PIL.Image.Image:

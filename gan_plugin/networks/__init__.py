@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Callable
 from typing import NamedTuple
 
@@ -9,6 +10,7 @@ from torch import nn
 
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.networks import dcgan, r3gan, subpixel
+from gan_plugin.networks.autoencoder import Autoencoder, Encoder, GaussianMixture, code_size
 from gan_plugin.networks.wrappers import Discriminators, OneHotGenerator, add_spectral_norm
 from gan_plugin.spec import SampleSpec
 
@@ -20,7 +22,7 @@ class Family(NamedTuple):
         generator: builds a module from z float32 [B, latent_size], and labels int64 [B] where there are classes, to
             images [B, channels, H, W] in about −1…1.
         discriminator: builds a module with ``embed``, from such images to features [B, feature_size], and ``score``,
-            from those to logits [B].
+            from those to logits [B]; ``head`` names the modules that only this needs.
         check: raises :class:`~gan_plugin.errors.UserError`, in one sentence, where the family has no networks for
             this recipe and these samples; needs no networks for it.
     """
@@ -38,7 +40,9 @@ FAMILIES: dict[str, Family] = {
 
 
 def new_generator(recipe: Recipe, spec: SampleSpec) -> nn.Module:
-    """Return a generator with initial weights from torch's global random state."""
+    """Return a generator, or an autoencoder as one, with initial weights from torch's global random state."""
+    if recipe.method != "gan":
+        return new_autoencoder(recipe, spec)
     generator = FAMILIES[recipe.family].generator(recipe, spec)
     return OneHotGenerator(generator, recipe.categorical_codes) if recipe.categorical_codes else generator
 
@@ -49,3 +53,13 @@ def new_discriminators(recipe: Recipe, spec: SampleSpec) -> Discriminators:
     if recipe.spectral_norm:
         members = [add_spectral_norm(member) for member in members]
     return Discriminators(members, recipe.pack, recipe.categorical_codes + recipe.continuous_codes)
+
+
+def new_autoencoder(recipe: Recipe, spec: SampleSpec) -> Autoencoder:
+    """Return an autoencoder with initial weights from torch's global random state, and a mixture that is N(0, I)."""
+    family, components = FAMILIES[recipe.family], recipe.mixture_components
+    size = code_size(recipe.latent_size, components)
+    decoder = family.generator(dataclasses.replace(recipe, latent_size=size), spec)
+    body = family.discriminator(recipe, spec.unlabeled())
+    encoder = Encoder(body, size, classes=spec.classes, variational=recipe.method == "vae")
+    return Autoencoder(decoder, encoder, GaussianMixture(size, components, spec.classes) if components else None)

@@ -18,6 +18,7 @@ class ProjectionDiscriminator(nn.Module):
     logit: nn.Linear
     label: nn.Embedding | None
     first_row: Tensor
+    head = ("logit", "label")  # what only ``score`` needs
 
     def add_head(self, feature_size: int, *, classes: int, pack: int) -> None:
         """Add the layers behind the features: at the end of a subclass's ``__init__``.

@@ -277,6 +277,8 @@ class Discriminator(nn.Module):
     [B, pack], too.
     """
 
+    head = ("linear", "label")  # what only ``score`` needs
+
     def __init__(
         self,
         spec: SampleSpec,

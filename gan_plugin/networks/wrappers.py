@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn.utils import parametrize
 from torch.nn.utils.parametrizations import spectral_norm
 
-from gan_plugin.media.image import CHANNELS_LAST, WHITE, denormalize
+from gan_plugin.media.image import CHANNELS_FIRST, CHANNELS_LAST, WHITE, denormalize, normalize
+from gan_plugin.networks.autoencoder import Autoencoder, Encoding, GaussianMixture
 from gan_plugin.seeds import default_labels, latents
 
 
@@ -68,19 +69,40 @@ class OneHotGenerator(nn.Module):
 class Quantized(nn.Module):
     """A generator whose −1…1 images [B, C, H, W] come out as uint8 [B, H, W, C].
 
-    The generator computes in ``dtype``; z and the step to gray levels are float32 always.
+    The generator is moved to ``dtype``, and computes in it; z, the code that a mixture draws by it, and the step to
+    gray levels are float32 always.
     """
 
     def __init__(self, generator: nn.Module, dtype: torch.dtype = torch.float32) -> None:
         super().__init__()
-        self.generator = generator
+        self.prior = generator.prior if isinstance(generator, Autoencoder) else None
+        self.generator = (generator.decoder if isinstance(generator, Autoencoder) else generator).to(dtype)
         self.dtype = dtype
 
     def forward(self, z: Tensor, label: Tensor | None = None) -> Tensor:
-        z = z.to(self.dtype)
+        z = (z if self.prior is None else self.prior(z, label)).to(self.dtype)
         x: Tensor = self.generator(z) if label is None else self.generator(z, label)
         levels = denormalize(x.float()).round().clamp(0, WHITE)
         return levels.to(torch.uint8).permute(CHANNELS_LAST)
+
+
+class QuantizedEncoder(nn.Module):
+    """The encoder of a generator, from images uint8 [B, H, W, C] as that returns them.
+
+    Returns the z float32 [B, latent_size] whose image is close, features float32 [B, F] and, where the generator takes
+    labels, logits float32 [B, classes]; z is then that of the likeliest class.
+    """
+
+    def __init__(self, encoder: nn.Module, prior: GaussianMixture | None) -> None:
+        super().__init__()
+        self.encoder, self.prior = encoder, prior
+
+    def forward(self, image: Tensor) -> tuple[Tensor, ...]:
+        encoding: Encoding = self.encoder(normalize(image.permute(CHANNELS_FIRST).float()))
+        logits, z = encoding.class_logits, encoding.code
+        if self.prior is not None:
+            z = self.prior.inverse(z, None if logits is None else logits.argmax(1))
+        return (z, encoding.features) if logits is None else (z, encoding.features, logits)
 
 
 def generator_inputs(

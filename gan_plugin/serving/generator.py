@@ -1,12 +1,11 @@
-"""A generator read from its ONNX file alone: its description, and images on ONNX Runtime."""
+"""A generator read from its ONNX file alone, and images of it on ONNX Runtime."""
 
 from __future__ import annotations
 
-import json
 import timeit
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
-from dataclasses import KW_ONLY, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from typing import Any, TypeVar
 
@@ -15,100 +14,19 @@ import numpy.typing as npt
 import onnxruntime
 
 from gan_plugin.cores import cores
-from gan_plugin.errors import UserError
 from gan_plugin.media.image import SMALL, Image, Images
 from gan_plugin.seeds import default_labels, latents
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher, Run
+from gan_plugin.serving.description import KIND, Description
+from gan_plugin.serving.encoder import OnnxEncoder
 from gan_plugin.serving.session import CUDA, open_session, run_once
-from gan_plugin.spec import SampleSpec, image_spec
 
-CONTRACT_VERSION = "3"
-METADATA_PREFIX = "gan."
-KIND, LAYOUT, RANGE = "image", "HWC", "0..255"
 BUCKETS = (1, 2, 4, 8, 16, 32, 64)  # rows of a run on a GPU; benchmarks/serving.py times larger ones there
 CPU_ROWS = 8  # the most rows of a run on a CPU; beyond it a run gains no speed, and takes memory
 SLOW_IMAGE_S = 0.02  # from here on one image is worth all cores; below, they lose time waiting for each other
 
 Encoded = TypeVar("Encoded")
 Result = TypeVar("Result")
-
-
-@dataclass(frozen=True)
-class Description:
-    """What a generator's ONNX file says about itself, in its ``metadata_props``:
-
-    - ``gan.contract``: the version of this list, 3 today. A new version only adds keys, so readers look at the kind and
-      at the keys that they need, never at the version.
-    - ``gan.kind`` (since 2): what one sample is, ``image``, which is also the name of the output. Files of contract 1
-      hold images.
-    - ``gan.layout`` (since 2): ``HWC``, the dimensions of the output behind the batch.
-    - ``gan.range`` (since 2): ``0..255``, from black to white in every channel.
-    - ``gan.latent_size``: the length of z.
-    - ``gan.height``, ``gan.width``, ``gan.channels``: of an image; one channel is gray, three are RGB.
-    - ``gan.class_names``: a JSON list, empty for a generator that takes no label.
-    - ``gan.recipe``, ``gan.run_id``, ``gan.data``, ``gan.data_digest``: where it comes from; may be missing.
-    - ``gan.seen_features`` (since 3): a JSON list, the digests of the feature networks by which training chose this
-      generator, so that an evaluation in one of them can say so; may be missing.
-    """
-
-    latent_size: int
-    spec: SampleSpec  # without class names for a generator that takes no label
-    _: KW_ONLY
-    recipe: str = ""
-    run_id: str = ""
-    data: str = ""
-    data_digest: str = ""
-    seen_features: tuple[str, ...] = ()
-
-    def to_metadata(self) -> dict[str, str]:
-        """Return the keys and values for ``metadata_props``."""
-        height, width, channels = self.spec.shape
-        values: dict[str, Any] = {"contract": CONTRACT_VERSION, "layout": LAYOUT, "range": RANGE, **vars(self)}
-        del values["spec"]
-        values |= {"kind": self.spec.kind, "height": height, "width": width, "channels": channels}
-        values["class_names"] = json.dumps(list(self.spec.class_names), ensure_ascii=False)
-        values["seen_features"] = json.dumps(list(self.seen_features))
-        return {METADATA_PREFIX + name: str(value) for name, value in values.items()}
-
-    @classmethod
-    def from_metadata(cls, metadata: Mapping[str, str]) -> Description:
-        """Read the description of a generator of images, whatever the version of its contract.
-
-        Raises:
-            UserError: the metadata are not those of a generator, lack a key that is needed, or are of another kind.
-        """
-        values = {k.removeprefix(METADATA_PREFIX): v for k, v in metadata.items() if k.startswith(METADATA_PREFIX)}
-        if "contract" not in values:
-            raise UserError("This ONNX file is not a generator of gan_plugin: its metadata have no gan.contract.")
-        kind = values.get("kind", KIND)  # contract 1 had no other
-        if kind != KIND:
-            raise UserError(
-                f"This ONNX file makes samples of the kind {kind!r}, and this version of gan_plugin knows only "
-                f"{KIND!r}: install a newer one."
-            )
-        height, width, channels = (_size(values, name) for name in ("height", "width", "channels"))
-        spec = image_spec(height, width, channels, class_names=_texts(values, "class_names", ""))
-        origin = {name: values.get(name, "") for name in ("recipe", "run_id", "data", "data_digest")}
-        seen = tuple(_texts(values, "seen_features", "[]"))
-        return cls(_size(values, "latent_size"), spec, seen_features=seen, **origin)
-
-
-def _size(values: Mapping[str, str], name: str) -> int:
-    text = values.get(name, "")
-    if not (text.isascii() and text.isdecimal() and int(text) > 0):
-        raise UserError(f"This ONNX file's metadata have no possible gan.{name}: it is damaged, or no generator.")
-    return int(text)
-
-
-def _texts(values: Mapping[str, str], name: str, missing: str) -> list[str]:
-    """Return a JSON list of texts; ``missing`` stands for a key that is not there."""
-    try:
-        texts = json.loads(values.get(name, missing))
-    except ValueError:
-        texts = None
-    if not isinstance(texts, list) or not all(isinstance(text, str) for text in texts):
-        raise UserError(f"This ONNX file's metadata have no possible gan.{name}: it is damaged, or no generator.")
-    return texts
 
 
 class OnnxGenerator:
@@ -124,6 +42,7 @@ class OnnxGenerator:
         batching: whether requests of several threads run together: ``on``, ``off``, or ``auto`` for on with CUDA.
         threads: CPU threads that work at one image; None for one, or for all where an image takes long.
         gpu_memory_mb: the most GPU memory for tensors, in MiB; None for no limit.
+        encoder_file: the encoder of this generator, which runs on the same device; None for no encoder.
 
     Raises:
         UserError: the file is no generator of images, or the device cannot be used.
@@ -137,13 +56,15 @@ class OnnxGenerator:
         batching: str = "auto",
         threads: int | None = None,
         gpu_memory_mb: int | None = None,
+        encoder_file: str | Path | None = None,
     ) -> None:
-        self.threads = threads or 1
+        self.onnx_file, self.threads = Path(onnx_file), threads or 1
         self._loaded = open_session(
             onnx_file, device, threads=self.threads, gpu_memory_mb=gpu_memory_mb, probe=run_once
         )
         self.description = Description.from_metadata(self.session.get_modelmeta().custom_metadata_map)
         on_gpu = self.provider == CUDA
+        self.encoder = None if encoder_file is None else OnnxEncoder(encoder_file, device="cuda" if on_gpu else "cpu")
         self._sizes = BUCKETS if on_gpu else ()  # to which the rows of a run are padded
         if not on_gpu and threads is None and cores() > 1 and self._seconds_per_image() > SLOW_IMAGE_S:
             self.threads = cores()

@@ -35,6 +35,8 @@ from gan_plugin.serving.session import CUDA
 FLAVOR_NAME = "gan"
 ONNX_FILE = "generator.onnx"
 DIGEST = "onnx_sha256"  # of the ONNX file, in the flavor's configuration
+ENCODER, ENCODER_FILE = "encoder", "encoder.onnx"  # where the flavor's configuration has its name, and that name
+ENCODER_DIGEST = "encoder_sha256"
 SERVING_CONFIG = "SERVING_MODEL_CONFIG"  # MLflow's environment variable
 BROKEN_STATUS = (
     1  # of a server that ends by itself; uvicorn takes 3 for a worker that cannot start, and starts no other
@@ -60,6 +62,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
             batching=options.batching,
             threads=options.threads,
             gpu_memory_mb=options.gpu_memory_mb,
+            encoder_file=find_encoder(path),
         )
     except UserError as error:
         raise RefusedRequest(str(error)) from None
@@ -92,13 +95,28 @@ def find_onnx(model: str | Path) -> Path:
     Raises:
         UserError: there is no such file, or it is another one.
     """
-    root = Path(model)
-    flavor = Model.load(str(root)).flavors.get(FLAVOR_NAME, {})
-    path = root / str(flavor.get("data", ONNX_FILE))
+    flavor = configuration_of(model)
+    return checked_file(model, flavor.get("data", ONNX_FILE), flavor.get(DIGEST))
+
+
+def find_encoder(model: str | Path) -> Path | None:
+    """Return the ONNX file of the encoder in a model's folder, as ``find_onnx``; None where it has no encoder."""
+    flavor = configuration_of(model)
+    return checked_file(model, flavor[ENCODER], flavor.get(ENCODER_DIGEST)) if ENCODER in flavor else None
+
+
+def configuration_of(model: str | Path) -> dict[str, Any]:
+    """Return the configuration of the flavor ``gan``, empty where there is none."""
+    configuration: dict[str, Any] = Model.load(str(model)).flavors.get(FLAVOR_NAME, {})
+    return configuration
+
+
+def checked_file(model: str | Path, name: object, digest: str | None) -> Path:
+    """Return the path of a model's file, once it has this digest; raises as ``find_onnx``."""
+    path = Path(model) / str(name)
     if not path.is_file():
         raise UserError(f"The model has no file {path.name}: it is damaged, log it again.")
-    expected = flavor.get(DIGEST)
-    if expected is not None and digest_of(path) != expected:
+    if digest is not None and digest_of(path) != digest:
         raise UserError(f"The model's {path.name} is not the file that was logged: its SHA-256 digest is another.")
     return path
 

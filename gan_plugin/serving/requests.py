@@ -22,7 +22,7 @@ import pandas as pd
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import ENCODERS
 from gan_plugin.seeds import MIN_TRUNCATION, between, default_labels, latents
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.description import Description
 from gan_plugin.spec import MAX_SEED
 
 COLUMNS = ("seed", "to_seed", "position", "z", "label", "truncation")

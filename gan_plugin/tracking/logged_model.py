@@ -33,7 +33,9 @@ def find_or_create(client: MlflowClient, run_id: str, *, key: str, params: Mappi
     )
 
 
-def complete(client: MlflowClient, model: LoggedModel, *, run_id: str, step: int, onnx_file: Path) -> None:
+def complete(
+    client: MlflowClient, model: LoggedModel, *, run_id: str, step: int, onnx_file: Path, encoder_file: Path | None
+) -> None:
     """Link a model to its run and to the metrics of its step, upload its files, and say that it is ready."""
     run = client.get_run(run_id)
     if model.model_id not in {output.model_id for output in (run.outputs.model_outputs if run.outputs else ())}:
@@ -44,7 +46,7 @@ def complete(client: MlflowClient, model: LoggedModel, *, run_id: str, step: int
     )
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / "model"
-        flavor.save_model(onnx_file, path, mlflow_model=entry)
+        flavor.save_model(onnx_file, path, encoder_file=encoder_file, mlflow_model=entry)
         client.log_model_artifacts(model.model_id, str(path))
     client.finalize_logged_model(model.model_id, LoggedModelStatus.READY)
 

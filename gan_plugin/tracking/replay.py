@@ -231,13 +231,22 @@ class Delivery:
     def _send_model(self, run_id: str, event: Event) -> None:
         """Log and register a model, unless an earlier try did, or a run that went on exported the same file again."""
         self.progress.model_uri = None
-        if not self._exists(self.folder / event["file"]):
+        onnx_file = self.folder / event["file"]
+        encoder_file = self.folder / event["encoder"] if "encoder" in event else None
+        if not all(map(self._exists, filter(None, [onnx_file, encoder_file]))):
             return
         key = f"{self.folder.name}:{event['step']}:{event['digest']}"
         model = find_or_create(self.client, run_id, key=key, params=event["params"])
         if model.status != LoggedModelStatus.READY:
             self._check_stopped()
-            complete(self.client, model, run_id=run_id, step=event["step"], onnx_file=self.folder / event["file"])
+            complete(
+                self.client,
+                model,
+                run_id=run_id,
+                step=event["step"],
+                onnx_file=onnx_file,
+                encoder_file=encoder_file,
+            )
         name, uri = event["model_name"], f"models:/{model.model_id}"
         if name is not None:
             version = self._registered(name, run_id=run_id, source=uri)

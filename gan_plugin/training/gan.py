@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 import math
 from functools import partial
 
@@ -25,7 +24,7 @@ class GanStep(GanGradients):
     """A training step, called with a batch for the discriminators and one for the generator.
 
     The second batch is used only where the generator's loss needs real samples of its own (see ``needs_two_batches``).
-    A call returns scalars on the device under the names in ``metric_names`` and never synchronizes with the host; a
+    A call returns scalars on the device under the names in ``gan_metrics`` and never synchronizes with the host; a
     metric that a step does not compute has its value of the last step that did.
 
     Gradients are captured, but for those of shared fakes, whose graph leads from one network to the other.
@@ -54,7 +53,7 @@ class GanStep(GanGradients):
         }[recipe.updates]
         self.averager = Averager(state.ema, state.generator)
         self.values: Hyperparameters | None = None  # of the latest step
-        self.metrics = dict.fromkeys(metric_names(recipe), torch.zeros((), device=self.device))
+        self.metrics = dict.fromkeys(gan_metrics(recipe), torch.zeros((), device=self.device))
 
     def __call__(self, batch: Batch, generator_batch: Batch) -> dict[str, Tensor]:
         state, recipe = self.state, self.recipe
@@ -111,20 +110,10 @@ class GanStep(GanGradients):
         """Return whether this step's gradients are penalized."""
         return self.penalty is not None and self.state.steps % self.recipe.penalty_every == 0
 
-    def averaged(self, gradients: Gradients) -> Gradients:
-        """Return the mean over all processes of gradients and metrics, by one all-reduce."""
-        values = [value for values in gradients.of.values() for value in values]
-        averages = iter(self.ranks.average([*values, *gradients.metrics.values()]))
-        of = {name: list(itertools.islice(averages, len(values))) for name, values in gradients.of.items()}
-        return Gradients(of, dict(zip(gradients.metrics, averages)))
-
     def move(self, gradients: Gradients) -> None:
         """Move networks by their gradients, and keep what is logged."""
-        gradients = self.averaged(gradients)
-        for name, values in gradients.of.items():
-            for weight, gradient in zip(self.weights[name], values):
-                weight.grad = gradient
-            self.state.optimizers[name].step()
+        gradients = gradients.averaged(self.ranks)
+        gradients.move(self.state.optimizers, self.weights)
         # copies, since another captured function may compute where these lie
         self.metrics |= dict(zip(gradients.metrics, torch.stack(list(gradients.metrics.values())).unbind()))
         if "augment/overfitting" in gradients.metrics:
@@ -154,7 +143,7 @@ def work_cycle(recipe: Recipe) -> int:
     return math.lcm(penalty_every, recipe.discriminator_steps)
 
 
-def metric_names(recipe: Recipe) -> list[str]:
+def gan_metrics(recipe: Recipe) -> list[str]:
     """Return the names of the metrics that a step of this recipe reports."""
     return [
         *("loss/discriminator", "loss/generator", "logit/real", "logit/fake", "logit/rank_accuracy"),

@@ -6,18 +6,21 @@ it: what changes from step to step is the batch, the weights, or a scalar on the
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+import itertools
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.optim import Optimizer
 
 from gan_plugin.augment import adaptive_augment, diff_augment, scheduled_augment
 from gan_plugin.config.recipe import Recipe
 from gan_plugin.data.loader import Batch
 from gan_plugin.derivatives import for_images_alone
 from gan_plugin.device import MEMORY_FORMAT, autocast
+from gan_plugin.distributed import Ranks
 from gan_plugin.media.image import normalize
 from gan_plugin.networks.wrappers import one_power_iteration
 from gan_plugin.objectives import OBJECTIVES, mutual_information_loss, softmax_mean
@@ -39,6 +42,20 @@ class Gradients(NamedTuple):
 
     of: dict[str, list[Tensor]]
     metrics: dict[str, Tensor]
+
+    def averaged(self, ranks: Ranks) -> Gradients:
+        """Return the mean over all processes of gradients and metrics, by one all-reduce."""
+        values = [value for values in self.of.values() for value in values]
+        averages = iter(ranks.average([*values, *self.metrics.values()]))
+        of = {name: list(itertools.islice(averages, len(values))) for name, values in self.of.items()}
+        return Gradients(of, dict(zip(self.metrics, averages)))
+
+    def move(self, optimizers: Mapping[str, Optimizer], weights: Mapping[str, Sequence[Tensor]]) -> None:
+        """Have the networks' optimizers move their weights."""
+        for name, values in self.of.items():
+            for weight, gradient in zip(weights[name], values):
+                weight.grad = gradient
+            optimizers[name].step()
 
 
 def laid_out_like(weight: Tensor, gradient: Tensor) -> Tensor:

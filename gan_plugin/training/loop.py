@@ -19,19 +19,19 @@ from gan_plugin.data import Dataset
 from gan_plugin.data.loader import BatchLoader
 from gan_plugin.device import Throttle, release_memory, tuned, without_tf32
 from gan_plugin.distributed import ALONE, Ranks, seed_of_rank, unasked
-from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.tracking.tracker import Tracker
 from gan_plugin.training.budget import Budget, Clock, make_budget
 from gan_plugin.training.checkpoint import load_checkpoint
 from gan_plugin.training.errors import Diverged, Interrupted
-from gan_plugin.training.gan import GanStep, needs_two_batches, work_cycle
-from gan_plugin.training.guard import Guard, GuardError, chance_loss, guard_seeds, real_diversity
+from gan_plugin.training.gan import needs_two_batches, work_cycle
+from gan_plugin.training.guard import Guard, GuardError, guard_seeds, real_diversity
 from gan_plugin.training.plan import TrainingPlan, check_resumed, spec_of, steps_per_epoch
 from gan_plugin.training.progress import ProgressLogger
 from gan_plugin.training.samples import exported_generator, generate_images, sample_grid
 from gan_plugin.training.saving import Checkpoints
 from gan_plugin.training.selection import Evaluator, Share, TimeShare, finish, keep_best, update_best
 from gan_plugin.training.state import TrainingState, first_state, seed_after
+from gan_plugin.training.steps import balanced_loss, new_step
 from gan_plugin.training.weights import check_weights, parameter_sums
 
 SAMPLES_SHARE = 0.02  # of the time of a training in minutes, that grids without an evaluation may take
@@ -99,7 +99,7 @@ def train(
         release_memory()  # now that no error refers to what is over
     if trainer.evaluator is not None:
         tracker.metrics({"evaluation/share": trainer.evaluations.used()}, state.steps)
-    return finish(state, plan.recipe)
+    return finish(state, plan.recipe, dataset)
 
 
 def begin(
@@ -156,11 +156,11 @@ class Trainer:
             rank=self.ranks.rank,
             world_size=self.ranks.world_size,
         )
-        step = GanStep(state, recipe, plan.precision, capture=plan.capture(), ranks=self.ranks)
+        step = new_step(state, recipe, plan.precision, capture=plan.capture(), ranks=self.ranks)
         epoch_steps, throttle = loader.steps_per_epoch, Throttle(plan.device)
         self.ranks.check_equal(parameter_sums(state), "weights")
         guard = Guard(
-            chance_loss(OBJECTIVES[recipe.objective]),
+            balanced_loss(recipe),
             real_diversity(self.dataset, state.spec.classes),
             state=state.guard,
         )
@@ -256,7 +256,7 @@ class Trainer:
     ) -> None:
         """Log samples of the averaged generator, evaluate it, and have the guard check its images."""
         plan, sizes = self.plan, {"latent_size": self.plan.recipe.latent_size, "classes": state.spec.classes}
-        generator = exported_generator(state, plan.recipe)
+        generator = exported_generator(state, plan.recipe, self.dataset)
         if samples_due:
             self.sampled = state.progress
             self.tracker.image("samples", sample_grid(generator, **sizes), state.steps)
@@ -325,7 +325,7 @@ def roll_back(state: TrainingState, error: GuardError, trainer: Trainer) -> Trai
         raise Diverged(
             f"{what}{end}: training has diverged; a smaller generator_lr and discriminator_lr, a penalty, or "
             "precision=float32 may hold it.",
-            finish(restored, plan.recipe) if has_result else None,
+            finish(restored, plan.recipe, trainer.dataset) if has_result else None,
         ) from None
     logger.warning("%s: back to %s with another seed, %d of %d.", what, where, rollbacks, plan.retries)
     trainer.tracker.note(f"guard.{rollbacks}", f"{what}: back to {where} with another seed.")

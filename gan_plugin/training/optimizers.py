@@ -35,10 +35,11 @@ def step_factor(recipe: Recipe) -> float:
 
 
 def follow_ramps(optimizers: Mapping[str, torch.optim.Optimizer], recipe: Recipe, values: Hyperparameters) -> None:
-    """Give both optimizers this step's learning rates and β₂."""
-    factor = step_factor(recipe)
+    """Give the optimizers this step's learning rates and β₂."""
     set_rates(optimizers["generator"], values.generator_lr, values.beta2)
-    set_rates(optimizers["discriminator"], values.discriminator_lr * factor, values.beta2**factor)
+    if "discriminator" in optimizers:
+        factor = step_factor(recipe)
+        set_rates(optimizers["discriminator"], values.discriminator_lr * factor, values.beta2**factor)
 
 
 def set_rates(optimizer: torch.optim.Optimizer, lr: float, beta2: float) -> None:

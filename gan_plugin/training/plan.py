@@ -9,15 +9,8 @@ from typing import Any
 
 import torch
 
-from gan_plugin.config.recipe import (
-    Recipe,
-    check_effect,
-    fit_augmentation,
-    fit_batch,
-    limit_batch,
-    override,
-    resolved,
-)
+from gan_plugin.config.fitting import fit_augmentation, fit_batch, limit_batch
+from gan_plugin.config.recipe import Recipe, check_effect, override, resolved
 from gan_plugin.config.settings import EPOCHS, SAMPLE_GRIDS, TrainSettings
 from gan_plugin.data import Dataset
 from gan_plugin.device import choose_device, choose_precision, precision_name, release_memory

@@ -13,9 +13,9 @@ from tqdm import tqdm
 
 from gan_plugin.device import start_copy
 from gan_plugin.tracking.tracker import Tracker
-from gan_plugin.training.gan import metric_names
 from gan_plugin.training.guard import Guard, check_finite
 from gan_plugin.training.plan import TrainingPlan
+from gan_plugin.training.steps import metric_names
 
 METRICS_EVERY = 50  # steps
 LINE_EVERY = 30  # seconds, at least
@@ -82,12 +82,12 @@ class ProgressLogger:
     def _log(self, step: int, values: Callable[[], Tensor]) -> None:
         self.latest = dict(zip(self.names, values().tolist()))
         check_finite(self.latest)
-        if self.plan.guard:
+        if self.plan.guard and "loss/discriminator" in self.latest:
             self.latest |= self.guard.add_loss(self.latest["loss/discriminator"], step)
         self.tracker.metrics(self.latest, step)
         if self.plan.guard:
             self.guard.check(step)
-        self.bar.set_postfix(G=f"{self.latest['loss/generator']:.3f}", D=f"{self.latest['loss/discriminator']:.3f}")
+        self.bar.set_postfix({name.removeprefix("loss/"): f"{value:.3f}" for name, value in self.losses().items()})
         if time.perf_counter() - self.last_line > LINE_EVERY:
             self._print_line(step)
 
@@ -124,9 +124,12 @@ class ProgressLogger:
         if self.visible and self.bar.disable:
             epochs = f"{step / self.steps_per_epoch:.4g}"
             epochs += "" if self.plan.epochs is None else f"/{self.plan.epochs}"
-            losses = {name: value for name, value in self.latest.items() if name.startswith("loss/")}
-            text = "  ".join(f"{name} {value:.3f}" for name, value in losses.items())
+            text = "  ".join(f"{name} {value:.3f}" for name, value in self.losses().items())
             print(f"epoch {epochs}  {text}  {self._images_per_second(step):,.0f} images/s", flush=True)
+
+    def losses(self) -> dict[str, float]:
+        """Return the latest losses."""
+        return {name: value for name, value in self.latest.items() if name.startswith("loss/")}
 
     def reset_timer(self) -> None:
         """Exclude samples, evaluations and checkpoints since the last step from the throughput."""

@@ -9,21 +9,26 @@ import torch
 from torch import Tensor, nn
 
 from gan_plugin.config.recipe import Recipe
+from gan_plugin.data import Dataset
 from gan_plugin.media.image import Image, Images, image_grid
+from gan_plugin.networks.autoencoder import Autoencoder
 from gan_plugin.networks.wrappers import Quantized, generator_inputs
 from gan_plugin.training.ema import update_batch_norm
+from gan_plugin.training.mixture import fit_prior
 from gan_plugin.training.state import TrainingState
 
 GRID_COLUMNS = 8
 GRID_SEEDS = range(GRID_COLUMNS**2)
 
 
-def exported_generator(state: TrainingState, recipe: Recipe) -> nn.Module:
-    """Return a copy of the averaged generator with batch norm's statistics measured anew.
+def exported_generator(state: TrainingState, recipe: Recipe, dataset: Dataset) -> nn.Module:
+    """Return a copy of the averaged generator with batch norm's statistics measured anew, and an autoencoder's mixture.
 
     A copy, because what is measured for export must not change what is trained.
     """
     generator = copy.deepcopy(state.ema)
+    if isinstance(generator, Autoencoder):
+        fit_prior(generator, dataset)
     update_batch_norm(generator, recipe.latent_size, state.spec.classes)
     return generator
 

@@ -17,10 +17,11 @@ from typing import Any, Protocol
 from torch import nn
 
 from gan_plugin.config.recipe import Recipe
+from gan_plugin.data import Dataset
 from gan_plugin.distributed import RankLost, Ranks
 from gan_plugin.tracking.tracker import Tracker
-from gan_plugin.training.ema import update_batch_norm
 from gan_plugin.training.guard import check_finite
+from gan_plugin.training.samples import exported_generator
 from gan_plugin.training.state import Best, TrainingState
 
 UNCERTAINTY = 0.05  # of the metric, as a share of it
@@ -142,11 +143,10 @@ def keep_best(state: TrainingState, evaluator: Evaluator | None, ranks: Ranks) -
         state.best = None
 
 
-def finish(state: TrainingState, recipe: Recipe) -> TrainingState:
+def finish(state: TrainingState, recipe: Recipe, dataset: Dataset) -> TrainingState:
     """Put the generator to keep into ``ema``: the best that was evaluated, else the latest."""
-    update_batch_norm(state.ema, recipe.latent_size, state.spec.classes)
-    if state.best is not None:
-        state.ema.load_state_dict(state.best.weights)
+    latest = exported_generator(state, recipe, dataset).state_dict() if state.best is None else state.best.weights
+    state.ema.load_state_dict(latest)
     return state
 
 

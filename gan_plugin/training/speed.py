@@ -9,14 +9,16 @@ from collections.abc import Callable
 
 import torch
 
-from gan_plugin.config.recipe import MIN_BATCH, STEPS, Recipe, limit_batch
+from gan_plugin.config.fitting import MIN_BATCH, STEPS, limit_batch
+from gan_plugin.config.recipe import Recipe
 from gan_plugin.data import Dataset
 from gan_plugin.data.loader import Batch
 from gan_plugin.device import release_memory, without_tf32
 from gan_plugin.spec import SampleSpec
 from gan_plugin.training.capture import WARM_UP_CALLS, Capture, as_it_is
-from gan_plugin.training.gan import GanStep, work_cycle
+from gan_plugin.training.gan import work_cycle
 from gan_plugin.training.state import new_state
+from gan_plugin.training.steps import new_step
 
 TRIAL_S = 1.0  # of steps, after one cycle that only warms up
 CHEAPER = 0.75  # what half a batch has to take of a whole one's time to be worth it
@@ -117,14 +119,14 @@ def seconds_per_step(
     if device.type == "cuda":
         release_memory()  # of steps that were timed before
     with torch.random.fork_rng(devices=[]), without_tf32():
-        step = GanStep(new_state(recipe, spec, device), recipe, precision, capture=capture)
+        step = new_step(new_state(recipe, spec, device), recipe, precision, capture=capture)
         labels = None if dataset.labels is None or not recipe.conditional else dataset.labels[: recipe.batch_size]
         batch = Batch(dataset.samples[: recipe.batch_size].to(device), None if labels is None else labels.to(device))
 
         def run_cycle() -> None:
             for _ in range(work_cycle(recipe)):
                 metrics = step(batch, batch)
-            metrics["loss/discriminator"].item()  # waits for the device
+            next(iter(metrics.values())).item()  # waits for the device
 
         for _ in range(1 if device.type == "cpu" else WARM_UP_CALLS + 1):  # then a GPU's steps are captured
             run_cycle()

@@ -48,7 +48,8 @@ class TrainingState:
 
     Attributes:
         spec: what the generator makes.
-        networks: "generator", "discriminator" and "ema", the averaged generator, which is always in eval mode.
+        networks: "generator", "discriminator" and "ema", the averaged generator, which is always in eval mode. An
+            autoencoder is a generator, and has no discriminator.
         optimizers: by the name of the network that they move.
         ada: the controller of adaptive augmentation.
         steps: batches that the discriminators have learned from.
@@ -88,18 +89,18 @@ class TrainingState:
 
 def new_state(recipe: Recipe, spec: SampleSpec, device: torch.device) -> TrainingState:
     """Make fresh networks from torch's global random state, and their optimizers, on ``device``."""
+    is_gan = recipe.method == "gan"
     generator = new_generator(recipe, spec)
-    discriminator = new_discriminators(recipe, spec)
+    discriminator = {"discriminator": new_discriminators(recipe, spec)} if is_gan else {}
     ema = new_generator(recipe, spec)
     ema.load_state_dict(generator.state_dict())
-    networks = {"generator": generator, "discriminator": discriminator, "ema": ema.eval().requires_grad_(False)}
+    networks = {"generator": generator, **discriminator, "ema": ema.eval().requires_grad_(False)}
     for network in networks.values():
         network.to(device, memory_format=MEMORY_FORMAT)  # type: ignore[call-overload]  # torch's stubs lack the pair
     first = recipe.at(0)
-    optimizers = {
-        "generator": new_optimizer(recipe, generator, lr=first.generator_lr, factor=1.0),
-        "discriminator": new_optimizer(recipe, discriminator, lr=first.discriminator_lr, factor=step_factor(recipe)),
-    }
+    optimizers = {"generator": new_optimizer(recipe, generator, lr=first.generator_lr, factor=1.0)}
+    for name, network in discriminator.items():
+        optimizers[name] = new_optimizer(recipe, network, lr=first.discriminator_lr, factor=step_factor(recipe))
     return TrainingState(spec=spec, networks=networks, optimizers=optimizers, ada=AdaController(device))
 
 

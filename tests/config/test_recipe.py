@@ -40,7 +40,7 @@ def test_every_field_is_documented() -> None:
     assert set(HYPERPARAMETERS) == {field.name for field in dataclasses.fields(Recipe)} - {"name", "summary"}
     for field in HYPERPARAMETERS.values():
         assert field.metadata["help"].endswith(".")
-        assert field.metadata["help"][0].isupper() or field.metadata["help"][0] == "λ"
+        assert field.metadata["help"][0].isupper() or field.metadata["help"][0] in "βλ"
 
 
 @pytest.mark.parametrize(
@@ -83,7 +83,11 @@ def test_what_belongs_to_a_part_is_without_effect_where_the_recipe_lacks_it() ->
         "dropout",
         "discriminator_dropout",
         "softmax_inverse_temperature",
+        "mixture_components",
+        "code_penalty",
+        "decoder_penalty",
     }
+    assert "objective" in without_effect(load_recipe("vae"))
     assert without_effect(override(load_recipe("dcgan"), optimizer="sgd"))["beta2"] == "optimizer=adam or rmsprop"
     assert refusal(lambda: check_effect(load_recipe("dcgan"), ["penalty_every"])) == (
         "penalty_every changes nothing without a penalty: give that, too, or leave penalty_every out."
@@ -158,4 +162,4 @@ def test_a_file_that_cannot_be_read_is_refused(tmp_path: Path) -> None:
     assert refusal(lambda: load_recipe(missing)) == f"recipe={missing!r} cannot be read: No such file or directory."
     broken = write(tmp_path, "summary = ")
     assert refusal(lambda: load_recipe(broken)).startswith(f"recipe={broken!r} is not TOML: ")
-    assert refusal(lambda: load_recipe("r2")).startswith("recipe='r2' is unknown: give one of dcgan, ")
+    assert refusal(lambda: load_recipe("r2")).startswith("recipe='r2' is unknown: give one of autoencoder, dcgan, ")

@@ -53,7 +53,7 @@ def test_a_value_has_few_digits_and_stays_in_its_range() -> None:
 @pytest.mark.parametrize(
     ("text", "sentence"),
     [
-        ("learning_rate=1e-4..1e-2", "In space: Unknown parameter learning_rate: the parameters are family, "),
+        ("learning_rate=1e-4..1e-2", "In space: Unknown parameter learning_rate: the parameters are method, family, "),
         ("generator_rl=1..2", "In space: Unknown parameter generator_rl: similar ones are "),
         ("epochs=1..2", "In space: Unknown parameter epochs: "),
         ("generator_lr", "space has 'generator_lr': give FIELD=A..B for a range, or FIELD=a|b|c for choices."),
@@ -93,7 +93,8 @@ def test_the_default_space_is_around_a_recipe(name: str) -> None:
     recipe = load_recipe(name)
     space = parse_space(default_space(recipe))
     check_space(space, recipe)
-    assert {"generator_lr", "discriminator_lr", "ema_half_life"} <= set(space)
+    assert {"generator_lr", "ema_half_life"} <= set(space)
+    assert ("discriminator_lr" in space) == (recipe.method == "gan")
     assert ("penalty_weight" in space) == (recipe.penalty != "none")
     own = override(recipe, **parse_hyperparameters(texts_at(space, own_values(space, recipe))))
     assert resolved(own) == resolved(recipe)

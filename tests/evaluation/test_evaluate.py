@@ -13,7 +13,8 @@ from evaluation_helpers import COUNT, CPU, Brightness, measurements_of, values_o
 from generators import open_bank
 from torch import nn
 
-from gan_plugin.config.recipe import fit_batch, load_recipe
+from gan_plugin.config.fitting import fit_batch
+from gan_plugin.config.recipe import load_recipe
 from gan_plugin.data import Dataset
 from gan_plugin.data.dataset import make_dataset
 from gan_plugin.data.held_out import divide
@@ -25,7 +26,8 @@ from gan_plugin.evaluation.reference import Reference
 from gan_plugin.evaluation.results import Evaluation
 from gan_plugin.export import export_generator
 from gan_plugin.features import Outputs
-from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.spec import image_spec
 from gan_plugin.training.loop import TrainingPlan, train
 
@@ -291,4 +293,10 @@ def test_unlabeled_data_has_no_metrics_of_classes(
     assert evaluation.classes == ()
     names = set(values_of(evaluation))
     of_features = {"fid", "fid_ratio", "kid", "precision", "recall", "density", "coverage", "authenticity"}
-    assert names == of_features | {"critic_auroc", "spectrum_distance", "high_frequencies", "checkerboard"}
+    assert names == of_features | {
+        "critic_auroc",
+        "spectrum_distance",
+        "high_frequencies",
+        "checkerboard",
+        "sharpness",
+    }

@@ -18,7 +18,7 @@ from gan_plugin.evaluation.evaluate import evaluate_generator
 from gan_plugin.evaluation.reference import Reference, prepare_reference
 from gan_plugin.evaluator import check_fit
 from gan_plugin.report import sheets, write_report
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.description import Description
 from gan_plugin.spec import image_spec
 
 pytestmark = pytest.mark.usefixtures("short_metrics")

@@ -28,7 +28,7 @@ from torch import Tensor, nn
 
 from gan_plugin.export import export_generator
 from gan_plugin.seeds import latents
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.description import Description
 from gan_plugin.spec import MAX_SEED, image_spec
 
 EXAMPLES = ROOT / "examples"

@@ -15,7 +15,8 @@ import pytest
 from helpers import PATIENCE_S, Project, options, refused, wait_for
 
 import gan_plugin
-from gan_plugin.config.recipe import Recipe, limit_batch
+from gan_plugin.config.fitting import limit_batch
+from gan_plugin.config.recipe import Recipe
 from gan_plugin.training import plan
 from gan_plugin.training.checkpoint import FILE_NAME, read_header
 

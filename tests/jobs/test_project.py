@@ -277,7 +277,7 @@ def test_sample_refuses(store: Trained, words: tuple[str, ...], sentence: str) -
     ("parameters", "sentence"),
     [
         ({"epochs": "x"}, "epochs='x' is not possible: give a whole number of at least 1, or auto."),
-        ({"recipe": "biggan"}, "recipe='biggan' is unknown: give one of dcgan, dcgan-minimax, "),
+        ({"recipe": "biggan"}, "recipe='biggan' is unknown: give one of autoencoder, dcgan, dcgan-minimax, "),
         ({"data": "nowhere"}, "data='nowhere' is neither 'digits', a folder or parquet file that exists"),
         ({"split": "dev"}, "data='digits' has no split 'dev': its splits are 'train' and 'test'."),
         ({"held_out": "dev"}, "data='digits' has no split 'dev': its splits are 'train' and 'test'."),

@@ -11,7 +11,8 @@ from helpers import refusal
 from gan_plugin.config.recipe import Recipe, load_recipe, override, recipe_names
 from gan_plugin.export import export_generator
 from gan_plugin.networks import FAMILIES, new_discriminators, new_generator
-from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.spec import Size, image_spec
 
 SIZES: dict[str, list[Size]] = {

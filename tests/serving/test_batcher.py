@@ -24,7 +24,8 @@ from gan_plugin.networks import dcgan
 from gan_plugin.seeds import latents
 from gan_plugin.serving import generator as generator_module
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher
-from gan_plugin.serving.generator import BUCKETS, Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.generator import BUCKETS, OnnxGenerator
 from gan_plugin.serving.session import LoadedSession
 from gan_plugin.spec import image_spec
 

@@ -15,7 +15,8 @@ from helpers import ROOT, refusal
 from gan_plugin import flavor
 from gan_plugin.explorer import write_page
 from gan_plugin.sampling import write_samples
-from gan_plugin.serving.generator import Description, OnnxGenerator
+from gan_plugin.serving.description import Description
+from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.spec import image_spec
 
 DIGITS = ROOT / "examples" / "digits.onnx"

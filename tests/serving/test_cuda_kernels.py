@@ -24,7 +24,7 @@ from gan_plugin.config.recipe import load_recipe, recipe_names
 from gan_plugin.export import OPSET, write_onnx
 from gan_plugin.networks import new_generator
 from gan_plugin.networks.wrappers import Quantized
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.description import Description
 from gan_plugin.spec import image_spec
 
 DIGITS = ROOT / "examples" / "digits.onnx"

@@ -100,7 +100,7 @@ def test_depth_is_bounded_before_python_is_at_its_end() -> None:
 def test_numbers_that_no_float_holds_are_refused(capfd: pytest.CaptureFixture[str]) -> None:
     import pandas as pd
 
-    from gan_plugin.serving.generator import Description
+    from gan_plugin.serving.description import Description
     from gan_plugin.serving.requests import read_request
     from gan_plugin.spec import image_spec
 

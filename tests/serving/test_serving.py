@@ -20,7 +20,7 @@ from PIL import Image
 
 from gan_plugin import flavor
 from gan_plugin.seeds import latents
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.description import Description
 from gan_plugin.serving.requests import read_request
 from gan_plugin.spec import image_spec
 

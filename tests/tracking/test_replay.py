@@ -23,7 +23,7 @@ from mlflow import MlflowClient
 
 from gan_plugin.export import export_generator
 from gan_plugin.networks.dcgan import Generator
-from gan_plugin.serving.generator import Description
+from gan_plugin.serving.description import Description
 from gan_plugin.spec import image_spec
 from gan_plugin.tracking import delivery
 from gan_plugin.tracking import training_run as module

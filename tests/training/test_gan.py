@@ -11,19 +11,21 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
-from training_helpers import CPU, GRAY, Memory
+from training_helpers import CPU, GAN_RECIPES, GRAY, Memory
 
-from gan_plugin.config.recipe import Recipe, load_recipe, override, recipe_names
+from gan_plugin.config.recipe import Recipe, load_recipe, override
 from gan_plugin.data.dataset import Dataset, make_dataset
 from gan_plugin.data.loader import Batch
 from gan_plugin.objectives import OBJECTIVES, mutual_information_loss
 from gan_plugin.spec import SampleSpec, image_spec
-from gan_plugin.training import gradients, loop
+from gan_plugin.training import gradients
+from gan_plugin.training import steps as steps_module
 from gan_plugin.training.ada import ADJUST_EVERY, RAMP_IMAGES
-from gan_plugin.training.gan import GanStep, metric_names
+from gan_plugin.training.gan import GanStep
 from gan_plugin.training.loop import train
 from gan_plugin.training.plan import TrainingPlan
 from gan_plugin.training.state import TrainingState, new_state
+from gan_plugin.training.steps import metric_names
 
 UPDATES = ["simultaneous", "alternating", "shared-fakes"]
 BATCH, LATENT, CLASSES = 8, 8, 3
@@ -452,7 +454,7 @@ def test_a_relative_generator_draws_images_of_its_own_with_their_labels(
 
         return watch
 
-    monkeypatch.setattr(loop, "GanStep", watched)
+    monkeypatch.setattr(steps_module, "GanStep", watched)
     plan = TrainingPlan(
         recipe, epochs=1, seed=0, device=CPU, precision=torch.float32, samples_every=9, checkpoint_every=9, guard=False
     )
@@ -468,7 +470,7 @@ def test_a_relative_generator_draws_images_of_its_own_with_their_labels(
     assert places_shared < 0.2 if own else places_shared == 1
 
 
-@pytest.mark.parametrize("name", recipe_names())
+@pytest.mark.parametrize("name", GAN_RECIPES)
 def test_a_step_reports_what_it_is_said_to_report(name: str, monkeypatch: pytest.MonkeyPatch) -> None:
     recipe = load_recipe(name)
     width = {"width": 16, "full_stages": 4, "blocks": 1} if recipe.family == "r3gan" else {}

@@ -19,6 +19,7 @@ from gan_plugin.data.loader import epoch_order
 from gan_plugin.objectives import OBJECTIVES
 from gan_plugin.training import budget, loop
 from gan_plugin.training import guard as guard_module
+from gan_plugin.training import steps as steps_module
 from gan_plugin.training.budget import Clock
 from gan_plugin.training.checkpoint import read_header
 from gan_plugin.training.errors import Diverged, Interrupted
@@ -285,7 +286,7 @@ def test_what_failed_is_freed_before_training_goes_on(
         steps.append(weakref.ref(step))
         return step
 
-    monkeypatch.setattr(loop, "GanStep", counted)
+    monkeypatch.setattr(steps_module, "GanStep", counted)
     scripted_plan = dataclasses.replace(evaluated_plan(5), checkpoint_every=2)
     train(dataset, scripted_plan, Memory(), folder=tmp_path, evaluator=Poisoned(states, at=3))
     assert alive == [0, 0]

@@ -15,7 +15,8 @@ import torch
 from helpers import ROOT, FakeTime, refusal
 from training_helpers import CPU, GRAY, Memory, Scripted, assert_same, evaluated_plan, plan, small_recipe, weights
 
-from gan_plugin.config.recipe import fit_batch, load_recipe, override
+from gan_plugin.config.fitting import fit_batch
+from gan_plugin.config.recipe import load_recipe, override
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.data.loader import Batch, epoch_order
 from gan_plugin.device import STEPS_AHEAD, Throttle, choose_device, choose_precision, cpu_threads
@@ -517,6 +518,6 @@ def test_recipes() -> None:
     assert load_recipe("dcgan-minimax") == dataclasses.replace(
         load_recipe("dcgan"), name="dcgan-minimax", objective="minimax", summary=load_recipe("dcgan-minimax").summary
     )
-    unknown = r"^recipe='dcgna' is unknown: give one of dcgan, .*, wgan-gp, or the path of a \.toml file\.$"
+    unknown = r"^recipe='dcgna' is unknown: give one of autoencoder, .*, wgan-gp, or the path of a \.toml file\.$"
     with pytest.raises(UserError, match=unknown):
         load_recipe("dcgna")

@@ -1,0 +1,157 @@
+"""Export what a training has learned: the generator, its encoder where it has one, and the model in MLflow."""
+
+from __future__ import annotations
+
+import dataclasses
+from pathlib import Path
+from typing import NamedTuple
+
+import numpy as np
+import torch
+
+from gan_plugin import flavor
+from gan_plugin.data import Dataset
+from gan_plugin.data.stored import pixels_of
+from gan_plugin.evaluation.results import regular_indices
+from gan_plugin.export import Parity, ParityError, describe_encoder, export_encoder, export_generator
+from gan_plugin.jobs.describe import describe_version
+from gan_plugin.media.image import Images
+from gan_plugin.networks.autoencoder import Autoencoder
+from gan_plugin.networks.wrappers import QuantizedEncoder
+from gan_plugin.serving.description import Description, EncoderDescription
+from gan_plugin.serving.encoder import OnnxEncoder
+from gan_plugin.serving.generator import OnnxGenerator
+from gan_plugin.serving.projection import anomaly_scores, reconstruct
+from gan_plugin.serving.pyfunc import digest_of
+from gan_plugin.tracking.training_run import TrainingRun
+from gan_plugin.training.mixture import active_units, codes_of
+from gan_plugin.training.plan import TrainingPlan, spec_of
+from gan_plugin.training.selection import export_reason
+from gan_plugin.training.state import TrainingState
+
+PRECISIONS = {"float32": torch.float32, "float16": torch.float16}  # of the exported generator
+PARITY_IMAGES = 64  # that the exported encoder is compared by
+HELD_OUT_IMAGES = 1000  # by which an encoder is described
+USUAL = 0.95  # share of the held-out images that are to count as like the data
+
+
+class Origin(NamedTuple):
+    """What an exported generator comes from.
+
+    Attributes:
+        plan: of the training.
+        dataset: the training images.
+        held_out: images that were held out; None without any, and where nothing needs them.
+        seen: digests of the feature networks by which the generator was chosen.
+    """
+
+    plan: TrainingPlan
+    dataset: Dataset
+    held_out: Dataset | None
+    seen: tuple[str, ...] = ()
+
+
+def export(run: TrainingRun, state: TrainingState, origin: Origin, *, precision: str, model_name: str | None) -> None:
+    """Export the averaged generator, prove the file equal to it, and log it; register it where it has a name.
+
+    Args:
+        precision: of the file, one of PRECISIONS.
+        model_name: under which it is registered; None for a model that is only logged.
+
+    Raises:
+        ExportError: a file is not what it must be.
+    """
+    plan, dataset = origin.plan, origin.dataset
+    recipe = plan.recipe
+    description = Description(
+        latent_size=recipe.latent_size,
+        spec=spec_of(dataset, recipe),
+        recipe=recipe.name,
+        run_id=run.id,
+        data=dataset.name,
+        data_digest=dataset.digest,
+        seen_features=origin.seen,
+    )
+    onnx_file = run.folder / flavor.ONNX_FILE
+    try:
+        parity = export_generator(state.ema, description, onnx_file, dtype=PRECISIONS[precision])
+    except ParityError as error:
+        run.spool.metrics(parity_metrics(error.parity), state.steps)
+        raise
+    run.spool.metrics(parity_metrics(parity), state.steps)
+    step = state.steps if state.best is None else state.best.step
+    of_all = f" of {state.steps:,}" if step <= state.steps else ""  # after a rollback the best may be the younger one
+    reason = f"Exported: the averaged generator of step {step:,}{of_all}. {export_reason(state)}"
+    run.spool.note("exported", reason)
+    digest, encoder = digest_of(onnx_file), {}
+    if isinstance(state.ema, Autoencoder):
+        encoder_file = export_own_encoder(run, state.ema, onnx_file, origin=origin)
+        encoder = {"encoder": run.spool.keep(encoder_file, f"encoder-{digest_of(encoder_file)}.onnx")}
+    uri = f"models:/{model_name}/VERSION"  # which is known when it is registered
+    run.spool.add(
+        "model",
+        file=run.spool.keep(onnx_file, f"generator-{digest}.onnx"),
+        **encoder,
+        digest=digest,
+        step=step,
+        params={"recipe": recipe.name, "data": dataset.name, "data_digest": dataset.digest, "exported": reason},
+        model_name=model_name,
+        uri=uri,
+        description=describe_version(plan, dataset, uri=uri, reason=reason),
+    )
+    print(
+        f"{reason}\n{onnx_file} is written: PyTorch and ONNX Runtime are at most {parity.largest_difference} of 255 "
+        f"gray levels apart, over {parity.images} images.",
+        flush=True,
+    )
+
+
+def export_own_encoder(run: TrainingRun, autoencoder: Autoencoder, onnx_file: Path, *, origin: Origin) -> Path:
+    """Export the encoder of an autoencoder, and describe it by how it reconstructs held-out images.
+
+    Raises:
+        ExportError: the file is not the encoder.
+    """
+    path = run.folder / flavor.ENCODER_FILE
+    generator = OnnxGenerator(onnx_file, device="cpu")
+    encoder = QuantizedEncoder(autoencoder.encoder, autoencoder.prior)
+    codes, _ = codes_of(autoencoder, origin.dataset)
+    units = active_units(codes) if origin.plan.recipe.method == "vae" else None
+    description = EncoderDescription(digest_of(onnx_file), active_units=units)
+    images = evenly_spaced(origin.dataset, PARITY_IMAGES)
+    parity = export_encoder(encoder, description, path, generator=generator, images=images)
+    metrics = {f"{name}_encoder": value for name, value in parity_metrics(parity).items()}
+    if origin.held_out is not None:
+        description, reconstruction = described_by(origin.held_out, description, OnnxEncoder(path), generator=generator)
+        describe_encoder(path, description)
+        metrics |= reconstruction
+    run.spool.metrics(metrics, 0)
+    return path
+
+
+def described_by(
+    held_out: Dataset, description: EncoderDescription, encoder: OnnxEncoder, *, generator: OnnxGenerator
+) -> tuple[EncoderDescription, dict[str, float]]:
+    """Return what an encoder's file says of itself, with what held-out images have in common, and metrics of these."""
+    images = evenly_spaced(held_out, HELD_OUT_IMAGES)
+    projected = reconstruct(generator, encoder, images)
+    scores = anomaly_scores(encoder, images, projected.images)
+    described = dataclasses.replace(
+        description,
+        low_psnr=float(np.quantile(projected.psnr, 1 - USUAL)),
+        high_anomaly=float(np.quantile(scores, USUAL)),
+    )
+    return described, {"reconstruction_psnr/pixels": float(projected.psnr.mean())}
+
+
+def evenly_spaced(dataset: Dataset, count: int) -> Images:
+    """Return at most ``count`` images uint8 [N, H, W, C], spaced evenly over the data."""
+    return pixels_of(dataset.samples)[regular_indices(len(dataset), count)]
+
+
+def parity_metrics(parity: Parity) -> dict[str, float]:
+    """Return how far the exported file is from the generator."""
+    return {
+        "export/largest_difference": float(parity.largest_difference),
+        "export/differing_pixels": parity.differing_pixels,
+    }

@@ -1,0 +1,60 @@
+"""An autoencoder from the command line: trained, registered with its encoder, and evaluated."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import pytest
+from helpers import Project
+
+from gan_plugin import flavor
+
+
+@pytest.fixture(scope="module")
+def project(make_project: Callable[[], Project]) -> Project:
+    project = make_project()
+    project.learn_shortly()
+    return project
+
+
+def test_a_variational_autoencoder_is_trained_evaluated_and_registered(
+    project: Project, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    done = project.mlflow_run(
+        recipe="vae", data="digits", image_size=16, width=16, latent_size=9, epochs=4, model_name="vae", device="cpu"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    (run,) = project.runs()
+    assert run.data.params["method"] == "vae"
+    assert "discriminator_lr" not in done.stdout
+    assert run.data.metrics["loss/reconstruction"] < 0.2
+    assert run.data.metrics["loss/kl"] > 0
+    assert run.data.metrics["reconstruction_psnr/pixels"] > 10
+    assert run.data.metrics["export/largest_difference_encoder"] <= 1
+
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", project.tracking_uri)
+    generator = flavor.load_model("models:/vae/1", device="cpu")
+    assert generator.description.recipe == "vae"
+    assert generator.encoder is not None
+    description = generator.encoder.description
+    assert description.active_units in range(1, 9)
+    assert description.low_psnr is not None
+    assert description.low_psnr < run.data.metrics["reconstruction_psnr/pixels"]
+    assert description.high_anomaly is not None
+
+    done = project.mlflow_run("evaluate", model="models:/vae/1", data="digits", image_size=16, images=500, device="cpu")
+    assert done.returncode == 0, done.stdout + done.stderr
+    metrics = project.runs()[0].data.metrics
+    assert metrics["reconstruction_psnr/pixels"] == pytest.approx(run.data.metrics["reconstruction_psnr/pixels"])
+    assert metrics["active_units/encoder"] == description.active_units
+    assert metrics["fid_normal/classifier"] > metrics["fid/classifier"]  # the mixture is nearer to the codes
+    assert metrics["sharpness_real/pixels"] == pytest.approx(1, abs=0.1)
+
+
+def test_what_belongs_to_adversarial_training_is_refused(project: Project) -> None:
+    done = project.mlflow_run(recipe="vae", data="digits", penalty="r1", penalty_weight=1)
+    assert done.returncode != 0
+    assert (
+        "penalty changes nothing without method=gan: give that, too, or leave penalty out." in done.stdout + done.stderr
+    )
