@@ -22,8 +22,9 @@ import onnx
 
 from gan_plugin import cli, flavor
 from gan_plugin.config.kinds import Accepts
+from gan_plugin.config.parsing import SettingsClass
 from gan_plugin.config.recipe import HYPERPARAMETERS, load_recipe, recipe_names
-from gan_plugin.config.settings import EvaluateSettings, PromoteSettings, SettingsClass, TrainSettings, TuneSettings
+from gan_plugin.config.settings import CompareSettings, EvaluateSettings, PromoteSettings, TrainSettings, TuneSettings
 from gan_plugin.export import OPSET
 from gan_plugin.metrics.catalog import BOUNDED, CATALOG
 from gan_plugin.metrics.metric import Metric
@@ -168,7 +169,7 @@ def use_in_promote(metric: Metric) -> str:
 
 def commands() -> str:
     """Return the commands whose options are not settings."""
-    with_settings = ("train", "tune", "evaluate", "promote")
+    with_settings = ("train", "tune", "evaluate", "compare", "promote")
     return "\n\n".join(command(cli.main.commands[name]) for name in cli.main.commands if name not in with_settings)
 
 
@@ -266,6 +267,7 @@ BLOCKS: dict[str, Callable[[], str]] = {
     "hyperparameters": hyperparameter_table,
     "tune": lambda: parameter_table(TuneSettings),
     "evaluate": lambda: parameter_table(EvaluateSettings),
+    "compare": lambda: parameter_table(CompareSettings),
     "promote": lambda: parameter_table(PromoteSettings),
     "commands": commands,
     "serving options": serving_options,

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from gan_plugin.serving.generator import OnnxGenerator
 
 __version__ = "0.1.0"
-__all__ = ["evaluate", "load_model", "promote", "save_model", "train"]
+__all__ = ["compare", "evaluate", "load_model", "promote", "save_model", "train"]
 
 Value = str | int | float | bool | Path | Sequence[object] | None
 
@@ -55,7 +55,8 @@ def train(
         Diverged: training failed, in spite of returns to a good checkpoint.
         ExportError: the exported file does not compute what the generator does.
     """
-    from gan_plugin.config.settings import TrainSettings, parse_training, texts_of
+    from gan_plugin.config.parsing import parse_training, texts_of
+    from gan_plugin.config.settings import TrainSettings
 
     values = {"data": data, "recipe": recipe, "epochs": epochs, "model_name": model_name, **parameters}
     settings, overrides = parse_training(texts_of(TrainSettings, values))
@@ -78,12 +79,36 @@ def evaluate(*, model: str, data: str | Path | None = None, **parameters: Value)
     Raises:
         UserError: the model, the data or a parameter is wrong, or they do not fit together.
     """
-    from gan_plugin.config.settings import EvaluateSettings, parse, texts_of
+    from gan_plugin.config.parsing import parse, texts_of
+    from gan_plugin.config.settings import EvaluateSettings
 
     settings = parse(EvaluateSettings, texts_of(EvaluateSettings, {"model": model, "data": data, **parameters}))
     from gan_plugin.jobs.evaluate import run_evaluation
 
     return run_evaluation(settings)
+
+
+def compare(*, models: Sequence[str], data: str | Path | None = None, **parameters: Value) -> str:
+    """Evaluate generators alike and log a page with all of them side by side, in a new MLflow run.
+
+    Args:
+        models: URIs such as "models:/gan/1", or ids of the runs that trained or evaluated them.
+        data: the images to compare with, as in :func:`train`.
+        parameters: any other parameter of ``gan-plugin compare --help``, for example ``images=50_000``.
+
+    Returns:
+        The URI of the page.
+
+    Raises:
+        UserError: a model, the data or a parameter is wrong, or the models cannot be compared.
+    """
+    from gan_plugin.config.parsing import parse, texts_of
+    from gan_plugin.config.settings import CompareSettings
+
+    settings = parse(CompareSettings, texts_of(CompareSettings, {"models": models, "data": data, **parameters}))
+    from gan_plugin.jobs.compare import run_comparison
+
+    return run_comparison(settings)
 
 
 def promote(
@@ -106,7 +131,8 @@ def promote(
         Refused: the candidate misses a threshold, or is not better; the champion is the one that it was.
         Locked: another promotion of this model is changing the alias.
     """
-    from gan_plugin.config.settings import PromoteSettings, parse, texts_of
+    from gan_plugin.config.parsing import parse, texts_of
+    from gan_plugin.config.settings import PromoteSettings
 
     values = {"model_name": model_name, "data": data, "rollback": rollback, **parameters}
     settings = parse(PromoteSettings, texts_of(PromoteSettings, values))

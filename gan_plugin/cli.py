@@ -1,4 +1,4 @@
-"""The command line: ``gan-plugin train | tune | evaluate | promote | replay | close | unlock | sample | …``.
+"""The command line: ``gan-plugin train | tune | evaluate | compare | promote | replay | close | unlock | sample | …``.
 
 The options of the first four come from :mod:`gan_plugin.config`.
 """
@@ -17,17 +17,9 @@ import click
 
 from gan_plugin import __version__
 from gan_plugin.config.kinds import parse_value, registered_name, unknown_parameter
+from gan_plugin.config.parsing import SettingsClass, parameters_of, parse, parse_training
 from gan_plugin.config.recipe import HYPERPARAMETERS, load_recipe, recipe_names
-from gan_plugin.config.settings import (
-    EvaluateSettings,
-    PromoteSettings,
-    SettingsClass,
-    TrainSettings,
-    TuneSettings,
-    parameters_of,
-    parse,
-    parse_training,
-)
+from gan_plugin.config.settings import CompareSettings, EvaluateSettings, PromoteSettings, TrainSettings, TuneSettings
 from gan_plugin.errors import UserError
 from gan_plugin.launch import become_torchrun, check_alone
 from gan_plugin.output import forgive_output
@@ -155,6 +147,20 @@ def evaluate(**texts: str | None) -> None:
     from gan_plugin.jobs.evaluate import run_evaluation
 
     run_evaluation(settings)
+
+
+@main.command(cls=Parameters)
+@click.argument("named", nargs=-1, metavar="MODEL|RUN...")
+@options_of(CompareSettings)
+def compare(named: tuple[str, ...], **texts: str | None) -> None:
+    """Evaluate generators alike, and log a page with all of them side by side."""
+    values = without_none(texts)
+    if models := ",".join(filter(None, [*named, values.get("models", "")])):
+        values["models"] = models
+    settings = parse(CompareSettings, values)
+    from gan_plugin.jobs.compare import run_comparison
+
+    print(run_comparison(settings))
 
 
 @main.command(cls=Parameters)

@@ -20,7 +20,8 @@ from mlflow.models import EvaluationResult
 from mlflow.models.evaluation.base import EvaluationArtifact, ModelEvaluator
 from mlflow.pyfunc import PyFuncModel
 
-from gan_plugin.config.settings import EvaluatorSettings, parse
+from gan_plugin.config.parsing import parse
+from gan_plugin.config.settings import EvaluatorSettings
 from gan_plugin.datasets import SampleDataset, SampleEvaluationDataset
 from gan_plugin.errors import UserError, different_classes
 from gan_plugin.serving.description import Description

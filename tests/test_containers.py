@@ -38,7 +38,7 @@ from PIL import Image
 from torch.distributed.run import get_args_parser
 
 from gan_plugin import cli, flavor
-from gan_plugin.config.settings import parse_training
+from gan_plugin.config.parsing import parse_training
 from gan_plugin.export import export_generator
 from gan_plugin.networks.dcgan import Generator
 from gan_plugin.serving.description import Description

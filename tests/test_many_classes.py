@@ -16,7 +16,8 @@ from helpers import CHROMIUM, PATIENCE_S, ROOT, Project, need_program, options, 
 from PIL import Image
 
 from gan_plugin import flavor
-from gan_plugin.config.settings import EvaluateSettings, parse
+from gan_plugin.config.parsing import parse
+from gan_plugin.config.settings import EvaluateSettings
 from gan_plugin.data.dataset import make_dataset
 from gan_plugin.evaluation.results import MAX_CLASS_METRICS
 from gan_plugin.evaluator import check_fit

@@ -102,7 +102,7 @@ def protocol(model: Description, generated: Generated, reference: Reference) -> 
         second = {"second features": features_in_words(reference.second, generated.second)}
     seen, disjoint = split_networks(model, reference)
     return {
-        "model": f"recipe {model.recipe or 'unknown'}, trained in run {model.run_id or 'unknown'}",
+        "model": model_in_words(model),
         "generated": f"{count:,} images of the seeds {first_seed:,} to {first_seed + count - 1:,}",
         "reference": in_words(reference.dataset),
         "held out": "none" if reference.held_out is None else in_words(reference.held_out),
@@ -115,6 +115,11 @@ def protocol(model: Description, generated: Generated, reference: Reference) -> 
         "critic": critic_protocol(),
         "classes": "none" if classifier is None else f"as predicted by the classifier {classifier.digest}",
     }
+
+
+def model_in_words(model: Description) -> str:
+    """Return a generator's recipe and the run that trained it."""
+    return f"recipe {model.recipe or 'unknown'}, trained in run {model.run_id or 'unknown'}"
 
 
 def features_in_words(network: FeatureNetwork, outputs: Outputs) -> str:

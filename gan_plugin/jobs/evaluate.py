@@ -13,13 +13,13 @@ from mlflow.models import EvaluationResult
 from mlflow.pyfunc import PyFuncModel
 from mlflow.store.artifact.utils.models import get_model_name_and_version
 
+from gan_plugin.config.parsing import as_texts, explicit_texts
 from gan_plugin.config.settings import (
+    CompareSettings,
     DataSettings,
     EvaluateSettings,
     EvaluatorSettings,
     PromoteSettings,
-    as_texts,
-    explicit_texts,
 )
 from gan_plugin.connection import connected, without_password
 from gan_plugin.data import check_data_argument
@@ -51,7 +51,9 @@ def run_evaluation(settings: EvaluateSettings) -> dict[str, float]:
         return evaluate_model(model, dataset, settings, uri=settings.model).metrics
 
 
-def used_parameters(settings: EvaluateSettings | PromoteSettings, dataset: SampleDataset) -> dict[str, object]:
+def used_parameters(
+    settings: EvaluateSettings | CompareSettings | PromoteSettings, dataset: SampleDataset
+) -> dict[str, object]:
     """Return every parameter with the value that it has in effect: none is ``auto``."""
     spec, held_out = dataset.reference.spec, dataset.held_out
     return {

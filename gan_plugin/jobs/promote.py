@@ -10,7 +10,8 @@ from mlflow import MlflowClient
 from mlflow.models import EvaluationResult, MetricThreshold
 from mlflow.models.evaluation.validation import ModelValidationFailedException
 
-from gan_plugin.config.settings import PromoteSettings, as_texts
+from gan_plugin.config.parsing import as_texts
+from gan_plugin.config.settings import PromoteSettings
 from gan_plugin.connection import connected
 from gan_plugin.data import check_data_argument
 from gan_plugin.datasets import SampleDataset
@@ -19,6 +20,7 @@ from gan_plugin.errors import UserError
 from gan_plugin.evaluation.context import WAYS_TO_HOLD_OUT
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import check_fit, generator_of, results_of
+from gan_plugin.jobs.compare import Named, Opened, compare_one, log_comparison, open_model
 from gan_plugin.jobs.evaluate import evaluate_model, import_evaluators, load_pyfunc, reference_of, used_parameters
 from gan_plugin.metrics.catalog import NEED_HELD_OUT, NEED_LABELS, higher_is_better
 from gan_plugin.process import this_process
@@ -45,6 +47,7 @@ class EvaluatedVersion:
     version: str
     result: EvaluationResult
     run_id: str
+    opened: Opened
 
     def value(self, metric: str) -> float | None:
         """Return the value of a metric by its short name, such as "fid"; None where it was not measured."""
@@ -100,6 +103,7 @@ def promote_version(settings: PromoteSettings) -> str:
         while True:
             if champion_version is not None and (champion is None or champion.version != champion_version):
                 champion = evaluate_version(settings, dataset, version=champion_version, role=ALIAS)
+                compare_with_champion(candidate, champion, dataset)
             against = None if champion_version is None else champion
             decide(settings, candidate, against)
             if set_champion(client, name, version, expected=champion_version, holder=run.info.run_id):
@@ -154,10 +158,17 @@ def evaluate_version(settings: PromoteSettings, dataset: SampleDataset, *, versi
     """Evaluate one version in a run of its own inside the promotion's."""
     uri = uri_of(settings, version)
     print(f"\n{uri}, the {role}:")
-    model = load_pyfunc(uri, settings.device)
+    opened = open_model(Named(f"{settings.model_name} version {version}, the {role}", uri, None), settings.device)
     with mlflow.start_run(run_name=f"{role} {settings.model_name} {version}", nested=True) as run:
         mlflow.set_tags({PROCESS: this_process().to_json(), "gan.role": role, "gan.model": uri})
-        return EvaluatedVersion(version, evaluate_model(model, dataset, settings, uri=uri), run.info.run_id)
+        result = evaluate_model(opened.model, dataset, settings, uri=uri)
+        return EvaluatedVersion(version, result, run.info.run_id, opened)
+
+
+def compare_with_champion(candidate: EvaluatedVersion, champion: EvaluatedVersion, dataset: SampleDataset) -> None:
+    """Log a page with both versions side by side."""
+    versions = (candidate, champion)
+    log_comparison([compare_one(one.opened, results_of(one.result), dataset) for one in versions], dataset)
 
 
 def decide(settings: PromoteSettings, candidate: EvaluatedVersion, champion: EvaluatedVersion | None) -> None:

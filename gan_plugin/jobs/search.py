@@ -8,7 +8,8 @@ from dataclasses import KW_ONLY, dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from gan_plugin.config.settings import TuneSettings, as_texts
+from gan_plugin.config.parsing import as_texts
+from gan_plugin.config.settings import TuneSettings
 from gan_plugin.config.space import texts_at
 from gan_plugin.errors import UserError
 from gan_plugin.jobs import study as studies

@@ -12,8 +12,9 @@ from pathlib import Path
 import mlflow
 import torch
 
+from gan_plugin.config.parsing import explicit_texts
 from gan_plugin.config.recipe import load_recipe, override, resolved
-from gan_plugin.config.settings import TrainSettings, explicit_texts
+from gan_plugin.config.settings import TrainSettings
 from gan_plugin.connection import without_password
 from gan_plugin.data import Dataset, Division, check_data_argument, load_held_out
 from gan_plugin.device import choose_device, choose_precision, cpu_threads, precision_name

@@ -9,8 +9,9 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from gan_plugin.config.parsing import explicit_texts
 from gan_plugin.config.recipe import load_recipe
-from gan_plugin.config.settings import TuneSettings, explicit_texts
+from gan_plugin.config.settings import TuneSettings
 from gan_plugin.config.space import check_space, default_space, own_values, parse_space
 from gan_plugin.data import Dataset, check_data_argument
 from gan_plugin.device import choose_device, choose_precision, precision_name

@@ -87,7 +87,7 @@ def render(
     rows = [measurement_row(measurement) for measurement in evaluation.measurements]
     columns = class_columns(classes) if classes else []
     generated, reference = samples(evaluation)
-    return template().render(
+    return template("report.html").render(
         title=title,
         evaluation=evaluation,
         headline=main_rows(rows),
@@ -111,13 +111,18 @@ def render(
     )
 
 
-def template() -> jinja2.Template:
-    """Load the page's template."""
-    source = resources.files("gan_plugin.report").joinpath("report.html").read_text("utf-8")
+def template(name: str) -> jinja2.Template:
+    """Load the template of a page."""
+    folder = resources.files("gan_plugin.report")
     environment = jinja2.Environment(
-        autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
+        loader=jinja2.FunctionLoader(lambda file: folder.joinpath(file).read_text("utf-8")),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
     )
-    return environment.from_string(source)
+    environment.filters["zip"] = zip
+    return environment.get_template(name)
 
 
 # ---- images ----------------------------------------------------------------------------------------------------------

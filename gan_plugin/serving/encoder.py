@@ -26,13 +26,18 @@ class Encoded(NamedTuple):
 
     Attributes:
         z: float32 [N, latent_size].
-        labels: int64 [N], the likeliest classes; None where the generator takes no labels.
         features: float32 [N, F].
+        logits: float32 [N, classes]; None where the generator takes no labels.
     """
 
     z: npt.NDArray[np.float32]
-    labels: npt.NDArray[np.int64] | None
     features: npt.NDArray[np.float32]
+    logits: npt.NDArray[np.float32] | None
+
+    @property
+    def labels(self) -> npt.NDArray[np.int64] | None:
+        """The likeliest classes, int64 [N]; None where the generator takes no labels."""
+        return None if self.logits is None else self.logits.argmax(1)
 
 
 class OnnxEncoder:
@@ -63,4 +68,4 @@ class OnnxEncoder:
         """Encode images uint8 [N, H, W, C], N ≥ 1."""
         runs = [self.session.run(None, {"image": images[i : i + BATCH]}) for i in range(0, len(images), BATCH)]
         z, features, *logits = (np.concatenate(parts) for parts in zip(*runs))
-        return Encoded(z, logits[0].argmax(1) if logits else None, features)
+        return Encoded(z, features, logits[0] if logits else None)

@@ -10,21 +10,16 @@ import yaml
 from helpers import ROOT, refusal
 
 from gan_plugin.config.kinds import image_size
+from gan_plugin.config.parsing import SettingsClass, as_texts, parameters_of, parse, parse_training, texts_of
 from gan_plugin.config.recipe import HYPERPARAMETERS
 from gan_plugin.config.schedule import Ramp
 from gan_plugin.config.settings import (
     EvaluateSettings,
     EvaluatorSettings,
     PromoteSettings,
-    SettingsClass,
     Threshold,
     TrainSettings,
     TuneSettings,
-    as_texts,
-    parameters_of,
-    parse,
-    parse_training,
-    texts_of,
 )
 from gan_plugin.spec import size_text
 

@@ -17,7 +17,8 @@ from helpers import PATIENCE_S, SHORT_CAS, Project, error_of, options, tracking
 from mlflow import MlflowClient
 
 from gan_plugin import flavor, lock
-from gan_plugin.config.settings import PromoteSettings, parse
+from gan_plugin.config.parsing import parse
+from gan_plugin.config.settings import PromoteSettings
 from gan_plugin.data import load_dataset
 from gan_plugin.errors import UserError
 from gan_plugin.jobs.promote import Refused, run_promotion
@@ -83,6 +84,9 @@ def test_better_is_promoted_worse_is_refused_and_rollback_restores(
     assert (metrics["candidate"]["version"], metrics["champion"]["version"]) == ("2", "1")
     assert metrics["candidate"]["fid/classifier"] < metrics["champion"]["fid/classifier"]
     assert json.loads(tags["gan.promotion.protocol"])["generated"] == "100 images of the seeds 0 to 99"
+    page = mlflow.artifacts.load_text(f"runs:/{tags['gan.promotion.run']}/comparison/comparison.html")
+    assert "<h3>gan version 2, the candidate</h3>" in page
+    assert "<h3>gan version 1, the champion</h3>" in page
     assert "version 1 had " in client.get_model_version("gan", "2").description
 
     register(banks, BAD)

@@ -15,8 +15,9 @@ import pytest
 from helpers import FakeTime, error_of, options, refusal, refused
 from mlflow import MlflowClient
 
+from gan_plugin.config.parsing import parse
 from gan_plugin.config.recipe import load_recipe
-from gan_plugin.config.settings import TuneSettings, parse
+from gan_plugin.config.settings import TuneSettings
 from gan_plugin.config.space import own_values, parse_space
 from gan_plugin.jobs import search, study, trial, tune
 from gan_plugin.jobs.search import SearchClock

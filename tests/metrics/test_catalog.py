@@ -7,7 +7,8 @@ import sys
 
 import pytest
 
-from gan_plugin.config.settings import PromoteSettings, parse
+from gan_plugin.config.parsing import parse
+from gan_plugin.config.settings import PromoteSettings
 from gan_plugin.errors import UserError
 from gan_plugin.evaluation.results import Measurement
 from gan_plugin.metrics.catalog import BOUNDED, CATALOG, METRICS, PROMOTION_METRICS, higher_is_better

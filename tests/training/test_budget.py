@@ -12,8 +12,9 @@ import torch
 from helpers import FakeTime, refusal
 from training_helpers import CPU, GRAY, Memory, Scripted, plan, small_recipe
 
+from gan_plugin.config.parsing import parse_training
 from gan_plugin.config.recipe import Recipe, load_recipe, override
-from gan_plugin.config.settings import TrainSettings, parse_training
+from gan_plugin.config.settings import TrainSettings
 from gan_plugin.data import Dataset, load_dataset
 from gan_plugin.media.image import Image
 from gan_plugin.training import budget, selection, speed
