@@ -43,6 +43,8 @@ COLUMNS = {
     "z": "The latent vector itself, instead of a seed: a list of `latent_size` finite numbers.",
     "label": "A class name or class index, for a conditional generator. A row with a seed and no label gets class "
     "`seed mod classes`; a row with `z` needs a label.",
+    "image": "An image instead of a seed: a PNG, JPEG or WebP file in base64, of the generator's size. The answer is "
+    "the nearest image that the generator makes; without `label` its class is searched, too.",
     "truncation": "Bound on every \\|z\\|, in standard deviations, at least 0.1. Smaller values give safer, less "
     "varied images. Between two seeds it bounds both ends. Not allowed with `z`.",
 }

@@ -57,6 +57,14 @@ def options_of(cls: SettingsClass) -> Callable[[Function], Function]:
     return decorate
 
 
+def model_options(command: Function) -> Function:
+    """Give a command the two ways to name a generator."""
+    file = click.option(
+        "--onnx", "onnx_file", type=click.Path(path_type=Path), help="An exported file, instead of --model."
+    )
+    return click.option("--model", metavar="URI", help="An MLflow model, for example models:/gan/1.")(file(command))
+
+
 class Parameters(click.Command):
     """A command whose unknown options are refused as parameters, which ``mlflow run -P`` passes on as options."""
 
@@ -222,38 +230,34 @@ def unlock(name: str) -> None:
 
 
 @main.command()
-@click.option("--model", metavar="URI", help="An MLflow model, for example models:/gan/1.")
-@click.option("--onnx", "onnx_file", type=click.Path(path_type=Path), help="An exported file, instead of --model.")
+@click.argument("files", nargs=-1, required=True, type=click.Path(path_type=Path), metavar="IMAGE...")
+@model_options
+@click.option("--label", help="Class of all images, by name or index; without it the class is searched, too.")
+@click.option("--evaluations", type=int, default=1024, show_default=True, help="Generated images in search of each.")
+@click.option("--crop", is_flag=True, help="Crop images to the generator's shape, and resize them.")
+@click.option("--device", default="auto", show_default=True, help="auto, cuda or cpu.")
+@click.option("--out", type=click.Path(path_type=Path), default=Path("projection.png"), show_default=True)
+def project(*, model: str | None, onnx_file: Path | None, files: tuple[Path, ...], **options: Any) -> None:
+    """Write image files beside the nearest images that a generator makes; print the z of each as a line of JSON."""
+    from gan_plugin.projection import write_projection
+
+    for line in write_projection(model, onnx_file, files, **options):
+        click.echo(line)
+
+
+@main.command()
+@model_options
 @click.option("--seeds", default="0-63", show_default=True, help="Seeds, as in 0-63 or 3,14,15.")
 @click.option("--truncation", type=float, help="Bound of |z| in standard deviations: smaller is safer and less varied.")
 @click.option("--label", help="Class of all images, by name or index; without it the seed chooses.")
 @click.option("--columns", type=click.IntRange(1), default=8, show_default=True, help="Images per row.")
 @click.option("--device", default="auto", show_default=True, help="auto, cuda or cpu.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)
-def sample(
-    *,
-    model: str | None,
-    onnx_file: Path | None,
-    seeds: str,
-    truncation: float | None,
-    label: str | None,
-    columns: int,
-    device: str,
-    out: Path,
-) -> None:
+def sample(*, model: str | None, onnx_file: Path | None, out: Path, seeds: str, **options: Any) -> None:
     """Write a sheet of images from seeds."""
     from gan_plugin.sampling import write_samples
 
-    write_samples(
-        model,
-        onnx_file,
-        out,
-        seeds=parse_seeds(seeds),
-        truncation=truncation,
-        label=label,
-        columns=columns,
-        device=device,
-    )
+    write_samples(model, onnx_file, out, seeds=parse_seeds(seeds), **options)
     click.echo(f"{out}")
 
 

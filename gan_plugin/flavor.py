@@ -23,7 +23,7 @@ from mlflow.models import Model, ModelSignature
 from mlflow.models.model import MLMODEL_FILE_NAME, ModelInfo
 from mlflow.models.utils import _save_example
 from mlflow.tracking.artifact_utils import _download_artifact_from_uri
-from mlflow.types.schema import AnyType, ColSpec, DataType, ParamSchema, ParamSpec, Schema
+from mlflow.types.schema import AnyType, Array, ColSpec, DataType, ParamSchema, ParamSpec, Schema
 from mlflow.utils.environment import _process_pip_requirements, _PythonEnv
 from mlflow.utils.file_utils import get_total_file_size, write_to
 from mlflow.utils.model_utils import _get_flavor_configuration, _validate_and_prepare_target_save_path
@@ -59,8 +59,11 @@ SERVING_CODE = (
     "serving/encoder.py",
     "serving/gate.py",
     "serving/generator.py",
+    "serving/image_rows.py",
+    "serving/images.py",
     "serving/options.py",
     "serving/payload.py",
+    "serving/projection.py",
     "serving/pyfunc.py",
     "serving/requests.py",
     "serving/session.py",
@@ -228,7 +231,18 @@ def signature() -> ModelSignature:
     """
     return ModelSignature(
         inputs=Schema([ColSpec(AnyType(), name, required=False) for name in COLUMNS]),
-        outputs=Schema([ColSpec(DataType.long, "seed", required=False), ColSpec(DataType.string, "image")]),
+        outputs=Schema(
+            [
+                ColSpec(DataType.long, "seed", required=False),
+                ColSpec(DataType.string, "image"),
+                # of requests that bring images
+                ColSpec(Array(DataType.double), "z", required=False),
+                ColSpec(DataType.string, "label", required=False),
+                ColSpec(DataType.double, "psnr", required=False),
+                ColSpec(DataType.double, "anomaly", required=False),
+                ColSpec(DataType.string, "note", required=False),
+            ]
+        ),
         params=ParamSchema(
             [
                 ParamSpec("format", DataType.string, DEFAULTS["format"]),

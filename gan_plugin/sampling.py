@@ -16,6 +16,7 @@ from gan_plugin.connection import connected, without_password
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.media.image import image_grid, png
 from gan_plugin.seeds import MIN_TRUNCATION
+from gan_plugin.serving import pyfunc
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.requests import join_names, quoted
 
@@ -41,7 +42,7 @@ def write_samples(
         raise UserError(f"truncation={truncation} is not possible: give a number of at least {MIN_TRUNCATION}.")
     if not out.parent.is_dir():
         raise UserError(f"out={str(out)!r} cannot be written: the folder {out.parent} does not exist.")
-    generator = load_file(find_onnx(model, onnx_file), device)
+    generator = load_generator(model, onnx_file, device)
     labels = None if label is None else labels_of(label, generator.description.spec.class_names, len(seeds))
     content = png(image_grid(generator.sample(seeds, labels, truncation), columns))
     try:
@@ -88,15 +89,17 @@ def find_onnx(model: str | None, onnx_file: Path | None) -> Path:
         raise UserError(f"model={model!r} cannot be loaded: {without_password(first_line(error))}.") from None
 
 
-def load_file(onnx_file: Path, device: str) -> OnnxGenerator:
-    """Open the generator in an ONNX file.
+def load_generator(model: str | None, onnx_file: Path | None, device: str) -> OnnxGenerator:
+    """Open the generator of a logged model, with its encoder, or the one in an ONNX file.
 
     Raises:
-        UserError: the file is not a generator of images.
+        UserError: neither or both are given, or what is given cannot be loaded.
     """
+    path = find_onnx(model, onnx_file)
+    encoder = None if onnx_file is not None else pyfunc.find_encoder(path.parent)
     try:
-        return OnnxGenerator(onnx_file, device=device)
+        return OnnxGenerator(path, device=device, encoder_file=encoder)
     except UserError:
         raise
     except Exception as error:  # ONNX Runtime's own exceptions have no common class
-        raise UserError(f"onnx={str(onnx_file)!r} cannot be opened: {first_line(error)}.") from None
+        raise UserError(f"onnx={str(path)!r} cannot be opened: {first_line(error)}.") from None

@@ -45,6 +45,7 @@ FREE_OF_TORCH = [
     "gan_plugin.serving.pyfunc",
     "gan_plugin.flavor",
     "gan_plugin.sampling",
+    "gan_plugin.projection",
     "gan_plugin.explorer",
     "gan_plugin.datasets",
     "gan_plugin.evaluator",

@@ -10,7 +10,7 @@ from importlib import resources
 from pathlib import Path
 
 from gan_plugin.errors import UserError
-from gan_plugin.sampling import load_file
+from gan_plugin.sampling import load_generator
 
 MODEL_TAG = '<script type="application/octet-stream" id="model">'
 
@@ -21,7 +21,7 @@ def write_page(onnx_file: Path, out: Path) -> None:
     Raises:
         UserError: the file is not a generator of images, or ``out`` cannot be written.
     """
-    load_file(onnx_file, "cpu")  # refuse here, at the command line, what the page would refuse later
+    load_generator(None, onnx_file, "cpu")  # refuse here, at the command line, what the page would refuse later
     page = resources.files("gan_plugin.explorer").joinpath("explorer.html").read_text("utf-8")
     before, after = page.split(MODEL_TAG)
     model = base64.b64encode(onnx_file.read_bytes()).decode("ascii")

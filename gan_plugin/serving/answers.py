@@ -71,6 +71,8 @@ def in_one_sentence(answer: Answer) -> Answer:
         return refusal(405, "This address takes no requests with this method.", allowed)
     if answer.status == 504:  # MLflow's own limit
         return refusal(503, "The request took longer than the server's limit: ask for fewer images.", retry_after(1))
+    if answer.status == 503 and _is_one_sentence(answer.body):  # of a request that would take too much beside others
+        return Answer(503, [*answer.headers, *retry_after(1)], answer.body)
     return answer if answer.status in CODES and _is_one_sentence(answer.body) else _unreadable(answer)
 
 

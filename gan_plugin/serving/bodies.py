@@ -38,9 +38,13 @@ class Limits:
     values: int
 
     @classmethod
-    def of(cls, rows: int, latent_size: int) -> Limits:
-        """Return the limits for ``rows`` images of a generator with ``latent_size`` numbers in z."""
-        return cls(rows, rows * (1024 + 48 * latent_size) + 4096, rows * (32 + 2 * latent_size) + 256)
+    def of(cls, rows: int, latent_size: int, image_bytes: int = 0) -> Limits:
+        """Return the limits for ``rows`` images of a generator with ``latent_size`` numbers in z.
+
+        ``image_bytes`` are those of the images that a request may bring.
+        """
+        body_bytes = rows * (1024 + 48 * latent_size) + image_bytes + 4096
+        return cls(rows, body_bytes, rows * (32 + 2 * latent_size) + 256)
 
     @property
     def memory(self) -> int:

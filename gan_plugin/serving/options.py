@@ -12,7 +12,15 @@ from gan_plugin.serving.session import DEVICES
 
 BATCHING = ("auto", "on", "off")
 # far beyond what anyone serves, and within what the answer's memory, the queue and ONNX Runtime can bear
-MOST = {"max_rows": 2**14, "max_waiting": 2**16, "threads": 1024, "gpu_memory_mb": 2**20}
+MOST = {
+    "max_rows": 2**14,
+    "max_waiting": 2**16,
+    "threads": 1024,
+    "gpu_memory_mb": 2**20,
+    "max_images": 2**10,
+    "project_evaluations": 2**17,
+}
+LEAST = {"project_evaluations": 64}
 
 
 @dataclass(frozen=True)
@@ -24,6 +32,8 @@ class ServingOptions:
         max_rows: the most images of a request, at most 16,384.
         max_waiting: the most requests that a worker answers at one time; one more is refused with 503.
         batching: whether waiting requests run together: ``on``, ``off``, or ``auto`` for on with CUDA.
+        max_images: the most images that a request may bring, whose z is searched.
+        project_evaluations: images that the generator makes in search of each, at least 64.
         threads: CPU threads for one image; without it one, or all where an image takes long.
         gpu_memory_mb: the most GPU memory for tensors, in MiB; without it there is no limit.
 
@@ -36,6 +46,8 @@ class ServingOptions:
     max_rows: int = 1024
     max_waiting: int = 256
     batching: str = "auto"
+    max_images: int = 16
+    project_evaluations: int = 1024
     threads: int | None = None
     gpu_memory_mb: int | None = None
 
@@ -47,9 +59,10 @@ class ServingOptions:
             is_optional = name in ("threads", "gpu_memory_mb")
             if value is None and is_optional:
                 continue
-            if type(value) is not int or not 1 <= value <= most:
-                or_none = ", or null" if is_optional else ""
-                raise UserError(f"{name}={value!r} is not possible: give a whole number from 1 to {most:,}{or_none}.")
+            least = LEAST.get(name, 1)
+            if type(value) is not int or not least <= value <= most:
+                bounds = f"from {least} to {most:,}{', or null' if is_optional else ''}"
+                raise UserError(f"{name}={value!r} is not possible: give a whole number {bounds}.")
 
     @classmethod
     def from_config(cls, config: dict[str, Any]) -> ServingOptions:

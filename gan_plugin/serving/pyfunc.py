@@ -19,7 +19,7 @@ import pandas as pd
 from mlflow.environment_variables import MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT
 from mlflow.exceptions import MlflowException
 from mlflow.models import Model
-from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE
+from mlflow.protos.databricks_pb2 import INTERNAL_ERROR, INVALID_PARAMETER_VALUE, TEMPORARILY_UNAVAILABLE
 
 from gan_plugin.errors import UserError, first_line
 from gan_plugin.media.image import ENCODERS, image_grid
@@ -27,6 +27,8 @@ from gan_plugin.serving.bodies import Limits
 from gan_plugin.serving.connections import bound_connections
 from gan_plugin.serving.gate import is_loading, put_before_server
 from gan_plugin.serving.generator import BUCKETS, OnnxGenerator
+from gan_plugin.serving.image_rows import Busy, Searches, answer_columns, with_images
+from gan_plugin.serving.images import max_text_bytes
 from gan_plugin.serving.options import ServingOptions, check_config
 from gan_plugin.serving.payload import CONTENT_TYPE, read_payload
 from gan_plugin.serving.requests import DEFAULTS, check_columns, check_params, read_request
@@ -68,13 +70,14 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
         raise RefusedRequest(str(error)) from None
     logger.info("%s", describe_limits(generator, options))
     if not is_serving:
-        return PyfuncGenerator(generator, options.max_rows)
+        return PyfuncGenerator(generator, options)
     try:
         generator.warm_up()
     except Exception as error:  # ONNX Runtime's exceptions have no common class
         raise RefusedRequest(f"The generator cannot run: {first_line(error)}.", INTERNAL_ERROR) from None
     threads = BUCKETS[-1] if generator.batched else None  # what is to run together must be under way together
-    limits = Limits.of(options.max_rows, generator.description.latent_size)
+    image_bytes = max_text_bytes(generator.description.spec)
+    limits = Limits.of(options.max_rows, generator.description.latent_size, options.max_images * image_bytes)
     _wrap_server(limits, generator.description.latent_size)
     bound_connections()
     put_before_server(
@@ -84,7 +87,7 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
         headers=answer_headers(generator),
         threads=threads,
     )
-    return ServingGenerator(generator, options.max_rows)
+    return ServingGenerator(generator, options)
 
 
 def find_onnx(model: str | Path) -> Path:
@@ -140,8 +143,8 @@ def describe_limits(generator: OnnxGenerator, options: ServingOptions) -> str:
     """Return one line for the log about the device and the limits that hold."""
     return (
         f"The generator runs on {generator.provider}, requests {'together' if generator.batched else 'one by one'}, "
-        f"CPU threads for an image: {generator.threads}; a request may have {options.max_rows} rows, and a server "
-        f"{options.max_waiting} requests."
+        f"CPU threads for an image: {generator.threads}; a request may have {options.max_rows} rows and "
+        f"{options.max_images} images, and a server {options.max_waiting} requests."
     )
 
 
@@ -149,12 +152,13 @@ class PyfuncGenerator:
     """Answer a request with a DataFrame of the columns ``seed`` and ``image``, one row per image.
 
     ``image`` is a file in base64, PNG or with ``format=webp`` lossless WebP, or with ``format=array`` nested lists of
-    gray levels [height, width, channels]. With ``grid=N`` it is a single image with all of them, N in a row.
+    gray levels [height, width, channels]. With ``grid=N`` it is a single image with all of them, N in a row. Where a
+    row brings an image, all answers have the columns of :func:`gan_plugin.serving.image_rows.answer_columns`, too.
     """
 
-    def __init__(self, generator: OnnxGenerator, max_rows: int) -> None:
-        self.generator = generator
-        self.max_rows = max_rows
+    def __init__(self, generator: OnnxGenerator, options: ServingOptions) -> None:
+        self.generator, self.options = generator, options
+        self.searches = Searches()
 
     def get_raw_model(self) -> OnnxGenerator:
         """Return the generator itself; MLflow's ``PyFuncModel.get_raw_model`` calls this."""
@@ -169,15 +173,24 @@ class PyfuncGenerator:
         params = {**DEFAULTS, **(params or {})}
         try:
             check_params(params)
-            request = read_request(rows, self.generator.description, self.max_rows)
+            options, description = self.options, self.generator.description
+            request = read_request(rows, description, options.max_rows, max_images=options.max_images)
+            more: dict[str, list[Any]] = {}
+            if request.images:
+                with self.searches.one_more():
+                    request, likeness = with_images(request, self.generator, options.project_evaluations)
+                more = answer_columns(request, likeness, description.spec.class_names)
             encoder = ENCODERS[params["format"]]
+            z, labels = request.answered_z(), request.label_array()
             if params["grid"]:
-                images = self.generator.generate(request.z, request.labels)
+                images = self.generator.generate(z, labels)
                 grid = image_grid(images, min(params["grid"], len(images)))
-                return self._table([None], [encoder(grid)])
-            return self._table(request.seeds, self.generator.encode(request.z, request.labels, encoder))
+                return self._table({"seed": [None], "image": [encoder(grid)]})
+            return self._table({"seed": request.seeds, "image": self.generator.encode(z, labels, encoder), **more})
         except UserError as error:
             raise RefusedRequest(str(error)) from None
+        except Busy as busy:
+            raise RefusedRequest(str(busy), TEMPORARILY_UNAVAILABLE) from None
         except Exception as error:  # MLflow would send the client a stack trace
             logger.exception("A request failed.")
             self._after_failure()
@@ -186,8 +199,8 @@ class PyfuncGenerator:
     def _after_failure(self) -> None:
         """Do nothing: the process is somebody else's."""
 
-    def _table(self, seeds: list[int | None], images: list[Any]) -> pd.DataFrame | list[dict[str, Any]]:
-        table = pd.DataFrame({"seed": seeds, "image": images}, dtype=object)  # in which a missing seed stays null
+    def _table(self, columns: dict[str, list[Any]]) -> pd.DataFrame | list[dict[str, Any]]:
+        table = pd.DataFrame(columns, dtype=object)  # in which a missing seed stays null
         table.attrs.update(answer_headers(self.generator))
         return table
 
@@ -204,8 +217,8 @@ class ServingGenerator(PyfuncGenerator):
             logger.critical("CUDA is broken in this process, which ends: not even zeros run any more.")
             end_process()
 
-    def _table(self, seeds: list[int | None], images: list[Any]) -> list[dict[str, Any]]:
-        return [{"seed": seed, "image": image} for seed, image in zip(seeds, images, strict=True)]
+    def _table(self, columns: dict[str, list[Any]]) -> list[dict[str, Any]]:
+        return [dict(zip(columns, values)) for values in zip(*columns.values(), strict=True)]
 
 
 def end_process() -> None:

@@ -1,8 +1,8 @@
 """Parse a request, rows that ask for images, into the generator's inputs, or say in one sentence what is wrong with it.
 
-A row has ``seed``, or ``z`` itself as a list of numbers. A seed may come with ``to_seed`` and ``position`` 0…1, for an
-image between two seeds, and with ``truncation``; any row may have a ``label``, a class by name or index. The
-parameters ``format`` and ``grid`` hold for all rows.
+A row has ``seed``, ``z`` itself as a list of numbers, or an ``image`` whose z is to be found. A seed or an image may
+come with ``to_seed`` and ``position`` 0…1, for an image on the way to another seed, and a seed with ``truncation``; any
+row may have a ``label``, a class by name or index. The parameters ``format`` and ``grid`` hold for all rows.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ import contextlib
 import math
 import numbers
 import sys
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Collection, Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -20,12 +20,13 @@ import numpy.typing as npt
 import pandas as pd
 
 from gan_plugin.errors import UserError
-from gan_plugin.media.image import ENCODERS
+from gan_plugin.media.image import ENCODERS, Image
 from gan_plugin.seeds import MIN_TRUNCATION, between, default_labels, latents
 from gan_plugin.serving.description import Description
+from gan_plugin.serving.images import read_image
 from gan_plugin.spec import MAX_SEED
 
-COLUMNS = ("seed", "to_seed", "position", "z", "label", "truncation")
+COLUMNS = ("seed", "to_seed", "position", "z", "label", "truncation", "image")
 DEFAULTS = {"format": "png", "grid": 0}  # the parameters of a request
 MAX_GRID = 1024
 MAX_NAME = 40  # characters of a name in a sentence
@@ -33,11 +34,34 @@ MAX_NAME = 40  # characters of a name in a sentence
 
 @dataclass(frozen=True)
 class Request:
-    """The inputs of N images."""
+    """The inputs of N images.
 
-    seeds: list[int | None]  # None where the row brought its own z
-    z: npt.NDArray[np.float32]  # [N, latent_size]
-    labels: npt.NDArray[np.int64] | None  # [N], None for an unconditional generator
+    Attributes:
+        seeds: N, None where the row brought its own z or an image.
+        z: float32 [N, latent_size], of rows without an image.
+        labels: N classes; None for an image whose class is to be found, and for an unconditional generator.
+        images: uint8 [H, W, C] by row, whose z is to be found.
+        ends: by row, the z [latent_size] on the way to which the answer lies, and how far, 0…1.
+    """
+
+    seeds: list[int | None]
+    z: npt.NDArray[np.float32]
+    labels: list[int | None]
+    images: dict[int, Image]
+    ends: dict[int, tuple[npt.NDArray[np.float32], float]]
+
+    def answered_z(self) -> npt.NDArray[np.float32]:
+        """Return the z float32 [N, latent_size] of the answers."""
+        if not self.ends:
+            return self.z
+        z, rows = self.z.copy(), list(self.ends)
+        ends, positions = zip(*self.ends.values())
+        z[rows] = between(z[rows], np.stack(ends), positions)
+        return z
+
+    def label_array(self) -> npt.NDArray[np.int64] | None:
+        """Return the classes int64 [N], once all are known; None for an unconditional generator."""
+        return None if None in self.labels else np.array(self.labels, np.int64)
 
 
 def check_columns(names: Iterable[Any], known: Sequence[str] = COLUMNS) -> None:
@@ -80,8 +104,12 @@ def check_row_count(rows: int, max_rows: int) -> None:
         raise UserError(f"The request has {rows} rows and {max_rows} is the limit: send several smaller requests.")
 
 
-def read_request(rows: pd.DataFrame, description: Description, max_rows: int) -> Request:
+def read_request(rows: pd.DataFrame, description: Description, max_rows: int, *, max_images: int = 1) -> Request:
     """Parse the rows of a request for a generator.
+
+    Args:
+        max_rows: the most rows.
+        max_images: the most of them that bring an image.
 
     Raises:
         UserError: one sentence naming the row, the column, its value and what would be right.
@@ -93,26 +121,31 @@ def read_request(rows: pd.DataFrame, description: Description, max_rows: int) ->
     seeds = [_seed(value, "seed", row) for row, value in enumerate(columns.get("seed", absent))]
     own_z = [_z(value, row, description.latent_size) for row, value in enumerate(columns.get("z", absent))]
     bounds = [_truncation(value, row) for row, value in enumerate(columns.get("truncation", absent))]
+    sent = {row: value for row, value in enumerate(columns.get("image", absent)) if value is not None}
     for row, (seed, values, bound) in enumerate(zip(seeds, own_z, bounds)):
-        if (seed is None) == (values is None):
-            raise UserError(
-                f"Row {row} has {'neither seed nor z' if values is None else 'both seed and z'}: give one of them."
-            )
-        if values is not None and not math.isnan(bound):
-            raise UserError(f"Row {row} has both z and truncation: truncation applies to seeds only.")
+        sources = [
+            name for name, value in (("seed", seed), ("z", values), ("image", sent.get(row))) if value is not None
+        ]
+        if len(sources) != 1:
+            problem = f"both {' and '.join(sources[:2])}" if sources else "none of seed, z and image"
+            raise UserError(f"Row {row} has {problem}: give one of them.")
+        if seed is None and not math.isnan(bound):
+            raise UserError(f"Row {row} has both {sources[0]} and truncation: truncation applies to seeds only.")
+    if len(sent) > max_images:
+        raise UserError(f"The request has {len(sent)} images and {max_images} is the limit: send several requests.")
     truncation = bounds if "truncation" in columns else None
     z = latents([seed or 0 for seed in seeds], description.latent_size, truncation)  # [N, latent_size]
+    ends: dict[int, tuple[npt.NDArray[np.float32], float]] = {}
     if "to_seed" in columns or "position" in columns:
-        ends, positions = _interpolation(columns.get("to_seed", absent), columns.get("position", absent), seeds)
-        between_seeds = [row for row, end in enumerate(ends) if end is not None]
-        if between_seeds:
-            end_seeds = [end for end in ends if end is not None]
-            end_z = latents(end_seeds, description.latent_size, np.take(bounds, between_seeds))
-            z[between_seeds] = between(z[between_seeds], end_z, np.take(positions, between_seeds))
+        end_seeds, positions = _interpolation(columns.get("to_seed", absent), columns.get("position", absent), own_z)
+        every_end = latents([end or 0 for end in end_seeds], description.latent_size, truncation)
+        ends = {row: (every_end[row], positions[row]) for row, end in enumerate(end_seeds) if end is not None}
     for row, values in enumerate(own_z):
         if values is not None:
             z[row] = values
-    return Request(seeds, z, _labels(columns.get("label", absent), seeds, description))
+    labels = _labels(columns.get("label", absent), seeds, sent, description=description)
+    images = {row: read_image(value, row, description.spec) for row, value in sent.items()}
+    return Request(seeds, z, labels, images, ends)
 
 
 def _cells(rows: pd.DataFrame, name: str) -> list[Any]:
@@ -133,7 +166,7 @@ def _seed(value: Any, column: str, row: int) -> int | None:
 
 
 def _interpolation(
-    to_seeds: list[Any], positions: list[Any], seeds: list[int | None]
+    to_seeds: list[Any], positions: list[Any], own_z: list[npt.NDArray[np.float32] | None]
 ) -> tuple[list[int | None], list[float]]:
     """Return each row's second seed, None where it has none, and the position between the two."""
     ends = [_seed(value, "to_seed", row) for row, value in enumerate(to_seeds)]
@@ -141,8 +174,8 @@ def _interpolation(
         if (end is None) != (position is None):
             present, missing = ("position", "to_seed") if end is None else ("to_seed", "position")
             raise UserError(f"Row {row} has {present} and no {missing}: an image between two seeds needs both.")
-        if end is not None and seeds[row] is None:
-            raise UserError(f"Row {row} has both z and to_seed: an image between two seeds starts from a seed.")
+        if end is not None and own_z[row] is not None:
+            raise UserError(f"Row {row} has both z and to_seed: the way to a seed starts from a seed or an image.")
         if position is not None and not (_is_number(position) and 0 <= position <= 1):
             raise UserError(f"Row {row} has position={quoted(position)}: give a number from 0 (seed) to 1 (to_seed).")
     return ends, [0.0 if position is None else float(position) for position in positions]
@@ -184,19 +217,25 @@ def _truncation(value: Any, row: int) -> float:
     return float(value)
 
 
-def _labels(values: list[Any], seeds: list[int | None], description: Description) -> npt.NDArray[np.int64] | None:
-    """Return class indices [N]; a row with a seed and no label gets the seed's own."""
+def _labels(
+    values: list[Any], seeds: list[int | None], with_image: Collection[int], *, description: Description
+) -> list[int | None]:
+    """Return class indices; a row with a seed and no label gets the seed's own, one with an image and no label none."""
     names = description.spec.class_names
     if not names:
         if any(value is not None for value in values):
             raise UserError("This generator was trained without classes: leave out the column label.")
-        return None
+        return [None] * len(values)
     index = {name: i for i, name in enumerate(names)}
-    labels = [
-        int(default_labels(seed, len(names))) if value is None and seed is not None else _label(value, row, index)
-        for row, (value, seed) in enumerate(zip(values, seeds))
-    ]
-    return np.array(labels, np.int64)
+    labels: list[int | None] = []
+    for row, (value, seed) in enumerate(zip(values, seeds)):
+        if value is None and row in with_image:
+            labels.append(None)
+        elif value is None and seed is not None:
+            labels.append(int(default_labels(seed, len(names))))
+        else:
+            labels.append(_label(value, row, index))
+    return labels
 
 
 def _label(value: Any, row: int, index: dict[str, int]) -> int:

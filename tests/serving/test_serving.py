@@ -98,6 +98,7 @@ def test_a_seeds_image_is_the_same_alone_in_any_batch_order_and_at_any_concurren
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 SEED = "a seed is a whole number from 0 to 9007199254740991."
+COLUMNS = "a row may have seed, to_seed, position, z, label, truncation, image"
 Z = "this generator takes a list of 100 finite numbers."
 REFUSALS = [
     ([{"seed": 1.5}], f"Row 0 has seed=1.5: {SEED}"),
@@ -107,8 +108,8 @@ REFUSALS = [
     ([{"seed": 10**30}], f"Row 0 has seed=1000000000000000000000000000000: {SEED}"),
     ([{"seed": "7"}], f"Row 0 has seed='7': {SEED}"),
     ([{"seed": True}], f"Row 0 has seed=True: {SEED}"),
-    ([{"seed": None}], "Row 0 has neither seed nor z: give one of them."),
-    ([{"truncation": 1}], "Row 0 has neither seed nor z: give one of them."),
+    ([{"seed": None}], "Row 0 has none of seed, z and image: give one of them."),
+    ([{"truncation": 1}], "Row 0 has none of seed, z and image: give one of them."),
     ([{"seed": 1, "z": [0.0] * 100}], "Row 0 has both seed and z: give one of them."),
     ([{"seed": 1}, {"z": [0.0] * 99}], f"Row 1 has a z that does not fit: {Z}"),
     ([{"z": ["a"] * 100}], f"Row 0 has a z that does not fit: {Z}"),
@@ -119,8 +120,8 @@ REFUSALS = [
         "Row 0 has truncation=0: truncation is a number of at least 0.1, in standard deviations.",
     ),
     ([{"seed": 1, "label": "cat"}], "This generator was trained without classes: leave out the column label."),
-    ([{"sede": 1}], "Unknown column sede: a row may have seed, to_seed, position, z, label, truncation."),
-    ([{"seed": 1, "lable": 3}], "Unknown column lable: a row may have seed, to_seed, position, z, label, truncation."),
+    ([{"sede": 1}], f"Unknown column sede: {COLUMNS}."),
+    ([{"seed": 1, "lable": 3}], f"Unknown column lable: {COLUMNS}."),
     ([], "The request has no rows: send one row with a seed for each image."),
     (
         [{"seed": seed} for seed in range(10_000)],
@@ -161,8 +162,9 @@ def test_the_server_goes_on_after_refusals(server: Server) -> None:
 def labels_of_rows(class_names: Sequence[str], *rows: dict[str, object]) -> list[int]:
     description = Description(4, image_spec(16, 16, 1, class_names=class_names))
     request = read_request(pd.DataFrame(rows), description, max_rows=10)
-    assert request.labels is not None
-    return request.labels.tolist()
+    labels = request.label_array()
+    assert labels is not None
+    return [int(label) for label in labels]
 
 
 def test_classes_by_name_and_by_index() -> None:
@@ -250,7 +252,7 @@ def test_cuda_that_cannot_be_used_is_refused_with_the_cause(store: Trained) -> N
 def test_the_log_of_the_server_has_the_device_and_the_limits(server: Server) -> None:
     log = server.log.read_text()
     assert "The generator runs on C" in log  # CPUExecutionProvider or CUDAExecutionProvider
-    assert "a request may have 1024 rows, and a server 256 requests" in log
+    assert "a request may have 1024 rows and 16 images, and a server 256 requests" in log
 
 
 # ---- a fresh environment ---------------------------------------------------------------------------------------------

@@ -143,7 +143,7 @@ def test_a_grid_is_one_image_with_all(digits: Server, generator: OnnxGenerator) 
 
 def test_the_signature_has_all_columns_and_parameters(project: Project) -> None:
     signature = mlflow.models.get_model_info(str(project.folder / "model")).signature
-    assert signature.inputs.input_names() == ["seed", "to_seed", "position", "z", "label", "truncation"]
+    assert signature.inputs.input_names() == ["seed", "to_seed", "position", "z", "label", "truncation", "image"]
     assert {param.name: param.default for param in signature.params} == {"format": "png", "grid": 0}
 
 
@@ -167,7 +167,7 @@ GRID = "give how many images stand in a row of one large image, at most 1024, or
         ),
         (
             {"z": [0.0] * 64, "label": 1, "to_seed": 2, "position": 0},
-            "Row 0 has both z and to_seed: an image between two seeds starts from a seed.",
+            "Row 0 has both z and to_seed: the way to a seed starts from a seed or an image.",
         ),
         (
             {"seed": 1, "label": "ten"},
@@ -339,7 +339,7 @@ def test_a_misspelt_option_does_not_start_a_server(project: Project) -> None:
         ('["device"]', """The serving options are '["device"]': give a JSON object like {"device": "cpu"}."""),
         ("null", 'The serving options are \'null\': give a JSON object like {"device": "cpu"}.'),
         ("device=cpu", 'The serving options are \'device=cpu\': give a JSON object like {"device": "cpu"}.'),
-        ('{"devise": "cpu"}', "Unknown option devise: there are device, max_rows, max_waiting, batching, threads, gpu"),
+        ('{"devise": "cpu"}', "Unknown option devise: there are device, max_rows, max_waiting, batching, max_images, "),
     ],
 )
 def test_serving_options_that_are_no_object_of_options(text: str, sentence: str) -> None:
@@ -367,12 +367,14 @@ def test_options_that_are_not_possible(project: Project, config: dict[str, objec
 
 
 def test_options_travel_with_the_model(tmp_path: Path) -> None:
-    options = ServingOptions(device="cpu", max_rows=3, max_waiting=9, batching="on", threads=1, gpu_memory_mb=2048)
+    values = {
+        "device": "cpu", "max_rows": 3, "max_waiting": 9, "batching": "on", "max_images": 2,
+        "project_evaluations": 64, "threads": 1, "gpu_memory_mb": 2048,
+    }  # fmt: skip
+    options = ServingOptions(**values)  # type: ignore[arg-type]  # each value is of its option's type
     flavor.save_model(ONNX_FILE, tmp_path / "model", options=options)
     model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
-    assert model.model_config == {
-        "device": "cpu", "max_rows": 3, "max_waiting": 9, "batching": "on", "threads": 1, "gpu_memory_mb": 2048,
-    }  # fmt: skip
+    assert model.model_config == values
     with pytest.raises(MlflowException, match="4 rows and 3 is the limit"):
         model.predict(pd.DataFrame({"seed": range(4)}))
     assert model.get_raw_model().batched
