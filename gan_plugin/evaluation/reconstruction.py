@@ -13,6 +13,7 @@ from onnx import numpy_helper
 
 from gan_plugin.evaluation.reference import Reference, as_pixels, gaussian_of
 from gan_plugin.evaluation.results import Measurement, regular_indices
+from gan_plugin.features import FeatureNetwork
 from gan_plugin.media.image import Images, psnr
 from gan_plugin.metrics.frechet import fit_gaussian, frechet_distance
 from gan_plugin.metrics.reconstruction import ssim
@@ -48,21 +49,27 @@ def reconstruction_measurements(
 def feature_measurements(
     images: Images, reconstructions: Images, reference: Reference, *, device: torch.device
 ) -> list[Measurement]:
-    """Measure reconstruction_distance and reconstruction_fid of pairs of images [N, H, W, C]."""
-    network = reference.network
-    real, generated = (network(pixels).features.to(device) for pixels in (images, reconstructions))
-    apart = (real - real.roll(1, 0)).norm(dim=1).mean()  # an image and the one before it, which is another
-    distance = ((real - generated).norm(dim=1).mean() / apart).item()
-    gaussian = gaussian_of(network, reference.dataset, device)
-    return [
-        Measurement("reconstruction_distance", distance),
-        Measurement(
+    """Measure reconstruction_distance and reconstruction_fid of pairs of images [N, H, W, C], in each network."""
+    measurements = []
+    for network in reference.networks:
+        real, generated = (network(pixels).features.to(device) for pixels in (images, reconstructions))
+        apart = (real - real.roll(1, 0)).norm(dim=1).mean()  # an image and the one before it, which is another
+        gaussian = gaussian_of(network, reference.dataset, device)
+        fid = Measurement(
             "reconstruction_fid",
             frechet_distance(fit_gaussian(generated), gaussian),
             real=frechet_distance(fit_gaussian(real), gaussian),
             note=f"Both from {len(images):,} images.",
-        ),
-    ]
+            network=name_in(network, reference),
+        )
+        distance = ((real - generated).norm(dim=1).mean() / apart).item()
+        measurements += [Measurement("reconstruction_distance", distance, network=fid.network), fid]
+    return measurements
+
+
+def name_in(network: FeatureNetwork, reference: Reference) -> str:
+    """Return a network's name as measurements have it: "" for the evaluation's own."""
+    return "" if network is reference.network else network.name
 
 
 # ---- codes from N(0, I) ----------------------------------------------------------------------------------------------
@@ -113,12 +120,19 @@ def normal_measurements(
     mixture = read_mixture(generator.onnx_file)
     if mixture is None:
         return []
-    classes, network = generator.description.spec.classes, reference.network
-    features = []
+    classes = generator.description.spec.classes
+    features: list[list[torch.Tensor]] = [[] for _ in reference.networks]
     for first in range(0, count, BLOCK):
         seeds = np.arange(first, min(first + BLOCK, count))
         labels = default_labels(seeds, classes) if classes else None
-        z = mixture.inverse(latents(seeds, mixture.means.shape[1]), labels)
-        features.append(network(generator.generate(z, labels)).features.to(device))
-    gaussian = gaussian_of(network, reference.dataset, device)
-    return [Measurement("fid_normal", frechet_distance(fit_gaussian(torch.cat(features)), gaussian))]
+        images = generator.generate(mixture.inverse(latents(seeds, mixture.means.shape[1]), labels), labels)
+        for network, of_network in zip(reference.networks, features):
+            of_network.append(network(images).features.to(device))
+    return [
+        Measurement(
+            "fid_normal",
+            frechet_distance(fit_gaussian(torch.cat(of_network)), gaussian_of(network, reference.dataset, device)),
+            network=name_in(network, reference),
+        )
+        for network, of_network in zip(reference.networks, features)
+    ]

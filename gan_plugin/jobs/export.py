@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import dataclasses
+from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
 import torch
+from torch import nn
 
 from gan_plugin import flavor
 from gan_plugin.data import Dataset
@@ -16,7 +18,7 @@ from gan_plugin.evaluation.results import regular_indices
 from gan_plugin.export import Parity, ParityError, describe_encoder, export_encoder, export_generator
 from gan_plugin.jobs.describe import describe_version
 from gan_plugin.media.image import Images
-from gan_plugin.networks.autoencoder import Autoencoder
+from gan_plugin.networks.autoencoder import Autoencoder, Encoder
 from gan_plugin.networks.wrappers import QuantizedEncoder
 from gan_plugin.serving.description import Description, EncoderDescription
 from gan_plugin.serving.encoder import OnnxEncoder
@@ -51,12 +53,21 @@ class Origin(NamedTuple):
     seen: tuple[str, ...] = ()
 
 
-def export(run: TrainingRun, state: TrainingState, origin: Origin, *, precision: str, model_name: str | None) -> None:
+def export(
+    run: TrainingRun,
+    state: TrainingState,
+    origin: Origin,
+    *,
+    precision: str,
+    model_name: str | None,
+    encoder: Encoder | None = None,
+) -> None:
     """Export the averaged generator, prove the file equal to it, and log it; register it where it has a name.
 
     Args:
         precision: of the file, one of PRECISIONS.
         model_name: under which it is registered; None for a model that is only logged.
+        encoder: that was trained for it; None for none, and for an autoencoder, which has its own.
 
     Raises:
         ExportError: a file is not what it must be.
@@ -83,16 +94,13 @@ def export(run: TrainingRun, state: TrainingState, origin: Origin, *, precision:
     of_all = f" of {state.steps:,}" if step <= state.steps else ""  # after a rollback the best may be the younger one
     reason = f"Exported: the averaged generator of step {step:,}{of_all}. {export_reason(state)}"
     run.spool.note("exported", reason)
-    digest, encoder = digest_of(onnx_file), {}
-    if isinstance(state.ema, Autoencoder):
-        encoder_file = export_own_encoder(run, state.ema, onnx_file, origin=origin)
-        encoder = {"encoder": run.spool.keep(encoder_file, f"encoder-{digest_of(encoder_file)}.onnx")}
+    files = {"file": onnx_file}
+    if isinstance(state.ema, Autoencoder) or encoder is not None:
+        files["encoder"] = export_encoder_of(run, encoder or state.ema, onnx_file, origin=origin)
     uri = f"models:/{model_name}/VERSION"  # which is known when it is registered
     run.spool.add(
         "model",
-        file=run.spool.keep(onnx_file, f"generator-{digest}.onnx"),
-        **encoder,
-        digest=digest,
+        **kept_files(run, files),
         step=step,
         params={"recipe": recipe.name, "data": dataset.name, "data_digest": dataset.digest, "exported": reason},
         model_name=model_name,
@@ -106,17 +114,26 @@ def export(run: TrainingRun, state: TrainingState, origin: Origin, *, precision:
     )
 
 
-def export_own_encoder(run: TrainingRun, autoencoder: Autoencoder, onnx_file: Path, *, origin: Origin) -> Path:
-    """Export the encoder of an autoencoder, and describe it by how it reconstructs held-out images.
+def kept_files(run: TrainingRun, files: Mapping[str, Path]) -> dict[str, str]:
+    """Keep a model's files under names of their own; returns what the event says of them, with a digest over all."""
+    digests = {field: digest_of(path) for field, path in files.items()}
+    kept = {field: run.spool.keep(path, f"{path.stem}-{digests[field]}{path.suffix}") for field, path in files.items()}
+    return kept | {"digest": "-".join(digests.values())}
+
+
+def export_encoder_of(run: TrainingRun, network: nn.Module, onnx_file: Path, *, origin: Origin) -> Path:
+    """Export an encoder, or that of an autoencoder, and describe it by how it reconstructs held-out images.
 
     Raises:
         ExportError: the file is not the encoder.
     """
     path = run.folder / flavor.ENCODER_FILE
     generator = OnnxGenerator(onnx_file, device="cpu")
-    encoder = QuantizedEncoder(autoencoder.encoder, autoencoder.prior)
-    codes, _ = codes_of(autoencoder, origin.dataset)
-    units = active_units(codes) if origin.plan.recipe.method == "vae" else None
+    encoder, units = QuantizedEncoder(network, None), None
+    if isinstance(network, Autoencoder):
+        encoder = QuantizedEncoder(network.encoder, network.prior)
+        codes, _ = codes_of(network, origin.dataset)
+        units = active_units(codes) if origin.plan.recipe.method == "vae" else None
     description = EncoderDescription(digest_of(onnx_file), active_units=units)
     images = evenly_spaced(origin.dataset, PARITY_IMAGES)
     parity = export_encoder(encoder, description, path, generator=generator, images=images)

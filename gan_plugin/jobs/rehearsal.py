@@ -32,6 +32,7 @@ def plan_time(
     world_size: int,
     file: Path,
     dtype: torch.dtype,
+    encoder_s: float = 0.0,
 ) -> Clock:
     """Return how much time is kept for the end of a run, and print what its minutes are spent on.
 
@@ -44,6 +45,7 @@ def plan_time(
         world_size: the processes that share each batch.
         file: where an untrained generator may be written to for a moment.
         dtype: of the exported file.
+        encoder_s: seconds to keep for an encoder.
 
     Raises:
         UserError: the minutes leave no time to train; the sentence says how many would.
@@ -56,21 +58,23 @@ def plan_time(
         share, dataset, spec, device=plan.device, precision=plan.precision, capture=plan.capture()
     )
     ready_s = spent + time.monotonic() - started
-    left = 60 * plan.minutes - ready_s - reserve
+    left = 60 * plan.minutes - ready_s - reserve - encoder_s
     if spent == 0 and left < MIN_TRAINING * 60 * plan.minutes:
-        needed = math.ceil((ready_s + reserve) / (1 - MIN_TRAINING) / 6) / 10  # minutes, in tenths
+        of_encoder = encoder_s / (60 * plan.minutes)
+        needed = math.ceil((ready_s + reserve) / (1 - MIN_TRAINING - of_encoder) / 6) / 10  # minutes, in tenths
         raise UserError(
             f"minutes={plan.minutes:g} leaves no time to train: getting ready took {ready_s:.0f} s, and evaluation, "
             f"export and registration take {reserve:.0f} s: give at least {needed:.1f}."
         )
     images = max(left, 0) / step_s * plan.recipe.batch_size
+    encoder = f", {encoder_s:.0f} s for the encoder" if encoder_s else ""
     print(
         f"Of {plan.minutes:g} minutes {ready_s:.0f} s are spent, and {reserve:.0f} s are kept for the last evaluation, "
-        f"the export and the registration: {max(left, 0):.0f} s of training, about {images:,.0f} images in batches of "
-        f"{plan.recipe.batch_size}.",
+        f"the export and the registration{encoder}: {max(left, 0):.0f} s of training, about {images:,.0f} images in "
+        f"batches of {plan.recipe.batch_size}.",
         flush=True,
     )
-    return Clock(started, reserve, evaluation)
+    return Clock(started, reserve, evaluation, encoder_s)
 
 
 def rehearse(

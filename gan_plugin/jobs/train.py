@@ -31,12 +31,14 @@ from gan_plugin.jobs.ranks import OtherRanks, follow, other_ranks
 from gan_plugin.jobs.rehearsal import plan_time
 from gan_plugin.jobs.resume import AUTO, Resumed, find_resumed, find_unfinished
 from gan_plugin.jobs.training_data import load_training_data
+from gan_plugin.networks.autoencoder import Encoder
 from gan_plugin.signals import StopSignals
 from gan_plugin.spec import size_text
 from gan_plugin.tracking.run import RUN_NOTE
 from gan_plugin.tracking.training_run import TrainingRun, make_folder, training_run, undelivered
 from gan_plugin.training.budget import Clock
 from gan_plugin.training.checkpoint import check_identity, read_header
+from gan_plugin.training.encoder import encoder_seconds, train_encoder
 from gan_plugin.training.errors import Diverged, Interrupted
 from gan_plugin.training.loop import train
 from gan_plugin.training.plan import (
@@ -48,6 +50,7 @@ from gan_plugin.training.plan import (
     spec_of,
     steps_per_epoch,
 )
+from gan_plugin.training.state import TrainingState
 
 REHEARSAL = "rehearsal.onnx"
 
@@ -105,7 +108,7 @@ def lead(settings: TrainSettings, overrides: Mapping[str, object], *, started: f
     if settings.features is not None and settings.evaluation_budget:
         choose_quick_features(settings.features, has_classes(dataset))  # refused before there is a run
     held_out = None
-    if plan.recipe.method != "gan":  # whose encoder is described by them; what cannot be read is refused now
+    if plan.recipe.method != "gan" or needs_encoder(settings, plan):  # whose encoder is described by them
         held_out = load_held_out(settings.data, division, skip_unreadable=settings.skip_unreadable)
     others.load(dataset)
     continued = None if resumed is None else resumed.run
@@ -137,18 +140,15 @@ def train_and_export(
     plan, dataset = origin.plan, origin.dataset
     evaluator = make_evaluator(run, settings, dataset, plan=plan, ranks=others.ranks)
     run.parameters({"features": None if evaluator is None else evaluator.network.name})
-    clock = Clock(started)
-    if plan.minutes is not None:
-        clock = plan_time(
-            plan,
-            dataset,
-            evaluator,
-            started=started,
-            spent=0.0 if resumed is None else read_header(resumed.checkpoint)["seconds"],
-            world_size=others.ranks.world_size,
-            file=run.folder / REHEARSAL,
-            dtype=PRECISIONS[settings.export_precision],
-        )
+    clock = make_clock(
+        run,
+        settings,
+        origin,
+        evaluator=evaluator,
+        resumed=resumed,
+        started=started,
+        world_size=others.ranks.world_size,
+    )
     origin = origin._replace(seen=() if evaluator is None else (evaluator.digest,))
     stop = StopSignals()
     try:
@@ -175,7 +175,58 @@ def train_and_export(
         raise
     if stop.requested():  # perhaps after the last step, when there was nothing left to interrupt
         raise SystemExit(stop.exit_status())
-    export(run, state, origin, precision=settings.export_precision, model_name=settings.model_name)
+    encoder = make_encoder(run, state, origin, stop=stop) if needs_encoder(settings, plan) else None
+    precision = settings.export_precision
+    export(run, state, origin, precision=precision, model_name=settings.model_name, encoder=encoder)
+
+
+def make_clock(
+    run: TrainingRun,
+    settings: TrainSettings,
+    origin: Origin,
+    *,
+    evaluator: QuickFid | None,
+    resumed: Resumed | None,
+    started: float,
+    world_size: int,
+) -> Clock:
+    """Return the clock of a training, which in minutes keeps time for what comes after it."""
+    plan = origin.plan
+    if plan.minutes is None:
+        return Clock(started)
+    return plan_time(
+        plan,
+        origin.dataset,
+        evaluator,
+        started=started,
+        spent=0.0 if resumed is None else read_header(resumed.checkpoint)["seconds"],
+        world_size=world_size,
+        file=run.folder / REHEARSAL,
+        dtype=PRECISIONS[settings.export_precision],
+        encoder_s=encoder_seconds(plan.minutes) if needs_encoder(settings, plan) else 0.0,
+    )
+
+
+def needs_encoder(settings: TrainSettings, plan: TrainingPlan) -> bool:
+    """Return whether an encoder is trained after the generator: an autoencoder has its own."""
+    return settings.encoder and plan.recipe.method == "gan"
+
+
+def make_encoder(run: TrainingRun, state: TrainingState, origin: Origin, *, stop: StopSignals) -> Encoder:
+    """Train an encoder for a generator that has learned, and log its losses.
+
+    Raises:
+        SystemExit: a signal came; the training's checkpoint has all but the encoder.
+    """
+    plan = origin.plan
+    seconds = None if plan.minutes is None else encoder_seconds(plan.minutes)
+    print("An encoder learns to find the z of an image.", flush=True)
+    with stop.installed():
+        encoder, losses = train_encoder(state, plan, origin.dataset, seconds=seconds, stop_requested=stop.requested)
+    if stop.requested():
+        raise SystemExit(stop.exit_status())
+    run.spool.metrics(losses, state.steps)
+    return encoder
 
 
 def log_start(

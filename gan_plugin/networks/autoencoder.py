@@ -128,21 +128,23 @@ class Encoding(NamedTuple):
 class Encoder(nn.Module):
     """Encoder of images float32 [B, channels, H, W] in −1…1: a code and, where there are classes, their logits.
 
-    The classes are read off the features, which do not learn from them: so that codes are those of an autoencoder, and
-    an image that comes without a label can be decoded all the same.
+    The classes are read off the features: so that an image that comes without a label can be decoded all the same.
 
     Args:
         body: a discriminator of single images without labels, whose features are used and whose head is dropped.
         code_size: D.
         classes: C; 0 for none.
         variational: whether codes have a variance.
+        detached: whether the features do not learn from the classes: then codes are those of an autoencoder alone.
     """
 
-    def __init__(self, body: nn.Module, code_size: int, *, classes: int, variational: bool) -> None:
+    def __init__(
+        self, body: nn.Module, code_size: int, *, classes: int, variational: bool = False, detached: bool = True
+    ) -> None:
         super().__init__()
         for name in cast(tuple[str, ...], body.head):
             delattr(body, name)
-        self.body, self.variational = body, variational
+        self.body, self.variational, self.detached = body, variational, detached
         features = cast(int, body.feature_size)
         self.code = nn.Linear(features, 2 * code_size if variational else code_size)
         self.class_logits = nn.Linear(features, classes) if classes else None
@@ -153,7 +155,9 @@ class Encoder(nn.Module):
         log_variance = None
         if self.variational:
             code, log_variance = code.chunk(2, 1)
-        logits = None if self.class_logits is None else self.class_logits(features.detach()).float()
+        logits = None
+        if self.class_logits is not None:
+            logits = self.class_logits(features.detach() if self.detached else features).float()
         return Encoding(features, code, log_variance, logits)
 
 

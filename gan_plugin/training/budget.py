@@ -20,11 +20,13 @@ class Clock:
         started: when it began, by ``time.monotonic``.
         reserve: seconds that are kept for what comes after the last step.
         evaluation: seconds that an evaluation takes.
+        encoder: seconds that are kept for an encoder, before that.
     """
 
     started: float = field(default_factory=time.monotonic)
     reserve: float = 0.0
     evaluation: float = 0.0
+    encoder: float = 0.0
 
 
 class Budget(Protocol):
@@ -77,12 +79,13 @@ class TimeBudget:
         seconds: that the run may take in all.
         spent: seconds that it has taken until now, those before an interruption included.
         reserve: seconds that are kept for what comes after the last step.
+        encoder: seconds that are kept for an encoder, before that.
     """
 
-    def __init__(self, seconds: float, spent: float, reserve: float) -> None:
+    def __init__(self, seconds: float, spent: float, reserve: float, *, encoder: float = 0.0) -> None:
         self.now, self.seconds, self.reserve = time.monotonic(), seconds, reserve
         self.start = self.now - spent
-        self.end = self.start + seconds - reserve
+        self.end = self.start + seconds - reserve - encoder
 
     def update(self, state: TrainingState) -> None:
         """Advance the progress by the time since the last call.
@@ -121,4 +124,4 @@ def make_budget(plan: TrainingPlan, *, epoch_steps: int, spent: float, clock: Cl
     if plan.minutes is None:
         assert plan.epochs is not None
         return StepBudget(plan.epochs * epoch_steps)
-    return TimeBudget(60 * plan.minutes, spent + time.monotonic() - clock.started, clock.reserve)
+    return TimeBudget(60 * plan.minutes, spent + time.monotonic() - clock.started, clock.reserve, encoder=clock.encoder)

@@ -58,3 +58,29 @@ def test_what_belongs_to_adversarial_training_is_refused(project: Project) -> No
     assert (
         "penalty changes nothing without method=gan: give that, too, or leave penalty out." in done.stdout + done.stderr
     )
+
+
+def test_an_encoder_is_trained_after_a_gan(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    done = project.mlflow_run(
+        recipe="subpixel",
+        data="digits",
+        image_size=16,
+        width=16,
+        epochs=4,
+        model_name="gan",
+        device="cpu",
+        encoder=True,
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "An encoder learns to find the z of an image." in done.stdout
+    run = project.runs()[0]
+    losses = {name: run.data.metrics[f"loss/encoder_{name}"] for name in ("z", "real", "label")}
+    assert losses["z"] < 1  # what it would be if nothing could be seen
+    assert run.data.metrics["reconstruction_psnr/pixels"] > 10
+
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", project.tracking_uri)
+    generator = flavor.load_model("models:/gan/1", device="cpu")
+    assert generator.encoder is not None
+    assert generator.encoder.description.active_units is None
+    assert generator.encoder.description.low_psnr is not None
