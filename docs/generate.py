@@ -45,6 +45,7 @@ COLUMNS = {
     "`seed mod classes`; a row with `z` needs a label.",
     "image": "An image instead of a seed: a PNG, JPEG or WebP file in base64, of the generator's size. The answer is "
     "the nearest image that the generator makes; without `label` its class is searched, too.",
+    "edit": 'Steps along directions that the file names, as in `{"thickness": 1.5}`, taken last.',
     "truncation": "Bound on every \\|z\\|, in standard deviations, at least 0.1. Smaller values give safer, less "
     "varied images. Between two seeds it bounds both ends. Not allowed with `z`.",
 }
@@ -67,6 +68,8 @@ METADATA = {
     "run_id": "MLflow run that trained it",
     "data": "name of the training data",
     "data_digest": "digest of the training images",
+    "directions": "JSON list of directions of `z`, each with `name`, `normal`, `low`, `high`, and `accuracy` of an "
+    "attribute or `share` of all change; since version 4",
     "seen_features": "JSON list of the digests of the feature networks by which training chose the generator; since "
     "version 3",
 }

@@ -250,6 +250,7 @@ def project(*, model: str | None, onnx_file: Path | None, files: tuple[Path, ...
 @click.option("--seeds", default="0-63", show_default=True, help="Seeds, as in 0-63 or 3,14,15.")
 @click.option("--truncation", type=float, help="Bound of |z| in standard deviations: smaller is safer and less varied.")
 @click.option("--label", help="Class of all images, by name or index; without it the seed chooses.")
+@click.option("--edit", "edits", multiple=True, metavar="NAME=STEP", help="Step along a direction of the file's.")
 @click.option("--columns", type=click.IntRange(1), default=8, show_default=True, help="Images per row.")
 @click.option("--device", default="auto", show_default=True, help="auto, cuda or cpu.")
 @click.option("--out", type=click.Path(path_type=Path), default=Path("samples.png"), show_default=True)

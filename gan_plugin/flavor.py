@@ -56,6 +56,7 @@ SERVING_CODE = (
     "serving/connections.py",
     "serving/cuda.py",
     "serving/description.py",
+    "serving/editing.py",
     "serving/encoder.py",
     "serving/gate.py",
     "serving/generator.py",

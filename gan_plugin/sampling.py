@@ -6,6 +6,7 @@ import math
 from collections.abc import Sequence
 from contextlib import nullcontext
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import numpy.typing as npt
@@ -29,10 +30,13 @@ def write_samples(
     seeds: list[int],
     truncation: float | None,
     label: str | None,
+    edits: Sequence[str] = (),
     columns: int,
     device: str,
 ) -> None:
     """Write the images of ``seeds`` to ``out`` as a grid in one PNG, all of one class if ``label`` names one.
+
+    ``edits`` are steps such as "thickness=1.5" along directions that the file names.
 
     Raises:
         UserError: neither or both of ``model`` and ``onnx_file`` are given, the generator cannot be loaded, a value is
@@ -44,11 +48,28 @@ def write_samples(
         raise UserError(f"out={str(out)!r} cannot be written: the folder {out.parent} does not exist.")
     generator = load_generator(model, onnx_file, device)
     labels = None if label is None else labels_of(label, generator.description.spec.class_names, len(seeds))
-    content = png(image_grid(generator.sample(seeds, labels, truncation), columns))
+    edit = parse_edits(edits) if edits else None
+    content = png(image_grid(generator.sample(seeds, labels, truncation, edit=edit), columns))
     try:
         out.write_bytes(content)
     except OSError as error:
         raise UserError(f"out={str(out)!r} cannot be written: {error.strerror}.") from None
+
+
+def parse_edits(texts: Sequence[str]) -> dict[str, Any]:
+    """Parse steps such as "thickness=1.5"; one that is no number stays text, and is refused for it.
+
+    >>> parse_edits(["thickness=1.5", "1=-2"])
+    {'thickness': 1.5, '1': -2.0}
+    """
+    steps: dict[str, Any] = {}
+    for text in texts:
+        name, _, size = text.rpartition("=")
+        try:
+            steps[name] = float(size)
+        except ValueError:
+            steps[name] = size
+    return steps
 
 
 def labels_of(label: str, class_names: Sequence[str], count: int) -> npt.NDArray[np.int64]:

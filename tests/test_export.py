@@ -97,7 +97,8 @@ def test_the_metadata_describe_the_generator(tmp_path: Path) -> None:
     export_generator(generator, description, tmp_path / "g.onnx")
     model = onnx.load(tmp_path / "g.onnx")
     assert {p.key: p.value for p in model.metadata_props} == {
-        "gan.contract": "3",
+        "gan.contract": "4",
+        "gan.directions": "[]",
         "gan.kind": "image",
         "gan.layout": "HWC",
         "gan.range": "0..255",

@@ -6,8 +6,8 @@ import dataclasses
 import hashlib
 import json
 from collections import Counter
-from collections.abc import Sequence
-from dataclasses import KW_ONLY, dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import KW_ONLY, dataclass, field
 
 import numpy as np
 import torch
@@ -39,6 +39,7 @@ class Dataset:
         digest: 32 hexadecimal characters, a SHA-256 over the shape, every pixel, every label and the class names.
         notes: sentences about the conversion: resizing, cropping, color, images left out.
         drawn_from: the digest of all images, where these are the part of them that is trained on, or is held out.
+        attributes: float32 [N] by name, what a table beside the images says of them; NaN where it says nothing.
     """
 
     samples: Samples
@@ -51,6 +52,7 @@ class Dataset:
     digest: str
     notes: tuple[str, ...]
     drawn_from: str | None = None
+    attributes: Mapping[str, torch.Tensor] = field(default_factory=dict)
 
     def __len__(self) -> int:
         return self.samples.shape[0]
@@ -64,7 +66,11 @@ class Dataset:
         samples = take(self.samples, rows)
         labels = None if self.labels is None else self.labels[rows]
         return dataclasses.replace(
-            self, samples=samples, labels=labels, digest=compute_digest(samples, labels, self.spec.class_names)
+            self,
+            samples=samples,
+            labels=labels,
+            digest=compute_digest(samples, labels, self.spec.class_names),
+            attributes={name: values[rows] for name, values in self.attributes.items()},
         )
 
 
@@ -77,6 +83,7 @@ def make_dataset(
     source: str,
     split: str,
     notes: Sequence[str],
+    attributes: Mapping[str, torch.Tensor] | None = None,
 ) -> Dataset:
     """Return the dataset of these samples with its spec and digest; arguments as the attributes of ``Dataset``.
 
@@ -97,6 +104,7 @@ def make_dataset(
         split=split,
         digest=compute_digest(samples, labels, class_names),
         notes=tuple(notes),
+        attributes=attributes or {},
     )
 
 

@@ -11,6 +11,7 @@ from pathlib import Path
 import torch
 from PIL import Image
 
+from gan_plugin.data.attributes import is_table, read_attributes
 from gan_plugin.data.dataset import Dataset, SplitNotFoundError, list_first, make_dataset
 from gan_plugin.data.decode import identity_of_file, image_suffixes, open_encoded
 from gan_plugin.data.encoded import Conversion, decode_images
@@ -52,6 +53,7 @@ class ImageFiles:
         split: the split.
         files: paths relative to ``root``, sorted.
         notes: sentences on which files were taken.
+        tables: paths of tables with attributes, relative to ``root``.
     """
 
     folder: Path
@@ -60,6 +62,7 @@ class ImageFiles:
     split: str
     files: tuple[str, ...]
     notes: tuple[str, ...]
+    tables: tuple[str, ...] = ()
 
     def load(self, image_size: Size | None, channels: int | None, skip_unreadable: bool) -> Dataset:
         """Decode the files; arguments as those of ``load_dataset``.
@@ -68,6 +71,7 @@ class ImageFiles:
             UserError: a file cannot be read, or too few can.
         """
 
+        attributes = read_attributes(self.root, self.tables, self.files)  # refused before anything is decoded
         conversion = Conversion(str(self.root), image_size, channels=channels, skip_unreadable=skip_unreadable)
         decoded = decode_images(FilesOfImages(self.root, self.files), conversion)
         notes = [*self.notes, *decoded.notes]
@@ -76,6 +80,8 @@ class ImageFiles:
         label_of = {name: label for label, name in enumerate(class_names)}
         if empty_folders := sorted({top_folder(file) for file in self.files} - set(classes)):
             notes.append(f"No readable image is left in {list_first(empty_folders)}, so those are not classes.")
+        if attributes:
+            notes.append(f"Attributes of the images: {list_first(list(attributes))}.")
         return make_dataset(
             decoded.images,
             torch.tensor([label_of[name] for name in classes]) if class_names else None,
@@ -84,6 +90,7 @@ class ImageFiles:
             source=str(self.folder),
             split=self.split,
             notes=notes,
+            attributes={name: values[decoded.rows] for name, values in attributes.items()},
         )
 
 
@@ -137,9 +144,10 @@ def find_image_files(folder: Path, listing: Listing, split: str) -> ImageFiles:
         notes.append(f"Links to folders that are read anyway were passed over: {links}.")
     if empty_folders := folders_without(root, images):
         notes.append(f"No image is in {list_first(empty_folders)}, so those are not classes.")
-    if others := [file for file in files if not is_image_file(file)]:
+    tables = tuple(file for file in files if is_table(file))
+    if others := [file for file in files if not is_image_file(file) and file not in tables]:
         notes.append(f"{len(others):,} files that are not images by their suffix were left out: {list_first(others)}.")
-    return ImageFiles(folder, root, split=split, files=tuple(images), notes=tuple(notes))
+    return ImageFiles(folder, root, split=split, files=tuple(images), notes=tuple(notes), tables=tables)
 
 
 def folders_without(root: Path, images: Sequence[str]) -> list[str]:

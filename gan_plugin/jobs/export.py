@@ -20,12 +20,13 @@ from gan_plugin.jobs.describe import describe_version
 from gan_plugin.media.image import Images
 from gan_plugin.networks.autoencoder import Autoencoder, Encoder
 from gan_plugin.networks.wrappers import QuantizedEncoder
-from gan_plugin.serving.description import Description, EncoderDescription
+from gan_plugin.serving.description import Description, Direction, EncoderDescription
 from gan_plugin.serving.encoder import OnnxEncoder
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.projection import anomaly_scores, reconstruct
 from gan_plugin.serving.pyfunc import digest_of
 from gan_plugin.tracking.training_run import TrainingRun
+from gan_plugin.training.directions import attribute_directions, principal_directions
 from gan_plugin.training.mixture import active_units, codes_of
 from gan_plugin.training.plan import TrainingPlan, spec_of
 from gan_plugin.training.selection import export_reason
@@ -82,6 +83,7 @@ def export(
         data=dataset.name,
         data_digest=dataset.digest,
         seen_features=origin.seen,
+        directions=directions_of(state, origin, encoder),
     )
     onnx_file = run.folder / flavor.ONNX_FILE
     try:
@@ -114,6 +116,22 @@ def export(
     )
 
 
+def directions_of(state: TrainingState, origin: Origin, encoder: Encoder | None) -> tuple[Direction, ...]:
+    """Return the directions along which images can be edited: of attributes where z can be told, and by analysis."""
+    recipe, classes = origin.plan.recipe, state.spec.classes
+    by_analysis = principal_directions(state.ema, latent_size=recipe.latent_size, classes=classes)
+    quantized = quantized_encoder(state.ema if encoder is None else encoder)
+    by_attributes = [] if quantized is None else attribute_directions(quantized, origin.dataset, classes=classes)
+    return (*by_attributes, *by_analysis)
+
+
+def quantized_encoder(network: nn.Module) -> QuantizedEncoder | None:
+    """Return an encoder, or that of an autoencoder, as it is exported; None for another network."""
+    if isinstance(network, Autoencoder):
+        return QuantizedEncoder(network.encoder, network.prior)
+    return QuantizedEncoder(network, None) if isinstance(network, Encoder) else None
+
+
 def kept_files(run: TrainingRun, files: Mapping[str, Path]) -> dict[str, str]:
     """Keep a model's files under names of their own; returns what the event says of them, with a digest over all."""
     digests = {field: digest_of(path) for field, path in files.items()}
@@ -129,9 +147,9 @@ def export_encoder_of(run: TrainingRun, network: nn.Module, onnx_file: Path, *, 
     """
     path = run.folder / flavor.ENCODER_FILE
     generator = OnnxGenerator(onnx_file, device="cpu")
-    encoder, units = QuantizedEncoder(network, None), None
+    encoder, units = quantized_encoder(network), None
+    assert encoder is not None
     if isinstance(network, Autoencoder):
-        encoder = QuantizedEncoder(network.encoder, network.prior)
         codes, _ = codes_of(network, origin.dataset)
         units = active_units(codes) if origin.plan.recipe.method == "vae" else None
     description = EncoderDescription(digest_of(onnx_file), active_units=units)

@@ -11,17 +11,40 @@ from typing import Any
 from gan_plugin.errors import UserError
 from gan_plugin.spec import SampleSpec, image_spec
 
-CONTRACT_VERSION = "3"
+CONTRACT_VERSION = "4"
 METADATA_PREFIX = "gan."
 KIND, LAYOUT, RANGE = "image", "HWC", "0..255"
 ENCODER_KIND = "encoder"
 
 
 @dataclass(frozen=True)
+class Direction:
+    """A direction of z, along which images can be edited.
+
+    Attributes:
+        name: of the attribute that changes along it, or a number.
+        normal: of unit length, latent_size values.
+        low: the largest step against it that is sensible, a negative number.
+        high: the largest step along it.
+        accuracy: how well the attribute can be told by it, of images that it was not fitted to: the mean share of right
+            answers with and without it, or for a number the coefficient of determination; None for a number's.
+        share: of all change of images, of a direction that is called by a number; None for an attribute's.
+    """
+
+    name: str
+    normal: tuple[float, ...]
+    _: KW_ONLY
+    low: float
+    high: float
+    accuracy: float | None = None
+    share: float | None = None
+
+
+@dataclass(frozen=True)
 class Description:
     """What a generator's ONNX file says about itself, in its ``metadata_props``:
 
-    - ``gan.contract``: the version of this list, 3 today. A new version only adds keys, so readers look at the kind and
+    - ``gan.contract``: the version of this list, 4 today. A new version only adds keys, so readers look at the kind and
       at the keys that they need, never at the version.
     - ``gan.kind`` (since 2): what one sample is, ``image``, which is also the name of the output. Files of contract 1
       hold images.
@@ -33,6 +56,8 @@ class Description:
     - ``gan.recipe``, ``gan.run_id``, ``gan.data``, ``gan.data_digest``: where it comes from; may be missing.
     - ``gan.seen_features`` (since 3): a JSON list, the digests of the feature networks by which training chose this
       generator, so that an evaluation in one of them can say so; may be missing.
+    - ``gan.directions`` (since 4): a JSON list of objects with ``name``, ``normal``, ``low``, ``high`` and ``accuracy``
+      or ``share``, as in :class:`Direction`; may be missing.
     """
 
     latent_size: int
@@ -43,6 +68,7 @@ class Description:
     data: str = ""
     data_digest: str = ""
     seen_features: tuple[str, ...] = ()
+    directions: tuple[Direction, ...] = ()
 
     def to_metadata(self) -> dict[str, str]:
         """Return the keys and values for ``metadata_props``."""
@@ -52,6 +78,7 @@ class Description:
         values |= {"kind": self.spec.kind, "height": height, "width": width, "channels": channels}
         values["class_names"] = json.dumps(list(self.spec.class_names), ensure_ascii=False)
         values["seen_features"] = json.dumps(list(self.seen_features))
+        values["directions"] = json.dumps([_content_of(direction) for direction in self.directions], ensure_ascii=False)
         return {METADATA_PREFIX + name: str(value) for name, value in values.items()}
 
     @classmethod
@@ -74,7 +101,36 @@ class Description:
         spec = image_spec(height, width, channels, class_names=_texts(values, "class_names", ""))
         origin = {name: values.get(name, "") for name in ("recipe", "run_id", "data", "data_digest")}
         seen = tuple(_texts(values, "seen_features", "[]"))
-        return cls(_size(values, "latent_size"), spec, seen_features=seen, **origin)
+        latent_size = _size(values, "latent_size")
+        directions = _directions(values.get("directions", "[]"), latent_size)
+        return cls(latent_size, spec, seen_features=seen, directions=directions, **origin)
+
+
+def _content_of(direction: Direction) -> dict[str, Any]:
+    """Return a direction as JSON takes it, with six digits."""
+    numbers = {name: float(f"{value:.6g}") for name, value in vars(direction).items() if isinstance(value, float)}
+    return {"name": direction.name, **numbers, "normal": [float(f"{value:.6g}") for value in direction.normal]}
+
+
+def _directions(text: str, latent_size: int) -> tuple[Direction, ...]:
+    """Return the directions of a JSON list."""
+    try:
+        directions = tuple(
+            Direction(
+                str(entry["name"]),
+                tuple(float(value) for value in entry["normal"]),
+                low=float(entry["low"]),
+                high=float(entry["high"]),
+                accuracy=entry.get("accuracy"),
+                share=entry.get("share"),
+            )
+            for entry in json.loads(text)
+        )
+    except (AttributeError, KeyError, TypeError, ValueError):
+        directions = (Direction("", (), low=0.0, high=0.0),)
+    if any(len(direction.normal) != latent_size for direction in directions):
+        raise UserError("This ONNX file's metadata have no possible gan.directions: it is damaged, or no generator.")
+    return directions
 
 
 def _size(values: Mapping[str, str], name: str) -> int:

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import timeit
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from pathlib import Path
@@ -18,6 +18,7 @@ from gan_plugin.media.image import SMALL, Image, Images
 from gan_plugin.seeds import default_labels, latents
 from gan_plugin.serving.batcher import Labels, Latents, MicroBatcher, Run
 from gan_plugin.serving.description import KIND, Description
+from gan_plugin.serving.editing import read_edit
 from gan_plugin.serving.encoder import OnnxEncoder
 from gan_plugin.serving.session import CUDA, open_session, run_once
 
@@ -158,15 +159,27 @@ class OnnxGenerator:
         chunks = [work(0)] if len(starts) == 1 else self._pool.map(work, starts)
         return [result for results in chunks for result in results]
 
-    def sample(self, seeds: npt.ArrayLike, labels: Labels = None, truncation: npt.ArrayLike | None = None) -> Images:
+    def sample(
+        self,
+        seeds: npt.ArrayLike,
+        labels: Labels = None,
+        truncation: npt.ArrayLike | None = None,
+        *,
+        edit: Mapping[str, float] | None = None,
+    ) -> Images:
         """Return the images of N seeds, equal for equal seeds.
 
         Without labels the class of each seed is that of :func:`gan_plugin.seeds.default_labels`. ``truncation`` is that
-        of :func:`gan_plugin.seeds.latents`.
+        of :func:`gan_plugin.seeds.latents`. ``edit`` are steps along directions that the file names, such as
+        ``{"thickness": 1.5}``.
+
+        Raises:
+            UserError: there is no such direction, or a step is too long.
         """
         if labels is None and self.description.spec.class_names:
             labels = default_labels(seeds, self.description.spec.classes)
-        return self.generate(latents(seeds, self.description.latent_size, truncation), labels)
+        z = latents(seeds, self.description.latent_size, truncation)
+        return self.generate(z if edit is None else z + read_edit(edit, "There is", self.description), labels)
 
     def _seconds_per_image(self) -> float:
         """Time two runs and return the faster: the first one also pays for memory."""

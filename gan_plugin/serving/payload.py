@@ -145,9 +145,13 @@ FORMS: Mapping[str, Callable[[Any, str, Sequence[str]], Cells]] = {
 
 
 def _check_cells(name: str, cells: list[Any], latent_size: int) -> None:
-    """Check that there is nothing nested but z, a list of numbers."""
+    """Check that there is nothing nested but z, a list of numbers, and edit, an object of single values."""
     for row, value in enumerate(cells):
         if not isinstance(value, (list, dict)):
+            continue
+        if name == "edit" and isinstance(value, dict):
+            if any(isinstance(step, (list, dict)) for step in value.values()):
+                raise UserError(f'Row {row} has an edit with more than a number in it: give one like {{"1": 0.5}}.')
             continue
         if name != "z":
             raise UserError(f"Row {row} has {_kind(value)} in the column {name}: give a single value.")

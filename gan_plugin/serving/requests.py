@@ -2,7 +2,8 @@
 
 A row has ``seed``, ``z`` itself as a list of numbers, or an ``image`` whose z is to be found. A seed or an image may
 come with ``to_seed`` and ``position`` 0…1, for an image on the way to another seed, and a seed with ``truncation``; any
-row may have a ``label``, a class by name or index. The parameters ``format`` and ``grid`` hold for all rows.
+row may have a ``label``, a class by name or index, and an ``edit``, steps along named directions. The parameters
+``format`` and ``grid`` hold for all rows.
 """
 
 from __future__ import annotations
@@ -23,10 +24,11 @@ from gan_plugin.errors import UserError
 from gan_plugin.media.image import ENCODERS, Image
 from gan_plugin.seeds import MIN_TRUNCATION, between, default_labels, latents
 from gan_plugin.serving.description import Description
+from gan_plugin.serving.editing import read_edit
 from gan_plugin.serving.images import read_image
 from gan_plugin.spec import MAX_SEED
 
-COLUMNS = ("seed", "to_seed", "position", "z", "label", "truncation", "image")
+COLUMNS = ("seed", "to_seed", "position", "z", "label", "truncation", "image", "edit")
 DEFAULTS = {"format": "png", "grid": 0}  # the parameters of a request
 MAX_GRID = 1024
 MAX_NAME = 40  # characters of a name in a sentence
@@ -42,6 +44,7 @@ class Request:
         labels: N classes; None for an image whose class is to be found, and for an unconditional generator.
         images: uint8 [H, W, C] by row, whose z is to be found.
         ends: by row, the z [latent_size] on the way to which the answer lies, and how far, 0…1.
+        edits: by row, the step in z [latent_size] that follows.
     """
 
     seeds: list[int | None]
@@ -49,14 +52,18 @@ class Request:
     labels: list[int | None]
     images: dict[int, Image]
     ends: dict[int, tuple[npt.NDArray[np.float32], float]]
+    edits: dict[int, npt.NDArray[np.float32]]
 
     def answered_z(self) -> npt.NDArray[np.float32]:
         """Return the z float32 [N, latent_size] of the answers."""
-        if not self.ends:
+        if not self.ends and not self.edits:
             return self.z
         z, rows = self.z.copy(), list(self.ends)
-        ends, positions = zip(*self.ends.values())
-        z[rows] = between(z[rows], np.stack(ends), positions)
+        if rows:
+            ends, positions = zip(*self.ends.values())
+            z[rows] = between(z[rows], np.stack(ends), positions)
+        for row, step in self.edits.items():
+            z[row] += step
         return z
 
     def label_array(self) -> npt.NDArray[np.int64] | None:
@@ -145,7 +152,12 @@ def read_request(rows: pd.DataFrame, description: Description, max_rows: int, *,
             z[row] = values
     labels = _labels(columns.get("label", absent), seeds, sent, description=description)
     images = {row: read_image(value, row, description.spec) for row, value in sent.items()}
-    return Request(seeds, z, labels, images, ends)
+    edits = {
+        row: read_edit(value, f"Row {row} has", description)
+        for row, value in enumerate(columns.get("edit", absent))
+        if value is not None
+    }
+    return Request(seeds, z, labels, images=images, ends=ends, edits=edits)
 
 
 def _cells(rows: pd.DataFrame, name: str) -> list[Any]:

@@ -5,9 +5,12 @@ from __future__ import annotations
 from collections.abc import Callable
 
 import pytest
+import torch
 from helpers import Project
+from PIL import Image
 
 from gan_plugin import flavor
+from gan_plugin.data import load_dataset
 
 
 @pytest.fixture(scope="module")
@@ -84,3 +87,35 @@ def test_an_encoder_is_trained_after_a_gan(project: Project, monkeypatch: pytest
     assert generator.encoder is not None
     assert generator.encoder.description.active_units is None
     assert generator.encoder.description.low_psnr is not None
+
+
+def test_attributes_beside_the_images_become_directions(project: Project, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Of digits with a table that says how bright each is: a step along the direction makes images brighter."""
+    digits = load_dataset("digits", image_size=16)
+    folder = project.folder / "with_table"
+    folder.mkdir()
+    lines = ["file_name,brightness"]
+    for i, image in enumerate(digits.samples[torch.arange(600)].numpy()):
+        Image.fromarray(image[0]).save(folder / f"{i}.png")
+        lines.append(f"{i}.png,{image.mean():.2f}")
+    (folder / "metadata.csv").write_text("\n".join(lines))
+    done = project.mlflow_run(
+        recipe="autoencoder", data=folder, width=16, latent_size=9, epochs=6, model_name="edited", device="cpu"
+    )
+    assert done.returncode == 0, done.stdout + done.stderr
+    assert "Attributes of the images: brightness." in done.stdout
+
+    monkeypatch.chdir(project.folder)
+    monkeypatch.setenv("MLFLOW_TRACKING_URI", project.tracking_uri)
+    generator = flavor.load_model("models:/edited/1", device="cpu")
+    names = [direction.name for direction in generator.description.directions]
+    assert names == ["brightness", *map(str, range(1, 9))]
+    direction = generator.description.directions[0]
+    assert direction.accuracy is not None
+    assert direction.accuracy > 0.3
+    levels = [
+        generator.sample(range(64), edit={"brightness": step}).mean()
+        for step in (0.6 * direction.low, 0.0, 0.6 * direction.high)
+    ]
+    assert levels[0] < levels[1] - 2
+    assert levels[1] < levels[2] - 2

@@ -187,7 +187,7 @@ def test_three_flavors_of_one_file(store: Trained) -> None:
     assert isinstance(graph, onnx.ModelProto)
     about = {entry.key: entry.value for entry in graph.metadata_props}
     assert (about["gan.run_id"], about["gan.recipe"]) == (store.run.info.run_id, "dcgan")
-    columns = ["seed", "to_seed", "position", "z", "label", "truncation"]
+    columns = ["seed", "to_seed", "position", "z", "label", "truncation", "image", "edit"]
     assert [column.name for column in info.signature.inputs] == columns
     assert [param.name for param in info.signature.params] == ["format", "grid"]
 

@@ -98,7 +98,7 @@ def test_a_seeds_image_is_the_same_alone_in_any_batch_order_and_at_any_concurren
 # ---- what is refused -------------------------------------------------------------------------------------------------
 
 SEED = "a seed is a whole number from 0 to 9007199254740991."
-COLUMNS = "a row may have seed, to_seed, position, z, label, truncation, image"
+COLUMNS = "a row may have seed, to_seed, position, z, label, truncation, image, edit"
 Z = "this generator takes a list of 100 finite numbers."
 REFUSALS = [
     ([{"seed": 1.5}], f"Row 0 has seed=1.5: {SEED}"),

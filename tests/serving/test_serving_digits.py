@@ -143,7 +143,16 @@ def test_a_grid_is_one_image_with_all(digits: Server, generator: OnnxGenerator) 
 
 def test_the_signature_has_all_columns_and_parameters(project: Project) -> None:
     signature = mlflow.models.get_model_info(str(project.folder / "model")).signature
-    assert signature.inputs.input_names() == ["seed", "to_seed", "position", "z", "label", "truncation", "image"]
+    assert signature.inputs.input_names() == [
+        "seed",
+        "to_seed",
+        "position",
+        "z",
+        "label",
+        "truncation",
+        "image",
+        "edit",
+    ]
     assert {param.name: param.default for param in signature.params} == {"format": "png", "grid": 0}
 
 
