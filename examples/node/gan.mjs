@@ -245,6 +245,7 @@ export function readDescription(bytes) {
     classNames: readClassNames(metadata.get("gan.class_names")),
     recipe: metadata.get("gan.recipe") ?? "",
     data: metadata.get("gan.data") ?? "",
+    directions: readDirections(metadata.get("gan.directions") ?? "[]", readSize(metadata, "gan.latent_size")),
   };
 }
 
@@ -254,6 +255,19 @@ function readSize(metadata, key) {
   const text = metadata.get(key) ?? "";
   if (!/^[1-9]\d*$/.test(text)) throw unreadable(key);
   return Number(text);
+}
+
+/** -> [{name, vector: Float32Array of unit length, low, high, accuracy or share}, …]. */
+function readDirections(text, latentSize) {
+  try {
+    return JSON.parse(text).map(({ name, normal, low, high, accuracy, share }) => {
+      const isPossible = normal.length === latentSize && [...normal, low, high].every(Number.isFinite) && low < high;
+      if (typeof name !== "string" || !isPossible) throw new RangeError();
+      return { name, vector: Float32Array.from(normal), low, high, accuracy, share };
+    });
+  } catch {
+    throw unreadable("gan.directions");
+  }
 }
 
 function readClassNames(text) {

@@ -67,18 +67,35 @@ async function openModel(workerUrl, name, bytes) {
 }
 
 async function searchDirections(searched) {
+  if (description.directions.length) {
+    showDirections(description.directions.map(inTenths), "The images beside them show where they lead.");
+    return;
+  }
   Object.assign(find("progress"), { hidden: false, value: 0 });
   find("summary").textContent = "Comparing images of nearby z, to find what moves them most …";
   find("directions").replaceChildren();
   const answer = await searched.ask("directions", null, (progress) => (find("progress").value = progress));
   if (searched !== engine) return; // another model was opened meanwhile
-  directions = answer;
+  const share = answer.reduce((sum, direction) => sum + direction.share, 0);
+  showDirections(
+    answer.map((direction) => ({ low: -MAX_STEP, high: MAX_STEP, ...direction })),
+    `${answer.length} of ${description.latentSize} make ${percent(share)} of the change; ` +
+      "the images beside them show where they lead.",
+  );
+}
+
+/** Ends that a slider with steps of a tenth has beside 0. */
+const inTenths = ({ low, high, ...direction }) => ({
+  ...direction,
+  low: Math.min(-0.1, Math.ceil(10 * low) / 10),
+  high: Math.max(0.1, Math.floor(10 * high) / 10),
+});
+
+function showDirections(known, summary) {
+  directions = known;
   state.steps = directions.map(() => 0);
   find("progress").hidden = true;
-  const share = directions.reduce((sum, direction) => sum + direction.share, 0);
-  find("summary").textContent =
-    `${directions.length} of ${description.latentSize} make ${percent(share)} of the change; ` +
-    "the images beside them show where they lead.";
+  find("summary").textContent = summary;
   find("directions").replaceChildren(...directions.map(directionRow));
   showSteps(); // and no more than that: the user may be typing
   paint().catch(refuse);
@@ -126,15 +143,19 @@ function directionRow(direction, i) {
   line.className = "way";
   const slider = Object.assign(document.createElement("input"), {
     type: "range",
-    min: -MAX_STEP,
-    max: MAX_STEP,
+    min: direction.low,
+    max: direction.high,
     step: 0.1,
     value: 0,
   });
-  slider.title = `Direction ${i + 1}: ${percent(direction.share)} of the change`;
+  const isAttribute = direction.accuracy !== undefined;
+  if (isAttribute) line.dataset.name = direction.name;
+  slider.title = isAttribute
+    ? `${direction.name}, told with an accuracy of ${percent(direction.accuracy)}`
+    : `Direction ${direction.name ?? i + 1}: ${percent(direction.share)} of the change`;
   slider.setAttribute("aria-label", slider.title);
   slider.addEventListener("input", () => changed({ steps: state.steps.with(i, Number(slider.value)) }));
-  const ends = [-MAX_STEP, MAX_STEP].map((end) => {
+  const ends = [direction.low, direction.high].map((end) => {
     const canvas = document.createElement("canvas");
     canvas.setAttribute("aria-hidden", "true");
     places.push(place(canvas, () => ({ row: rowOf(state), steps: state.steps.with(i, end) })));

@@ -22,9 +22,11 @@ export function aim(row, steps, directions, description) {
   return { z, label };
 }
 
-/** The request's row: the seed's if that describes the image, else z itself. */
+/** The request's row: the seed's if that and steps along directions of the file describe the image, else z itself. */
 export function requestRow(row, steps, directions, description) {
-  if (steps.every((step) => step === 0)) return row;
+  const taken = directions.map((direction, i) => [direction.name, steps[i]]).filter(([, step]) => step);
+  if (taken.length === 0) return row;
+  if (taken.every(([name]) => name !== undefined)) return { ...row, edit: Object.fromEntries(taken) };
   const { z, label } = aim(row, steps, directions, description);
   const labeled = label === null ? {} : { label: description.classNames[label] };
   return { z: Array.from(z, (value) => Number(value.toPrecision(9))), ...labeled }; // nine digits hold a float32

@@ -396,6 +396,32 @@ describe("with a model from a file, just opened", () => {
     }
   });
 
+  test("directions that the file names have sliders with its names and ends, and are asked for by these", async () => {
+    const axis = (i) => Array.from({ length: 18 }, (_, k) => Number(k === i));
+    const named = [
+      { name: "redness", normal: axis(0), low: -1.27, high: 2.55, accuracy: 0.75 },
+      { name: "1", normal: axis(4), low: -4, high: 4, share: 0.5 },
+    ];
+    await writeFile(join(folder, "named.onnx"), colorModel({ metadata: { contract: 4, directions: JSON.stringify(named) } }));
+    await open(join(folder, "named.onnx"));
+    await page.locator("#about", { hasText: "named.onnx" }).waitFor();
+    await settled();
+    const sliders = page.locator("#directions input");
+    assert.equal(await sliders.count(), 2);
+    assert.deepEqual(await sliders.first().evaluate(({ min, max, title }) => [min, max, title]), [
+      "-1.2",
+      "2.5",
+      "redness, told with an accuracy of 75 %",
+    ]);
+    assert.equal(await page.locator("#directions .way").first().getAttribute("data-name"), "redness");
+    await set({ "#directions .way:first-child input": 1.5 });
+    await settled();
+    const z = latents(0, 18);
+    z[0] += 1.5;
+    assert.deepEqual(await look(), Array.from(z, (value) => Math.trunc(Math.abs(40 * value))));
+    assert.match(await page.locator("#request").textContent(), /"seed":0,"edit":\{"redness":1.5\}/);
+  });
+
   test("one of a thousand classes with long names is chosen, and the page grows no wider", async () => {
     const names = Array.from({ length: 1000 }, (_, i) => `${i}_`.padEnd(200, "of_the_catalog_"));
     const file = join(folder, "classes.onnx");

@@ -26,6 +26,16 @@ test("a step moves z along its direction, and the request then gives z and the c
   assert.deepEqual([Float32Array.from(row.z), row.label], [z, "owl's"]);
 });
 
+test("steps along directions that the file names stay steps in the request", () => {
+  const shape = { latentSize: 2, classNames: [] };
+  const directions = [
+    { name: "age", vector: [0, 1] },
+    { name: "1", vector: [1, 0] },
+  ];
+  assert.deepEqual(requestRow({ seed: 3 }, [2, 0], directions, shape), { seed: 3, edit: { age: 2 } });
+  assert.deepEqual(requestRow({ seed: 3 }, [], directions, shape), { seed: 3 });
+});
+
 test("a class name with a quotation mark does not end the shell's", () => {
   const words = execFileSync("sh", ["-c", `set -- ${curl({ seed: 0, label: "owl's" })}; printf %s "$7"`]);
   assert.deepEqual(JSON.parse(words), { dataframe_records: [{ seed: 0, label: "owl's" }] });
