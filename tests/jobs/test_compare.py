@@ -12,7 +12,7 @@ import pytest
 import torch
 from encoders import export_autoencoder
 from generators import export_bank
-from helpers import Project, refusal
+from helpers import Project, refusal, refused
 from mlflow import MlflowClient
 
 import gan_plugin
@@ -137,11 +137,20 @@ def test_what_cannot_be_compared_is_refused_before_any_evaluation(client: Mlflow
     assert evaluations == []
 
 
-def test_the_command_takes_models_with_and_without_a_name(make_project: Callable[[], Project]) -> None:
-    project = make_project()
-    done = project.command("gan-plugin", "compare", "models:/a/1", "--data", "digits")
-    assert "models='models:/a/1' is not possible" in done.stderr
-    done = project.command("gan-plugin", "compare", "--data", "digits")
-    assert "models is missing: give two or more, each once, with commas between." in done.stderr
-    done = project.mlflow_run("compare", models="models:/a/1,models:/b/1")
+def test_the_command_takes_models_with_and_without_a_name() -> None:
+    assert refused("compare", {"data": "digits"}, "models:/a/1") == (
+        "models='models:/a/1' is not possible: give two or more, each once, with commas between."
+    )
+    assert refused("compare", {"data": "digits"}) == (
+        "models is missing: give two or more, each once, with commas between."
+    )
+    named = {"models": "models:/a/1,models:/a/1"}
+    assert refused("compare", named).startswith("models='models:/a/1,models:/a/1' is not possible")
+    assert refused("compare", {"models": "models:/a/1"}, "models:/b/1", "models:/b/1").startswith(
+        "models='models:/b/1,models:/b/1,models:/a/1' is not possible"
+    )
+
+
+def test_the_entry_point_is_in_the_project(make_project: Callable[[], Project]) -> None:
+    done = make_project().mlflow_run("compare", models="models:/a/1,models:/b/1")
     assert "model='models:/a/1' cannot be loaded" in done.stdout + done.stderr
