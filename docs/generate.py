@@ -47,7 +47,7 @@ COLUMNS = {
     "the nearest image that the generator makes; without `label` its class is searched, too.",
     "edit": 'Steps along directions that the file names, as in `{"thickness": 1.5}`, taken last.',
     "truncation": "Bound on every \\|z\\|, in standard deviations, at least 0.1. Smaller values give safer, less "
-    "varied images. Between two seeds it bounds both ends. Not allowed with `z`.",
+    "varied images. Between two seeds it bounds both ends. Not allowed with `z` and `image`.",
 }
 PARAMS = {
     "format": "`png` or `webp`, both lossless and base64-encoded, or `array`: nested lists of gray levels, "

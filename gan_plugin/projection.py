@@ -12,11 +12,11 @@ import PIL.Image
 import PIL.ImageOps
 
 from gan_plugin.errors import UserError
-from gan_plugin.media.image import Image, Images, image_grid, png
+from gan_plugin.media.image import WHITE, Image, Images, image_grid, png
 from gan_plugin.sampling import labels_of, load_generator
 from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.image_rows import Likeness, likeness_of
-from gan_plugin.serving.images import check_size, open_file, to_pixels
+from gan_plugin.serving.images import check_size, open_file, to_pixels, upright
 from gan_plugin.serving.projection import MIN_EVALUATIONS, Projected, project
 from gan_plugin.spec import SampleSpec
 
@@ -89,7 +89,10 @@ def cropped(image: PIL.Image.Image, spec: SampleSpec, subject: str) -> PIL.Image
         UserError: it is damaged.
     """
     try:
-        fitted = PIL.ImageOps.fit(image.convert("RGB"), (spec.width, spec.height), PIL.Image.Resampling.LANCZOS)
+        rgba = upright(image).convert("RGBA")
+        if (np.asarray(rgba)[:, :, 3] != WHITE).any():
+            return rgba.resize((spec.width, spec.height))  # to be refused for it, like one that needs no cropping
+        fitted = PIL.ImageOps.fit(rgba.convert("RGB"), (spec.width, spec.height), PIL.Image.Resampling.LANCZOS)
     except Exception:  # a damaged file can make Pillow raise anything
         raise UserError(f"{subject} is damaged.") from None
     return fitted.convert("L") if spec.channels == 1 else fitted

@@ -14,12 +14,11 @@ from mlflow.exceptions import MlflowException
 
 from gan_plugin import flavor
 from gan_plugin.connection import connected, without_password
-from gan_plugin.errors import UserError, first_line
+from gan_plugin.errors import UserError, first_line, join_names, quoted
 from gan_plugin.media.image import image_grid, png
 from gan_plugin.seeds import MIN_TRUNCATION
 from gan_plugin.serving import pyfunc
 from gan_plugin.serving.generator import OnnxGenerator
-from gan_plugin.serving.requests import join_names, quoted
 
 
 def write_samples(

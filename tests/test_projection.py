@@ -69,6 +69,23 @@ def test_a_photo_is_cropped_where_that_is_asked_for(files: list[Path], tmp_path:
     assert np.abs(image[:, :, 0] - original).mean() < 15
 
 
+def test_a_photo_lies_as_its_file_says_and_is_not_transparent(tmp_path: Path) -> None:
+    pixels, spec = np.zeros((32, 16), np.uint8), image_spec(16, 32, 1)
+    pixels[:8] = 255
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 8  # to be turned by a quarter against the clock
+    PIL.Image.fromarray(pixels).save(tmp_path / "turned.png", exif=exif)
+    for crop in (False, True):
+        image = read_file(tmp_path / "turned.png", spec, crop=crop)
+        assert image.shape == (16, 32, 1)
+        assert (image[:, :7] == 255).all()
+        assert (image[:, 9:] == 0).all()
+    PIL.Image.new("RGBA", (40, 40), (0, 0, 0, 0)).save(tmp_path / "clear.png")
+    assert refusal(lambda: read_file(tmp_path / "clear.png", spec, crop=True)) == (
+        f"The file {tmp_path / 'clear.png'} has transparent pixels: give one without."
+    )
+
+
 def test_wrong_values_are_refused_in_one_sentence(files: list[Path], tmp_path: Path) -> None:
     def project(**changes: object) -> str:
         usual = {"out": tmp_path / "x.png", "label": None, "evaluations": 64, "crop": False, "device": "cpu"}

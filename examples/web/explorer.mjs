@@ -87,8 +87,8 @@ async function searchDirections(searched) {
 /** Ends that a slider with steps of a tenth has beside 0. */
 const inTenths = ({ low, high, ...direction }) => ({
   ...direction,
-  low: Math.min(-0.1, Math.ceil(10 * low) / 10),
-  high: Math.max(0.1, Math.floor(10 * high) / 10),
+  low: Math.ceil(10 * low) / 10 || low, // of a shorter way its own end
+  high: Math.floor(10 * high) / 10 || high,
 });
 
 function showDirections(known, summary) {

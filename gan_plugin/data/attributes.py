@@ -25,6 +25,7 @@ TABLES = ("metadata.csv", "metadata.jsonl")
 NAME = "file_name"
 MAX_VALUES = 20  # of a column of texts; one of more is no attribute, but a caption or a name
 MAX_ATTRIBUTES = 200
+MISSING = ("", "na", "n/a", "nan", "null", "none")
 TRUTH = {"true": 1.0, "yes": 1.0, "false": 0.0, "no": 0.0}
 
 Row = Mapping[str, Any]
@@ -58,7 +59,7 @@ def read_attributes(root: Path, tables: Sequence[str], images: Sequence[str]) ->
                     "among those that are read: name one relative to the table's folder."
                 )
             for column, value in entry.items():
-                if column != NAME and value not in (None, ""):
+                if column != NAME and not is_missing(value):
                     cells.setdefault(str(column), {})[index[name]] = value
     attributes: dict[str, Tensor] = {}
     for column, values in cells.items():
@@ -70,6 +71,16 @@ def read_attributes(root: Path, tables: Sequence[str], images: Sequence[str]) ->
     return attributes
 
 
+def is_missing(value: Any) -> bool:
+    """Return whether a cell says nothing.
+
+    >>> [is_missing(value) for value in (None, " ", "N/A", float("nan"), 0, "no")]
+    [True, True, True, True, False, False]
+    """
+    is_nan = isinstance(value, float) and not math.isfinite(value)
+    return value is None or is_nan or str(value).strip().lower() in MISSING
+
+
 def read_table(path: Path) -> Iterable[Row]:
     """Return the rows of a table.
 
@@ -77,7 +88,7 @@ def read_table(path: Path) -> Iterable[Row]:
         UserError: it cannot be read, or has no column ``file_name``.
     """
     try:
-        with path.open(encoding="utf-8", newline="") as file:
+        with path.open(encoding="utf-8-sig", newline="") as file:  # which may begin with a mark of its encoding
             rows: list[Row] = (
                 list(csv.DictReader(file))
                 if path.suffix == ".csv"
@@ -85,6 +96,8 @@ def read_table(path: Path) -> Iterable[Row]:
             )
     except (OSError, ValueError, csv.Error) as error:
         raise UserError(f"{path} cannot be read as a table: {error}.") from None
+    if any(isinstance(row, dict) and None in row for row in rows):
+        raise UserError(f"{path} has a row with more cells than there are columns: give each row as many.")
     if not all(isinstance(row, dict) and NAME in row for row in rows):
         raise UserError(f"{path} has no column {NAME} in every row: give each image's, relative to the table's folder.")
     return rows

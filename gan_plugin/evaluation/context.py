@@ -103,7 +103,7 @@ def protocol(model: Description, generated: Generated, reference: Reference) -> 
     seen, disjoint = split_networks(model, reference)
     return {
         "model": model_in_words(model),
-        "generated": f"{count:,} images of the seeds {first_seed:,} to {first_seed + count - 1:,}",
+        "generated": seeds_in_words(count, first_seed),
         "reference": in_words(reference.dataset),
         "held out": "none" if reference.held_out is None else in_words(reference.held_out),
         "features": features_in_words(reference.network, generated.outputs),
@@ -115,6 +115,11 @@ def protocol(model: Description, generated: Generated, reference: Reference) -> 
         "critic": critic_protocol(),
         "classes": "none" if classifier is None else f"as predicted by the classifier {classifier.digest}",
     }
+
+
+def seeds_in_words(count: int, first_seed: int) -> str:
+    """Return which images are generated."""
+    return f"{count:,} images of the seeds {first_seed:,} to {first_seed + count - 1:,}"
 
 
 def model_in_words(model: Description) -> str:

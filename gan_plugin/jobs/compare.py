@@ -15,6 +15,7 @@ from typing import Any, NamedTuple
 import mlflow
 import numpy as np
 import onnx
+import torch
 from mlflow import MlflowClient
 from mlflow.entities import Run
 from mlflow.exceptions import MlflowException
@@ -27,7 +28,7 @@ from gan_plugin.data.stored import pixels_of
 from gan_plugin.datasets import SampleDataset
 from gan_plugin.device import choose_device
 from gan_plugin.errors import UserError
-from gan_plugin.evaluation.context import in_words, model_in_words
+from gan_plugin.evaluation.context import in_words, model_in_words, seeds_in_words
 from gan_plugin.evaluation.results import regular_indices
 from gan_plugin.evaluator import ARTIFACT_FOLDER, RESULTS, check_fit, generator_of, results_of
 from gan_plugin.jobs.evaluate import evaluate_model, import_evaluators, load_pyfunc, reference_of, used_parameters
@@ -89,14 +90,13 @@ def run_comparison(settings: CompareSettings) -> str:
         dataset = reference_of(settings)
         log_parameters(run.info.run_id, used_parameters(settings, dataset))
         for one in opened:
-            check_data(one, dataset)
+            check_data(one, dataset, settings)
         check_protocols(named)
         results = []
         for one in opened:
             results.append(one.named.results or evaluate_one(one, dataset, settings))
             check_protocols([model._replace(results=value) for model, value in zip(named, results)])
-        compared = [compare_one(one, value, dataset) for one, value in zip(opened, results)]
-        return log_comparison(compared, dataset)
+        return log_comparison(list(zip(opened, results)), dataset)
 
 
 # ---- what is compared ------------------------------------------------------------------------------------------------
@@ -145,7 +145,7 @@ def open_model(named: Named, device: str) -> Opened:
     return Opened(named, model, generator)
 
 
-def check_data(opened: Opened, dataset: SampleDataset) -> None:
+def check_data(opened: Opened, dataset: SampleDataset, settings: CompareSettings) -> None:
     """Check that a model learned from the data, and was evaluated on it, if it was.
 
     Raises:
@@ -163,6 +163,12 @@ def check_data(opened: Opened, dataset: SampleDataset) -> None:
         )
     if opened.named.results is None:
         return
+    known = opened.named.results["protocol"]["generated"]
+    if known != (here := seeds_in_words(settings.images, settings.seed)):
+        raise UserError(
+            f"{name} was evaluated by {known}, and others would be by {here}: give images and seed of that evaluation, "
+            "or the model's URI, which evaluates it anew."
+        )
     protocol, held_out = opened.named.results["protocol"], dataset.held_out
     own = {"reference": in_words(reference), "held out": "none" if held_out is None else in_words(held_out)}
     for key, words in own.items():
@@ -197,26 +203,35 @@ def evaluate_one(opened: Opened, dataset: SampleDataset, settings: CompareSettin
     print(f"\n{uri}:")
     with mlflow.start_run(run_name=f"evaluate {uri.removeprefix('models:/')}", nested=True):
         mlflow.set_tags({PROCESS: this_process().to_json(), "gan.model": uri})
+        mlflow.log_param("model", uri)  # as a run of evaluate has it
         return results_of(evaluate_model(opened.model, dataset, settings, uri=uri))
 
 
 # ---- the page --------------------------------------------------------------------------------------------------------
 
 
-def real_images(dataset: SampleDataset) -> tuple[Images, str]:
-    """Return the real images that each model makes again, and what they are."""
+def real_images(dataset: SampleDataset) -> tuple[Images, list[int] | None, str]:
+    """Return the real images that each model makes again, their classes where they have some, and what they are."""
     held_out = dataset.held_out
     source: Dataset = dataset.reference if held_out is None else held_out
-    images = pixels_of(source.samples)[regular_indices(len(source), REAL_IMAGES)]
+    rows = regular_indices(len(source), REAL_IMAGES)
+    images = pixels_of(source.samples)[rows]
+    labels = None if source.labels is None else source.labels[torch.from_numpy(rows)].tolist()
     kind = "images to train on, since none are held out," if held_out is None else "held-out images"
-    return images, f"{kind} of {source.name}"
+    return images, labels, f"{kind} of {source.name}"
 
 
-def compare_one(opened: Opened, results: Mapping[str, Any], dataset: SampleDataset) -> ComparedModel:
-    """Return what a page shows of one model."""
-    generator, (real, _) = opened.generator, real_images(dataset)
-    evaluations = affordable(generator)
-    projected = project(generator, real, evaluations=evaluations)
+def compare_one(
+    opened: Opened, results: Mapping[str, Any], dataset: SampleDataset, *, evaluations: int
+) -> ComparedModel:
+    """Return what a page shows of one model.
+
+    Args:
+        evaluations: images that it makes in search of each real one.
+    """
+    generator, (real, labels, _) = opened.generator, real_images(dataset)
+    known = labels if generator.description.spec.classes else None
+    projected = project(generator, real, labels=known, evaluations=evaluations)
     encoded = None if generator.encoder is None else reconstruct(generator, generator.encoder, real)
     return ComparedModel(
         opened.named.name,
@@ -254,7 +269,7 @@ def facts_of(generator: OnnxGenerator) -> dict[str, str]:
         "recipe": description.recipe or "unknown",
         "z": f"{description.latent_size:,} values",
         "parameters of the generator": fact(parameter_count(generator.onnx_file)),
-        "training": fact(None if run is None else minutes_of(run), "min"),
+        "training, from its beginning to its end": fact(None if run is None else minutes_of(run), "min"),
         "images seen": fact(metrics.get("images")),
         "speed of training": fact(metrics.get("throughput/images_per_second"), "images/s"),
     }
@@ -280,9 +295,15 @@ def parameter_count(onnx_file: Path) -> int:
     return sum(math.prod(tensor.dims) for tensor in tensors if tensor.data_type in floats)
 
 
-def log_comparison(compared: Sequence[ComparedModel], dataset: SampleDataset) -> str:
-    """Log the page to the active run; returns its artifact's URI."""
-    real, real_name = real_images(dataset)
+def log_comparison(models: Sequence[tuple[Opened, Mapping[str, Any]]], dataset: SampleDataset) -> str:
+    """Log the page to the active run; returns its artifact's URI.
+
+    Args:
+        models: with the results of their evaluations.
+    """
+    evaluations = min(affordable(opened.generator) for opened, _ in models)  # of the slowest, for all alike
+    compared = [compare_one(opened, results, dataset, evaluations=evaluations) for opened, results in models]
+    real, _, real_name = real_images(dataset)
     title = f"{len(compared)} generators on {dataset.name}"
     with tempfile.TemporaryDirectory() as folder:
         path = Path(folder) / FILE

@@ -15,7 +15,7 @@ from mlflow.utils.mlflow_tags import (
 
 from gan_plugin.data import Dataset
 from gan_plugin.device import precision_name
-from gan_plugin.serving.requests import join_names
+from gan_plugin.errors import join_names
 from gan_plugin.training.plan import TrainingPlan, spec_of
 
 MAX_NAMED_CLASSES = 20  # MLflow's databases take descriptions of 5,000 characters

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
 from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -15,7 +16,7 @@ from gan_plugin import flavor
 from gan_plugin.data import Dataset
 from gan_plugin.data.stored import pixels_of
 from gan_plugin.evaluation.results import regular_indices
-from gan_plugin.export import Parity, ParityError, describe_encoder, export_encoder, export_generator
+from gan_plugin.export import ExportError, Parity, ParityError, describe_encoder, export_encoder, export_generator
 from gan_plugin.jobs.describe import describe_version
 from gan_plugin.media.image import Images
 from gan_plugin.networks.autoencoder import Autoencoder, Encoder
@@ -26,7 +27,7 @@ from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.projection import anomaly_scores, reconstruct
 from gan_plugin.serving.pyfunc import digest_of
 from gan_plugin.tracking.training_run import TrainingRun
-from gan_plugin.training.directions import attribute_directions, principal_directions
+from gan_plugin.training.directions import attribute_directions, chosen_values, principal_directions
 from gan_plugin.training.mixture import active_units, codes_of
 from gan_plugin.training.plan import TrainingPlan, spec_of
 from gan_plugin.training.selection import export_reason
@@ -98,7 +99,7 @@ def export(
     run.spool.note("exported", reason)
     files = {"file": onnx_file}
     if isinstance(state.ema, Autoencoder) or encoder is not None:
-        files["encoder"] = export_encoder_of(run, encoder or state.ema, onnx_file, origin=origin)
+        files |= log_encoder(run, encoder or state.ema, onnx_file, origin=origin, step=state.steps)
     uri = f"models:/{model_name}/VERSION"  # which is known when it is registered
     run.spool.add(
         "model",
@@ -121,8 +122,13 @@ def directions_of(state: TrainingState, origin: Origin, encoder: Encoder | None)
     recipe, classes = origin.plan.recipe, state.spec.classes
     by_analysis = principal_directions(state.ema, latent_size=recipe.latent_size, classes=classes)
     quantized = quantized_encoder(state.ema if encoder is None else encoder)
-    by_attributes = [] if quantized is None else attribute_directions(quantized, origin.dataset, classes=classes)
-    return (*by_attributes, *by_analysis)
+    by_attributes = (
+        []
+        if quantized is None
+        else attribute_directions(quantized, origin.dataset, classes=classes, skipped=chosen_values(state.ema))
+    )
+    names = {direction.name for direction in by_attributes}
+    return (*by_attributes, *(direction for direction in by_analysis if direction.name not in names))
 
 
 def quantized_encoder(network: nn.Module) -> QuantizedEncoder | None:
@@ -139,13 +145,33 @@ def kept_files(run: TrainingRun, files: Mapping[str, Path]) -> dict[str, str]:
     return kept | {"digest": "-".join(digests.values())}
 
 
-def export_encoder_of(run: TrainingRun, network: nn.Module, onnx_file: Path, *, origin: Origin) -> Path:
-    """Export an encoder, or that of an autoencoder, and describe it by how it reconstructs held-out images.
+def log_encoder(run: TrainingRun, network: nn.Module, onnx_file: Path, *, origin: Origin, step: int) -> dict[str, Path]:
+    """Export an encoder and log what it is; returns its file, or with a warning none where that is not the encoder."""
+    try:
+        path, metrics = write_encoder(network, onnx_file, origin)
+    except ExportError as error:
+        warn(run, f"The model is logged without its encoder. {error}")
+        return {}
+    run.spool.metrics(metrics, step)
+    return {"encoder": path}
+
+
+def warn(run: TrainingRun, sentence: str) -> None:
+    """Say in the run and on the terminal what the model lacks."""
+    run.spool.note("encoder", sentence)
+    print(sentence, file=sys.stderr, flush=True)
+
+
+def write_encoder(network: nn.Module, onnx_file: Path, origin: Origin) -> tuple[Path, dict[str, float]]:
+    """Export an encoder, or that of an autoencoder, beside its generator's file, and describe it by held-out images.
+
+    Returns:
+        its path, and how far the file is from the encoder and from these images.
 
     Raises:
         ExportError: the file is not the encoder.
     """
-    path = run.folder / flavor.ENCODER_FILE
+    path = onnx_file.with_name(flavor.ENCODER_FILE)
     generator = OnnxGenerator(onnx_file, device="cpu")
     encoder, units = quantized_encoder(network), None
     assert encoder is not None
@@ -160,8 +186,7 @@ def export_encoder_of(run: TrainingRun, network: nn.Module, onnx_file: Path, *, 
         description, reconstruction = described_by(origin.held_out, description, OnnxEncoder(path), generator=generator)
         describe_encoder(path, description)
         metrics |= reconstruction
-    run.spool.metrics(metrics, 0)
-    return path
+    return path, metrics
 
 
 def described_by(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import logging
 from dataclasses import dataclass
 
 import mlflow
@@ -20,7 +21,7 @@ from gan_plugin.errors import UserError
 from gan_plugin.evaluation.context import WAYS_TO_HOLD_OUT
 from gan_plugin.evaluation.reference import has_classes
 from gan_plugin.evaluator import check_fit, generator_of, results_of
-from gan_plugin.jobs.compare import Named, Opened, compare_one, log_comparison, open_model
+from gan_plugin.jobs.compare import Named, Opened, log_comparison, open_model
 from gan_plugin.jobs.evaluate import evaluate_model, import_evaluators, load_pyfunc, reference_of, used_parameters
 from gan_plugin.metrics.catalog import NEED_HELD_OUT, NEED_LABELS, higher_is_better
 from gan_plugin.process import this_process
@@ -34,6 +35,8 @@ from gan_plugin.registry import (
     set_champion,
 )
 from gan_plugin.tracking.run import PROCESS, log_parameters, project_run
+
+logger = logging.getLogger(f"mlflow.{__name__}")  # a child of MLflow's logger, so that jobs print its messages
 
 
 class Refused(RuntimeError):
@@ -161,14 +164,17 @@ def evaluate_version(settings: PromoteSettings, dataset: SampleDataset, *, versi
     opened = open_model(Named(f"{settings.model_name} version {version}, the {role}", uri, None), settings.device)
     with mlflow.start_run(run_name=f"{role} {settings.model_name} {version}", nested=True) as run:
         mlflow.set_tags({PROCESS: this_process().to_json(), "gan.role": role, "gan.model": uri})
+        mlflow.log_param("model", uri)  # as a run of evaluate has it
         result = evaluate_model(opened.model, dataset, settings, uri=uri)
         return EvaluatedVersion(version, result, run.info.run_id, opened)
 
 
 def compare_with_champion(candidate: EvaluatedVersion, champion: EvaluatedVersion, dataset: SampleDataset) -> None:
-    """Log a page with both versions side by side."""
-    versions = (candidate, champion)
-    log_comparison([compare_one(one.opened, results_of(one.result), dataset) for one in versions], dataset)
+    """Log a page with both versions side by side; where that fails, the promotion goes on without it."""
+    try:
+        log_comparison([(one.opened, results_of(one.result)) for one in (candidate, champion)], dataset)
+    except Exception:  # of any kind: the page decides nothing
+        logger.warning("The comparison with the champion cannot be shown.", exc_info=True)
 
 
 def decide(settings: PromoteSettings, candidate: EvaluatedVersion, champion: EvaluatedVersion | None) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 import shlex
 import sys
 import time
@@ -26,7 +27,7 @@ from gan_plugin.features import choose_quick_features
 from gan_plugin.features.store import name_in_cache, save_network
 from gan_plugin.features.trained import TrainedNetwork
 from gan_plugin.jobs.describe import describe_run, primary_metric_tags, run_name
-from gan_plugin.jobs.export import PRECISIONS, Origin, export
+from gan_plugin.jobs.export import PRECISIONS, Origin, export, warn
 from gan_plugin.jobs.ranks import OtherRanks, follow, other_ranks
 from gan_plugin.jobs.rehearsal import plan_time
 from gan_plugin.jobs.resume import AUTO, Resumed, find_resumed, find_unfinished
@@ -50,6 +51,7 @@ from gan_plugin.training.plan import (
     spec_of,
     steps_per_epoch,
 )
+from gan_plugin.training.speed import share_of
 from gan_plugin.training.state import TrainingState
 
 REHEARSAL = "rehearsal.onnx"
@@ -175,7 +177,9 @@ def train_and_export(
         raise
     if stop.requested():  # perhaps after the last step, when there was nothing left to interrupt
         raise SystemExit(stop.exit_status())
-    encoder = make_encoder(run, state, origin, stop=stop) if needs_encoder(settings, plan) else None
+    encoder = None
+    if needs_encoder(settings, plan):
+        encoder = make_encoder(run, state, origin, stop=stop, world_size=others.ranks.world_size)
     precision = settings.export_precision
     export(run, state, origin, precision=precision, model_name=settings.model_name, encoder=encoder)
 
@@ -204,6 +208,7 @@ def make_clock(
         file=run.folder / REHEARSAL,
         dtype=PRECISIONS[settings.export_precision],
         encoder_s=encoder_seconds(plan.minutes) if needs_encoder(settings, plan) else 0.0,
+        held_out=origin.held_out,
     )
 
 
@@ -212,19 +217,30 @@ def needs_encoder(settings: TrainSettings, plan: TrainingPlan) -> bool:
     return settings.encoder and plan.recipe.method == "gan"
 
 
-def make_encoder(run: TrainingRun, state: TrainingState, origin: Origin, *, stop: StopSignals) -> Encoder:
-    """Train an encoder for a generator that has learned, and log its losses.
+def make_encoder(
+    run: TrainingRun, state: TrainingState, origin: Origin, *, stop: StopSignals, world_size: int
+) -> Encoder | None:
+    """Train an encoder for a generator that has learned, and log its losses; None, with a warning, where that fails.
+
+    It is trained by this process alone, in batches of its share.
 
     Raises:
         SystemExit: a signal came; the training's checkpoint has all but the encoder.
     """
-    plan = origin.plan
+    plan = replace(origin.plan, recipe=share_of(origin.plan.recipe, world_size))
     seconds = None if plan.minutes is None else encoder_seconds(plan.minutes)
     print("An encoder learns to find the z of an image.", flush=True)
-    with stop.installed():
-        encoder, losses = train_encoder(state, plan, origin.dataset, seconds=seconds, stop_requested=stop.requested)
+    try:
+        with stop.installed():
+            encoder, losses = train_encoder(state, plan, origin.dataset, seconds=seconds, stop_requested=stop.requested)
+    except torch.OutOfMemoryError as error:
+        warn(run, f"The model is logged without an encoder, for which the GPU's memory does not suffice: {error}")
+        return None
     if stop.requested():
         raise SystemExit(stop.exit_status())
+    if not all(map(math.isfinite, losses.values())):
+        warn(run, f"The model is logged without an encoder, whose training diverged: {losses}.")
+        return None
     run.spool.metrics(losses, state.steps)
     return encoder
 

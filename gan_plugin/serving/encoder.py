@@ -46,13 +46,19 @@ class OnnxEncoder:
     Args:
         onnx_file: what :func:`gan_plugin.export.export_encoder` wrote.
         device: ``auto``, ``cuda`` or ``cpu`` (see :func:`gan_plugin.serving.session.open_session`).
+        threads: CPU threads that work at one operator.
+        gpu_memory_mb: the most GPU memory for tensors, in MiB; None for no limit.
 
     Raises:
         UserError: the file is no encoder, or the device cannot be used.
     """
 
-    def __init__(self, onnx_file: str | Path, *, device: str = "auto") -> None:
-        self.session = open_session(onnx_file, device, probe=run_once).session
+    def __init__(
+        self, onnx_file: str | Path, *, device: str = "auto", threads: int = 1, gpu_memory_mb: int | None = None
+    ) -> None:
+        self.session = open_session(
+            onnx_file, device, threads=threads, gpu_memory_mb=gpu_memory_mb, probe=run_once
+        ).session
         self.description = EncoderDescription.from_metadata(self.session.get_modelmeta().custom_metadata_map)
 
     def check_generator(self, digest: str) -> None:

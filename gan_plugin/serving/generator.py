@@ -42,7 +42,7 @@ class OnnxGenerator:
         device: ``auto``, ``cuda`` or ``cpu`` (see :func:`gan_plugin.serving.session.open_session`).
         batching: whether requests of several threads run together: ``on``, ``off``, or ``auto`` for on with CUDA.
         threads: CPU threads that work at one image; None for one, or for all where an image takes long.
-        gpu_memory_mb: the most GPU memory for tensors, in MiB; None for no limit.
+        gpu_memory_mb: the most GPU memory for tensors, in MiB, for an encoder once more; None for no limit.
         encoder_file: the encoder of this generator, which runs on the same device; None for no encoder.
 
     Raises:
@@ -65,7 +65,12 @@ class OnnxGenerator:
         )
         self.description = Description.from_metadata(self.session.get_modelmeta().custom_metadata_map)
         on_gpu = self.provider == CUDA
-        self.encoder = None if encoder_file is None else OnnxEncoder(encoder_file, device="cuda" if on_gpu else "cpu")
+        own_device = "cuda" if on_gpu else "cpu"
+        self.encoder = (
+            None
+            if encoder_file is None
+            else OnnxEncoder(encoder_file, device=own_device, threads=self.threads, gpu_memory_mb=gpu_memory_mb)
+        )
         self._sizes = BUCKETS if on_gpu else ()  # to which the rows of a run are padded
         if not on_gpu and threads is None and cores() > 1 and self._seconds_per_image() > SLOW_IMAGE_S:
             self.threads = cores()

@@ -16,7 +16,7 @@ from gan_plugin.serving.generator import OnnxGenerator
 from gan_plugin.serving.projection import Projected, anomaly_scores, project, reconstruct
 from gan_plugin.serving.requests import Request
 
-UNLIKE = "This image is unlike the data: of images like those that the generator learned from, 95 % come nearer."
+UNLIKE = "This image is unlike the data: of held-out images at most 5 % score so high, or are reconstructed so badly."
 MAX_SEARCHES = 4  # requests with images that a server works at together: each takes as long as hundreds of others
 
 
@@ -35,25 +35,29 @@ class Likeness:
     note: str | None = None
 
 
-def with_images(request: Request, generator: OnnxGenerator, evaluations: int) -> tuple[Request, dict[int, Likeness]]:
+def with_images(
+    request: Request, generator: OnnxGenerator, *, evaluations: int, seconds: float
+) -> tuple[Request, dict[int, Likeness]]:
     """Return a request with the z and the class of each of its images, and by row how well they stand for it.
 
     Args:
         request: with at least one image.
         evaluations: images that the generator makes in search of each.
+        seconds: that all searches together may take.
 
     Raises:
         UserError: there are too many classes to search among.
     """
     rows, images = list(request.images), np.stack(list(request.images.values()))
-    projected = project(generator, images, labels=[request.labels[row] for row in rows], evaluations=evaluations)
-    z, labels = request.z.copy(), list(request.labels)
+    labels = [request.labels[row] for row in rows]
+    projected = project(generator, images, labels=labels, evaluations=evaluations, seconds=seconds)
+    z, all_labels = request.z.copy(), list(request.labels)
     z[rows] = projected.z
     if projected.labels is not None:
         for row, label in zip(rows, projected.labels.tolist()):
-            labels[row] = label
+            all_labels[row] = label
     likeness = likeness_of(generator, images, projected)
-    return dataclasses.replace(request, z=z, labels=labels), dict(zip(rows, likeness, strict=True))
+    return dataclasses.replace(request, z=z, labels=all_labels), dict(zip(rows, likeness, strict=True))
 
 
 def likeness_of(generator: OnnxGenerator, images: Images, projected: Projected) -> list[Likeness]:

@@ -10,11 +10,11 @@ import base64
 import binascii
 import io
 import re
-import warnings
 from typing import Any
 
 import numpy as np
 import PIL.Image
+import PIL.ImageOps
 
 from gan_plugin.errors import UserError
 from gan_plugin.media.image import WHITE, Image
@@ -25,6 +25,7 @@ MODES = ("1", "L", "LA", "P", "PA", "RGB", "RGBA")  # of 8 bits a channel or few
 DATA_URI = re.compile(r"data:image/[a-z+.-]+;base64,")
 OVERHEAD = 2**16  # bytes of a file beside its pixels: headers, profiles, a thumbnail
 CHANNELS = 4  # of a file, at most
+ORIENTATION, SIDEWAYS = 0x0112, (5, 6, 7, 8)  # the field of EXIF, and its values for what lies on its side
 
 
 def max_file_bytes(spec: SampleSpec) -> int:
@@ -78,9 +79,7 @@ def open_file(content: bytes, subject: str) -> PIL.Image.Image:
         UserError: it is none, or is animated, too large, or of unusual colors.
     """
     try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore", PIL.Image.DecompressionBombWarning)  # nothing is unpacked here
-            image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
+        image = PIL.Image.open(io.BytesIO(content), formats=FORMATS)
     except PIL.Image.DecompressionBombError:
         raise UserError(f"{subject} has far too many pixels.") from None
     except Exception:  # a damaged file can make Pillow raise anything
@@ -98,11 +97,23 @@ def check_size(image: PIL.Image.Image, subject: str, spec: SampleSpec) -> None:
     Raises:
         UserError: it has another; the sentence has both.
     """
-    if image.size != (spec.width, spec.height):
+    size, own = image.size, (spec.width, spec.height)
+    # of another size nothing is looked at but the head: a field of EXIF may stand behind the pixels
+    if size in (own, own[::-1]):
+        try:
+            size = size[::-1] if image.getexif().get(ORIENTATION, 1) in SIDEWAYS else size
+        except Exception:  # a damaged file can make Pillow raise anything
+            raise UserError(f"{subject} is damaged.") from None
+    if size != own:
         raise UserError(
-            f"{subject} has {image.size[0]}×{image.size[1]} pixels, and this generator's images have {spec.width}×"
+            f"{subject} has {size[0]}×{size[1]} pixels, and this generator's images have {spec.width}×"
             f"{spec.height}: crop and resize it."
         )
+
+
+def upright(image: PIL.Image.Image) -> PIL.Image.Image:
+    """Return an image as its file says that it is to be looked at, as training does."""
+    return PIL.ImageOps.exif_transpose(image)
 
 
 def to_pixels(image: PIL.Image.Image, subject: str, spec: SampleSpec) -> Image:
@@ -112,7 +123,7 @@ def to_pixels(image: PIL.Image.Image, subject: str, spec: SampleSpec) -> Image:
         UserError: it is damaged, transparent, or in color where the generator is gray.
     """
     try:
-        rgba = np.asarray(image.convert("RGBA"))  # [H, W, 4]
+        rgba = np.asarray(upright(image).convert("RGBA"))  # [H, W, 4]
     except Exception:  # as above
         raise UserError(f"{subject} is damaged.") from None
     if (rgba[:, :, 3] != WHITE).any():

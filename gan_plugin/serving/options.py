@@ -8,6 +8,7 @@ from dataclasses import KW_ONLY, dataclass, fields
 from typing import Any
 
 from gan_plugin.errors import UserError
+from gan_plugin.serving.projection import EVALUATIONS, MIN_EVALUATIONS
 from gan_plugin.serving.session import DEVICES
 
 BATCHING = ("auto", "on", "off")
@@ -20,7 +21,7 @@ MOST = {
     "max_images": 2**10,
     "project_evaluations": 2**17,
 }
-LEAST = {"project_evaluations": 64}
+LEAST = {"project_evaluations": MIN_EVALUATIONS}
 
 
 @dataclass(frozen=True)
@@ -47,7 +48,7 @@ class ServingOptions:
     max_waiting: int = 256
     batching: str = "auto"
     max_images: int = 16
-    project_evaluations: int = 1024
+    project_evaluations: int = EVALUATIONS
     threads: int | None = None
     gpu_memory_mb: int | None = None
 

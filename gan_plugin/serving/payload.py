@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from gan_plugin.errors import UserError
+from gan_plugin.errors import UserError, join_names, quoted
 from gan_plugin.serving.answers import EXAMPLE
 from gan_plugin.serving.bodies import Limits
 from gan_plugin.serving.requests import (
@@ -20,9 +20,7 @@ from gan_plugin.serving.requests import (
     check_params,
     check_row_count,
     is_list_of_numbers,
-    join_names,
     misfit,
-    quoted,
 )
 
 CONTENT_TYPE = "application/json"

@@ -16,6 +16,9 @@ An anomaly score: Schlegl et al. 2019, "f-AnoGAN", doi:10.1016/j.media.2019.01.0
 
 from __future__ import annotations
 
+import math
+import time
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import NamedTuple
 
@@ -69,8 +72,9 @@ def project(
     generator: OnnxGenerator,
     images: Images,
     *,
-    labels: list[int | None] | None = None,
+    labels: Sequence[int | None] | None = None,
     evaluations: int = EVALUATIONS,
+    seconds: float = math.inf,
 ) -> Projected:
     """Search the z of images uint8 [N, H, W, C], one after the other; equal images have equal z.
 
@@ -78,15 +82,20 @@ def project(
         generator: whose encoder, where it has one, says where to start, and of which class an image may be.
         labels: of the images; None for one whose class is to be found.
         evaluations: images that the generator may make for each of them, at least MIN_EVALUATIONS.
+        seconds: after which no search goes on, however far it has come; each has an equal part.
 
     Raises:
         UserError: there are more classes than evaluations could try.
     """
     labels = [None] * len(images) if labels is None else labels
-    points = [
-        project_one(generator, image, label, evaluations=evaluations)
-        for image, label in zip(images, labels, strict=True)
-    ]
+    keys = [(image.tobytes(), label) for image, label in zip(images, labels, strict=True)]
+    searched = {key: (image, key[1]) for key, image in zip(keys, images)}  # each of equal ones once
+    part = seconds / len(searched)
+    by_key = {
+        key: project_one(generator, image, label, evaluations=evaluations, seconds=part)
+        for key, (image, label) in searched.items()
+    }
+    points = [by_key[key] for key in keys]
     z = np.stack([point.z for point in points]).astype(np.float32)
     has_labels = generator.description.spec.classes > 0
     classes = np.array([point.label for point in points], np.int64) if has_labels else None
@@ -97,7 +106,8 @@ def project(
 def anomaly_scores(encoder: OnnxEncoder, images: Images, reconstructions: Images) -> npt.NDArray[np.float64]:
     """Return how unlike its reconstruction each image is, in its pixels and in the encoder's features, float64 [N].
 
-    The mean squared difference of the values in −1…1 and that of the features: Schlegl et al. 2019, eq. 6 with κ = 1.
+    The mean squared difference of the values in −1…1 and that of the features: Schlegl et al. 2019, eq. 6 with κ = 1,
+    and the encoder's features in place of the discriminator's.
     """
     of_pixels = normalize(images.astype(np.float64)) - normalize(reconstructions.astype(np.float64))
     of_features = encoder.encode(images).features.astype(np.float64) - encoder.encode(reconstructions).features
@@ -139,19 +149,20 @@ class Search:
         generator: that makes images of z.
         image: uint8 [H, W, C].
         evaluations: images that may be made.
+        seconds: that it may take.
     """
 
-    def __init__(self, generator: OnnxGenerator, image: Image, evaluations: int) -> None:
+    def __init__(self, generator: OnnxGenerator, image: Image, *, evaluations: int, seconds: float) -> None:
         self.generator, self.left = generator, evaluations
+        self.end = time.monotonic() + seconds
         self.size = generator.description.latent_size
         self.target = compared_values(image[None])[0]  # [P]
         self.directions = min(self.size, max(1, evaluations // ROUNDS - len(DAMPINGS)))
         self.round = 0
 
-    @property
-    def cost_of_round(self) -> int:
-        """The evaluations of a round."""
-        return self.directions + len(DAMPINGS)
+    def goes_on(self, *, until: int = 0) -> bool:
+        """Return whether there is a round's work left beyond ``until``, and time."""
+        return self.left - until >= self.directions + len(DAMPINGS) and time.monotonic() < self.end
 
     def evaluate(self, z: Vector, label: int) -> tuple[Vector, Vector]:
         """Return the values [M, P] of the images of z [M, latent_size], and their losses [M]."""
@@ -195,15 +206,17 @@ class Search:
         return orthonormal
 
 
-def project_one(generator: OnnxGenerator, image: Image, label: int | None, *, evaluations: int) -> Point:
+def project_one(
+    generator: OnnxGenerator, image: Image, label: int | None, *, evaluations: int, seconds: float
+) -> Point:
     """Search the z, and where no label is given the class, of an image uint8 [H, W, C]; raises as ``project``."""
-    search = Search(generator, image, max(evaluations, MIN_EVALUATIONS))
+    search = Search(generator, image, evaluations=max(evaluations, MIN_EVALUATIONS), seconds=seconds)
     points = starts(search, image, label)
     points = sorted(points, key=lambda point: point.loss)[:CANDIDATES]
-    while len(points) > 1 and search.left > evaluations // 2:
+    while len(points) > 1 and search.goes_on(until=evaluations // 2):
         points = [search.advance(point) for point in points]
     point = min(points, key=lambda point: point.loss)
-    while search.left >= search.cost_of_round:
+    while search.goes_on():
         point = search.advance(point)
     return point
 

@@ -6,6 +6,7 @@ import atexit
 import functools
 import hashlib
 import logging
+import math
 import os
 import signal
 import sys
@@ -87,7 +88,10 @@ def _load_pyfunc(path: str, model_config: dict[str, Any] | None = None) -> Pyfun
         headers=answer_headers(generator),
         threads=threads,
     )
-    return ServingGenerator(generator, options)
+    served = ServingGenerator(generator, options)
+    # half of a request's time: others compute meanwhile, and MLflow ends nothing that it gives up
+    served.search_s = MLFLOW_SCORING_SERVER_REQUEST_TIMEOUT.get() / 2
+    return served
 
 
 def find_onnx(model: str | Path) -> Path:
@@ -159,6 +163,7 @@ class PyfuncGenerator:
     def __init__(self, generator: OnnxGenerator, options: ServingOptions) -> None:
         self.generator, self.options = generator, options
         self.searches = Searches()
+        self.search_s = math.inf
 
     def get_raw_model(self) -> OnnxGenerator:
         """Return the generator itself; MLflow's ``PyFuncModel.get_raw_model`` calls this."""
@@ -178,7 +183,9 @@ class PyfuncGenerator:
             more: dict[str, list[Any]] = {}
             if request.images:
                 with self.searches.one_more():
-                    request, likeness = with_images(request, self.generator, options.project_evaluations)
+                    request, likeness = with_images(
+                        request, self.generator, evaluations=options.project_evaluations, seconds=self.search_s
+                    )
                 more = answer_columns(request, likeness, description.spec.class_names)
             encoder = ENCODERS[params["format"]]
             z, labels = request.answered_z(), request.label_array()

@@ -20,7 +20,7 @@ import numpy as np
 import numpy.typing as npt
 import pandas as pd
 
-from gan_plugin.errors import UserError
+from gan_plugin.errors import UserError, join_names, quoted
 from gan_plugin.media.image import ENCODERS, Image
 from gan_plugin.seeds import MIN_TRUNCATION, between, default_labels, latents
 from gan_plugin.serving.description import Description
@@ -31,7 +31,6 @@ from gan_plugin.spec import MAX_SEED
 COLUMNS = ("seed", "to_seed", "position", "z", "label", "truncation", "image", "edit")
 DEFAULTS = {"format": "png", "grid": 0}  # the parameters of a request
 MAX_GRID = 1024
-MAX_NAME = 40  # characters of a name in a sentence
 
 
 @dataclass(frozen=True)
@@ -265,26 +264,3 @@ def _is_number(value: Any) -> bool:
 
 def _is_int(value: Any) -> bool:
     return _is_number(value) and (isinstance(value, numbers.Integral) or float(value).is_integer())
-
-
-def quoted(value: Any) -> str:
-    """Return a value as it was written, cut where it is too long for a sentence.
-
-    >>> quoted("cat"), quoted("c" * 100) == repr("c" * 40) + "…"
-    ("'cat'", True)
-    """
-    if isinstance(value, str) and len(value) > MAX_NAME:
-        return f"{value[:MAX_NAME]!r}…"
-    text = repr(value)
-    return text if isinstance(value, str) or len(text) <= MAX_NAME else f"{text[:MAX_NAME]}…"
-
-
-def join_names(names: Sequence[str], most: int = 20) -> str:
-    """Return the first names, and how many there are if those are not all; long names are cut.
-
-    >>> join_names(["a", "b", "c"]), join_names(["a", "b", "c"], most=2)
-    ('a, b, c', 'a, b, … (3 in all)')
-    """
-    printable = [name if name.isprintable() else ascii(name) for name in names[:most]]
-    text = ", ".join(name if len(name) <= MAX_NAME else f"{name[:MAX_NAME]}…" for name in printable)
-    return text if len(names) <= most else f"{text}, … ({len(names):,} in all)"

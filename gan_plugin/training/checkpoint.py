@@ -25,7 +25,7 @@ from gan_plugin.training.state import Best, TrainingState
 FILE_NAME = "checkpoint.safetensors"
 PREVIOUS_NAME = "checkpoint.previous.safetensors"
 GOOD_NAME = "checkpoint.good.safetensors"
-VERSION = 9
+VERSION = 10
 
 
 def random_states(state: TrainingState) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ eigenvectors of JᵀJ, J being the Jacobian of an image by z, averaged over a fe
 
 from __future__ import annotations
 
+import dataclasses
 from collections.abc import Mapping
 
 import numpy as np
@@ -48,20 +49,23 @@ def latents_of(encoder: QuantizedEncoder, dataset: Dataset) -> tuple[Matrix, npt
     return np.concatenate(z), rows
 
 
-def attribute_directions(encoder: QuantizedEncoder, dataset: Dataset, *, classes: int) -> list[Direction]:
+def attribute_directions(encoder: QuantizedEncoder, dataset: Dataset, *, classes: int, skipped: int) -> list[Direction]:
     """Return the direction of each attribute of the data; of each class where they have none and z decides on it.
 
     Args:
         classes: of the generator; 0 for one that takes no label.
+        skipped: z's first values, along which nothing is edited, because they choose something.
     """
     attributes: dict[str, Tensor] = dict(dataset.attributes)
     if not attributes and dataset.labels is not None and not classes:
-        attributes = {name: (dataset.labels == i).float() for i, name in enumerate(dataset.spec.class_names)}
+        attributes = {f"class={name}": (dataset.labels == i).float() for i, name in enumerate(dataset.spec.class_names)}
     if not attributes:
         return []
     z, rows = latents_of(encoder, dataset)
     of_rows = {name: values[torch.from_numpy(rows)].double().numpy() for name, values in attributes.items()}
-    return fit_directions(z, of_rows)
+    none = (0.0,) * skipped
+    directions = fit_directions(z[:, skipped:], of_rows)
+    return [dataclasses.replace(direction, normal=none + direction.normal) for direction in directions]
 
 
 def fit_directions(z: Matrix, attributes: Mapping[str, Matrix]) -> list[Direction]:
@@ -104,7 +108,7 @@ def balanced_accuracy(predicted: Matrix, values: Matrix) -> float:
 
 @torch.no_grad()
 def principal_directions(generator: nn.Module, *, latent_size: int, classes: int) -> list[Direction]:
-    """Return the directions in which images change most, called "1", "2" and so on, to brighter images."""
+    """Return the directions in which images change most, called "direction 1" and so on, to brighter images."""
     device = next(generator.parameters()).device
     probes = torch.from_numpy(probes_of(latent_size, skipped=chosen_values(generator))).to(device)  # [M, latent_size]
     points = max(2, IMAGES // (2 * len(probes)))
@@ -121,7 +125,9 @@ def principal_directions(generator: nn.Module, *, latent_size: int, classes: int
     normals = (signs[:, None] * vectors.T) @ probes.double()  # [M, latent_size]
     shares = values / values.sum().clamp(min=1e-12)
     return [
-        Direction(str(i + 1), tuple(normals[i].tolist()), low=-PRINCIPAL_RANGE, high=PRINCIPAL_RANGE, share=share)
+        Direction(
+            f"direction {i + 1}", tuple(normals[i].tolist()), low=-PRINCIPAL_RANGE, high=PRINCIPAL_RANGE, share=share
+        )
         for i, share in enumerate(shares[:MAX_PRINCIPAL].tolist())
     ]
 

@@ -67,6 +67,15 @@ def test_attributes_stay_with_their_images(tmp_path: Path) -> None:
         torch.testing.assert_close(part.attributes["mean"], measured, atol=1e-3, rtol=1e-5)
 
 
+def test_cells_that_say_nothing_and_a_mark_of_the_encoding(tmp_path: Path) -> None:
+    names = [f"{i:02}.png" for i in range(30)]
+    images(tmp_path, *names)
+    rows = "".join(f"{name},{'n/a' if i == 3 else '' if i == 4 else i}\n" for i, name in enumerate(names))
+    (tmp_path / "metadata.csv").write_text(f"file_name,number\n{rows}", encoding="utf-8-sig")
+    (number,) = load_dataset(str(tmp_path)).attributes.values()
+    assert values(number)[2:6] == [2, None, None, 5]
+
+
 def test_a_column_of_many_texts_is_no_attribute(tmp_path: Path) -> None:
     names = [f"{i}.png" for i in range(30)]
     images(tmp_path, *names)
@@ -83,6 +92,7 @@ def test_a_column_of_many_texts_is_no_attribute(tmp_path: Path) -> None:
         ),
         ("name,age\na.png,1\n", "has no column file_name in every row: give each image's"),
         (b"\xff\xfe\x00", "cannot be read as a table: "),
+        ("file_name,age\na.png,1,2\n", "has a row with more cells than there are columns: give each row as many."),
     ],
 )
 def test_a_table_that_cannot_be_used_is_refused(content: str | bytes, problem: str, tmp_path: Path) -> None:

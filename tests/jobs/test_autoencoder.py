@@ -93,7 +93,7 @@ def test_attributes_beside_the_images_become_directions(project: Project, capsys
 
     generator = flavor.load_model(uri, device="cpu")
     names = [direction.name for direction in generator.description.directions]
-    assert names == ["brightness", *map(str, range(1, 9))]
+    assert names == ["brightness", *(f"direction {i}" for i in range(1, 9))]
     direction = generator.description.directions[0]
     assert direction.accuracy is not None
     assert direction.accuracy > 0.3

@@ -97,6 +97,8 @@ def test_a_run_that_evaluated_a_model_need_not_do_it_again(client: MlflowClient)
     )
     sentence = refusal(lambda: gan_plugin.compare(models=list(runs.values()), **{**EASY, "held_out": "none"}))
     assert " was evaluated on other images: held out is digits, split test, " in sentence
+    sentence = refusal(lambda: gan_plugin.compare(models=list(runs.values()), **{**EASY, "images": 200}))
+    assert " was evaluated by 100 images of the seeds 0 to 99, and others would be by 200 images " in sentence
 
 
 def test_the_run_of_a_training_stands_for_its_model(client: MlflowClient) -> None:

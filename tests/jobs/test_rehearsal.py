@@ -15,6 +15,7 @@ from training_helpers import plan
 from gan_plugin.data import load_dataset
 from gan_plugin.export import Parity, ParityError, Tolerance
 from gan_plugin.jobs import rehearsal
+from gan_plugin.jobs.export import Origin
 from gan_plugin.jobs.rehearsal import DELIVERY_S, rehearse
 
 
@@ -33,7 +34,7 @@ class Evaluator:
 
 
 def test_the_end_and_an_evaluation_are_timed_apart(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """The averaged generator is ready in 2 s and exported in 3; a parity that is off does not matter yet."""
+    """The averaged generator is ready in 2 s, exported in 3 and analyzed in 1; parity does not matter yet."""
     time, file = SlowTime(), tmp_path / "rehearsal.onnx"
     exported_generator = rehearsal.exported_generator
 
@@ -46,19 +47,23 @@ def test_the_end_and_an_evaluation_are_timed_apart(tmp_path: Path, monkeypatch: 
         path.write_bytes(b"")
         raise ParityError(Parity(9, 1.0, 64), allowed=Tolerance(1, 0.001))
 
+    def directions(*_: object) -> None:
+        time.now += 1
+
     monkeypatch.setattr(rehearsal, "time", time)
     monkeypatch.setattr(rehearsal, "exported_generator", ready)
     monkeypatch.setattr(rehearsal, "export_generator", export)
+    monkeypatch.setattr(rehearsal, "directions_of", directions)
     digits = load_dataset("digits", image_size=16)
     digits = dataclasses.replace(digits, samples=digits.samples[:64], labels=None, spec=digits.spec.unlabeled())
     before = torch.get_rng_state()
 
     evaluator: Any = Evaluator()
-    reserve, evaluation = rehearse(plan(), digits, evaluator, file=file, dtype=torch.float32)
-    assert reserve == pytest.approx(7 + 2 + 3 + 2 * DELIVERY_S)
+    reserve, evaluation = rehearse(Origin(plan(), digits, None), evaluator, file=file, dtype=torch.float32)
+    assert reserve == pytest.approx(7 + 2 + 3 + 1 + 2 * DELIVERY_S)
     assert evaluation == 2 + 7
-    assert rehearse(plan(), digits, None, file=file, dtype=torch.float32) == (
-        pytest.approx(2 + 3 + 2 * DELIVERY_S),
+    assert rehearse(Origin(plan(), digits, None), None, file=file, dtype=torch.float32) == (
+        pytest.approx(2 + 3 + 1 + 2 * DELIVERY_S),
         2,
     )
     assert not file.exists()

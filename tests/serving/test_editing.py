@@ -93,6 +93,7 @@ def test_the_command_takes_steps(file: Path, tmp_path: Path) -> None:
         ({"brightness": "much"}, "an edit of 'brightness' by 'much': give a number from -2 to 3."),
         ({"brightness": True}, "an edit of 'brightness' by True: give a number from -2 to 3."),
         ({"1": float("nan")}, "an edit of '1' by nan: give a number from -4 to 4."),
+        ({"1": 10**400}, f"an edit of '1' by {10**39}…: give a number from -4 to 4."),
     ],
 )
 def test_an_edit_that_cannot_be_made_is_refused(edit: object, problem: str) -> None:

@@ -83,6 +83,25 @@ def test_work_is_bounded(
     assert evaluations / 2 < sum(images) <= evaluations + 1  # and the image of the answer
 
 
+def test_equal_images_are_searched_once_and_no_search_goes_beyond_its_time(
+    digits: OnnxGenerator, held_out: tuple[Images, list[int]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    generate, images = digits.generate, []
+
+    def counted(z: np.ndarray, labels: np.ndarray | None = None) -> Images:
+        images.append(len(z))
+        return generate(z, labels)
+
+    monkeypatch.setattr(digits, "generate", counted)
+    image = held_out[0][:1]
+    project(digits, image.repeat(3, 0), evaluations=300)
+    assert sum(images) <= 300 + 3
+    images.clear()
+    late = project(digits, image, evaluations=1024, seconds=0)
+    assert sum(images) <= 1024 // 4 + 1  # the z to start from, and the image of the answer
+    assert late.psnr[0] > 8
+
+
 def test_more_evaluations_come_nearer(digits: OnnxGenerator, held_out: tuple[Images, list[int]]) -> None:
     images = held_out[0][::4]
     means = [project(digits, images, evaluations=n).psnr.mean() for n in (64, 256, 1024)]

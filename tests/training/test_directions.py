@@ -60,13 +60,24 @@ def test_attributes_of_the_data_have_directions_and_else_classes_that_z_decides_
     bright = (digits.samples.float().mean((1, 2, 3)) > 80).float()
     encoder = QuantizedEncoder(MeanEncoder(), None)
     labeled: Dataset = dataclasses.replace(digits, attributes={"bright": bright})
-    (direction,) = attribute_directions(encoder, labeled, classes=10)
+    (direction,) = attribute_directions(encoder, labeled, classes=10, skipped=0)
     assert direction.name == "bright"
     assert direction.normal[0] > 0.9
     assert direction.accuracy is not None
     assert direction.accuracy > 0.95
-    assert attribute_directions(encoder, digits, classes=10) == []
-    assert [d.name for d in attribute_directions(encoder, digits, classes=0)] == list(digits.spec.class_names)
+    assert attribute_directions(encoder, digits, classes=10, skipped=0) == []
+    names = [d.name for d in attribute_directions(encoder, digits, classes=0, skipped=0)]
+    assert names == [f"class={name}" for name in digits.spec.class_names]
+
+
+def test_no_direction_of_an_attribute_leads_along_values_that_choose() -> None:
+    digits = load_dataset("digits", image_size=16)
+    bright = (digits.samples.float().mean((1, 2, 3)) > 80).float()
+    labeled = dataclasses.replace(digits, attributes={"bright": bright})
+    (direction,) = attribute_directions(QuantizedEncoder(MeanEncoder(), None), labeled, classes=10, skipped=1)
+    assert len(direction.normal) == 4
+    assert direction.normal[0] == 0  # which alone would tell
+    assert np.linalg.norm(direction.normal) == pytest.approx(1)
 
 
 class Gray(nn.Module):
@@ -82,11 +93,11 @@ class Gray(nn.Module):
 
 def test_the_direction_of_most_change_leads_to_brighter_images() -> None:
     first, *others = principal_directions(Gray(), latent_size=4, classes=0)
-    assert first.name == "1"
+    assert first.name == "direction 1"
     assert np.allclose(np.abs(first.normal), np.abs(np.array([0.1, 0, -0.4, 0])) / np.hypot(0.1, 0.4), atol=5e-3)
     assert first.normal[2] < 0
     assert first.share == pytest.approx(1, abs=1e-4)
-    assert [d.name for d in others] == ["2", "3", "4"]
+    assert [d.name for d in others] == ["direction 2", "direction 3", "direction 4"]
     assert all(d.share == pytest.approx(0, abs=1e-4) for d in others)
 
 
