@@ -77,7 +77,8 @@ class ModulatedConv(nn.Module):
         x = F.leaky_relu(x, SLOPE)
         x = self.conv(x if x.shape[2:] == size else F.interpolate(x, size))
         gain, bias = self.affine(style)[:, :, None, None].chunk(2, 1)  # [B, after, 1, 1] each
-        return x * (1 + gain) + bias
+        y: Tensor = x * (1 + gain) + bias
+        return y
 
 
 class QuantizedFill(nn.Module):
