@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import PIL.Image
@@ -52,8 +53,8 @@ def test_a_model_brings_its_encoder(files: list[Path], tmp_path: Path) -> None:
     dataset = load_dataset("digits", image_size=28).take(torch.arange(100))
     pair = export_autoencoder(dataset, tmp_path / "pair")
     flavor.save_model(pair.generator, tmp_path / "model", encoder_file=pair.encoder)
-    options = {"out": tmp_path / "sheet.png", "label": "3", "evaluations": 64, "crop": False, "device": "cpu"}
-    (line,) = write_projection(str(tmp_path / "model"), None, files[:1], **options)  # type: ignore[arg-type]  # mixed
+    options: dict[str, Any] = {"label": "3", "evaluations": 64, "crop": False, "device": "cpu"}
+    (line,) = write_projection(str(tmp_path / "model"), None, files[:1], out=tmp_path / "sheet.png", **options)
     assert json.loads(line)["anomaly"] > 0
     assert json.loads(line)["label"] == "3"
 
@@ -89,7 +90,8 @@ def test_a_photo_lies_as_its_file_says_and_is_not_transparent(tmp_path: Path) ->
 def test_wrong_values_are_refused_in_one_sentence(files: list[Path], tmp_path: Path) -> None:
     def project(**changes: object) -> str:
         usual = {"out": tmp_path / "x.png", "label": None, "evaluations": 64, "crop": False, "device": "cpu"}
-        return refusal(lambda: write_projection(None, DIGITS, files, **{**usual, **changes}))  # type: ignore[arg-type]
+        options: dict[str, Any] = {**usual, **changes}
+        return refusal(lambda: write_projection(None, DIGITS, files, **options))
 
     assert project(evaluations=8) == "evaluations=8 is not possible: give at least 64."
     assert project(label="eleven").startswith("label='eleven' is not possible: give 0, 1, ")

@@ -36,8 +36,10 @@ def is_table(path: str) -> bool:
     return posixpath.basename(path) in TABLES
 
 
-def read_attributes(root: Path, tables: Sequence[str], images: Sequence[str]) -> dict[str, Tensor]:
-    """Return attributes by name, float32 [N], of images; NaN for an image of which a table says nothing.
+def read_attributes(root: Path, tables: Sequence[str], images: Sequence[str]) -> tuple[dict[str, Tensor], list[str]]:
+    """Return attributes by name, float32 [N], of images, and the columns that are none, for all their texts.
+
+    An attribute is NaN for an image of which a table says nothing.
 
     Args:
         root: the folder of both.
@@ -62,13 +64,19 @@ def read_attributes(root: Path, tables: Sequence[str], images: Sequence[str]) ->
                 if column != NAME and not is_missing(value):
                     cells.setdefault(str(column), {})[index[name]] = value
     attributes: dict[str, Tensor] = {}
+    texts = [column for column, values in cells.items() if is_of_texts(values)]
     for column, values in cells.items():
         attributes |= attributes_of(column, values, len(images))
     if len(attributes) > MAX_ATTRIBUTES:
         raise UserError(
             f"{root} has {len(attributes):,} attributes: leave at most {MAX_ATTRIBUTES} columns in its tables."
         )
-    return attributes
+    return attributes, texts
+
+
+def is_of_texts(values: Mapping[int, Any]) -> bool:
+    """Return whether a column holds more than MAX_VALUES different cells, not all of which are numbers."""
+    return len(set(map(str, values.values()))) > MAX_VALUES and None in map(number_of, values.values())
 
 
 def is_missing(value: Any) -> bool:
@@ -104,19 +112,19 @@ def read_table(path: Path) -> Iterable[Row]:
 
 
 def attributes_of(column: str, values: Mapping[int, Any], count: int) -> dict[str, Tensor]:
-    """Return the attributes of a column, float32 [count]; none for one of too many texts, or of a single value.
+    """Return the attributes of a column, float32 [count]; none for one of texts, or of a single value.
 
     >>> attributes_of("color", {0: "red", 1: "blue"}, 3)["color=red"]
     tensor([1., 0., nan])
     """
     check_text(column, "The column")
+    if is_of_texts(values):
+        return {}
     numbers = {row: number_of(value) for row, value in values.items()}
     if None not in numbers.values():
         named = {column: numbers}
     else:
         texts = sorted({str(value) for value in values.values()})
-        if len(texts) > MAX_VALUES:
-            return {}
         for text in texts:
             check_text(text, f"In the column {column} the value")
         named = {f"{column}={text}": {row: float(str(v) == text) for row, v in values.items()} for text in texts}

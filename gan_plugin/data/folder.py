@@ -71,7 +71,8 @@ class ImageFiles:
             UserError: a file cannot be read, or too few can.
         """
 
-        attributes = read_attributes(self.root, self.tables, self.files)  # refused before anything is decoded
+        # what is wrong with a table is refused before anything is decoded
+        attributes, texts = read_attributes(self.root, self.tables, self.files)
         conversion = Conversion(str(self.root), image_size, channels=channels, skip_unreadable=skip_unreadable)
         decoded = decode_images(FilesOfImages(self.root, self.files), conversion)
         notes = [*self.notes, *decoded.notes]
@@ -80,6 +81,8 @@ class ImageFiles:
         label_of = {name: label for label, name in enumerate(class_names)}
         if empty_folders := sorted({top_folder(file) for file in self.files} - set(classes)):
             notes.append(f"No readable image is left in {list_first(empty_folders)}, so those are not classes.")
+        if texts:
+            notes.append(f"No attribute, for all their different texts: the columns {list_first(texts)}.")
         if attributes:
             notes.append(f"Attributes of the images: {list_first(list(attributes))}.")
         return make_dataset(

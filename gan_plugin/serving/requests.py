@@ -129,14 +129,14 @@ def read_request(rows: pd.DataFrame, description: Description, max_rows: int, *,
     bounds = [_truncation(value, row) for row, value in enumerate(columns.get("truncation", absent))]
     sent = {row: value for row, value in enumerate(columns.get("image", absent)) if value is not None}
     for row, (seed, values, bound) in enumerate(zip(seeds, own_z, bounds)):
-        sources = [
-            name for name, value in (("seed", seed), ("z", values), ("image", sent.get(row))) if value is not None
-        ]
-        if len(sources) != 1:
+        if (seed is not None) + (values is not None) + (row in sent) != 1:
+            named = {"seed": seed, "z": values, "image": sent.get(row)}
+            sources = [name for name, value in named.items() if value is not None]
             problem = f"both {' and '.join(sources[:2])}" if sources else "none of seed, z and image"
             raise UserError(f"Row {row} has {problem}: give one of them.")
         if seed is None and not math.isnan(bound):
-            raise UserError(f"Row {row} has both {sources[0]} and truncation: truncation applies to seeds only.")
+            source = "z" if values is not None else "image"
+            raise UserError(f"Row {row} has both {source} and truncation: truncation applies to seeds only.")
     if len(sent) > max_images:
         raise UserError(f"The request has {len(sent)} images and {max_images} is the limit: send several requests.")
     truncation = bounds if "truncation" in columns else None

@@ -80,7 +80,9 @@ def test_a_column_of_many_texts_is_no_attribute(tmp_path: Path) -> None:
     names = [f"{i}.png" for i in range(30)]
     images(tmp_path, *names)
     (tmp_path / "metadata.csv").write_text("file_name,text\n" + "".join(f"{n},caption {n}\n" for n in names))
-    assert load_dataset(str(tmp_path)).attributes == {}
+    dataset = load_dataset(str(tmp_path))
+    assert dataset.attributes == {}
+    assert "No attribute, for all their different texts: the columns text." in dataset.notes
 
 
 @pytest.mark.parametrize(

@@ -10,6 +10,7 @@ import shutil
 from collections.abc import Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from typing import Any
 
 import mlflow
 import numpy as np
@@ -376,11 +377,11 @@ def test_options_that_are_not_possible(project: Project, config: dict[str, objec
 
 
 def test_options_travel_with_the_model(tmp_path: Path) -> None:
-    values = {
+    values: dict[str, Any] = {
         "device": "cpu", "max_rows": 3, "max_waiting": 9, "batching": "on", "max_images": 2,
         "project_evaluations": 64, "threads": 1, "gpu_memory_mb": 2048,
     }  # fmt: skip
-    options = ServingOptions(**values)  # type: ignore[arg-type]  # each value is of its option's type
+    options = ServingOptions(**values)
     flavor.save_model(ONNX_FILE, tmp_path / "model", options=options)
     model = mlflow.pyfunc.load_model(str(tmp_path / "model"))
     assert model.model_config == values
